@@ -1,0 +1,1 @@
+"""Differentially private synthetic instructions as a Dagster project."""

@@ -1,0 +1,125 @@
+"""What the three trainers of TRL share here: quiet, offline, seeded, and without a trace afterwards.
+
+TRL writes checkpoints and model cards, prints its log, sends usage figures to the Hugging Face hub, seeds the global
+generators and replaces `forward` on the model that it trains. Inside `training_scope` none of this outlives the
+training. Only released synthetic rows come here, so progress and curves may be shown, and seeds are public.
+
+A batch is one forward and backward pass, without gradient accumulation. On a GPU activations are recomputed in the
+backward pass (activation checkpointing), because memory is what is short there; on a CPU it is time.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from huggingface_hub import constants as hub_constants
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+
+from dp_assets.generation.prompts import answer_prompt_ids, end_of_instruction_id
+from dp_assets.progress import Advance
+
+# Its environment variable is read once, when huggingface_hub is first imported, and that may be behind us.
+hub_constants.HF_HUB_DISABLE_TELEMETRY = True
+
+Curve = list[dict[str, float]]
+
+
+@contextmanager
+def training_scope(model: torch.nn.Module) -> Iterator[str]:
+    """Yield a folder that is gone afterwards, and undo what a trainer does to the process and to `model.forward`.
+
+    `model` is the Transformers model itself, not the PEFT wrapper around it.
+    """
+    forward_before = vars(model).get("forward")
+    with TemporaryDirectory() as folder, _random_state_kept(), _no_dataset_bars():
+        try:
+            yield folder
+        finally:
+            vars(model).pop("forward", None)
+            if forward_before is not None:
+                model.forward = forward_before
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Give Python's, NumPy's and torch's global generators back as they were: trainers seed all of them."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()), device_type="cuda"):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _no_dataset_bars() -> Iterator[None]:
+    were_shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_shown:
+            datasets.enable_progress_bars()
+
+
+def common_arguments(
+    folder: str, *, device: torch.device, learning_rate: float, batch_size: int, seed: int
+) -> dict[str, Any]:
+    """The training arguments that hold for SFT, reward and RLOO alike. Every step is logged, for the curve."""
+    on_gpu = device.type != "cpu"
+    return {
+        "output_dir": folder,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
+        "seed": seed,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        # The base model keeps the precision it came in and its adapter is float32, so autocasting has nothing to add.
+        "bf16": False,
+        "activation_checkpointing": on_gpu,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, answer: str) -> tuple[list[int], list[int]]:
+    """Token ids of a chat of one instruction, up to the open assistant turn, and of its answer with the end token.
+
+    The first part is what `generation` samples answers from, so a model is trained on the very prompt that it will see.
+    """
+    answer_ids = tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return answer_prompt_ids(tokenizer, instruction), [*answer_ids, end_of_instruction_id(tokenizer)]
+
+
+def train_quietly(trainer: Any, *, advance: Advance, figures: Mapping[str, str]) -> Curve:
+    """Train, calling `advance(1)` after every optimiser step.
+
+    Returns:
+      One entry a step with the key `step` and, under our names, the figures that the trainer logged: `figures` maps
+      TRL's name of a figure to ours. TRL's closing summary has none of them and is left out.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_AfterEachStep(advance))
+    trainer.train()
+    trainer.model.eval()
+    return [
+        {"step": entry["step"], **{ours: entry[theirs] for theirs, ours in figures.items()}}
+        for entry in trainer.state.log_history
+        if all(theirs in entry for theirs in figures)
+    ]
+
+
+class _AfterEachStep(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        self._advance(1)

@@ -1,0 +1,141 @@
+"""The values that assets pass to each other.
+
+    Table         released rows with the ids of the charges they descend from
+    PrivateTable  a handle on private rows; opening it needs a charge
+    Adapter       a LoRA adapter: tensors, PEFT configuration, charge ids
+    Document      a JSON value and its Markdown rendering, with charge ids
+
+A `LazyFrame` cannot carry the ids of the charges behind it through an in-memory run, hence `Table`. The IO managers store
+the ids with the artifact itself (Parquet key-value metadata, a JSON file beside an adapter), so an artifact that is copied
+elsewhere keeps its provenance. Tensors are NumPy arrays: this module is imported wherever assets are, and must not pull in
+torch.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+TRAIN_SPLIT = "train"
+
+
+def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tuple[str, ...]:
+    """The sorted set union of the charge ids of several artifacts, so that a diamond in the graph counts once."""
+    ids: set[str] = set()
+    for artifact in artifacts:
+        ids.update(artifact.charge_ids if isinstance(artifact, Table | Adapter | Document) else artifact)
+    return tuple(sorted(ids))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Released rows and the ids of every charge they descend from."""
+
+    rows: pl.LazyFrame
+    charge_ids: tuple[str, ...] = ()
+
+    def collect(self) -> pl.DataFrame:
+        return self.rows.collect()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT LoRA adapter.
+
+    `weights` maps PEFT state-dict names to float32 arrays, `config` is the content of `adapter_config.json`, `base_model`
+    the id under which users find the base model, `record` public facts about the training (curves, sizes).
+    """
+
+    weights: Mapping[str, npt.NDArray[np.float32]]
+    config: Mapping[str, Any]
+    base_model: str
+    charge_ids: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: `data` is JSON-serialisable, `markdown` says the same for people."""
+
+    data: Mapping[str, Any]
+    markdown: str
+    charge_ids: tuple[str, ...] = ()
+
+
+class OpenableCharge(Protocol):
+    """What a `PrivateTable` asks of a charge. The ledger resource implements it."""
+
+    @property
+    def corpus_id(self) -> str: ...
+
+    @property
+    def snapshot(self) -> str: ...
+
+    @property
+    def cohort(self) -> str: ...
+
+    def mark_opened(self) -> None:
+        """Record durably, before any row is read, that private rows were read under this charge."""
+
+
+class ResumableCharge(OpenableCharge, Protocol):
+    """What a mechanism that can be interrupted asks of its charge besides."""
+
+    @property
+    def charge_id(self) -> str: ...
+
+    def continued(self, checkpoint: str) -> "ResumableCharge":
+        """Record durably that the run goes on from this checkpoint; the result opens tables as a continuation."""
+
+
+class ChargeMismatch(ValueError):
+    """A charge was used to open rows of another corpus or snapshot."""
+
+
+class PrivateTable:
+    """A handle on private rows whose `repr` says nothing and that refuses to be pickled.
+
+    Rows leave it in two ways only: `open(charge)`, for a mechanism, and `map`, whose result is private again.
+    """
+
+    __slots__ = ("_rows", "corpus_id", "snapshot")
+
+    def __init__(self, rows: pl.LazyFrame, *, corpus_id: str, snapshot: str) -> None:
+        self._rows = rows
+        self.corpus_id = corpus_id
+        self.snapshot = snapshot
+
+    def open(self, charge: OpenableCharge) -> pl.LazyFrame:
+        """The training rows of the charge's cohort; the charge is marked as opened first.
+
+        Raises:
+          ChargeMismatch: the charge was booked for another corpus or snapshot.
+        """
+        if (charge.corpus_id, charge.snapshot) != (self.corpus_id, self.snapshot):
+            raise ChargeMismatch(
+                "charge.corpus_id or charge.snapshot differs from the table's; materialize real_instructions and"
+                " real_embeddings again from the registered source before running this mechanism"
+            )
+        charge.mark_opened()
+        return self._rows.filter(pl.col("cohort") == charge.cohort, pl.col("split") == TRAIN_SPLIT)
+
+    def map(self, transform: Callable[..., pl.LazyFrame], *others: "PrivateTable") -> "PrivateTable":
+        """Private rows computed from the rows of this and other private tables, passed in order.
+
+        `transform` must not keep or show what it sees.
+        """
+        frames = (table._rows for table in (self, *others))
+        return PrivateTable(transform(*frames), corpus_id=self.corpus_id, snapshot=self.snapshot)
+
+    def store(self, write: Callable[[pl.LazyFrame], None]) -> None:
+        """Hand the rows to a writer of the private zone. For IO managers only."""
+        write(self._rows)
+
+    def __repr__(self) -> str:
+        return "PrivateTable(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PrivateTable is never pickled: its rows stay in the private zone")

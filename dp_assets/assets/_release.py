@@ -1,0 +1,164 @@
+"""What assets share around a release: finding or paying for one, and the metadata of everything below it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.corpus.sources import Source, make_source
+from dp_assets.partitions import Partition
+from dp_assets.privacy import metadata
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy
+from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.labels import LABEL_METADATA, Label
+from dp_assets.privacy.ledger import ChargeRecord, reuse_key
+from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.registration import Registration
+from resources.ledger import Charge, Ledger
+from resources.profile import Profile
+from resources.stores import ReleaseStore
+
+PROFILE_METADATA = "dp_instructions/profile"
+
+Released = TypeVar("Released", Table, Adapter)
+
+
+class ReleaseConfig(dg.Config):
+    """Counting `release` up asks for another release of the same mechanism, which is charged again."""
+
+    release: int = 1
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One mechanism at one partition, with the key that names its release."""
+
+    name: str
+    plan: PrivacyPlan
+    partition: Partition
+    corpus_id: str
+    snapshot: str
+    reuse_key: str
+
+    @staticmethod
+    def of(
+        context: dg.AssetExecutionContext,
+        plan: PrivacyPlan,
+        table: PrivateTable,
+        *,
+        release: int,
+        inputs: Mapping[str, Any],
+    ) -> "Mechanism":
+        """The mechanism of this asset over `table`; `inputs` are the other public values that decide its release."""
+        name, partition = context.asset_key.to_user_string(), Partition.of(context)
+        key = reuse_key(
+            mechanism=name,
+            corpus_id=table.corpus_id,
+            snapshot=table.snapshot,
+            cohort=partition.cohort,
+            plan=plan.digest,
+            code_version=context.assets_def.code_versions_by_key[context.asset_key],
+            release=release,
+            inputs=inputs,
+        )
+        return Mechanism(name, plan, partition, table.corpus_id, table.snapshot, key)
+
+
+def obtain(
+    mechanism: Mechanism,
+    *,
+    ledger: Ledger,
+    releases: ReleaseStore,
+    run: Callable[[Charge], tuple[Released, Evidence]],
+    check: Callable[[Mapping[str, Any]], Sequence[Discrepancy]],
+    resumable: Callable[[ChargeRecord], bool] = lambda record: False,
+) -> Released:
+    """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
+
+    The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is compared with
+    the plan before the release is stored or returned, and the release is stored before the charge is settled.
+
+    Raises:
+      ChargeRefused: the gate refuses the charge; no private row was read.
+      dg.Failure: what ran differs from the plan; the cohort is closed.
+    """
+    place = (mechanism.name, mechanism.plan.level, mechanism.reuse_key)
+    state = ledger.state()
+    if state.find_settled(mechanism.reuse_key) is not None and releases.has(*place):
+        return releases.load(*place)  # type: ignore[return-value]
+    charge = _charge(mechanism, ledger, state.find_unfinished(mechanism.reuse_key), resumable)
+    release, evidence = run(charge)
+    release = replace(release, charge_ids=tuple(sorted({*release.charge_ids, charge.charge_id})))
+    found = check(evidence.public)
+    if not found:
+        releases.save(*place, release)
+    try:
+        charge.settle(evidence.public, found)
+    except ClaimRefused as refusal:
+        raise dg.Failure(str(refusal), allow_retries=False) from None
+    return release
+
+
+def _charge(
+    mechanism: Mechanism,
+    ledger: Ledger,
+    unfinished: ChargeRecord | None,
+    resumable: Callable[[ChargeRecord], bool],
+) -> Charge:
+    """A charge that an interrupted run left and that may still be used, else a new one."""
+    if unfinished is not None and (not unfinished.opened or resumable(unfinished)):
+        return Charge(unfinished, ledger)
+    return ledger.charge(
+        plan=mechanism.plan,
+        mechanism=mechanism.name,
+        corpus_id=mechanism.corpus_id,
+        cohort=mechanism.partition.cohort,
+        snapshot=mechanism.snapshot,
+        reuse_key=mechanism.reuse_key,
+    )
+
+
+def source_of(profile: Profile) -> Source:
+    """The source of a profile's corpus."""
+    settings = profile.corpus.source
+    return make_source(kind=settings.kind, path=settings.path, columns=settings.columns)
+
+
+def registration_of(ledger: Ledger, profile: Profile) -> Registration:
+    """The registration of a profile's corpus.
+
+    Raises:
+      ChargeRefused: it is not registered, or on other terms.
+    """
+    return ledger.registration(source_of(profile).locator)
+
+
+def result(
+    context: dg.AssetExecutionContext,
+    value: Table | Adapter | Document,
+    *,
+    ledger: Ledger,
+    profile: Profile,
+    extra: Mapping[str, Any],
+) -> dg.MaterializeResult[Any]:
+    """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures."""
+    partition = Partition.of(context)
+    figures = metadata.artifact_metadata(
+        ledger.state(),
+        registration_of(ledger, profile),
+        label=Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA]),
+        cohort=partition.cohort,
+        level=partition.level,
+        charge_ids=value.charge_ids,
+    )
+    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **figures, **extra})
+
+
+def private_result(
+    value: PrivateTable, *, ledger: Ledger, profile: Profile
+) -> dg.MaterializeResult[PrivateTable]:
+    """The value of a private asset, with its terms and nothing that depends on a row."""
+    terms = metadata.private_metadata(registration_of(ledger, profile))
+    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **terms})

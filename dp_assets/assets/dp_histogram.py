@@ -1,0 +1,54 @@
+"""The asset `dp_histogram`."""
+
+import hashlib
+from functools import partial
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import PrivateTable, Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.partitions import Partition
+from dp_assets.privacy import metadata
+from dp_assets.privacy.claim import check_votes
+from dp_assets.privacy.labels import Label
+from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.selection.release import release_votes
+from resources.ledger import Ledger
+from resources.private_log import private_errors
+from resources.profile import Profile
+from resources.stores import ReleaseStore
+
+
+@pipeline_asset(label=Label.MECHANISM, group="selection", kinds={"numpy", "parquet"})
+def dp_histogram(
+    context: dg.AssetExecutionContext,
+    config: ReleaseConfig,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    releases: ReleaseStore,
+    real_embeddings: PrivateTable,
+    synthetic_bins: Table,
+) -> dg.MaterializeResult[Table]:
+    """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
+    plan = profile.plan(Partition.of(context).level)
+    centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()
+    inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
+    with private_errors(ledger.private_root):
+        histogram = obtain(
+            Mechanism.of(context, plan, real_embeddings, release=config.release, inputs=inputs),
+            ledger=ledger,
+            releases=releases,
+            run=partial(
+                release_votes,
+                table=real_embeddings,
+                centroids=centroids,
+                noise_stddev=plan.votes.noise_stddev,
+                key=ledger.key,
+                upstream_ids=synthetic_bins.charge_ids,
+            ),
+            check=partial(check_votes, plan.votes),
+        )
+    extra = metadata.mechanism_metadata(plan, HISTOGRAM) | {"dagster/row_count": plan.votes.num_bins}
+    return result(context, histogram, ledger=ledger, profile=profile, extra=extra)

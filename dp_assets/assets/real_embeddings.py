@@ -1,0 +1,31 @@
+"""The asset `real_embeddings`."""
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import private_result
+from dp_assets.privacy.labels import Label
+from resources.ledger import Ledger
+from resources.models import Embedder
+from resources.private_log import private_errors
+from resources.profile import Profile
+
+UNIT_COLUMNS = ("unit_id", "instruction_id", "cohort", "split")
+
+
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"huggingface", "parquet"}, partitioned=False)
+def real_embeddings(
+    ledger: Ledger, profile: dg.ResourceParam[Profile], embedder: Embedder, real_instructions: PrivateTable
+) -> dg.MaterializeResult[PrivateTable]:
+    """Vectors of the training rows: private, float32, one row an instruction."""
+
+    def embed(rows: pl.LazyFrame) -> pl.LazyFrame:
+        training = rows.filter(pl.col("split") == TRAIN_SPLIT).collect()
+        vectors = pl.Series("vector", embedder.encode(training["text"].to_list()))
+        return training.select(*UNIT_COLUMNS, vectors).lazy()
+
+    with private_errors(ledger.private_root):
+        table = real_instructions.map(embed)
+    return private_result(table, ledger=ledger, profile=profile)

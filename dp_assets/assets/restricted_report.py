@@ -1,0 +1,52 @@
+"""The asset `restricted_report`."""
+
+from functools import partial
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter, PrivateTable, Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import private_result
+from dp_assets.privacy.labels import Label
+from resources.ledger import Ledger
+from resources.models import LanguageModel
+from resources.private_log import private_errors
+from resources.profile import Profile
+
+
+@pipeline_asset(label=Label.PRIVATE, group="reports", kinds={"numpy", "parquet"})
+def restricted_report(
+    context: dg.AssetExecutionContext,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    language_model: LanguageModel,
+    real_instructions: PrivateTable,
+    real_embeddings: PrivateTable,
+    dp_generator: Adapter,
+    synthetic_pool: Table,
+    synthetic_embeddings: Table,
+    synthetic_bins: Table,
+    filtered_instructions: Table,
+) -> dg.MaterializeResult[PrivateTable]:
+    """Utility against exact real rows, for eyes inside the boundary: private, one row a figure."""
+    from dp_assets.assets._reports import restricted_rows
+
+    settings = profile.report
+    with private_errors(ledger.private_root):
+        table = real_embeddings.map(
+            partial(
+                restricted_rows,
+                context.partition_key.split("|")[0],
+                pool=synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect(),
+                filtered=filtered_instructions.collect(),
+                centroids=synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy(),
+                load_model=language_model.load,
+                adapter=dp_generator,
+                prompt=profile.generator.prompt,
+                max_tokens=profile.generator.max_tokens,
+                mauve_buckets=settings.mauve_buckets,
+                seed=settings.seed,
+            ),
+            real_instructions,
+        )
+    return private_result(table, ledger=ledger, profile=profile)

@@ -1,0 +1,39 @@
+"""The asset `reward_model`."""
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter, Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import result
+from dp_assets.assets._training import training_figures
+from dp_assets.privacy.labels import Label
+from dp_assets.progress import progress
+from resources.ledger import Ledger
+from resources.models import LanguageModel
+from resources.profile import Profile
+
+
+@pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"})
+def reward_model(
+    context: dg.AssetExecutionContext,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    language_model: LanguageModel,
+    preference_pairs: Table,
+) -> dg.MaterializeResult[Adapter]:
+    """A scorer of answers trained on the preference pairs: released, a LoRA adapter with a score head."""
+    from dp_assets.alignment.reward import train_reward_model
+    from dp_assets.generation.adapters import adapter_from_model
+
+    pairs, settings = preference_pairs.collect(), profile.reward.model_dump()
+    steps = profile.reward.optimiser_steps(round(pairs.height * (1 - profile.reward.held_out_fraction)))
+    with progress("training the reward model", steps, "steps") as advance:
+        training = train_reward_model(*language_model.load(), pairs, advance=advance, **settings)
+    adapter = adapter_from_model(
+        training.model,
+        base_model=language_model.public_name,
+        charge_ids=preference_pairs.charge_ids,
+        record={"curve": training.curve, "figures": training.figures},
+    )
+    extra = training_figures(adapter, title="Reward model")
+    return result(context, adapter, ledger=ledger, profile=profile, extra=extra)

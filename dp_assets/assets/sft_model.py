@@ -1,0 +1,39 @@
+"""The asset `sft_model`."""
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter, Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import result
+from dp_assets.assets._training import training_figures
+from dp_assets.privacy.labels import Label
+from dp_assets.progress import progress
+from resources.ledger import Ledger
+from resources.models import LanguageModel
+from resources.profile import Profile
+
+
+@pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"})
+def sft_model(
+    context: dg.AssetExecutionContext,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    language_model: LanguageModel,
+    annotated_instructions: Table,
+) -> dg.MaterializeResult[Adapter]:
+    """The policy fine-tuned on the annotated pairs: released, a LoRA adapter."""
+    from dp_assets.alignment.sft import train_sft
+    from dp_assets.generation.adapters import adapter_from_model
+
+    pairs, settings = annotated_instructions.collect(), profile.sft.model_dump()
+    steps = profile.sft.optimiser_steps(pairs.height)
+    with progress("supervised fine-tuning", steps, "steps") as advance:
+        model, curve = train_sft(*language_model.load(), pairs, advance=advance, **settings)
+    adapter = adapter_from_model(
+        model,
+        base_model=language_model.public_name,
+        charge_ids=annotated_instructions.charge_ids,
+        record={"curve": curve},
+    )
+    extra = training_figures(adapter, title="Supervised fine-tuning")
+    return result(context, adapter, ledger=ledger, profile=profile, extra=extra)

@@ -1,0 +1,27 @@
+"""The asset `synthetic_bins`."""
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import result
+from dp_assets.privacy.labels import Label
+from dp_assets.selection.bins import fit_bins
+from resources.ledger import Ledger
+from resources.profile import Profile
+
+
+@pipeline_asset(label=Label.RELEASED, group="selection", kinds={"numpy", "parquet"})
+def synthetic_bins(
+    context: dg.AssetExecutionContext,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    synthetic_embeddings: Table,
+) -> dg.MaterializeResult[Table]:
+    """Bins (centroids) fitted on the synthetic vectors only: released, one row a bin."""
+    vectors = synthetic_embeddings.collect()["vector"].to_numpy()
+    centroids = fit_bins(vectors, num_bins=profile.votes.num_bins, seed=profile.selection.seed)
+    rows = pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": pl.Series(centroids)})
+    value = Table(rows, synthetic_embeddings.charge_ids)
+    return result(context, value, ledger=ledger, profile=profile, extra={"dagster/row_count": len(centroids)})

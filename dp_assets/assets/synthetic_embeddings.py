@@ -1,0 +1,30 @@
+"""The asset `synthetic_embeddings`."""
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import result
+from dp_assets.privacy.labels import Label
+from dp_assets.progress import progress
+from resources.ledger import Ledger
+from resources.models import Embedder
+from resources.profile import Profile
+
+
+@pipeline_asset(label=Label.RELEASED, group="selection", kinds={"huggingface", "parquet"})
+def synthetic_embeddings(
+    context: dg.AssetExecutionContext,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    embedder: Embedder,
+    synthetic_pool: Table,
+) -> dg.MaterializeResult[Table]:
+    """Vectors of the synthetic pool: released, float32 of unit length, one row an instruction."""
+    pool = synthetic_pool.collect()
+    with progress("embedding the synthetic pool", pool.height, "texts") as advance:
+        vectors = pl.Series("vector", embedder.encode(pool["text"].to_list(), advance=advance))
+    rows = pool.select("synthetic_id", vectors).lazy()
+    figures = {"dagster/row_count": pool.height, "embedder": embedder.public_name}
+    return result(context, Table(rows, synthetic_pool.charge_ids), ledger=ledger, profile=profile, extra=figures)

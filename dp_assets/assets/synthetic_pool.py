@@ -1,0 +1,50 @@
+"""The asset `synthetic_pool`."""
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import Adapter, Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import result
+from dp_assets.privacy.labels import Label
+from dp_assets.progress import progress
+from resources.ledger import Ledger
+from resources.models import LanguageModel
+from resources.profile import Profile
+
+
+class SyntheticPoolConfig(dg.Config):
+    """A larger pool refits the bins only where `synthetic_bins` is materialized again."""
+
+    num_samples: int | None = None
+
+
+@pipeline_asset(label=Label.RELEASED, group="generation", kinds={"huggingface", "parquet"})
+def synthetic_pool(
+    context: dg.AssetExecutionContext,
+    config: SyntheticPoolConfig,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    language_model: LanguageModel,
+    dp_generator: Adapter,
+) -> dg.MaterializeResult[Table]:
+    """Distinct instructions sampled from the generator: released, one row an instruction."""
+    from dp_assets.generation.adapters import attach_adapter
+    from dp_assets.generation.prompts import generator_prompt_ids
+    from dp_assets.generation.sampling import deduplicate, sample_instructions
+
+    base, tokenizer = language_model.load()
+    sampling = profile.sampling.model_dump()
+    sampling["num_samples"] = config.num_samples or sampling["num_samples"]
+    with progress("sampling the synthetic pool", sampling["num_samples"], "samples") as advance:
+        drawn = sample_instructions(
+            attach_adapter(base, dp_generator),
+            tokenizer,
+            prompt_ids=generator_prompt_ids(tokenizer, prompt=profile.generator.prompt),
+            advance=advance,
+            **sampling,
+        )
+    distinct = deduplicate(drawn).with_row_index("number")
+    rows = distinct.select(pl.format("pool-{}", pl.col("number").cast(pl.String).str.zfill(7)).alias("synthetic_id"), "text", "num_tokens")
+    figures = {"dagster/row_count": rows.height, "samples_drawn": sampling["num_samples"]}
+    return result(context, Table(rows.lazy(), dp_generator.charge_ids), ledger=ledger, profile=profile, extra=figures)

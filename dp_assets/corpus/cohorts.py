@@ -1,0 +1,100 @@
+"""Cohorts: a fixed public list of disjoint sets of units, each with its own privacy budget.
+
+The list is fixed before any row is read; a row outside it is dropped by itself. Every unit lies in one cohort: a bucket
+is a function of the unit's id, and a time cohort is refused for the unit `user`, because one user spans several.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import polars as pl
+
+from dp_assets.privacy.units import PrivacyUnit
+
+CohortKind = Literal["all", "month", "quarter", "year", "user_bucket"]
+
+# For each kind of time cohort: how a name looks, its periods a year, and the name of a year's period (from 1).
+TIME_NAMES: dict[str, tuple[str, int, Callable[[int, int], str]]] = {
+    "month": (r"(\d{4})-(0[1-9]|1[0-2])", 12, lambda year, month: f"{year:04d}-{month:02d}"),
+    "quarter": (r"(\d{4})-Q([1-4])", 4, lambda year, quarter: f"{year:04d}-Q{quarter}"),
+    "year": (r"(\d{4})()", 1, lambda year, _: f"{year:04d}"),
+}
+
+
+class CohortError(ValueError):
+    """A cohort setting is missing, malformed, or does not fit the privacy unit."""
+
+
+def cohort_names(
+    *, kind: CohortKind, num_buckets: int | None = None, first: str | None = None, last: str | None = None
+) -> tuple[str, ...]:
+    """The fixed list: `all`, or `bucket-0` to `bucket-<num_buckets - 1>`, or every month, quarter or year of a range.
+
+    Names of times are `2026-01`, `2026-Q1` and `2026`; `first` and `last` are written so and are both included.
+
+    Raises:
+      CohortError: a setting that the kind needs is missing or malformed.
+    """
+    if kind == "all":
+        return ("all",)
+    if kind == "user_bucket":
+        if num_buckets is None or num_buckets < 1:
+            raise CohortError("cohorts.num_buckets must be at least 1 for cohorts.kind = 'user_bucket'")
+        return tuple(f"bucket-{bucket}" for bucket in range(num_buckets))
+    _, periods, name = TIME_NAMES[kind]
+    start, end = _ordinal(kind, first, "first"), _ordinal(kind, last, "last")
+    if end < start:
+        raise CohortError("cohorts.first must not lie after cohorts.last")
+    return tuple(name(ordinal // periods, ordinal % periods + 1) for ordinal in range(start, end + 1))
+
+
+def cohort_expr(
+    kind: CohortKind,
+    *,
+    unit: PrivacyUnit,
+    num_buckets: int | None = None,
+    first: str | None = None,
+    last: str | None = None,
+) -> pl.Expr:
+    """The cohort of each row from `unit_id` and `created_at` (UTC); null for a row outside the fixed list.
+
+    Raises:
+      CohortError: time cohorts with the unit `user`, or settings that `cohort_names` refuses.
+    """
+    names = cohort_names(kind=kind, num_buckets=num_buckets, first=first, last=last)
+    if kind == "all":
+        return pl.lit("all")
+    if num_buckets is not None and kind == "user_bucket":
+        return pl.concat_str(pl.lit("bucket-"), _unit_hash() % num_buckets)
+    if unit == PrivacyUnit.USER:
+        raise CohortError(
+            f"cohorts.kind = {kind!r} does not go with unit = 'user', because one user spans several;"
+            " use 'all' or 'user_bucket', or the unit 'instruction'"
+        )
+    name = _time_name(kind)
+    return pl.when(name.is_in(names)).then(name)
+
+
+def _ordinal(kind: str, name: str | None, setting: str) -> int:
+    """Periods since year 0."""
+    pattern, periods, example = TIME_NAMES[kind]
+    match = re.fullmatch(pattern, name or "")
+    if match is None:
+        raise CohortError(f"cohorts.{setting} must look like {example(2026, 1)!r} for cohorts.kind = {kind!r}")
+    return int(match[1]) * periods + int(match[2] or 1) - 1
+
+
+def _time_name(kind: str) -> pl.Expr:
+    time = pl.col("created_at").dt
+    year = time.year().cast(pl.String).str.zfill(4)
+    if kind == "year":
+        return year
+    if kind == "month":
+        return year + "-" + time.month().cast(pl.String).str.zfill(2)
+    return year + "-Q" + time.quarter().cast(pl.String)
+
+
+def _unit_hash() -> pl.Expr:
+    """The last 60 bits of the keyed hash that ends every unit id."""
+    return pl.col("unit_id").str.tail(15).str.to_integer(base=16, dtype=pl.Int64)

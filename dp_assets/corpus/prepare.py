@@ -1,0 +1,136 @@
+"""From source rows to `real_instructions`: cleaned, with privacy units, bounded contributions, cohorts and splits.
+
+Guarantee: every step maps one unit's rows to rows without looking at another unit. Adding or removing a unit adds or
+removes its at most `max_rows_per_unit` rows and changes nothing else, whatever the order of the source. That is what
+lets the privacy of a mechanism over the prepared rows be a statement about the source.
+
+A unit is a user where the row names one, else the row itself. A row that is its own unit is known by all it holds, so
+two unnamed rows that agree in everything are one unit: telling them apart would need their position, which depends on
+other rows.
+
+Left out: duplicates across units (the paper's released code drops a text that shares a 10-gram with an earlier one, so
+one more log entry can delete many), quality and safety filters, and cutting; a text that is too long is dropped.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from dp_assets.artifacts import TRAIN_SPLIT
+from dp_assets.corpus.hashing import keyed_hash_of
+from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, check_schema
+from dp_assets.privacy.units import PrivacyUnit
+
+TEST_SPLIT = "test"
+HASHED_BITS = 60
+
+
+def prepare(
+    rows: pl.LazyFrame,
+    *,
+    unit: PrivacyUnit,
+    key: bytes,
+    max_rows_per_unit: int,
+    min_words: int,
+    max_words: int,
+    max_characters: int,
+    languages: Sequence[str] | None,
+    cohort_of: pl.Expr,
+    train_fraction: float,
+) -> pl.LazyFrame:
+    """Rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
+
+    Args:
+      rows: the columns of `SOURCE_ROWS`.
+      unit: with `instruction`, every row is a unit of its own, whoever wrote it.
+      key: the private zone's key, 1 to 64 bytes; decides ids, which rows are kept, and the split.
+      max_rows_per_unit: the contribution bound.
+      min_words, max_words, max_characters: bounds of the normalised text, inclusive.
+      languages: keep these only, so that a row without a language is dropped; None keeps all rows.
+      cohort_of: the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row.
+      train_fraction: the expected share of units in the split `train`.
+
+    Raises:
+      SchemaError: a column is missing or has another type.
+    """
+    check_schema(rows, SOURCE_ROWS, name="source rows")
+    kept = normalise_text(rows.select(SOURCE_ROWS.names()))
+    kept = keep_lengths(kept, min_words=min_words, max_words=max_words, max_characters=max_characters)
+    kept = keep_languages(kept, languages=languages)
+    named = name_units(kept, unit=unit, key=key)
+    bounded = bound_contributions(drop_duplicates_in_units(named), max_rows_per_unit=max_rows_per_unit)
+    split = assign_splits(bounded, key=key, train_fraction=train_fraction)
+    placed = split.with_columns(cohort=cohort_of).drop_nulls("cohort")
+    return placed.select(REAL_INSTRUCTIONS.names()).sort("unit_id", "instruction_id")
+
+
+def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Unicode NFC, `\\n` line ends, plain spaces, no control characters, no white space around lines' ends or the text.
+
+    Tabs, indentation and single blank lines stay, because they carry meaning in code and lists. A null text stays null.
+    """
+    text = (
+        pl.col("text")
+        .str.normalize("NFC")
+        .str.replace_all(r"\r\n?|[\u{85}\u{2028}\u{2029}]", "\n")
+        .str.replace_all(r"\p{Zs}", " ")
+        .str.replace_all(r"[\p{Cc}\u{FEFF}--[\n\t]]", "")
+        .str.replace_all(r"[ \t]+\n", "\n")
+        .str.replace_all(r"\n{3,}", "\n\n")
+        .str.strip_chars()
+    )
+    return rows.with_columns(text)
+
+
+def keep_lengths(rows: pl.LazyFrame, *, min_words: int, max_words: int, max_characters: int) -> pl.LazyFrame:
+    """Rows with a text whose words (parted by white space) and characters lie within the bounds."""
+    words, characters = pl.col("text").str.count_matches(r"\S+"), pl.col("text").str.len_chars()
+    return rows.filter(words.is_between(max(min_words, 1), max_words), characters <= max_characters)
+
+
+def keep_languages(rows: pl.LazyFrame, *, languages: Sequence[str] | None) -> pl.LazyFrame:
+    """Rows in one of `languages`; all rows if None. A row that names no language is in none of them."""
+    return rows if languages is None else rows.filter(pl.col("language").is_in(list(languages)))
+
+
+def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyFrame:
+    """Add `row_hash`, a keyed hash of all that a row holds, and `unit_id`; give the row hash as missing instruction id.
+
+    Unit ids are `user:` or `instruction:` and 128 bits of keyed hash as hex, so that they say nothing without the key.
+    """
+    hashed = rows.with_columns(row_hash=keyed_hash_of(SOURCE_ROWS.names(), key=key, purpose="row"))
+    own_unit = pl.lit("instruction:") + pl.col("row_hash")
+    user = pl.lit("user:") + keyed_hash_of(["user_id"], key=key, purpose="user")
+    names_user = pl.col("user_id").is_not_null() if unit == PrivacyUnit.USER else pl.lit(False)
+    return hashed.with_columns(
+        unit_id=pl.when(names_user).then(user).otherwise(own_unit),
+        instruction_id=pl.coalesce("instruction_id", "row_hash"),
+    )
+
+
+def drop_duplicates_in_units(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """One row for each text (case and white space aside) of a unit, then one for each instruction id of a unit.
+
+    The row with the least hash stays, so that the order of the source decides nothing.
+    """
+    folded = pl.col("text").str.to_lowercase().str.replace_all(r"\s+", " ")
+    distinct = rows.unique(["unit_id", "row_hash"], keep="any")
+    by_text = distinct.filter(_is_least_hash_over("unit_id", folded))
+    return by_text.filter(_is_least_hash_over("unit_id", "instruction_id"))
+
+
+def bound_contributions(rows: pl.LazyFrame, *, max_rows_per_unit: int) -> pl.LazyFrame:
+    """At most `max_rows_per_unit` rows of each unit, those with the least hashes."""
+    return rows.filter(pl.col("row_hash").rank("ordinal").over("unit_id") <= max_rows_per_unit)
+
+
+def assign_splits(rows: pl.LazyFrame, *, key: bytes, train_fraction: float) -> pl.LazyFrame:
+    """Add `split`: `train` for units whose hash, as a fraction, lies under `train_fraction`, else `test`."""
+    threshold = int(train_fraction * 2**HASHED_BITS)
+    digits = keyed_hash_of(["unit_id"], key=key, purpose="split").str.head(HASHED_BITS // 4)
+    in_train = digits.str.to_integer(base=16, dtype=pl.Int64) < threshold
+    return rows.with_columns(split=pl.when(in_train).then(pl.lit(TRAIN_SPLIT)).otherwise(pl.lit(TEST_SPLIT)))
+
+
+def _is_least_hash_over(*groups: str | pl.Expr) -> pl.Expr:
+    return pl.col("row_hash") == pl.col("row_hash").min().over(*groups)

@@ -1,0 +1,109 @@
+"""Column names and types of the project's tables, and the check that a frame has them.
+
+A check reads the schema only, never a row, so its errors can be shown to anyone. Left out: checks of values; a value
+that breaks a rule is dropped with its row by `prepare`, without a word about it.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+TIME = pl.Datetime("us", "UTC")
+ANY_WIDTH = 0  # in a schema: the width depends on the embedder, any will do
+VECTOR = pl.Array(pl.Float32, ANY_WIDTH)
+
+SOURCE_ROWS = pl.Schema(
+    {
+        "instruction_id": pl.String(),
+        "user_id": pl.String(),
+        "text": pl.String(),
+        "language": pl.String(),
+        "created_at": TIME,
+    }
+)
+REAL_INSTRUCTIONS = pl.Schema(
+    {
+        "unit_id": pl.String(),
+        "instruction_id": pl.String(),
+        "text": pl.String(),
+        "cohort": pl.String(),
+        "split": pl.String(),
+        "created_at": TIME,
+    }
+)
+SYNTHETIC_POOL = pl.Schema({"synthetic_id": pl.String(), "text": pl.String(), "num_tokens": pl.Int64()})
+REAL_EMBEDDINGS = pl.Schema(
+    {
+        "unit_id": pl.String(),
+        "instruction_id": pl.String(),
+        "cohort": pl.String(),
+        "split": pl.String(),
+        "vector": VECTOR,
+    }
+)
+SYNTHETIC_EMBEDDINGS = pl.Schema({"synthetic_id": pl.String(), "vector": VECTOR})
+SYNTHETIC_BINS = pl.Schema({"bin_id": pl.Int64(), "centroid": VECTOR})
+DP_HISTOGRAM = pl.Schema({"bin_id": pl.Int64(), "noisy_votes": pl.Int64()})
+FILTERED_INSTRUCTIONS = pl.Schema(
+    {"synthetic_id": pl.String(), "text": pl.String(), "bin_id": pl.Int64(), "origin": pl.String()}
+)
+ANNOTATED_INSTRUCTIONS = pl.Schema(
+    {
+        "synthetic_id": pl.String(),
+        "instruction": pl.String(),
+        "response": pl.String(),
+        "annotator": pl.String(),
+        "bin_id": pl.Int64(),
+    }
+)
+PREFERENCE_PAIRS = pl.Schema(
+    {
+        "synthetic_id": pl.String(),
+        "prompt": pl.String(),
+        "chosen": pl.String(),
+        "rejected": pl.String(),
+        "rejected_by": pl.String(),
+    }
+)
+
+SCHEMAS: Mapping[str, pl.Schema] = {
+    "real_instructions": REAL_INSTRUCTIONS,
+    "real_embeddings": REAL_EMBEDDINGS,
+    "synthetic_pool": SYNTHETIC_POOL,
+    "synthetic_embeddings": SYNTHETIC_EMBEDDINGS,
+    "synthetic_bins": SYNTHETIC_BINS,
+    "dp_histogram": DP_HISTOGRAM,
+    "filtered_instructions": FILTERED_INSTRUCTIONS,
+    "annotated_instructions": ANNOTATED_INSTRUCTIONS,
+    "preference_pairs": PREFERENCE_PAIRS,
+}
+
+
+class SchemaError(ValueError):
+    """A table lacks a column or holds one of another type."""
+
+
+def check_schema(frame: pl.LazyFrame | pl.DataFrame, schema: pl.Schema, *, name: str) -> None:
+    """Require every column of `schema` with its type; further columns and the order are free.
+
+    Raises:
+      SchemaError: names every missing or differently typed column of the table `name` and what was expected.
+    """
+    found = frame.collect_schema()
+    problems = [
+        f"{column} is {found.get(column, 'missing')}, expected {_in_words(dtype)}"
+        for column, dtype in schema.items()
+        if column not in found or not _matches(found[column], dtype)
+    ]
+    if problems:
+        raise SchemaError(f"the table {name} does not have the expected columns: {'; '.join(problems)}")
+
+
+def _matches(found: pl.DataType, expected: pl.DataType) -> bool:
+    if expected == VECTOR and isinstance(found, pl.Array):
+        return len(found.shape) == 1 and found.inner == pl.Float32
+    return found == expected
+
+
+def _in_words(expected: pl.DataType) -> str:
+    return "Array(Float32) of any width" if expected == VECTOR else str(expected)

@@ -1,0 +1,65 @@
+"""The code location: assets, checks, the job of the whole graph, resources and the executor.
+
+Loads without torch: whatever needs it is imported inside an asset's body.
+"""
+
+import warnings
+
+import dagster as dg
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are a preview feature
+    from dp_assets.checks import ALL_CHECKS
+
+from dp_assets.assets.annotated_instructions import annotated_instructions
+from dp_assets.assets.dp_generator import dp_generator
+from dp_assets.assets.dp_histogram import dp_histogram
+from dp_assets.assets.filtered_instructions import filtered_instructions
+from dp_assets.assets.preference_pairs import preference_pairs
+from dp_assets.assets.privacy_statement import privacy_statement
+from dp_assets.assets.quality_report import quality_report
+from dp_assets.assets.real_embeddings import real_embeddings
+from dp_assets.assets.real_instructions import real_instructions
+from dp_assets.assets.restricted_report import restricted_report
+from dp_assets.assets.reward_model import reward_model
+from dp_assets.assets.rlhf_model import rlhf_model
+from dp_assets.assets.sft_model import sft_model
+from dp_assets.assets.synthetic_bins import synthetic_bins
+from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
+from dp_assets.assets.synthetic_pool import synthetic_pool
+from dp_assets.partitions import RELEASES
+from dp_assets.profiles import selected_profile
+from dp_assets.running import stage_logger
+from resources.build import build_resources
+
+ALL_ASSETS = (
+    real_instructions,
+    real_embeddings,
+    dp_generator,
+    synthetic_pool,
+    synthetic_embeddings,
+    synthetic_bins,
+    dp_histogram,
+    filtered_instructions,
+    annotated_instructions,
+    sft_model,
+    preference_pairs,
+    reward_model,
+    rlhf_model,
+    quality_report,
+    restricted_report,
+    privacy_statement,
+)
+
+full_pipeline = dg.define_asset_job(
+    "full_pipeline", selection=dg.AssetSelection.all(), partitions_def=RELEASES, description="One partition, whole graph."
+)
+
+defs = dg.Definitions(
+    assets=ALL_ASSETS,
+    asset_checks=ALL_CHECKS,
+    jobs=[full_pipeline],
+    resources=build_resources(selected_profile()),
+    executor=dg.in_process_executor,
+    loggers={"console": stage_logger},
+)

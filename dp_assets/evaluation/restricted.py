@@ -1,0 +1,169 @@
+"""Utility figures against the exact real rows, for eyes inside the privacy boundary only.
+
+These figures carry no guarantee: they are exact functions of private rows, and the nearest-neighbour and copy figures
+are the worst of them, because they are made to find a real row. Nothing here may be logged, shown or stored outside the
+private zone, and no decision about a release may rest on it. Errors name an argument and a rule, never a size.
+
+A set of held-out real rows passed among the synthetic ones shows what each figure can reach at best.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dp_assets.evaluation.agreement import Floats, bin_shares, total_variation
+from dp_assets.evaluation.text_figures import normalise
+from dp_assets.selection.bins import nearest_bin
+
+Vectors = npt.NDArray[np.float32]
+
+DISTANCE_QUANTILES = (0.01, 0.1, 0.5)
+SCHEMA = {"metric": pl.String, "subject": pl.String, "value": pl.Float64}
+
+
+def restricted_figures(
+    *,
+    real_vectors: Vectors,
+    synthetic_vectors: Mapping[str, Vectors],
+    centroids: Vectors,
+    mauve_buckets: int,
+    seed: int,
+) -> pl.DataFrame:
+    """Compare each synthetic set with the real rows.
+
+    The metrics are `exact_total_variation` (over the bins), `mauve`, `frechet_distance` and
+    `nearest_real_distance_p01`, `_p10`, `_p50` (quantiles of the synthetic rows' distances to the nearest real row).
+
+    Args:
+      real_vectors: float32 (n, d).
+      synthetic_vectors: float32 (m, d) by the name of the set.
+      centroids: the bins, float32 (num_bins, d).
+      mauve_buckets: cells of MAUVE's own quantisation.
+      seed: a public seed for the k-means in MAUVE.
+
+    Returns:
+      Columns `metric`, `subject` (the name of the set) and `value`.
+
+    Raises:
+      ValueError: a set has fewer than two rows, or there are fewer rows than `mauve_buckets`.
+    """
+    if min(map(len, [real_vectors, *synthetic_vectors.values()])) < 2:
+        raise ValueError("real_vectors and every synthetic set need at least two rows; embed more rows")
+    rows = []
+    for subject, vectors in synthetic_vectors.items():
+        figures = {
+            "exact_total_variation": exact_total_variation(real_vectors, vectors, centroids),
+            "mauve": mauve(real_vectors, vectors, num_buckets=mauve_buckets, seed=seed),
+            "frechet_distance": frechet_distance(real_vectors, vectors),
+            **_nearest_distance_quantiles(vectors, real_vectors),
+        }
+        rows += [(metric, subject, value) for metric, value in figures.items()]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def copy_figures(*, real_texts: Sequence[str], synthetic_texts: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """The share of texts in each synthetic set that equal a real text but for case and white space.
+
+    Same columns as `restricted_figures`; the metric is `verbatim_copy_share`, and the share of an empty set is 0.
+    Common short requests are copies by chance: compare with a held-out real set before drawing a conclusion.
+    """
+    real = normalise(pl.Series("text", real_texts, dtype=pl.String)).unique()
+    rows = []
+    for subject, texts in synthetic_texts.items():
+        copied = normalise(pl.Series("text", texts, dtype=pl.String)).is_in(real.implode())
+        rows.append(("verbatim_copy_share", subject, int(copied.sum()) / max(1, len(copied))))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def exact_total_variation(real_vectors: Vectors, synthetic_vectors: Vectors, centroids: Vectors) -> float:
+    """The total variation between the exact shares of two sets over the bins; no noise is in it."""
+    real, synthetic = (
+        bin_shares(nearest_bin(vectors, centroids), len(centroids)) for vectors in (real_vectors, synthetic_vectors)
+    )
+    return total_variation(real, synthetic)
+
+
+def mauve(real_vectors: Vectors, synthetic_vectors: Vectors, *, num_buckets: int, seed: int) -> float:
+    """MAUVE (Pillutla et al., NeurIPS 2021) on given features: 1 for equal distributions, towards 0 for distant ones.
+
+    Raises:
+      ValueError: there are fewer rows than buckets.
+    """
+    # The module pulls in torch, which code that only imports this one should not wait for.
+    from mauve import compute_mauve
+
+    if num_buckets > len(real_vectors) + len(synthetic_vectors):
+        raise ValueError("mauve_buckets exceeds the rows of the two sets together; use fewer buckets")
+    with _silenced_standard_error():
+        outcome = compute_mauve(
+            p_features=real_vectors,
+            q_features=synthetic_vectors,
+            num_buckets=num_buckets,
+            seed=seed,
+            device_id=-1,
+            verbose=False,
+        )
+    return float(outcome.mauve)
+
+
+def frechet_distance(first: Vectors, second: Vectors) -> float:
+    """The squared Frechet distance of Gaussians fitted to two sets: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+
+    This is the "FID" of Heusel et al. (NeurIPS 2017) on other features. The root's trace is taken from the symmetric
+    C1^(1/2) C2 C1^(1/2), which has the same eigenvalues and stays well defined with fewer rows than dimensions.
+    """
+    first_mean, first_covariance = _gaussian_fit(first)
+    second_mean, second_covariance = _gaussian_fit(second)
+    root = _symmetric_root(first_covariance)
+    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ second_covariance @ root), 0.0, None)).sum()
+    gap = first_mean - second_mean
+    return max(0.0, float(gap @ gap + np.trace(first_covariance) + np.trace(second_covariance) - 2 * cross))
+
+
+def nearest_distances(vectors: Vectors, others: Vectors) -> Floats:
+    """The Euclidean distance (n,) of each of `vectors` (n, d) to the nearest of `others` (m, d)."""
+    import faiss
+
+    index = faiss.IndexFlatL2(others.shape[1])
+    index.add(np.ascontiguousarray(others, dtype=np.float32))
+    _, nearest = index.search(np.ascontiguousarray(vectors, dtype=np.float32), 1)
+    # Distances from the index are differences of large numbers and never quite zero for a copy, so they are taken anew.
+    distances: Floats = np.linalg.norm(vectors.astype(np.float64) - others[nearest[:, 0]], axis=1)
+    return distances
+
+
+def _nearest_distance_quantiles(vectors: Vectors, real_vectors: Vectors) -> dict[str, float]:
+    distances = nearest_distances(vectors, real_vectors)
+    return {f"nearest_real_distance_p{q * 100:02.0f}": float(np.quantile(distances, q)) for q in DISTANCE_QUANTILES}
+
+
+def _gaussian_fit(vectors: Vectors) -> tuple[Floats, Floats]:
+    exact = vectors.astype(np.float64)
+    return exact.mean(axis=0), np.cov(exact, rowvar=False)
+
+
+def _symmetric_root(matrix: Floats) -> Floats:
+    values, basis = np.linalg.eigh(matrix)
+    root: Floats = (basis * np.sqrt(np.clip(values, 0.0, None))) @ basis.T
+    return root
+
+
+@contextmanager
+def _silenced_standard_error() -> Iterator[None]:
+    """Drop what the process writes to standard error meanwhile.
+
+    FAISS, inside MAUVE, warns there about few rows a cell and names the number of rows, which is private. It writes
+    from C++ to the file descriptor, so replacing `sys.stderr` would not stop it.
+    """
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

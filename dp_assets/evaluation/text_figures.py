@@ -1,0 +1,107 @@
+"""Figures about the form of synthetic texts: diversity, length, likeness to an instruction, contact details.
+
+They read released texts only. The share that looks like an instruction and the share that looks like personal data are
+heuristics for English: patterns over the surface of the text, good for comparing two sets made in the same way and no
+proof of anything about one text. What looks like a telephone number may be invented, and a name is not noticed at all.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+QUESTION_WORDS = "who whom whose what when where which why how can could would will should do does did is are am may"
+REQUEST_WORDS = (
+    "add advise analyse analyze answer arrange brainstorm build calculate change check choose classify code "
+    "come compare compile complete compose compute construct continue convert correct create critique debug "
+    "define describe design determine develop discuss draft edit elaborate estimate evaluate explain extract "
+    "fill find fix format formulate generate give help identify imagine implement improve interpret introduce "
+    "invent list make name offer optimize organize outline paraphrase plan please pretend produce propose "
+    "provide rank read recommend refactor rephrase replace research respond review revise rewrite say select "
+    "share show simplify solve sort suggest summarise summarize take teach tell think translate use verify "
+    "write"
+)
+# Openings are taken from the start of the text, where an instruction to an assistant usually names what it wants.
+LOOKS_LIKE_INSTRUCTION = rf"(?i)^\W*(?:{'|'.join((QUESTION_WORDS + ' ' + REQUEST_WORDS).split())})\b|\?\W*$"
+ENDS_WITH_QUESTION_MARK = r"\?\W*$"
+WORD = r"[\p{L}\p{N}]+(?:['\u{2019}-][\p{L}\p{N}]+)*"
+
+# Each pattern asks for a whole token, so that version numbers and prices are rarely taken for an address or a number.
+PERSONAL_DATA_PATTERNS = {
+    "email": r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b",
+    "phone": r"(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?|\b\d{2,4}[ .-])\d{3,4}[ .-]\d{3,4}\b",
+    "ipv4": r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b",
+    "url": r"(?i)\b(?:https?://|www\.)[^\s<>]+",
+}
+WORD_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def text_figures(texts: Sequence[str]) -> dict[str, float]:
+    """All figures of this module: `diversity_figures`, which depend on the size of the set, and `form_figures`.
+
+    Raises:
+      ValueError: there is no text.
+    """
+    return {**diversity_figures(texts), **form_figures(texts)}
+
+
+def diversity_figures(texts: Sequence[str]) -> dict[str, float]:
+    """Distinct-1, distinct-2 and the duplicate share. Compare sets of equal size: larger ones repeat more."""
+    return {
+        "distinct_1": distinct_n(texts, 1),
+        "distinct_2": distinct_n(texts, 2),
+        "duplicate_share": duplicate_share(texts),
+    }
+
+
+def form_figures(texts: Sequence[str]) -> dict[str, float]:
+    """Length in words at three quantiles and the shares of texts that match the patterns of this module."""
+    column = _column(texts)
+    words = column.str.count_matches(WORD)
+    personal = {f"{kind}_share": _share(column, pattern) for kind, pattern in PERSONAL_DATA_PATTERNS.items()}
+    return {
+        **{f"words_p{quantile * 100:.0f}": _quantile(words, quantile) for quantile in WORD_QUANTILES},
+        "question_mark_share": _share(column, ENDS_WITH_QUESTION_MARK),
+        "instruction_like_share": _share(column, LOOKS_LIKE_INSTRUCTION),
+        "personal_data_like_share": _share(column, "|".join(f"(?:{p})" for p in PERSONAL_DATA_PATTERNS.values())),
+        **personal,
+    }
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Distinct n-grams of lower-case words divided by all of them (Li et al., NAACL 2016); 0 without any n-gram."""
+    words = (
+        pl.DataFrame({"text": _column(texts)})
+        .with_row_index("row")
+        .select("row", pl.col("text").str.to_lowercase().str.extract_all(WORD).alias("word"))
+        .explode("word")
+    )
+    grams = words.select(
+        pl.col("word").shift(-offset).over("row").alias(f"{offset}") for offset in range(n)
+    ).drop_nulls()
+    return grams.n_unique() / grams.height if grams.height else 0.0
+
+
+def duplicate_share(texts: Sequence[str]) -> float:
+    """The share of texts that repeat another one after `normalise`, not counting the first of each."""
+    column = _column(texts)
+    return 1 - normalise(column).n_unique() / len(column)
+
+
+def normalise(texts: pl.Series) -> pl.Series:
+    """Texts without the differences that do not make two of them different: case, outer and repeated white space."""
+    return texts.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def _column(texts: Sequence[str]) -> pl.Series:
+    if len(texts) == 0:
+        raise ValueError("texts is empty: figures need at least one text; sample or resample some rows first")
+    return pl.Series("text", texts, dtype=pl.String)
+
+
+def _share(column: pl.Series, pattern: str) -> float:
+    return int(column.str.contains(pattern).sum()) / len(column)
+
+
+def _quantile(values: pl.Series, quantile: float) -> float:
+    value = values.quantile(quantile, interpolation="linear")
+    return 0.0 if value is None else float(value)

@@ -1,0 +1,111 @@
+"""The first mechanism: a LoRA adapter of a public language model, trained with DP-SGD to write instructions.
+
+The loss of a row is taken over its own tokens after a fixed public prompt, so the adapter models an instruction given
+nothing private. Preparation here is row by row: a text is cut to a public number of tokens and never looked at beside
+another one. What is left out: any choice that depends on the rows, such as a vocabulary, a length statistic or an early stop.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
+from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
+from dp_assets.generation.checkpoints import Checkpoints
+from dp_assets.generation.dpsgd import train_privately
+from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
+from dp_assets.privacy.accounting import signal_to_noise
+from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.progress import progress
+
+
+def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
+    """Whether an interrupted run under this charge left a checkpoint that may still be continued."""
+    state = Checkpoints(checkpoints_root / charge.charge_id).load()
+    return state is not None and state.continuations < spare_steps and state.digest not in charge.continuations
+
+
+def train_generator(
+    charge: ResumableCharge,
+    *,
+    table: PrivateTable,
+    plan: PrivacyPlan,
+    load_model: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    base_model: str,
+    checkpoints_root: Path,
+    prompt: GeneratorPrompt,
+    rank: int,
+    alpha: int,
+    target_modules: Sequence[str],
+    last_layers: int | None,
+    learning_rate: float,
+    max_tokens: int,
+    loss_normaliser: float,
+    tokens_per_micro_batch: int,
+    seed: int,
+) -> tuple[Adapter, Evidence]:
+    """Train under `charge`, from its checkpoint if it has one. Sampling, clipping and noise are the plan's.
+
+    `last_layers` counts the transformer blocks from the end that get an adapter (None: all). The noise of a step grows with
+    the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
+    """
+    base, tokenizer = load_model()
+    layers = last_blocks(base.config.num_hidden_layers, last_layers)
+    model = new_adapter_model(base, rank=rank, alpha=alpha, target_modules=target_modules, layers=layers, seed=seed)
+    checkpoints = Checkpoints(checkpoints_root / charge.charge_id)
+    state = checkpoints.load()
+    reading = charge.continued(state.digest) if state is not None else charge
+    prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
+    with progress("training the generator with DP-SGD", plan.dpsgd.steps, "steps") as advance:
+        evidence = train_privately(
+            model,
+            lambda: unit_rows(table.open(reading), tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+            steps=plan.dpsgd.steps,
+            spare_steps=plan.dpsgd.spare_steps,
+            sampling_probability=plan.dpsgd.sampling_probability,
+            l2_clip_norm=plan.dpsgd.l2_clip_norm,
+            noise_multiplier=plan.dpsgd.noise_multiplier,
+            expected_batch_size=plan.dpsgd.expected_batch_size,
+            learning_rate=learning_rate,
+            loss_normaliser=loss_normaliser,
+            tokens_per_micro_batch=tokens_per_micro_batch,
+            unit=str(plan.unit),
+            source=SystemRandomness(),
+            checkpoints=checkpoints,
+            resume_from=state,
+            advance=advance,
+        )
+    record = public_record(plan, evidence)
+    return adapter_from_model(model, base_model=base_model, charge_ids=(), record=record), evidence
+
+
+def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
+    """Indices of the last `last_layers` of `num_blocks` transformer blocks; None means all of them."""
+    return None if last_layers is None else list(range(max(0, num_blocks - last_layers), num_blocks))
+
+
+def unit_rows(
+    rows: pl.LazyFrame, tokenizer: PreTrainedTokenizerBase, *, prompt_ids: tuple[int, ...], max_tokens: int
+) -> dict[str, list[TokenRow]]:
+    """The token rows of each unit. Reads the private rows; every text is encoded on its own."""
+    units: dict[str, list[TokenRow]] = {}
+    for unit_id, text in rows.select("unit_id", "text").collect().iter_rows():
+        target_ids = tuple(encode_instruction(tokenizer, text, max_tokens=max_tokens))
+        units.setdefault(unit_id, []).append(TokenRow(prompt_ids, target_ids))
+    return units
+
+
+def public_record(plan: PrivacyPlan, evidence: Evidence) -> dict[str, object]:
+    """Public facts that travel with the adapter: the evidence, and how a step's signal compares with its noise."""
+    ratio = signal_to_noise(
+        expected_batch_size=plan.dpsgd.expected_batch_size,
+        noise_multiplier=plan.dpsgd.noise_multiplier,
+        num_parameters=evidence.public["num_parameters"],
+    )
+    return {"evidence": dict(evidence.public), "signal_to_noise": ratio}

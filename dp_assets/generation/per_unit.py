@@ -1,0 +1,376 @@
+"""Clipped sums of per-unit gradients in one forward and one backward pass.
+
+Guarantee: `clipped_sum` returns the sum over units u of
+
+    g_u * min(1, C / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normaliser)
+
+where the L2 norm is one flat norm over every trainable tensor. Adding or removing one unit therefore moves the sum by
+at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping them one by one would multiply its
+sensitivity by its rows.
+
+How: only LoRA layers are trainable. During the pass each is run by an autograd function that computes the same
+product, and whose backward keeps the gradient of every row, the einsum over tokens of output gradient and input,
+instead of the sum over the batch. A parameter whose gradient could come about in any other way is refused, so nothing
+trains outside the clip.
+
+What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
+mean over the batch; rows are padded on the right and attend to no padding; layers that mix rows, or whose random mask
+depends on the layout of the batch, are refused. Order and cut of the micro-batches are then free to follow length and
+memory: they change the sum by rounding only.
+
+Left out: that rounding. In float32 it is about 1e-7 of the sum. With a bfloat16 base the cut may move each unit's
+gradient by up to some percent, which no clip bounds; a strict claim wants a float32 base.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Norms and products round in float32, by about 1e-6 of their value, so the clip aims a little below what it promises.
+ROUNDING_MARGIN = 1e-5
+NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+IGNORED = -100  # the label that cross-entropy skips
+PADDING = 0  # any token will do: padding is masked by length, so a text may contain this id
+
+Gradients = dict[str, Tensor]
+
+
+class UnclippableParameter(ValueError):
+    """A trainable parameter whose per-row gradient this engine cannot see, and so cannot clip."""
+
+
+class RowsInteract(ValueError):
+    """A layer makes one row's gradient depend on the other rows of the batch."""
+
+
+class MicroBatchTooLarge(RuntimeError):
+    """The rows of one unit alone do not fit into memory."""
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One text: `prompt_ids` are read, `target_ids` are learnt. Both hold at least one token.
+
+    Raises:
+      ValueError: one of them is empty.
+    """
+
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.target_ids:
+            raise ValueError("prompt_ids and target_ids must each hold at least one token; drop such rows beforehand")
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.target_ids)
+
+
+@dataclass(frozen=True)
+class ClippingEvidence:
+    """What was clipped. The names are public; every count and norm is restricted and absent from `repr`."""
+
+    names: tuple[str, ...]
+    num_units: int = field(repr=False)
+    num_clipped: int = field(repr=False)
+    num_non_finite: int = field(repr=False)
+    norm_quantiles: tuple[float, ...] = field(repr=False)  # at NORM_QUANTILES, of the finite norms before clipping
+
+    @property
+    def restricted(self) -> dict[str, Any]:
+        """Everything but the names, for the private zone."""
+        return {
+            "num_units": self.num_units,
+            "num_clipped": self.num_clipped,
+            "num_non_finite": self.num_non_finite,
+            "norm_quantiles": list(self.norm_quantiles),
+        }
+
+
+def clipped_sum(
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    unit_ids: Sequence[str],
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+    tokens_per_micro_batch: int,
+) -> tuple[Gradients, ClippingEvidence]:
+    """The sum of clipped unit gradients: one float32 tensor by parameter name, each of its parameter's shape.
+
+    `unit_ids[i]` is the unit of `rows[i]`. A unit of non-finite gradient contributes exactly zero, and no rows give
+    zeros. `tokens_per_micro_batch` bounds memory only: it counts tokens with padding, units are never split over
+    micro-batches, and a unit longer than the budget gets a micro-batch of its own. One that runs out of memory is
+    halved and computed again.
+
+    Raises:
+      UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
+      RowsInteract: a layer in training mode mixes rows or drops activations.
+      MicroBatchTooLarge: a single unit does not fit into memory.
+      ValueError: a constant is not positive, or rows and unit ids differ in length.
+    """
+    if not all(0 < constant < math.inf for constant in (l2_clip_norm, loss_normaliser, tokens_per_micro_batch)):
+        raise ValueError("l2_clip_norm, loss_normaliser and tokens_per_micro_batch must be positive and finite")
+    layers = _adapter_layers(model)
+    _refuse_interaction(model)
+    model.zero_grad(set_to_none=True)
+    total = {name: torch.zeros_like(layer.weight) for name, layer in layers}
+    norms = [torch.zeros(0)]
+    clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
+    for micro_batch in _micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
+        for clipped, unit_norms in _within_memory(clip, micro_batch):
+            for name, share in clipped.items():
+                total[name] += share
+            norms.append(unit_norms.cpu())
+    return total, _evidence(tuple(total), torch.cat(norms), l2_clip_norm)
+
+
+def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every trainable parameter by name, sorted: the tensors that `clipped_sum` covers.
+
+    Raises:
+      UnclippableParameter: something trainable is not a float32 LoRA matrix.
+      ValueError: nothing is trainable.
+    """
+    return {name: layer.weight for name, layer in _adapter_layers(model)}
+
+
+# Which parameters can be clipped
+
+
+def _adapter_layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Trainable LoRA layers, sorted by the name of their weight; a weight that two layers share is listed with each."""
+    trainable = {id(weight): name for name, weight in model.named_parameters() if weight.requires_grad}
+    parts = [
+        part for module in model.modules() if isinstance(module, LoraLayer) for part in (module.lora_A, module.lora_B)
+    ]
+    linears = [layer for part in parts for layer in part.values() if type(layer) is nn.Linear]
+    layers = [(trainable[id(layer.weight)], layer) for layer in linears if id(layer.weight) in trainable]
+    outside = sorted(set(trainable.values()) - {name for name, _ in layers})
+    if outside:
+        raise UnclippableParameter(f"{outside[0]} is trainable but is no LoRA matrix of a linear layer; freeze it")
+    for name, layer in layers:
+        if layer.weight.dtype != torch.float32:
+            raise UnclippableParameter(f"{name} must be float32: lower precision is too coarse to clip and to add up")
+    if not layers:
+        raise ValueError("the model has no trainable LoRA matrix; wrap it with peft.get_peft_model first")
+    return sorted(layers, key=lambda named: named[0])
+
+
+def _refuse_interaction(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if module.training and (_drops_activations(module) or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            raise RowsInteract(f"{name} drops activations or mixes rows in training mode; call model.eval()")
+
+
+def _drops_activations(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return bool(module.p > 0)
+    # Attention layers of transformers keep the rate as a number and drop inside the kernel.
+    rate = getattr(module, "attention_dropout", 0.0)
+    return isinstance(rate, int | float) and rate > 0
+
+
+# Micro-batches
+
+Unit = Sequence[TokenRow]
+
+
+def _rows_by_unit(rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> list[Unit]:
+    units: dict[str, list[TokenRow]] = {}
+    for row, unit_id in zip(rows, unit_ids, strict=True):
+        units.setdefault(unit_id, []).append(row)
+    return list(units.values())
+
+
+def _micro_batches(units: Sequence[Unit], token_budget: int) -> Iterator[list[Unit]]:
+    """Cut units, longest row first, so that number of rows times longest row stays within the budget.
+
+    The sort saves padding, and the first micro-batch is the widest, so a budget beyond memory shows at once.
+    """
+    micro_batch: list[Unit] = []
+    num_rows = width = 0
+    for unit in sorted(units, key=_width, reverse=True):
+        if micro_batch and (num_rows + len(unit)) * width > token_budget:
+            yield micro_batch
+            micro_batch, num_rows = [], 0
+        if not micro_batch:
+            width = _width(unit)
+        micro_batch.append(unit)
+        num_rows += len(unit)
+    if micro_batch:
+        yield micro_batch
+
+
+def _width(unit: Unit) -> int:
+    return max(len(row) for row in unit)
+
+
+Clipped = tuple[Gradients, Tensor]
+
+
+def _within_memory(clip: Callable[[Sequence[Unit]], Clipped], units: Sequence[Unit]) -> Iterator[Clipped]:
+    """`clip(units)`, or its two halves where memory runs out. The sum does not depend on the cut; no unit is lost."""
+    try:
+        clipped = clip(units)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+    else:
+        yield clipped
+        return
+    # Out of the handler: while the error lives, its traceback holds the tensors of the failed attempt.
+    if len(units) == 1:
+        raise MicroBatchTooLarge("the rows of one unit do not fit into memory; allow fewer tokens a row")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(units) // 2
+    yield from _within_memory(clip, units[:middle])
+    yield from _within_memory(clip, units[middle:])
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "can't allocate memory" in message
+
+
+# One micro-batch: forward, backward, clip
+
+
+def _clip_micro_batch(
+    model: nn.Module,
+    layers: Sequence[tuple[str, nn.Linear]],
+    units: Sequence[Unit],
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+) -> Clipped:
+    """The clipped sum over some units, and the norm of each unit before clipping, shape [units]."""
+    rows = [row for unit in units for row in unit]
+    with _tapped(layers, num_rows=len(rows)) as row_gradients:
+        _summed_loss(model, rows, loss_normaliser).backward()
+    _refuse_untapped(layers, row_gradients)
+    unit_index = torch.tensor([index for index, unit in enumerate(units) for _ in unit])
+    return _clip(_add_rows(row_gradients, unit_index, len(units)), l2_clip_norm)
+
+
+def _summed_loss(model: nn.Module, rows: Sequence[TokenRow], loss_normaliser: float) -> Tensor:
+    """Sum over rows and target tokens of the cross-entropy, divided by a constant; the head runs on targets only."""
+    device = next(model.parameters()).device
+    width = max(len(row) for row in rows)
+    tokens = torch.full((len(rows), width), PADDING)
+    attention = torch.zeros((len(rows), width), dtype=torch.int64)
+    labels = torch.full((len(rows), width), IGNORED)  # labels[n, t] is the token after position t
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row.prompt_ids + row.target_ids)
+        attention[index, : len(row)] = 1
+        labels[index, len(row.prompt_ids) - 1 : len(row) - 1] = torch.tensor(row.target_ids)
+    predicting = labels != IGNORED
+    logits = model(
+        input_ids=tokens.to(device),
+        attention_mask=attention.to(device),
+        logits_to_keep=predicting.to(device),
+        use_cache=False,
+    ).logits
+    targets = labels[predicting].to(device)
+    loss = functional.cross_entropy(logits.float().reshape(len(targets), -1), targets, reduction="sum")
+    return loss / loss_normaliser
+
+
+class _TappedLinear(torch.autograd.Function):  # type: ignore[misc]
+    """`inputs @ weight.T` whose backward hands both gradient factors to `tap` and gives the weight itself no gradient.
+
+    The tap is called in the backward pass only, so a forward that checkpointing repeats is not counted twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, tap: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.tap = tap
+        return functional.linear(inputs, weight)
+
+    @staticmethod
+    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, None, None]:
+        inputs, weight = ctx.saved_tensors
+        ctx.tap(output_gradient, inputs)
+        return output_gradient @ weight, None, None
+
+
+@contextmanager
+def _tapped(layers: Sequence[tuple[str, nn.Linear]], *, num_rows: int) -> Iterator[Gradients]:
+    """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, outputs, inputs]."""
+    row_gradients: Gradients = {}
+
+    def keep(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
+        if inputs.ndim != 3 or inputs.shape[0] != num_rows:
+            raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
+        gradient = torch.einsum("nto,nti->noi", output_gradient.float(), inputs.float())
+        row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
+
+    def run(layer: nn.Linear, name: str, inputs: Tensor) -> Tensor:
+        output: Tensor = _TappedLinear.apply(inputs, layer.weight, partial(keep, name))
+        return output
+
+    for name, layer in layers:
+        layer.forward = partial(run, layer, name)
+    try:
+        yield row_gradients
+    finally:
+        for _, layer in layers:
+            del layer.forward  # the instance attribute; the class's own forward shows again
+
+
+def _refuse_untapped(layers: Sequence[tuple[str, nn.Linear]], row_gradients: Gradients) -> None:
+    """Each matrix must get its gradient through its tap, and through nothing else."""
+    for name, layer in layers:
+        if layer.weight.grad is not None:
+            raise UnclippableParameter(f"{name} is used outside its layer, where it cannot be clipped; freeze it")
+        if name not in row_gradients:
+            raise UnclippableParameter(f"{name} takes no part in the loss; freeze it or name fewer target modules")
+
+
+def _add_rows(row_gradients: Gradients, unit_index: Tensor, num_units: int) -> Gradients:
+    """Add the rows of each unit: [rows, ...] becomes [units, ...]. Rows lie unit after unit, as `unit_index` says."""
+    if len(unit_index) == num_units:
+        return row_gradients  # one row a unit, the usual case, needs no second copy of the largest tensors
+    return {
+        name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, unit_index.to(gradient.device), gradient)
+        for name, gradient in row_gradients.items()
+    }
+
+
+def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
+    """Scale each unit to a flat norm of at most `l2_clip_norm`, add the units up, and return the norms found before.
+
+    A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
+    factor of zero would be undefined and would void the whole sum.
+    """
+    norms = torch.stack([gradient.square().sum(dim=(1, 2)) for gradient in unit_gradients.values()]).sum(dim=0).sqrt()
+    unusable = ~torch.isfinite(norms)
+    factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
+    # Products and sums element by element: as a matrix product this could run in TF32, whose error exceeds the margin.
+    clipped = {
+        name: (gradient.masked_fill(unusable[:, None, None], 0) * factors[:, None, None]).sum(dim=0)
+        for name, gradient in unit_gradients.items()
+    }
+    return clipped, norms
+
+
+def _evidence(names: tuple[str, ...], norms: Tensor, l2_clip_norm: float) -> ClippingEvidence:
+    finite = norms[torch.isfinite(norms)]
+    quantiles = torch.quantile(finite, torch.tensor(NORM_QUANTILES)).tolist() if len(finite) else ()
+    return ClippingEvidence(
+        names=names,
+        num_units=len(norms),
+        num_clipped=int((finite > l2_clip_norm).sum()),
+        num_non_finite=len(norms) - len(finite),
+        norm_quantiles=tuple(quantiles),
+    )

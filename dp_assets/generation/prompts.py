@@ -1,0 +1,135 @@
+"""The fixed public text around an instruction: before it for the generator, before and after it for an annotator.
+
+An instruct model already knows what a user's turn looks like, so the generator continues the model's own chat
+template up to the open user turn, and private training need not spend budget on learning that. The text is public and
+the same for every record. The generator of the paper's released code is unconditional: the prompt "empty" here.
+
+Instructions are encoded as plain text: a text that spells a control token such as `<|im_end|>` must not become one,
+because it could then end a turn, or forge one. Templates are used through a rendered marker, so any template that
+prints the user's text once works; the text before and after the marker is tokenized apart from the instruction.
+
+Left out: templates with a date in the default system message make "system_user_turn" depend on the day.
+"""
+
+from typing import Literal
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
+
+PLAIN_OPENING = "A request that a person typed to an AI assistant:\n"
+"""What stands before an instruction when the tokenizer has no chat template."""
+
+PLAIN_ANSWER_OPENING = "\n\nThe assistant's answer:\n"
+"""What stands between an instruction and its answer when the tokenizer has no chat template."""
+
+_SYSTEM_MARKER = "SYSTEM-TEXT-STANDS-HERE"
+_USER_MARKER = "USER-TEXT-STANDS-HERE"
+
+
+def generator_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, prompt: GeneratorPrompt) -> list[int]:
+    """Token ids of the public prompt that the generator continues; at least one.
+
+    "user_turn": the open user turn without a system message. "system_user_turn": the same after the template's default
+    system message, if it has one. "empty": the first token of a text only, as in the paper.
+
+    Raises:
+      ValueError: `prompt` is none of the three, or the tokenizer has neither a bos nor an eos token.
+    """
+    if prompt == "empty":
+        return [_first_token_id(tokenizer)]
+    if prompt not in ("user_turn", "system_user_turn"):
+        raise ValueError(f"prompt is {prompt!r}; choose user_turn, system_user_turn or empty")
+    if tokenizer.chat_template is None:
+        return _plain_opening_ids(tokenizer)
+    opening, _ = _around_user_text(tokenizer)
+    if prompt == "user_turn":
+        opening = _without_default_system_message(tokenizer, opening)
+    return _template_ids(tokenizer, opening)
+
+
+def answer_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
+    """Token ids of a chat whose only user turn is `instruction`, up to the open assistant turn."""
+    if tokenizer.chat_template is None:
+        before = _plain_opening_ids(tokenizer)
+        after = _template_ids(tokenizer, PLAIN_ANSWER_OPENING)
+    else:
+        opening, closing = _around_user_text(tokenizer)
+        before, after = _template_ids(tokenizer, opening), _template_ids(tokenizer, closing)
+    return before + _plain_text_ids(tokenizer, instruction) + after
+
+
+def encode_instruction(tokenizer: PreTrainedTokenizerBase, text: str, *, max_tokens: int) -> list[int]:
+    """The tokens of `text`, cut to `max_tokens - 1`, and the end token, which is always there.
+
+    The paper's code ends cut texts too. Without that the generator would learn to run on.
+
+    Raises:
+      ValueError: `max_tokens` leaves no room for text.
+    """
+    if max_tokens < 2:
+        raise ValueError(f"max_tokens is {max_tokens}; at least 2 are needed, one of them for the end token")
+    return [*_plain_text_ids(tokenizer, text)[: max_tokens - 1], end_of_instruction_id(tokenizer)]
+
+
+def end_of_instruction_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends an instruction: the tokenizer's eos, which ends a turn in instruct models.
+
+    Raises:
+      ValueError: the tokenizer has no eos token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos token; choose a model whose tokenizer names one")
+    return int(tokenizer.eos_token_id)
+
+
+def _first_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Bos, or eos for the models that start texts with their end token."""
+    return end_of_instruction_id(tokenizer) if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
+
+
+def _plain_opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return [_first_token_id(tokenizer), *_template_ids(tokenizer, PLAIN_OPENING)]
+
+
+def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of template text, in which control tokens count as such."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _plain_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of somebody's text, in which control tokens are spelled out like any other characters."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
+def _around_user_text(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """What the template prints before and after the text of a single user turn that waits for an answer."""
+    messages = [{"role": "user", "content": _USER_MARKER}]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    before, marker, after = rendered.partition(_USER_MARKER)
+    if not marker:
+        raise ValueError("the tokenizer's chat template does not print the user's text; choose another model")
+    return before, after
+
+
+def _without_default_system_message(tokenizer: PreTrainedTokenizerBase, opening: str) -> str:
+    """`opening` less the system message that some templates insert where a chat brings none.
+
+    With an explicit system message the template prints head + message + tail. An opening that also reads head +
+    something + tail holds a default message; the open user turn is then the tail after whatever closes the system
+    turn.
+    """
+    system, user = ({"role": "system", "content": _SYSTEM_MARKER}, {"role": "user", "content": _USER_MARKER})
+    try:
+        with_system = tokenizer.apply_chat_template([system, user], tokenize=False)
+        only_system = tokenizer.apply_chat_template([system], tokenize=False)
+    except TemplateError:
+        return opening  # A template that refuses system messages does not insert one.
+    head, _, rest = with_system.partition(_SYSTEM_MARKER)
+    tail = rest.partition(_USER_MARKER)[0]
+    if not (opening.startswith(head) and opening.endswith(tail)):
+        return opening
+    user_turn: str = tail.removeprefix(only_system.partition(_SYSTEM_MARKER)[2])
+    bos: str = tokenizer.bos_token or ""
+    return bos + user_turn if opening.startswith(bos) and not user_turn.startswith(bos) else user_turn

@@ -1,0 +1,52 @@
+"""Which side of the boundary an artifact lies on.
+
+A *private* artifact may depend on real rows without noise. A *mechanism* reads private rows and releases noisy results. A
+*released* artifact reads released and public data only, so it is post-processing of the mechanisms above it. The level
+`no-dp` runs without noise, on public sources only, for comparison: nothing it makes may leave the private zone.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+TAG = "privacy"
+LABEL_METADATA = "privacy/label"
+NO_DP = "no-dp"
+
+
+class Label(StrEnum):
+    """The value of an asset's `privacy` tag."""
+
+    PRIVATE = "private"
+    MECHANISM = "mechanism"
+    RELEASED = "released"
+
+
+class Zone(StrEnum):
+    """Where an artifact is stored."""
+
+    PRIVATE = "private"
+    RELEASED = "released"
+
+
+def zone(label: Label, level: str | None) -> Zone:
+    """The zone of an artifact with this label made at this privacy level (None for assets without partitions).
+
+    IO managers, the catalog, metadata and annotators all ask here, so that they cannot disagree.
+    """
+    if label is Label.PRIVATE or level == NO_DP:
+        return Zone.PRIVATE
+    return Zone.RELEASED
+
+
+def may_read_private(label: Label) -> bool:
+    """Whether an asset with this label may be handed a private table."""
+    return label is not Label.RELEASED
+
+
+def forbidden_edges(labels: dict[str, Label], edges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The edges that lead from a private asset to a released one. A sound graph has none."""
+    return [
+        (upstream, downstream)
+        for upstream, downstream in edges
+        if labels[upstream] is Label.PRIVATE and labels[downstream] is Label.RELEASED
+    ]

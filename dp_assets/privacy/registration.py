@@ -1,0 +1,73 @@
+"""What is fixed about a corpus before any of it is used, under a random id.
+
+Nothing here may change after the first charge. The budget may be raised by a logged command, and then the raised budget is
+the guarantee.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dp_accounting import ComposedDpEvent
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.units import RELATION, PrivacyUnit
+
+GATE_ORDERS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256)
+
+
+class RegistrationError(ValueError):
+    """A corpus is not registered, or its configuration differs from what was registered."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered corpus.
+
+    `source_key` is a keyed hash of the source's locator, `cohorts` the fixed list of disjoint sets of units,
+    `budget_epsilon` the bound for each cohort at `delta`, `gate_order` the RDP order of the adaptive gate, `is_public`
+    whether the owner declared the source public, which alone permits runs without noise.
+    """
+
+    corpus_id: str
+    source_key: str
+    unit: PrivacyUnit
+    max_rows_per_unit: int
+    cohorts: tuple[str, ...]
+    cohort_function: str
+    delta: float
+    budget_epsilon: float
+    gate_order: int
+    is_public: bool
+    relation: str = RELATION.name
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(form: Mapping[str, Any]) -> "Registration":
+        return Registration(**{**form, "unit": PrivacyUnit(form["unit"]), "cohorts": tuple(form["cohorts"])})
+
+    def check_unchanged(self, other: "Registration") -> None:
+        """Refuse a configuration that differs from what was registered, naming every field that does.
+
+        Raises:
+          RegistrationError: a field that fixes the meaning of the guarantee differs.
+        """
+        fixed = ("unit", "max_rows_per_unit", "cohorts", "cohort_function", "delta", "relation", "is_public")
+        changed = [name for name in fixed if getattr(self, name) != getattr(other, name)]
+        if changed:
+            raise RegistrationError(
+                f"this corpus is registered with another {', '.join(changed)}; these are fixed by registration:"
+                " restore them in the profile, or register a corpus of other people's data"
+            )
+
+
+def gate_order(plans: tuple[PrivacyPlan, ...]) -> int:
+    """The RDP order at which the planned mechanisms together look cheapest; a function of public constants only."""
+    private = [plan for plan in plans if plan.is_private]
+    if not private:
+        return GATE_ORDERS[2]
+    events = ComposedDpEvent([plan.event for plan in private])
+    return min(GATE_ORDERS, key=lambda order: accounting.rdp_epsilon(events, private[0].delta, order))

@@ -1,0 +1,171 @@
+"""The privacy statement of a release: what is guaranteed, to whom, by what, and what is not.
+
+The content follows the reporting advice of Ponomareva et al. (arXiv 2303.00654, section 5.3.3) and NIST SP 800-226: setting,
+unit, relation, mechanisms with all parameters, accountant, and what lies outside. It carries the events themselves, so
+`verify` recomputes every figure offline. That proves arithmetic and integrity; that the events are the ones which ran rests
+on the code and on the evidence that the mechanisms returned.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.events import event_from_json, event_to_json
+from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.registration import Registration
+
+FALSE_POSITIVE_RATES = (0.001, 0.01)
+DELTA_GRID = tuple(10.0**-exponent for exponent in range(1, 11))
+
+NOT_COVERED = (
+    "choices that a person made by looking at private rows or at the restricted report, such as tuning",
+    "run time, memory and whether a run failed, which operators can see",
+    "what the public base model and embedder learned from their own training data",
+    "what other people wrote about a person: the unit is the author's rows, not mentions of somebody",
+    "a person who writes under several user ids, or whose rows name no user: each id or row is a unit of its own",
+    "floating-point effects of the Gaussian noise on gradients, drawn in float64 and not discretised; votes are exact",
+)
+
+
+class StatementError(ValueError):
+    """A statement whose figures do not follow from its own events."""
+
+
+def make_statement(
+    state: LedgerState,
+    registration: Registration,
+    plan: PrivacyPlan,
+    *,
+    cohort: str,
+    charge_ids: Sequence[str],
+    base_model: str,
+    evidence: Mapping[str, Any],
+    source_kind: str,
+) -> dict[str, Any]:
+    """The statement of the release behind `charge_ids` as a JSON value."""
+    lineage = [event_to_json_of(state, charge_id) for charge_id in charge_ids]
+    cohort_events = [event_to_json(event) for event in state.cohort_events(registration.corpus_id, cohort)]
+    return {
+        "level": plan.level,
+        "cohort": cohort,
+        "setting": "central: a trusted curator runs the pipeline; adapters and synthetic tables are released",
+        "unit": registration.unit.in_words,
+        "max_rows_per_unit": registration.max_rows_per_unit,
+        "relation": registration.relation,
+        "delta": registration.delta,
+        "guarantee": {
+            "budget_epsilon": registration.budget_epsilon,
+            "cohort_epsilon": state.cohort_epsilon(registration.corpus_id, cohort),
+            "lineage_epsilon": state.lineage_epsilon(charge_ids),
+            "fixed_beforehand": state.is_planned(registration.corpus_id, cohort),
+            "gate_order": registration.gate_order,
+        },
+        "events": {"cohort": cohort_events, "lineage": lineage},
+        "trade_off": trade_off(lineage),
+        "plan": plan.to_json(),
+        "evidence": dict(evidence),
+        "accountant": accountant_in_words(),
+        "sampler": "Poisson sampling of units, independent and without a cap",
+        "randomness": "operating-system entropy for sampling and noise; public seeds for public steps only",
+        "base_model": base_model,
+        "source": {"kind": source_kind, "declared_public": registration.is_public},
+        "ledger": {
+            "corpus_id": registration.corpus_id,
+            "charge_ids": list(charge_ids),
+            "length": state.anchor.length,
+            "head": state.anchor.head,
+        },
+        "not_covered": list(NOT_COVERED),
+    }
+
+
+def event_to_json_of(state: LedgerState, charge_id: str) -> dict[str, Any]:
+    """The event of a charge, as the ledger holds it."""
+    return dict(state.charges[charge_id].event)
+
+
+def trade_off(lineage: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """An attacker's largest true-positive rate at each reported false-positive rate, rounded up."""
+    event = accounting.compose([event_from_json(form) for form in lineage])
+    form = json.dumps(event_to_json(event))
+    return {
+        f"{rate:g}": min(1.0, accounting.round_up(accounting.true_positive_rate(form, DELTA_GRID, rate), 4))
+        for rate in FALSE_POSITIVE_RATES
+    }
+
+
+def accountant_in_words() -> str:
+    version = importlib.metadata.version("dp-accounting")
+    return f"dp-accounting {version}, PLD at discretisation {accounting.CERTIFIED_DISCRETIZATION:g}, rounded up"
+
+
+def verify(statement: Mapping[str, Any]) -> None:
+    """Recompute epsilon and trade-off from the statement's own events.
+
+    Raises:
+      StatementError: a figure differs from what its events give.
+    """
+    guarantee, delta = statement["guarantee"], statement["delta"]
+    cohort = accounting.compose([event_from_json(form) for form in statement["events"]["cohort"]])
+    lineage = accounting.compose([event_from_json(form) for form in statement["events"]["lineage"]])
+    recomputed = {
+        "lineage_epsilon": accounting.epsilon(lineage, delta),
+        "cohort_epsilon": accounting.epsilon(cohort, delta)
+        if guarantee["fixed_beforehand"]
+        else accounting.rdp_epsilon(cohort, delta, guarantee["gate_order"]),
+    }
+    wrong = [name for name, value in recomputed.items() if guarantee[name] != value]
+    if statement["trade_off"] != trade_off(statement["events"]["lineage"]):
+        wrong.append("trade_off")
+    if wrong:
+        raise StatementError(f"{', '.join(wrong)} do not follow from the events of the statement")
+
+
+def to_markdown(statement: Mapping[str, Any]) -> str:
+    """The statement for people, in plain words first."""
+    guarantee, plan = statement["guarantee"], statement["plan"]
+    rates = statement["trade_off"]
+    dpsgd, votes = plan["dpsgd"], plan["votes"]
+    public = " The source was declared public." if statement["source"]["declared_public"] else ""
+    chosen = "all plans were fixed before any output" if guarantee["fixed_beforehand"] else "some runs were chosen later"
+    lines = [
+        f"# Privacy statement: cohort {statement['cohort']}, level {statement['level']}",
+        "",
+        f"Whether or not one {statement['unit']} (up to {statement['max_rows_per_unit']} rows) is in the corpus, the released"
+        f" artifacts come out almost equally likely: **epsilon {guarantee['cohort_epsilon']:g} at delta"
+        f" {statement['delta']:g}** over everything spent on or booked for this cohort ({chosen}), and epsilon"
+        f" {guarantee['lineage_epsilon']:g} for this release alone if it was fixed beforehand. The budget, and so the"
+        f" guarantee for whatever may still run, is epsilon {guarantee['budget_epsilon']:g}.",
+        "",
+        "Somebody who sees this release and wants to tell whether a unit took part, and accepts being wrong about 1 in 100"
+        f" absent units, finds at most {rates['0.01']:.1%} of those present; at 1 in 1,000, at most {rates['0.001']:.1%}."
+        + public,
+        "",
+        "| what | value |",
+        "| --- | --- |",
+        f"| setting | {statement['setting']} |",
+        f"| privacy unit | {statement['unit']}, at most {statement['max_rows_per_unit']} rows |",
+        f"| neighbouring relation | {statement['relation']} |",
+        f"| first mechanism | DP-SGD with LoRA: sampling probability {dpsgd['sampling_probability']:g}, {dpsgd['steps']} steps"
+        f" and {dpsgd['spare_steps']} spare ones, clip norm {dpsgd['l2_clip_norm']:g}, noise multiplier"
+        f" {dpsgd['noise_multiplier']:g} |",
+        f"| second mechanism | one vote a unit for {votes['num_bins']} bins, discrete Gaussian noise of standard deviation"
+        f" {votes['noise_stddev']:g} on each |",
+        f"| resumes used | {statement['evidence'].get('continuations', 0)} |",
+        f"| accountant | {statement['accountant']} |",
+        f"| sampler | {statement['sampler']} |",
+        f"| randomness | {statement['randomness']} |",
+        f"| base model | {statement['base_model']} |",
+        f"| ledger | corpus {statement['ledger']['corpus_id']}, entry {statement['ledger']['length']},"
+        f" head {statement['ledger']['head'][:16]} |",
+        f"| charges | {', '.join(statement['ledger']['charge_ids'])} |",
+        "",
+        "Not covered:",
+        "",
+        *(f"- {item};" for item in statement["not_covered"]),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,230 @@
+"""Named profiles, and the one that this process uses.
+
+`DP_INSTRUCTIONS_PROFILE` names a profile of this module or a TOML file. A file starts from a named profile and overrides
+single settings:
+
+    extends = "demo"
+    [corpus]
+    snapshot = "2026-11"
+    source = { kind = "file", path = "instructions.parquet", columns = { text = "prompt", user_id = "user" } }
+
+Profiles lie below the assets, because the partitions of the assets (their cohorts) come from the profile.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from resources.profile import (
+    AdapterTraining,
+    AnnotationSettings,
+    CorpusSettings,
+    GeneratorSettings,
+    PreferenceSettings,
+    Profile,
+    ReportSettings,
+    RewardSettings,
+    RlhfSettings,
+    SamplingSettings,
+    SelectionSettings,
+    SourceSettings,
+    VotesSettings,
+)
+
+PROFILE_VARIABLE = "DP_INSTRUCTIONS_PROFILE"
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class ProfileError(ValueError):
+    """A profile that does not exist or does not validate; every mistake is named at once."""
+
+
+DEMO = Profile(
+    name="demo",
+    corpus=CorpusSettings(
+        source=SourceSettings(kind="chitchat"),
+        unit="user",
+        max_rows_per_unit=2,
+        min_words=5,
+        max_words=60,
+        max_characters=400,
+        train_fraction=0.95,
+        delta=1e-5,
+        budget_epsilon=8.0,
+        planned_levels=("eps-8",),
+    ),
+    # About a thousand senders: a small adapter in the last blocks keeps a step's noise near its signal, see `plan`.
+    generator=GeneratorSettings(
+        prompt="user_turn",
+        rank=2,
+        alpha=4,
+        target_modules=("q_proj", "v_proj"),
+        last_layers=15,
+        sampling_probability=0.25,
+        expected_batch_size=256,
+        steps=8,
+        spare_steps=2,
+        l2_clip_norm=0.5,
+        learning_rate=3e-3,
+        max_tokens=48,
+        loss_normaliser=48,
+        tokens_per_micro_batch=1024,
+    ),
+    votes=VotesSettings(num_bins=24, noise_stddev=4.0),
+    sampling=SamplingSettings(num_samples=480, max_new_tokens=40, temperature=1.0, top_p=0.95, batch_size=64),
+    selection=SelectionSettings(target_size=300, top_up_samples=256),
+    annotation=AnnotationSettings(max_new_tokens=40, temperature=0.0, top_p=1.0, batch_size=64),
+    sft=AdapterTraining(
+        rank=8, alpha=16, target_modules=ATTENTION, learning_rate=3e-4, batch_size=8, epochs=1, max_tokens=112, seed=4
+    ),
+    preferences=PreferenceSettings(num_pairs=96, hot_temperature=1.6),
+    reward=RewardSettings(
+        rank=8,
+        alpha=16,
+        target_modules=ATTENTION,
+        learning_rate=5e-4,
+        batch_size=8,
+        epochs=1,
+        max_tokens=112,
+        held_out_fraction=0.15,
+        seed=6,
+    ),
+    rlhf=RlhfSettings(
+        learning_rate=1e-4,
+        steps=4,
+        prompts_per_step=8,
+        num_generations=2,
+        max_prompt_tokens=64,
+        max_new_tokens=32,
+        temperature=1.0,
+        kl_coefficient=0.05,
+    ),
+    report=ReportSettings(baseline_samples=200, examples=5, mauve_buckets=40),
+)
+
+# The published setting (paper section 5 and released commands); needs a GPU and a corpus of about 180,000 instructions.
+PAPER = Profile(
+    name="paper",
+    corpus=CorpusSettings(
+        source=SourceSettings(kind="file", path=Path("instructions.parquet"), columns={"text": "text"}),
+        unit="instruction",
+        max_rows_per_unit=1,
+        min_words=1,
+        max_words=1000,
+        max_characters=8000,
+        train_fraction=0.95,
+        delta=5e-7,
+        budget_epsilon=5.94,
+        planned_levels=("eps-5.94",),
+    ),
+    generator=GeneratorSettings(
+        prompt="empty",
+        rank=8,
+        alpha=16,
+        target_modules=ATTENTION,
+        sampling_probability=4096 / 180_000,
+        expected_batch_size=4096,
+        steps=440,
+        spare_steps=10,
+        l2_clip_norm=0.5,
+        learning_rate=1e-3,
+        max_tokens=1024,
+        loss_normaliser=1024,
+        tokens_per_micro_batch=8192,
+    ),
+    votes=VotesSettings(num_bins=1000, noise_stddev=10.0),
+    sampling=SamplingSettings(num_samples=1_000_000, max_new_tokens=1024, temperature=1.0, top_p=0.95, batch_size=256),
+    selection=SelectionSettings(target_size=180_000, top_up_samples=200_000),
+    annotation=AnnotationSettings(max_new_tokens=1024, temperature=0.7, top_p=0.95, batch_size=64),
+    sft=AdapterTraining(
+        rank=8, alpha=16, target_modules=ATTENTION, learning_rate=3e-4, batch_size=32, epochs=3, max_tokens=1024, seed=4
+    ),
+    preferences=PreferenceSettings(num_pairs=20_000, hot_temperature=1.4),
+    reward=RewardSettings(
+        rank=8,
+        alpha=16,
+        target_modules=ATTENTION,
+        learning_rate=1e-4,
+        batch_size=32,
+        epochs=1,
+        max_tokens=1024,
+        held_out_fraction=0.05,
+        seed=6,
+    ),
+    rlhf=RlhfSettings(
+        learning_rate=1e-5,
+        steps=500,
+        prompts_per_step=32,
+        num_generations=4,
+        max_prompt_tokens=512,
+        max_new_tokens=512,
+        temperature=1.0,
+        kl_coefficient=0.05,
+    ),
+    report=ReportSettings(baseline_samples=2000, examples=10, mauve_buckets=200),
+    language_model="yahma/llama-7b-hf",
+    embedder="sentence-transformers/sentence-t5-base",
+)
+
+NAMED: Mapping[str, Profile] = {profile.name: profile for profile in (DEMO, PAPER)}
+
+
+@cache
+def selected_profile() -> Profile:
+    """The profile that the environment names, `demo` if it names none.
+
+    Raises:
+      ProfileError: there is no such profile or file, or a setting is invalid.
+    """
+    return load_profile(os.environ.get(PROFILE_VARIABLE, DEMO.name))
+
+
+def load_profile(name: str) -> Profile:
+    """A named profile, or the one that a TOML file describes.
+
+    Raises:
+      ProfileError: there is no such profile or file, or a setting is invalid.
+    """
+    if name in NAMED:
+        return NAMED[name]
+    if not name.endswith(".toml") or not Path(name).is_file():
+        raise ProfileError(f"{PROFILE_VARIABLE}={name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file")
+    return _from_toml(Path(name))
+
+
+def _from_toml(path: Path) -> Profile:
+    try:
+        overrides = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{path} is not valid TOML: {error}") from error
+    base = NAMED.get(overrides.pop("extends", DEMO.name))
+    if base is None:
+        raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}")
+    settings = _merged(base.model_dump(mode="json"), {"name": path.stem} | overrides)
+    _resolve_source(settings, path.parent)
+    try:
+        return Profile.model_validate(settings)
+    except ValidationError as invalid:
+        lines = [f"  {'.'.join(map(str, error['loc'])) or 'profile'}: {error['msg']}" for error in invalid.errors()]
+        raise ProfileError(f"{path} has {len(lines)} invalid settings:\n" + "\n".join(lines)) from None
+
+
+def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with single settings replaced; a source is replaced as a whole, because its fields belong together."""
+    merged = dict(base)
+    for name, value in overrides.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name != "source"
+        merged[name] = _merged(merged[name], value) if nested else value
+    return merged
+
+
+def _resolve_source(settings: dict[str, Any], folder: Path) -> None:
+    """A relative path in a profile file is relative to that file, wherever a command is run."""
+    source = settings["corpus"]["source"]
+    if isinstance(source, dict) and source.get("path"):
+        source["path"] = str((folder / source["path"]).resolve())

@@ -1,0 +1,132 @@
+"""Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
+
+Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile and code
+version, and is newer than everything it was made from. So an interrupted run goes on where it stopped, and a finished one
+has nothing to do.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster import AssetRecordsFilter
+
+from dp_assets.assets._release import PROFILE_METADATA
+from dp_assets.partitions import RELEASES
+from resources.zones import data_home
+
+DAGSTER_HOME = "DAGSTER_HOME"
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `failed` names the assets that failed, with the reason of each."""
+
+    success: bool
+    interrupted: bool
+    failed: tuple[tuple[str, str], ...]
+
+
+@contextmanager
+def persistent_instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance whose home lies in the data folder, made at first use; `$DAGSTER_HOME` wins if it is set."""
+    home = Path(os.environ.setdefault(DAGSTER_HOME, str(data_home() / "dagster_home")))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copy(Path(__file__).with_name("dagster.yaml"), home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def materialize(
+    defs: dg.Definitions, instance: dg.DagsterInstance, *, partition: str, assets: Sequence[dg.AssetKey]
+) -> Outcome:
+    """Materialize `assets` for one partition, with the stages shown on standard error."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    run = defs.resolve_job_def("full_pipeline").execute_in_process(
+        instance=instance,
+        partition_key=partition,
+        asset_selection=list(assets),
+        raise_on_error=False,
+        run_config={"loggers": {"console": {}}},
+    )
+    failures = [event for event in run.all_events if event.is_step_failure]
+    errors = [(event.step_key or "", event.step_failure_data.error) for event in failures]
+    return Outcome(
+        success=run.success,
+        interrupted=any(error is not None and error.cls_name == "KeyboardInterrupt" for _, error in errors),
+        failed=tuple((step, _reason(error)) for step, error in errors),
+    )
+
+
+def out_of_date(defs: dg.Definitions, instance: dg.DagsterInstance, *, partition: str, profile: str) -> list[dg.AssetKey]:
+    """The assets of a partition that must run, in the order of the graph."""
+    graph = defs.resolve_asset_graph()
+    made: dict[dg.AssetKey, int] = {}
+    stale: list[dg.AssetKey] = []
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        record = _latest(instance, key, partition if node.partitions_def == RELEASES else None)
+        parents = node.parent_keys
+        current = (
+            record is not None
+            and _is_of(record, profile, node.code_version)
+            and all(parent in made and made[parent] < record.storage_id for parent in parents)
+        )
+        if current and record is not None:
+            made[key] = record.storage_id
+        else:
+            stale.append(key)
+    return stale
+
+
+def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> Any:
+    """The newest materialization record of an asset, of one partition if it has any."""
+    wanted = AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0] if records else None
+
+
+def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
+    materialization = record.event_log_entry.asset_materialization
+    made_by = materialization.metadata.get(PROFILE_METADATA)
+    same_code = (materialization.tags or {}).get("dagster/code_version") == code_version
+    return made_by is not None and made_by.value == profile and same_code
+
+
+def _reason(error: Any) -> str:
+    """The cause nearest to our own code, in one line."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else "unknown"
+
+
+class _StageHandler(logging.Handler):
+    """One line when an asset starts and one when it is done."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        kind = event.event_type_value if event is not None else None
+        if kind == "STEP_START" and "_check" not in (event.step_key or ""):
+            print(f"== {event.step_key}", file=sys.stderr, flush=True)
+
+
+@dg.logger(description="Names each asset as it starts, and nothing else.")
+def stage_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """The console logger of the code location; Dagster's own prints every engine event."""
+    logger = logging.Logger("dp_instructions")
+    logger.addHandler(_StageHandler())
+    return logger

@@ -1,0 +1,40 @@
+"""The second mechanism: one vote a unit for its nearest bin, and discrete Gaussian noise on every bin.
+
+One unit changes one bin's exact votes by one, so the L2 sensitivity is 1 under add-or-remove-one. The exact votes are a local
+value of one function and leave it only with noise on them; bins without a vote get noise too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dp_assets.artifacts import OpenableCharge, PrivateTable, Table
+from dp_assets.privacy.evidence import Evidence, votes_evidence
+from dp_assets.privacy.mechanisms import noisy_votes
+from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.selection.votes import exact_votes
+
+
+def release_votes(
+    charge: OpenableCharge,
+    *,
+    table: PrivateTable,
+    centroids: npt.NDArray[np.float32],
+    noise_stddev: float,
+    key: bytes,
+    upstream_ids: Sequence[str],
+) -> tuple[Table, Evidence]:
+    """The noisy votes for `centroids` (float32, shape (num_bins, d)), one row a bin, with the evidence of the release.
+
+    `upstream_ids` are the charges behind the bins; `key` selects the row that votes for a unit with several rows.
+    """
+    source = SystemRandomness()
+    vectors = table.open(charge).select("unit_id", "instruction_id", "vector").collect()
+    released = noisy_votes(exact_votes(vectors, centroids, key=key), noise_stddev=noise_stddev, source=source)
+    rows = pl.LazyFrame({"bin_id": np.arange(len(released), dtype=np.int64), "noisy_votes": released})
+    evidence = votes_evidence(
+        num_bins=len(centroids), noised_bins=len(released), noise_stddev=noise_stddev, source=source
+    )
+    return Table(rows, tuple(upstream_ids)), evidence

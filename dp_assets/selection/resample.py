@@ -1,0 +1,129 @@
+"""From noisy votes to rows: how many synthetic rows each bin should give, and which.
+
+After the paper's Algorithm 2 ("Resample Synthetic Data with DP Histogram"), as the released code computes it; that
+rule is `paper_quotas`, kept as the reference. Ours differs in two ways, both post-processing of the same votes.
+Shares are taken of the noisy total, because the true number of units is private. Quotas are rounded by largest
+remainders and shortages go to other bins, so that the result has exactly the target size; the paper's falls short of
+it.
+
+Left out: shrinking small counts towards a prior, and soft weights instead of quotas.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Counts = npt.NDArray[np.int64]
+
+
+class NoPositiveVotes(ValueError):
+    """No bin has a positive noisy vote, so the votes say nothing about where rows should come from."""
+
+
+class PoolTooSmall(ValueError):
+    """The pool has fewer rows than the target size."""
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Rows drawn from the pool, sorted by `synthetic_id`, and by how many rows each bin fell short of its quota."""
+
+    rows: pl.DataFrame
+    shortage: Counts
+
+
+def paper_quotas(noisy_votes: Counts, pool_counts: Counts, *, num_units: int, target_size: int) -> Counts:
+    """Rows to take from each bin, int64 (num_bins,), by the paper's rule: min(floor(T max(0, v / N)), rows in the bin).
+
+    N, `num_units`, is a public constant there (180,000). In ours the number of units is private, and `quotas` divides
+    by the sum of the noisy votes instead. The sum of the result is not T in general.
+    """
+    wanted: Counts = target_size * noisy_votes.clip(min=0) // num_units
+    return np.minimum(wanted, pool_counts)
+
+
+def quotas(noisy_votes: Counts, *, target_size: int) -> Counts:
+    """Rows wanted from each bin, int64 (num_bins,), in proportion to the positive noisy votes and of sum `target_size`.
+
+    Raises:
+      NoPositiveVotes: every vote is zero or negative.
+    """
+    votes = noisy_votes.clip(min=0)
+    if not votes.any():
+        raise NoPositiveVotes(
+            "every noisy vote is zero or negative: the noise hides the corpus; plan fewer bins, a smaller noise_stddev"
+            " (a larger target epsilon), or use a corpus with more units"
+        )
+    return largest_remainder(votes, total=target_size)
+
+
+def largest_remainder(weights: Counts, *, total: int) -> Counts:
+    """Split `total` into integers in proportion to non-negative integer `weights`, not all zero; exact, of sum `total`.
+
+    The units lost by rounding down go to the largest remainders, the lower index first among equals.
+    """
+    shares, remainders = np.divmod(total * weights.astype(np.int64), weights.sum())
+    most_lost = np.argsort(-remainders, kind="stable")[: total - shares.sum()]
+    shares[most_lost] += 1
+    return shares
+
+
+def resample(pool: pl.DataFrame, *, quotas: Counts, seed: int) -> Resampled:
+    """Draw each bin's quota of rows uniformly without replacement, or all its rows where there are fewer.
+
+    Args:
+      pool: `synthetic_id` (distinct), `bin_id`, and columns that are kept as they are; the order does not matter.
+      quotas: rows wanted from each bin, int64 (num_bins,).
+      seed: public. With the same seed, a larger quota adds rows to those of a smaller one.
+    """
+    ordered = pool.sort("synthetic_id")
+    bins = ordered["bin_id"].to_numpy()
+    draw = pl.DataFrame({"bin_id": bins, "draw": np.random.default_rng(seed).permutation(len(bins))})
+    place_in_bin = draw.select(pl.col("draw").rank("ordinal").over("bin_id"))["draw"].to_numpy()
+    return Resampled(ordered.filter(place_in_bin <= quotas[bins]), shortages(pool, quotas=quotas))
+
+
+def resample_exactly(pool: pl.DataFrame, *, quotas: Counts, target_size: int, seed: int) -> Resampled:
+    """Like `resample`, with what short bins lack taken from bins with spare rows: exactly `target_size` rows.
+
+    `shortage` still says how far each bin fell short of its own quota.
+
+    Raises:
+      PoolTooSmall: the pool has fewer than `target_size` rows.
+      ValueError: the quotas ask for more than `target_size` rows.
+    """
+    if pool.height < target_size:
+        raise PoolTooSmall(
+            f"the pool has {pool.height} rows and target_size is {target_size};"
+            " sample a larger synthetic pool, allow more samples for the top-up, or lower target_size"
+        )
+    if quotas.sum() > target_size:
+        raise ValueError(f"the quotas ask for {quotas.sum()} rows, more than target_size, {target_size}")
+    takes = spread_shortage(quotas, rows_in_bins(pool, num_bins=len(quotas)), target_size=target_size)
+    return Resampled(resample(pool, quotas=takes, seed=seed).rows, shortages(pool, quotas=quotas))
+
+
+def spread_shortage(quotas: Counts, available: Counts, *, target_size: int) -> Counts:
+    """Rows to take from each bin, of sum `target_size`: at least min(quota, available), at most what is available.
+
+    What is missing goes to bins with spare rows in proportion to their quotas, or to their spare rows where only bins
+    without a quota have any. A round that fills no bin places all that is missing, so there are at most num_bins + 1.
+    """
+    takes = np.minimum(quotas, available)
+    while missing := int(target_size - takes.sum()):
+        spare = available - takes
+        weights = np.where(spare > 0, quotas, 0)
+        takes = takes + np.minimum(largest_remainder(weights if weights.any() else spare, total=missing), spare)
+    return takes
+
+
+def shortages(pool: pl.DataFrame, *, quotas: Counts) -> Counts:
+    """Rows that each bin of the pool lacks to meet its quota, int64 (num_bins,)."""
+    return (quotas - rows_in_bins(pool, num_bins=len(quotas))).clip(min=0)
+
+
+def rows_in_bins(pool: pl.DataFrame, *, num_bins: int) -> Counts:
+    """Rows of the pool in each bin, int64 (num_bins,)."""
+    return np.bincount(pool["bin_id"].to_numpy(), minlength=num_bins).astype(np.int64)

@@ -1,0 +1,118 @@
+"""What a person reads at the end of a run: the guarantee, the sizes, the quality and a few rows of each stage."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from dp_assets.artifacts import Adapter, Document, Table
+from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.registration import Registration
+from resources.artifact_files import read_artifact
+from resources.profile import Profile
+
+EXAMPLES = 4
+LONGEST_EXAMPLE = 110
+TABLES = ("synthetic_pool", "filtered_instructions", "annotated_instructions", "preference_pairs")
+ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
+
+
+def print_summary(
+    out: Console, home: Path, profile: Profile, registration: Registration, state: LedgerState, partition: str
+) -> None:
+    """Summarise one partition from its released artifacts and the ledger."""
+    artifacts = _Artifacts(home, partition)
+    _print_guarantee(out, artifacts, registration, state, partition)
+    _print_sizes(out, artifacts)
+    _print_quality(out, artifacts.document("quality_report"))
+    _print_examples(out, artifacts)
+    _print_places(out, home)
+
+
+class _Artifacts:
+    """The released artifacts of one partition, by asset."""
+
+    def __init__(self, home: Path, partition: str) -> None:
+        self._root, self._partition = home / Zone.RELEASED / "artifacts", partition.split("|")
+
+    def read(self, asset: str) -> Any:
+        return read_artifact(self._root.joinpath(asset, *self._partition))
+
+    def table(self, asset: str) -> pl.DataFrame:
+        table: Table = self.read(asset)
+        return table.collect()
+
+    def adapter(self, asset: str) -> Adapter:
+        adapter: Adapter = self.read(asset)
+        return adapter
+
+    def document(self, asset: str) -> Document:
+        document: Document = self.read(asset)
+        return document
+
+
+def _print_guarantee(
+    out: Console, artifacts: _Artifacts, registration: Registration, state: LedgerState, partition: str
+) -> None:
+    guarantee = artifacts.document("privacy_statement").data["guarantee"]
+    spent = state.cohort_epsilon(registration.corpus_id, partition.split("|")[0])
+    ratio = artifacts.adapter("dp_generator").record["signal_to_noise"]
+    out.print(f"\n[bold]Guarantee[/] of {partition}", highlight=False)
+    out.print(
+        f"  epsilon {guarantee['cohort_epsilon']:g} at delta {registration.delta:g}, hiding one"
+        f" {registration.unit.in_words} with up to {registration.max_rows_per_unit} rows\n"
+        f"  spent or booked {spent:g} of {registration.budget_epsilon:g}, left"
+        f" {max(0.0, registration.budget_epsilon - spent):.4g}\n"
+        f"  signal to noise of a private training step: at most {ratio:.2f}",
+        highlight=False,
+    )
+
+
+def _print_sizes(out: Console, artifacts: _Artifacts) -> None:
+    sizes = RichTable("artifact", "size", title="released", title_justify="left")
+    for asset in TABLES:
+        sizes.add_row(asset, f"{artifacts.table(asset).height} rows")
+    for asset in ADAPTERS:
+        sizes.add_row(asset, f"{sum(array.size for array in artifacts.adapter(asset).weights.values()):,} parameters")
+    out.print(sizes)
+
+
+def _print_quality(out: Console, report: Document) -> None:
+    figures = RichTable("against the noisy votes", "pool", "filtered", "epsilon zero", title="quality", title_justify="left")
+    for name in ("total_variation", "jensen_shannon", "coverage"):
+        values = (report.data[subject][name] for subject in ("before", "after", "baseline"))
+        figures.add_row(name.replace("_", " "), *(f"{value:.3f}" for value in values))
+    out.print(figures)
+    out.print(
+        f"  lower is better for the first two; the noise of the votes alone makes {report.data['noise_floor']:.3f}"
+        f" of total variation. Rows that no sample could be found for: {report.data['shortage']}",
+        highlight=False,
+    )
+
+
+def _print_examples(out: Console, artifacts: _Artifacts) -> None:
+    for asset in ("synthetic_pool", "filtered_instructions"):
+        _print_texts(out, asset, artifacts.table(asset)["text"].sample(EXAMPLES, seed=0).to_list())
+    answers = artifacts.table("annotated_instructions").sample(EXAMPLES, seed=0)
+    shown = [f"{_short(row['instruction'])}\n      -> {_short(row['response'])}" for row in answers.iter_rows(named=True)]
+    _print_texts(out, "annotated_instructions", shown)
+
+
+def _print_texts(out: Console, title: str, texts: list[str]) -> None:
+    out.print(f"\n[bold]{title}[/]")
+    for text in texts:
+        out.print(f"  - {text if '->' in text else _short(text)}", highlight=False, markup=False)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_EXAMPLE else f"{line[:LONGEST_EXAMPLE]}..."
+
+
+def _print_places(out: Console, home: Path) -> None:
+    out.print(f"\nreleased artifacts: {home / Zone.RELEASED / 'artifacts'}", highlight=False, soft_wrap=True)
+    out.print('ask them: dp-instructions sql "from metrics"', highlight=False)
+    out.print("see them: make ui", highlight=False)

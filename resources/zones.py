@@ -1,0 +1,85 @@
+"""The two roots of the data folder and how files get there.
+
+Private artifacts live under `private/` (directories 0700, files 0600), released ones under `released/`. Writers go through
+`atomic_file` and `atomic_folder`: a temporary name beside the target, then a rename, so that a reader never sees half an
+artifact and a failed write leaves the old one in place.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dp_assets.privacy.labels import Zone
+
+PRIVATE_FOLDER_MODE, PRIVATE_FILE_MODE = 0o700, 0o600
+HOME_VARIABLE = "DP_INSTRUCTIONS_HOME"
+
+
+def data_home() -> Path:
+    """The data folder: `$DP_INSTRUCTIONS_HOME`, else `data` in the working directory."""
+    return Path(os.environ.get(HOME_VARIABLE, "data")).absolute()
+
+
+def private_folder(folder: Path) -> Path:
+    """Create a folder of the private zone, whatever the umask; the folders between it and the private root are closed too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lineage = [folder, *folder.parents]
+    names = [path.name for path in lineage]
+    depth = names.index(Zone.PRIVATE) if Zone.PRIVATE in names else 0
+    for path in lineage[: depth + 1]:
+        path.chmod(PRIVATE_FOLDER_MODE)
+    return folder
+
+
+def prepare_folder(folder: Path, zone: Zone) -> Path:
+    """Create a folder of either zone."""
+    if zone is Zone.PRIVATE:
+        return private_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def atomic_file(target: Path, zone: Zone) -> Iterator[Path]:
+    """Yield a temporary path beside `target`, and rename it to `target` if the block succeeds."""
+    prepare_folder(target.parent, zone)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        if zone is Zone.PRIVATE:
+            temporary.chmod(PRIVATE_FILE_MODE)
+        _flush(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path, zone: Zone) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`, and put it in `target`'s place if the block succeeds."""
+    prepare_folder(target.parent, zone)
+    temporary = prepare_folder(target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp"), zone)
+    retired = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if zone is Zone.PRIVATE:
+                path.chmod(PRIVATE_FOLDER_MODE if path.is_dir() else PRIVATE_FILE_MODE)
+        if target.exists():
+            os.replace(target, retired)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Force the content to disk before the rename makes it visible."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Figures by hand on a few texts, and examples on both sides of every pattern."""
+
+import polars as pl
+import pytest
+
+from dp_assets.evaluation.text_figures import (
+    PERSONAL_DATA_PATTERNS,
+    distinct_n,
+    duplicate_share,
+    form_figures,
+    normalise,
+    text_figures,
+)
+
+
+def test_distinct_n_counts_ngrams_within_texts_only() -> None:
+    texts = ["a b a", "A b", "c"]
+    assert distinct_n(texts, 1) == pytest.approx(3 / 6)
+    assert distinct_n(texts, 2) == pytest.approx(2 / 3)
+    assert distinct_n(texts, 4) == 0
+
+
+def test_duplicates_are_found_across_case_and_white_space_and_the_first_is_none() -> None:
+    assert duplicate_share(["Hi there", " hi \n there ", "hi there!", "HI THERE"]) == pytest.approx(0.5)
+    assert normalise(pl.Series(["  A \t b\n"])).to_list() == ["a b"]
+
+
+def test_lengths_are_counted_in_words() -> None:
+    figures = form_figures(["one", "it's a state-of-the-art day", "one two three", "", "one two"])
+    assert (figures["words_p50"], figures["words_p10"]) == (2, pytest.approx(0.4))
+
+
+@pytest.mark.parametrize(
+    ("text", "alike"),
+    [
+        ("Write a poem about the sea.", True),
+        ('"Explain gravity', True),
+        ("the capital of France?", True),
+        ("Is it so", True),
+        ("I had a lovely day.", False),
+        ("Writer of poems", False),
+        ("", False),
+    ],
+)
+def test_what_looks_like_an_instruction(text: str, alike: bool) -> None:
+    assert form_figures([text])["instruction_like_share"] == alike
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        ("email", "mail jo.doe+x@mail.example.co.uk now", True),
+        ("email", "meet me @ home", False),
+        ("phone", "call +44 20 7946 0958", True),
+        ("phone", "(212) 555-0199", True),
+        ("phone", "it costs 1,000,000 or 25.50", False),
+        ("ipv4", "ping 192.168.0.1", True),
+        ("ipv4", "at 999.1.1.1 or version 1.2.3", False),
+        ("url", "see https://example.org/a?b=1", True),
+        ("url", "see example", False),
+    ],
+)
+def test_what_looks_like_personal_data(kind: str, text: str, found: bool) -> None:
+    figures = form_figures([text])
+    assert figures[f"{kind}_share"] == found
+    assert figures["personal_data_like_share"] == found
+
+
+def test_a_text_with_several_kinds_of_personal_data_counts_once() -> None:
+    texts = ["a@b.org https://b.org", "nothing"]
+    assert form_figures(texts)["personal_data_like_share"] == 0.5
+
+
+def test_all_figures_are_plain_floats_in_range() -> None:
+    figures = text_figures(["What is this?", "Tell me."])
+    assert all(type(value) is float for value in figures.values())
+    shares = [value for name, value in figures.items() if not name.startswith("words")]
+    assert all(0 <= share <= 1 for share in shares)
+    assert {f"{kind}_share" for kind in PERSONAL_DATA_PATTERNS} <= set(figures)
+
+
+def test_no_text_has_no_figures() -> None:
+    with pytest.raises(ValueError, match="texts is empty"):
+        text_figures([])

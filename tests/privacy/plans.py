@@ -1,0 +1,20 @@
+"""A small plan for tests that need one."""
+
+from dp_assets.privacy.plan import PrivacyPlan, make_plan
+from dp_assets.privacy.units import PrivacyUnit
+
+
+def small_plan(level: str = "eps-8", *, num_bins: int = 8) -> PrivacyPlan:
+    return make_plan(
+        level=level,
+        delta=1e-5,
+        unit=PrivacyUnit.USER,
+        max_rows_per_unit=2,
+        sampling_probability=0.25,
+        steps=4,
+        spare_steps=2,
+        l2_clip_norm=0.5,
+        expected_batch_size=16,
+        num_bins=num_bins,
+        votes_noise_stddev=4.0,
+    )

@@ -1,0 +1,88 @@
+"""Calibration, and the plan as the one source of parameters and event."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from plans import small_plan
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.events import DiscreteGaussianDpEvent
+from dp_assets.privacy.plan import UnreachableTarget, make_plan, target_of
+from dp_assets.privacy.units import PrivacyUnit
+
+PAPER = {
+    "delta": 5e-7,
+    "unit": PrivacyUnit.INSTRUCTION,
+    "max_rows_per_unit": 1,
+    "sampling_probability": 4096 / 180_000,
+    "steps": 440,
+    "spare_steps": 0,
+    "l2_clip_norm": 0.5,
+    "expected_batch_size": 4096,
+    "num_bins": 1000,
+    "votes_noise_stddev": 10.0,
+}
+
+
+@pytest.mark.parametrize(("level", "expected"), [("eps-5.94", 0.8087), ("eps-2.86", 1.1305)])
+def test_calibration_meets_the_reference_noise_multiplier(level: str, expected: float) -> None:
+    plan = make_plan(level=level, **PAPER)
+    assert plan.dpsgd.noise_multiplier == pytest.approx(expected, abs=0.0005)
+    assert plan.epsilon <= target_of(level)
+
+
+def test_spare_steps_are_inside_the_account() -> None:
+    plan = make_plan(level="eps-5.94", **(PAPER | {"spare_steps": 22}))
+    assert plan.dpsgd.noise_multiplier > make_plan(level="eps-5.94", **PAPER).dpsgd.noise_multiplier
+    assert plan.dpsgd.event.count == 462
+
+
+def test_the_least_noise_that_meets_the_target_is_chosen() -> None:
+    plan = small_plan()
+    less = replace(plan, dpsgd=replace(plan.dpsgd, noise_multiplier=plan.dpsgd.noise_multiplier - 0.002))
+    assert plan.epsilon <= 8 < less.epsilon
+
+
+def test_the_joint_epsilon_covers_both_mechanisms() -> None:
+    plan = small_plan()
+    assert accounting.epsilon(plan.dpsgd.event, plan.delta) < plan.epsilon
+    assert plan.votes.event == DiscreteGaussianDpEvent(4.0)
+
+
+def test_the_level_no_dp_has_no_noise_and_infinite_epsilon() -> None:
+    plan = small_plan("no-dp")
+    assert (plan.dpsgd.noise_multiplier, plan.votes.noise_stddev) == (0, 0)
+    assert plan.epsilon == math.inf
+    assert not plan.is_private
+
+
+def test_a_target_below_the_histograms_own_cost_is_refused() -> None:
+    with pytest.raises(UnreachableTarget, match=r"votes\.noise_stddev"):
+        small_plan("eps-0.5")
+
+
+def test_every_constant_changes_the_digest() -> None:
+    plan = small_plan()
+    changed = [
+        replace(plan, delta=2e-5),
+        replace(plan, max_rows_per_unit=3),
+        replace(plan, dpsgd=replace(plan.dpsgd, l2_clip_norm=0.6)),
+        replace(plan, votes=replace(plan.votes, num_bins=9)),
+    ]
+    assert len({plan.digest, *(other.digest for other in changed)}) == 5
+
+
+@pytest.mark.parametrize("level", ["eps-", "eps-0", "eps--1", "eps-inf", "8", "none", "eps-nan"])
+def test_a_level_that_names_no_target_is_refused(level: str) -> None:
+    with pytest.raises(ValueError, match="level"):
+        target_of(level)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("delta", 0.0), ("sampling_probability", 1.5), ("steps", 0), ("l2_clip_norm", 0.0), ("num_bins", 1)],
+)
+def test_a_constant_out_of_range_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        make_plan(level="eps-5.94", **(PAPER | {field: value}))
