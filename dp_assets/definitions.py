@@ -27,7 +27,6 @@ from dp_assets.assets.sft_model import sft_model
 from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
-from dp_assets.partitions import RELEASES
 from dp_assets.profiles import selected_profile
 from dp_assets.running import stage_logger
 from resources.build import build_resources
@@ -52,7 +51,7 @@ ALL_ASSETS = (
 )
 
 full_pipeline = dg.define_asset_job(
-    "full_pipeline", selection=dg.AssetSelection.all(), partitions_def=RELEASES, description="One partition, whole graph."
+    "full_pipeline", selection=dg.AssetSelection.all(), description="The whole graph for one partition."
 )
 
 defs = dg.Definitions(

@@ -55,8 +55,10 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         return str(packaged.language_model_folder(Path(self.cache_root))) if self.model == PACKAGED else self.model
 
-    def load(self) -> tuple[Any, Any]:
+    def load(self, *, dtype: str | None = None) -> tuple[Any, Any]:
         """A fresh model and its tokenizer: on the device, frozen, in evaluation mode, every dropout rate 0.
+
+        `dtype` overrides the configured one.
 
         Raises:
           ModelUnavailable: the model is neither on this machine nor fetchable, or is no causal language model.
@@ -66,10 +68,10 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         _silence_transformers()
         reference, device = self.reference, _device(self.device)
-        dtype = _dtype(self.dtype, device)
+        chosen = _dtype(dtype or self.dtype, device)
         try:
             config = _without_dropout(AutoConfig.from_pretrained(reference))
-            model = AutoModelForCausalLM.from_pretrained(reference, config=config, dtype=dtype)
+            model = AutoModelForCausalLM.from_pretrained(reference, config=config, dtype=chosen)
         except (OSError, ValueError) as error:
             raise _unavailable(self.model, "causal language model", error) from error
         return model.to(device).requires_grad_(False).eval(), self.load_tokenizer()

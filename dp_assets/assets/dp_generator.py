@@ -20,6 +20,10 @@ from resources.profile import Profile
 from resources.stores import ReleaseStore
 
 
+# In bfloat16 one unit's gradient is rounded differently depending on who shares its micro-batch, which no clip bounds.
+PRIVATE_TRAINING_DTYPE = "float32"
+
+
 @pipeline_asset(label=Label.MECHANISM, group="generation", kinds={"pytorch", "huggingface"})
 def dp_generator(
     context: dg.AssetExecutionContext,
@@ -44,7 +48,7 @@ def dp_generator(
                 train_generator,
                 table=real_instructions,
                 plan=plan,
-                load_model=language_model.load,
+                load_model=partial(language_model.load, dtype=PRIVATE_TRAINING_DTYPE),
                 base_model=language_model.public_name,
                 checkpoints_root=checkpoints,
                 **settings,

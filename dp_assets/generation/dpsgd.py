@@ -13,7 +13,7 @@ is constant because a schedule is one more public knob and nobody has measured a
 steps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,6 +28,8 @@ from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
 from dp_assets.privacy.randomness import RandomSource
 from dp_assets.progress import Advance
 
+UnitRows = Mapping[str, Sequence[TokenRow]]  # by unit id; a sampled unit contributes one of its rows
+
 
 class NoSpareStep(RuntimeError):
     """The plan has no spare step left for a continuation; discard the checkpoint and train under a new charge."""
@@ -35,7 +37,7 @@ class NoSpareStep(RuntimeError):
 
 def train_privately(
     model: nn.Module,
-    unit_rows: Mapping[str, Sequence[TokenRow]],
+    read_unit_rows: Callable[[], UnitRows],
     *,
     steps: int,
     spare_steps: int,
@@ -54,10 +56,10 @@ def train_privately(
 ) -> Evidence:
     """Train the adapter of `model` in place with `steps` noisy updates and return the evidence.
 
-    `unit_rows` maps each unit to its rows, of which one is drawn whenever the unit is sampled. `expected_batch_size`
-    and `loss_normaliser` are public constants, never counts of the data. `resume_from` is what `checkpoints.load()`
-    returned, after the caller recorded its `digest` in the ledger. `advance` hears of steps only. `model` stays in
-    the mode it is in.
+    `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk.
+    `expected_batch_size` and `loss_normaliser` are public constants, never counts of the data. `resume_from` is what
+    `checkpoints.load()` returned, after the caller recorded its `digest` in the ledger. `advance` hears of steps
+    only. `model` stays in the mode it is in.
 
     Raises:
       NoSpareStep: `resume_from` has used up the plan's `spare_steps`.
@@ -75,6 +77,7 @@ def train_privately(
         tokens_per_micro_batch=tokens_per_micro_batch,
     )
     with _checkpointed(trainee, checkpoints, resume_from):
+        unit_rows = read_unit_rows()
         while trainee.steps_taken < steps:
             rows, unit_ids = _sample(unit_rows, sampling_probability=sampling_probability, source=source)
             exact_sum, clipping = clip(rows, unit_ids)
@@ -168,7 +171,7 @@ def _checkpointed(
 
 
 def _sample(
-    unit_rows: Mapping[str, Sequence[TokenRow]], *, sampling_probability: float, source: RandomSource
+    unit_rows: UnitRows, *, sampling_probability: float, source: RandomSource
 ) -> tuple[list[TokenRow], list[str]]:
     """One row, drawn uniformly, of each unit of a Poisson sample, and the units' ids."""
     unit_ids = list(unit_rows)

@@ -1,8 +1,8 @@
 """The three random acts of this project: who is in a batch, noise on a gradient sum, noise on votes.
 
 All neighbours are add-or-remove-one unit. Each docstring states the sensitivity the caller must establish and the
-event that the act then is. Nothing here knows the number of units; sizes, probabilities and standard deviations are
-public constants.
+event that the act then is. Probabilities and standard deviations are public constants; the number of units and the
+sample are private.
 """
 
 import numpy as np
@@ -29,8 +29,8 @@ def gaussian_noise(size: int, *, noise_stddev: float, source: RandomSource) -> n
     """`size` independent normal values of standard deviation `noise_stddev`, float64.
 
     Added to a sum that one unit moves by at most `l2_clip_norm` in L2 norm, with `noise_stddev = noise_multiplier *
-    l2_clip_norm`, it is `GaussianDpEvent(noise_multiplier)`. One call serves one logical step: noise drawn a tensor
-    or a micro-batch at a time would be right only by accident.
+    l2_clip_norm`, it is `GaussianDpEvent(noise_multiplier)`. One call serves one step, over all its tensors together:
+    drawn once a micro-batch, the noise would grow with the size of the sample.
 
     Raises:
       ValueError: `noise_stddev` is negative or not finite.

@@ -3,10 +3,10 @@
 Bins are fitted on synthetic vectors only, so they are post-processing and cost nothing; private vectors only ever meet
 finished centroids.
 
-After the paper (section 5 and the released code): k-means by FAISS. The paper first reduces the vectors by PCA to 90
-% of the variance and runs 500 iterations with 5 restarts on a random subset. Left out here: the PCA, which would be
-one more thing to release with the bins, and most of the iterations, to save time. FAISS itself draws a subset where
-there are more than 256 vectors a bin.
+After the paper's released code: k-means by FAISS. The paper first reduces the vectors by PCA to 90 % of the variance,
+then runs 500 iterations with 5 restarts on a random subset. Left out here: the PCA, which would be one more thing to
+release with the bins, and most of the iterations, to save time. FAISS itself draws a subset where there are more than
+256 vectors a bin.
 """
 
 import faiss
@@ -64,7 +64,7 @@ def _nearest_in_block(block: npt.NDArray[np.float32], centres: npt.NDArray[np.fl
     How a matrix product rounds depends on the rows beside a row, so that a new unit could turn another unit's close
     call and move two votes. A call is close when the two best scores differ by less than rounding can explain.
     """
-    finite: npt.NDArray[np.bool_] = np.isfinite(block).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.all(np.isfinite(block), axis=1)
     rows = np.where(finite[:, None], block, 0).astype(np.float64)
     half_norms = (centres**2).sum(axis=1) / 2
     scores = half_norms - rows @ centres.T

@@ -15,7 +15,7 @@ TOP_UP_BATCH = 256
 
 @dataclass(frozen=True)
 class Filtered:
-    """`rows` with the columns `synthetic_id`, `text`, `bin_id`, `origin`, and public `figures` on how they came about."""
+    """`rows` (`synthetic_id`, `text`, `bin_id`, `origin`) and public `figures` on how they came about."""
 
     rows: pl.DataFrame
     figures: Mapping[str, int]

@@ -3,8 +3,7 @@
 After the paper's Algorithm 2 ("Resample Synthetic Data with DP Histogram"), as the released code computes it; that
 rule is `paper_quotas`, kept as the reference. Ours differs in two ways, both post-processing of the same votes.
 Shares are taken of the noisy total, because the true number of units is private. Quotas are rounded by largest
-remainders and shortages go to other bins, so that the result has exactly the target size; the paper's falls short of
-it.
+remainders and shortages go to other bins, so that the result has exactly the target size, which the paper's misses.
 
 Left out: shrinking small counts towards a prior, and soft weights instead of quotas.
 """

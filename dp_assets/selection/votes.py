@@ -4,8 +4,7 @@ Guarantee: each unit casts at most one integer vote, whatever and however many i
 unit changes one bin by at most one: L1 and L2 sensitivity 1. Whose row votes is decided by a keyed hash, not by the
 order.
 
-Exact votes are private. They are made to be a local value of the mechanism that adds noise, and leave it for nowhere
-else.
+Exact votes are private: a local value of the mechanism that adds noise, and nothing else may see them.
 """
 
 import numpy as np
@@ -20,8 +19,7 @@ def exact_votes(vectors: pl.DataFrame, centroids: npt.NDArray[np.float32], *, ke
     """Votes for each bin, int64 of shape (num_bins,). Private.
 
     One row of each unit, chosen by its hash alone, votes for its nearest centroid. If that row's vector is null or
-    not finite, the unit does not vote: letting another row step in would not change the bound, but a bad row is
-    dropped alone.
+    not finite, the unit does not vote; the bound holds and nothing fails because of a private row.
 
     Args:
       vectors: `unit_id`, `instruction_id` and `vector` (Array(Float32, d)), one row an instruction.

@@ -1,7 +1,7 @@
 """DP-SGD draws one noise a step, continues after an interruption for a spare step, and says so in its evidence."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from scipy import stats
 from torch import nn
 
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress, TrainingState
-from dp_assets.generation.dpsgd import NoSpareStep, _sample, train_privately
-from dp_assets.generation.per_unit import TokenRow, adapter_parameters, clipped_sum
+from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, _sample, train_privately
+from dp_assets.generation.per_unit import adapter_parameters, clipped_sum
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.plan import DpSgdPlan
@@ -28,7 +28,15 @@ UNIT_ROWS = {f"unit-{index}": (row,) for index, row in enumerate(ROWS)}
 NOISELESS = {"sampling_probability": 1.0, "noise_multiplier": 0.0, "l2_clip_norm": 100.0}
 
 
-def train(model: nn.Module, unit_rows: Mapping[str, Sequence[TokenRow]] = UNIT_ROWS, **changes: Any) -> Evidence:
+def read_unit_rows() -> UnitRows:
+    return UNIT_ROWS
+
+
+def read_nothing() -> UnitRows:
+    return {}
+
+
+def train(model: nn.Module, read: Callable[[], UnitRows] = read_unit_rows, **changes: Any) -> Evidence:
     arguments: dict[str, Any] = {
         "steps": 3,
         "spare_steps": 1,
@@ -45,7 +53,7 @@ def train(model: nn.Module, unit_rows: Mapping[str, Sequence[TokenRow]] = UNIT_R
         "resume_from": None,
         "advance": silent,
     }
-    return train_privately(model, unit_rows, **(arguments | changes))
+    return train_privately(model, read, **(arguments | changes))
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -121,7 +129,7 @@ def test_an_empty_sample_is_a_step_on_noise_alone(model: nn.Module) -> None:
 
 
 def test_a_corpus_without_units_is_trained_on_noise(model: nn.Module) -> None:
-    assert train(model, {}).public["steps"] == 3
+    assert train(model, read_nothing).public["steps"] == 3
 
 
 def test_without_noise_the_first_step_is_adam_on_the_clipped_sum(model: nn.Module) -> None:
@@ -194,7 +202,7 @@ def test_evidence_satisfies_the_claim(model: nn.Module) -> None:
 
 
 def test_public_evidence_is_the_same_for_every_corpus(model: nn.Module) -> None:
-    whole, empty = train(model), train(model, {})
+    whole, empty = train(model), train(model, read_nothing)
     assert json.dumps(whole.public) == json.dumps(empty.public)
     assert whole.restricted != empty.restricted
 
@@ -209,15 +217,27 @@ def test_progress_hears_of_steps_only(model: nn.Module) -> None:
 
 
 def test_a_checkpoint_precedes_the_first_private_row(model: nn.Module, checkpoints: Checkpoints) -> None:
-    class Untouchable(dict[str, Sequence[TokenRow]]):
-        def __iter__(self) -> Any:
-            state = checkpoints.load()
-            assert state is not None
-            assert state.steps_taken == 0
-            raise KeyboardInterrupt
+    found = []
 
-    with pytest.raises(KeyboardInterrupt):
-        train(model, Untouchable(UNIT_ROWS), checkpoints=checkpoints)
+    def read() -> UnitRows:
+        found.append(checkpoints.load())
+        return UNIT_ROWS
+
+    train(model, read, steps=1, checkpoints=checkpoints)
+    assert len(found) == 1
+    assert found[0] is not None
+    assert found[0].steps_taken == 0
+
+
+def test_no_row_is_read_when_the_training_is_refused(model: nn.Module, checkpoints: Checkpoints) -> None:
+    def read() -> UnitRows:
+        pytest.fail("private rows were read")
+
+    state = interrupted(model, checkpoints)
+    with pytest.raises(NoSpareStep):
+        train(model, read, spare_steps=0, checkpoints=checkpoints, resume_from=state)
+    with pytest.raises(StaleCheckpoint):
+        train(model, read, checkpoints=checkpoints)
 
 
 def test_a_checkpoint_follows_every_step(model: nn.Module, checkpoints: Checkpoints) -> None:

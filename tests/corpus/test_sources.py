@@ -1,0 +1,219 @@
+import datetime as dt
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import ChitchatSource, FileSource, SourceError, asks_something, make_source
+
+RECORDS = [
+    {"prompt": "How do I bake bread?", "who": "u1", "when": "2023-01-02T03:04:05Z", "lang": "en", "n": "1"},
+    {"prompt": "Tell me, please: a story", "who": "u2", "when": "2023-01-02T03:04:05+02:00", "lang": "de", "n": "2"},
+    {"prompt": 'Was heißt "naïve"?', "who": "", "when": "2023-01-02", "lang": None, "n": "3"},
+    {"prompt": None, "who": None, "when": "someday", "lang": "en", "n": "4"},
+    {"prompt": "two\nlines", "who": "   ", "when": "2023-01-02 03:04:05.5", "lang": "en", "n": None},
+]
+COLUMNS = {"text": "prompt", "user_id": "who", "created_at": "when", "language": "lang", "instruction_id": "n"}
+
+
+def utc(*parts: int) -> dt.datetime:
+    return dt.datetime(*parts, tzinfo=dt.UTC)  # type: ignore[misc, arg-type]
+
+
+EXPECTED = {
+    "instruction_id": ["1", "2", "3", "4", None],
+    "user_id": ["u1", "u2", None, None, None],
+    "text": [record["prompt"] for record in RECORDS],
+    "language": ["en", "de", None, "en", "en"],
+    "created_at": [
+        utc(2023, 1, 2, 3, 4, 5),
+        utc(2023, 1, 2, 1, 4, 5),
+        utc(2023, 1, 2),
+        None,
+        utc(2023, 1, 2, 3, 4, 5, 500_000),
+    ],
+}
+
+
+def write_jsonl(path: Path) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+
+
+def write_jsonl_gz(path: Path) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(record) + "\n" for record in RECORDS)
+
+
+WRITERS: Mapping[str, Callable[[Path], None]] = {
+    "a.jsonl": write_jsonl,
+    "a.jsonl.gz": write_jsonl_gz,
+    "a.csv": lambda path: pl.DataFrame(RECORDS).write_csv(path),
+    "a.parquet": lambda path: pl.DataFrame(RECORDS).write_parquet(path),
+}
+
+
+def scan(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
+    return FileSource(path, columns).scan().collect()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    assert scan(tmp_path / name, COLUMNS).equals(pl.DataFrame(EXPECTED, schema=SOURCE_ROWS))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_columns_that_are_not_mapped_are_null(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    rows = scan(tmp_path / name, {"text": "prompt"})
+    assert rows.schema == SOURCE_ROWS
+    assert rows.drop("text").null_count().row(0) == (len(RECORDS),) * 4
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    with pytest.raises(SourceError, match=r"names body, .*lacks; its columns: .*prompt") as error:
+        scan(tmp_path / name, {"text": "body"})
+    assert "bread" not in str(error.value)
+
+
+def test_a_malformed_json_line_costs_its_own_row_only(tmp_path: Path) -> None:
+    good = [json.dumps(record).encode() for record in RECORDS]
+    bad = [
+        b"not json",
+        b'{"prompt": "cut',
+        b'{"prompt": "\xff\xfe", "who": "\xff"}',
+        b"",
+        b"[1]",
+        b'{"prompt": "\\ud800"}',
+    ]
+    lines = [line for pair in zip(good, bad, strict=False) for line in pair] + bad[len(good) :]
+    (tmp_path / "a.jsonl").write_bytes(b"\r\n".join(lines))
+    rows = scan(tmp_path / "a.jsonl", COLUMNS)
+    assert rows.height >= len(good)
+    assert rows.filter(pl.col("instruction_id").is_in(["1", "2", "3", "4"])).height == 4
+    assert set(rows["text"].drop_nulls()) >= {record["prompt"] for record in RECORDS if record["prompt"]}
+
+
+def test_a_ragged_or_undecodable_csv_line_costs_its_own_row_only(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"prompt,who\nfirst one,u1\ntoo,many,cells,here\nfew\nb\xffd,\xff\nlast one,u2\n")
+    rows = scan(tmp_path / "a.csv", {"text": "prompt", "user_id": "who"})
+    assert rows.filter(pl.col("user_id").is_in(["u1", "u2"]))["text"].to_list() == ["first one", "last one"]
+    assert rows.height == 5
+
+
+@pytest.mark.parametrize("first", ["2023-01-02T03:04:05Z", "2023-01-02", "02.01.2023", "soon"])
+def test_how_a_time_is_read_does_not_depend_on_the_row_before_it(tmp_path: Path, first: str) -> None:
+    later = ["2023-05-06T07:08:09Z", "2023-05-06 07:08:09", "2023-05-06T09:08:09+02:00"]
+    pl.DataFrame({"prompt": ["x"] * 4, "when": [first, *later]}).write_csv(tmp_path / "a.csv")
+    rows = scan(tmp_path / "a.csv", {"text": "prompt", "created_at": "when"})
+    assert rows["created_at"][1:].to_list() == [utc(2023, 5, 6, 7, 8, 9)] * 3
+
+
+def test_parquet_times_numbers_and_categories_are_converted(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "prompt": pl.Series(["a", "b", "a"], dtype=pl.Categorical),
+            "who": [7, 8, None],
+            "score": [1.5, float("nan"), None],
+            "when": [dt.datetime(2023, 1, 2, 3), None, dt.datetime(2024, 1, 1)],
+            "day": [dt.date(2023, 1, 2), None, None],
+        }
+    ).with_columns(local=pl.col("when").dt.replace_time_zone("Europe/Berlin"))
+    frame.write_parquet(tmp_path / "a.parquet")
+    rows = scan(tmp_path / "a.parquet", {"text": "prompt", "user_id": "who", "created_at": "when"})
+    assert rows["user_id"].to_list() == ["7", "8", None]
+    assert rows["created_at"].to_list() == [utc(2023, 1, 2, 3), None, utc(2024, 1, 1)]
+    other = scan(tmp_path / "a.parquet", {"text": "prompt", "user_id": "score", "created_at": "local"})
+    assert other["user_id"].to_list() == ["1.5", None, None]
+    assert other["created_at"][0] == utc(2023, 1, 2, 2)
+    assert scan(tmp_path / "a.parquet", {"text": "prompt", "created_at": "day"})["created_at"][0] == utc(2023, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": "number"}, "mapped to text, holds Int64; it must hold strings"),
+        ({"text": "prompt", "created_at": "number"}, "mapped to created_at, holds Int64; it must hold times"),
+        (
+            {"text": "prompt", "user_id": "many"},
+            r"mapped to user_id, holds List\(Int64\); it must hold strings or numbers",
+        ),
+    ],
+)
+def test_a_column_of_an_unfit_type_is_named(tmp_path: Path, columns: Mapping[str, str], message: str) -> None:
+    pl.DataFrame({"prompt": ["a"], "number": [1], "many": [[1]]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=message):
+        FileSource(tmp_path / "a.parquet", columns).scan()
+
+
+def test_a_missing_file_an_unknown_suffix_and_a_broken_file_say_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is not a file"):
+        FileSource(tmp_path / "absent.csv", {"text": "t"}).scan()
+    with pytest.raises(SourceError, match=r"unknown suffix; use one of \.parquet, \.csv, \.jsonl, \.jsonl\.gz"):
+        FileSource(tmp_path / "a.xlsx", {"text": "t"})
+    (tmp_path / "a.parquet").write_text("a secret")
+    with pytest.raises(SourceError, match="is not a readable Parquet file") as error:
+        FileSource(tmp_path / "a.parquet", {"text": "t"}).scan()
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_an_empty_file_has_no_columns(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(SourceError, match="its columns: none"):
+        FileSource(tmp_path / name, {"text": "t"}).scan()
+
+
+@pytest.mark.parametrize("columns", [{}, {"user_id": "u"}, {"text": "t", "txt": "t"}])
+def test_a_mapping_without_text_or_with_an_unknown_name_is_refused(tmp_path: Path, columns: Mapping[str, str]) -> None:
+    with pytest.raises(SourceError, match=r"source\.columns must map `text`"):
+        FileSource(tmp_path / "a.csv", columns)
+
+
+def test_a_file_has_one_locator_however_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "a.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    paths = (tmp_path / "a.jsonl", Path("a.jsonl"), Path("../") / tmp_path.name / "a.jsonl", Path("link.jsonl"))
+    assert {FileSource(path, COLUMNS).locator for path in paths} == {f"file:{(tmp_path / 'a.jsonl').resolve()}"}
+
+
+def test_make_source_reads_the_profile_and_refuses_another_kind(tmp_path: Path) -> None:
+    assert isinstance(make_source(kind="chitchat", path=None, columns={}), ChitchatSource)
+    assert make_source(kind="file", path=tmp_path / "a.csv", columns={"text": "t"}).locator.startswith("file:")
+    for kind, path in (("table", tmp_path), ("file", None)):
+        with pytest.raises(SourceError, match=r"source\.kind"):
+            make_source(kind=kind, path=path, columns={"text": "t"})
+
+
+@pytest.mark.parametrize(
+    ("messages", "asks"),
+    [
+        (["nice, and you?"], True),
+        (["hello there", "What do you like"], True),
+        (["TELL me more about it"], True),
+        (["\"what's up my friend"], True),
+        (["i like what you do"], False),
+        (["whatever you say"], False),
+        ([""], False),
+    ],
+)
+def test_a_turn_asks_if_a_message_has_a_question_mark_or_opens_like_a_question(messages: list[str], asks: bool) -> None:
+    assert asks_something(messages) is asks
+
+
+def test_chitchat_holds_asking_turns_of_a_thousand_senders() -> None:
+    rows = ChitchatSource().scan().collect()
+    words = rows["text"].str.count_matches(r"\S+")
+    assert rows.schema == SOURCE_ROWS
+    assert rows.null_count().sum_horizontal().item() == 0
+    assert words.is_between(5, 60).all()
+    assert rows["instruction_id"].is_unique().all()
+    assert (rows.height, rows["user_id"].n_unique()) == (34_693, 1_033)
+    assert rows["created_at"].min() == utc(2018, 4, 10, 18, 2, 17)

@@ -1,0 +1,256 @@
+"""The stored ledger: charge before read, the gate, refusal of lost or edited ledgers, and processes that race."""
+
+import json
+import math
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy
+from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan, make_plan
+from dp_assets.privacy.registration import Registration, RegistrationError
+from dp_assets.privacy.units import PrivacyUnit
+from resources.ledger import Charge, ChargeRefused, Ledger
+
+
+def plan_of(level: str, *, max_rows_per_unit: int = 2) -> PrivacyPlan:
+    return make_plan(
+        level=level,
+        delta=1e-5,
+        unit=PrivacyUnit.USER,
+        max_rows_per_unit=max_rows_per_unit,
+        sampling_probability=0.25,
+        steps=4,
+        spare_steps=2,
+        l2_clip_norm=0.5,
+        expected_batch_size=16,
+        num_bins=8,
+        votes_noise_stddev=4.0,
+    )
+
+
+def register(ledger: Ledger, *levels: str, budget: float = 8.0, locator: str = "somewhere") -> Registration:
+    return ledger.register(
+        locator=locator,
+        plans=[plan_of(level) for level in levels],
+        cohorts=("all",),
+        cohort_function="all",
+        budget_epsilon=budget,
+        is_public=False,
+    )
+
+
+def charge(ledger: Ledger, corpus: Registration, level: str, mechanism: str = HISTOGRAM, key: str = "key") -> Charge:
+    return ledger.charge(
+        plan=plan_of(level),
+        mechanism=mechanism,
+        corpus_id=corpus.corpus_id,
+        cohort="all",
+        snapshot="1",
+        reuse_key=key,
+    )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(private_root=str(tmp_path / "private"))
+
+
+@pytest.fixture
+def corpus(ledger: Ledger) -> Registration:
+    return register(ledger, "eps-8")
+
+
+def test_plans_booked_at_registration_count_whole_before_anything_runs(ledger: Ledger, corpus: Registration) -> None:
+    assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == plan_of("eps-8").epsilon
+
+
+def test_a_charge_that_draws_on_its_booking_costs_nothing_more(ledger: Ledger, corpus: Registration) -> None:
+    before = ledger.state().cohort_epsilon(corpus.corpus_id, "all")
+    charges = [charge(ledger, corpus, "eps-8", mechanism, mechanism) for mechanism in (GENERATOR, HISTOGRAM)]
+    state = ledger.state()
+    assert state.cohort_epsilon(corpus.corpus_id, "all") == before
+    assert state.lineage_epsilon([one.charge_id for one in charges]) == plan_of("eps-8").epsilon
+
+
+def test_running_a_mechanism_again_is_a_new_charge_and_is_refused_when_the_budget_is_booked(
+    ledger: Ledger, corpus: Registration
+) -> None:
+    charge(ledger, corpus, "eps-8")
+    with pytest.raises(ChargeRefused, match="spent or booked") as refusal:
+        charge(ledger, corpus, "eps-8", key="again")
+    assert refusal.value.allow_retries is False
+    assert len(ledger.state().charges) == 1
+
+
+def test_another_level_on_the_same_people_is_charged_beside_the_booked_one(ledger: Ledger) -> None:
+    corpus = register(ledger, "eps-2.86", budget=20.0)
+    before = ledger.state().cohort_epsilon(corpus.corpus_id, "all")
+    charge(ledger, corpus, "eps-5.94", GENERATOR)
+    state = ledger.state()
+    assert not state.is_planned(corpus.corpus_id, "all")
+    assert before < state.cohort_epsilon(corpus.corpus_id, "all") <= 20.0
+
+
+def test_plans_that_exceed_the_budget_together_are_refused_at_registration(ledger: Ledger) -> None:
+    with pytest.raises(BudgetExceeded, match="planned_levels"):
+        register(ledger, "eps-8", "eps-5.94")
+    assert ledger.state().registrations == {}
+
+
+def test_registering_the_same_source_again_returns_the_same_corpus(ledger: Ledger, corpus: Registration) -> None:
+    assert register(ledger, "eps-8") == corpus
+    assert register(ledger, "eps-8", locator="elsewhere").corpus_id != corpus.corpus_id
+
+
+def test_other_terms_for_a_registered_source_are_refused_by_name(ledger: Ledger, corpus: Registration) -> None:
+    with pytest.raises(RegistrationError, match="max_rows_per_unit"):
+        ledger.register(
+            locator="somewhere",
+            plans=[plan_of("eps-8", max_rows_per_unit=3)],
+            cohorts=("all",),
+            cohort_function="all",
+            budget_epsilon=8.0,
+            is_public=False,
+        )
+
+
+def test_an_unregistered_source_is_refused_with_the_remedy(ledger: Ledger) -> None:
+    with pytest.raises(ChargeRefused, match="register"):
+        ledger.registration("unknown")
+
+
+def test_other_rows_under_the_same_snapshot_are_refused(ledger: Ledger, corpus: Registration) -> None:
+    ledger.bind_rows(corpus.corpus_id, "1", "rows")
+    ledger.bind_rows(corpus.corpus_id, "1", "rows")
+    with pytest.raises(RegistrationError, match="snapshot"):
+        ledger.bind_rows(corpus.corpus_id, "1", "other rows")
+    ledger.bind_rows(corpus.corpus_id, "2", "other rows")
+
+
+def test_the_same_rows_under_another_registration_are_refused(ledger: Ledger, corpus: Registration) -> None:
+    ledger.bind_rows(corpus.corpus_id, "1", "rows")
+    other = register(ledger, "eps-8", locator="a copy")
+    with pytest.raises(RegistrationError, match="another source"):
+        ledger.bind_rows(other.corpus_id, "1", "rows")
+
+
+def test_a_run_without_noise_needs_a_public_source(ledger: Ledger, corpus: Registration) -> None:
+    with pytest.raises(ChargeRefused, match="public"):
+        charge(ledger, corpus, "no-dp")
+
+
+def test_a_charge_is_opened_once(ledger: Ledger, corpus: Registration) -> None:
+    charge(ledger, corpus, "eps-8").mark_opened()
+    record = next(iter(ledger.state().charges.values()))
+    with pytest.raises(ChargeRefused, match="another run"):
+        Charge(record, ledger).mark_opened()
+
+
+def test_a_checkpoint_is_continued_once(ledger: Ledger, corpus: Registration) -> None:
+    booked = charge(ledger, corpus, "eps-8", GENERATOR)
+    booked.mark_opened()
+    booked.continued("nonce").mark_opened()
+    with pytest.raises(ChargeRefused, match="continued before"):
+        booked.continued("nonce")
+
+
+def test_a_discrepancy_books_an_unbounded_charge_and_closes_the_cohort(ledger: Ledger, corpus: Registration) -> None:
+    booked = charge(ledger, corpus, "eps-8")
+    with pytest.raises(ClaimRefused, match="steps"):
+        booked.settle({}, [Discrepancy("steps", 4, 5)])
+    assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == math.inf
+    with pytest.raises(ChargeRefused, match="closed"):
+        charge(ledger, corpus, "eps-8", GENERATOR)
+
+
+def test_a_charge_can_be_voided_only_while_nothing_was_read(ledger: Ledger, corpus: Registration) -> None:
+    unused = charge(ledger, corpus, "eps-8")
+    ledger.void(unused.charge_id, "configured wrongly")
+    again = charge(ledger, corpus, "eps-8")
+    again.mark_opened()
+    with pytest.raises(VoidRefused):
+        ledger.void(again.charge_id, "regret")
+
+
+def test_a_raised_budget_is_logged_and_admits_more(ledger: Ledger, corpus: Registration) -> None:
+    charge(ledger, corpus, "eps-8")
+    with pytest.raises(RegistrationError):
+        ledger.raise_budget(corpus.corpus_id, 7.0, "smaller")
+    ledger.raise_budget(corpus.corpus_id, 30.0, "the board agreed")
+    charge(ledger, corpus, "eps-8", key="again")
+    assert ledger.state().registrations[corpus.corpus_id].budget_epsilon == 30.0
+
+
+def database(ledger: Ledger) -> Path:
+    return Path(ledger.private_root) / "ledger" / "ledger.duckdb"
+
+
+def test_a_deleted_ledger_is_refused_and_not_replaced(ledger: Ledger, corpus: Registration) -> None:
+    database(ledger).unlink()
+    with pytest.raises(LedgerTampered, match="missing"):
+        ledger.state()
+    with pytest.raises(LedgerTampered, match="missing"):
+        charge(ledger, corpus, "eps-8")
+
+
+def test_an_older_copy_of_the_ledger_is_refused(ledger: Ledger, corpus: Registration, tmp_path: Path) -> None:
+    shutil.copy(database(ledger), tmp_path / "copy")
+    charge(ledger, corpus, "eps-8")
+    shutil.copy(tmp_path / "copy", database(ledger))
+    with pytest.raises(LedgerTampered, match="anchor"):
+        ledger.state()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "update entries set body = replace(body, '8.0', '9.0') where kind = 'registered'",
+        "delete from entries where kind = 'charged'",
+        "delete from entries where sequence = 0",
+        "update entries set written_at = '2020-01-01' where sequence = 1",
+    ],
+)
+def test_an_edited_ledger_is_refused(ledger: Ledger, corpus: Registration, edit: str) -> None:
+    charge(ledger, corpus, "eps-8")
+    with duckdb.connect(str(database(ledger))) as connection:
+        connection.execute(edit)
+    with pytest.raises(LedgerTampered):
+        ledger.state()
+
+
+def test_ledger_key_and_anchor_are_closed_to_others(ledger: Ledger, corpus: Registration) -> None:
+    folder = database(ledger).parent
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {
+        "anchor.json": "0o600",
+        "key": "0o600",
+        "ledger.duckdb": "0o600",
+    }
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    assert json.loads((folder / "anchor.json").read_text())["length"] == 3
+
+
+def try_charge(root: str, corpus_id: str, key: str) -> bool:
+    ledger = Ledger(private_root=root)
+    try:
+        charge(ledger, ledger.state().registrations[corpus_id], "eps-1.5", key=key)
+    except ChargeRefused:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_processes_that_race_get_exactly_what_the_budget_allows(ledger: Ledger) -> None:
+    corpus = register(ledger, "eps-1.5", budget=4.0)
+    # How many more charges fit is found on a copy, one after the other; racing processes must get the same number.
+    alone = Ledger(private_root=ledger.private_root + "-copy/private")
+    shutil.copytree(ledger.private_root, alone.private_root)
+    allowed = sum(try_charge(alone.private_root, corpus.corpus_id, f"{number}") for number in range(12))
+    assert 0 < allowed < 12
+    with ProcessPoolExecutor(max_workers=4) as pool:
+        calls = [pool.submit(try_charge, ledger.private_root, corpus.corpus_id, f"{number}") for number in range(12)]
+        assert sum(call.result() for call in calls) == allowed

@@ -1,0 +1,83 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+
+from dp_assets.selection.filtering import Filtered, filter_pool
+from dp_assets.selection.resample import NoPositiveVotes, PoolTooSmall
+
+CENTROIDS = np.eye(3, dtype=np.float32)
+POOL = pl.DataFrame(
+    {
+        "synthetic_id": [f"pool-{n:06d}" for n in range(20)],
+        "text": [f"{0 if n < 18 else 1} pool {n}" for n in range(20)],
+        "num_tokens": 3,
+        "bin_id": [0] * 18 + [1] * 2,
+        "origin": "pool",
+    }
+)
+
+
+def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    return CENTROIDS[[int(text[0]) for text in texts]]
+
+
+def draw(num_samples: int, seed: int) -> list[str]:
+    return [f"{n % 2} drawn {seed} {n}" for n in range(num_samples)]
+
+
+def filtered(votes: Sequence[int], *, target_size: int = 10, top_up_samples: int = 0) -> Filtered:
+    return filter_pool(
+        POOL,
+        noisy_votes=np.array(votes, dtype=np.int64),
+        centroids=CENTROIDS,
+        draw=draw,
+        embed=embed,
+        target_size=target_size,
+        top_up_samples=top_up_samples,
+        seed=0,
+    )
+
+
+def test_short_bins_are_topped_up_and_the_rest_goes_to_bins_with_rows() -> None:
+    result = filtered(
+        [
+            4,
+            4,
+            2,
+        ],
+        top_up_samples=8,
+    )
+    assert result.rows.columns == ["synthetic_id", "text", "bin_id", "origin"]
+    assert result.rows.group_by("bin_id", "origin").len().sort("bin_id", "origin").rows() == [
+        (0, "pool", 6),
+        (1, "pool", 2),
+        (1, "top_up", 2),
+    ]
+    assert result.figures == {
+        "dagster/row_count": 10,
+        "shortage_before_top_up": 4,
+        "shortage_after_top_up": 2,
+        "top_up_rows": 2,
+        "top_up_samples_drawn": 8,
+    }
+
+
+@pytest.mark.parametrize("target_size", [1, 7, 20])
+def test_the_result_has_the_target_size_without_a_top_up(target_size: int) -> None:
+    result = filtered([1, 5, -2], target_size=target_size)
+    assert result.rows.height == target_size
+    assert result.rows["text"].is_unique().all()
+
+
+def test_a_top_up_makes_up_for_a_small_pool() -> None:
+    assert filtered([1, 1, 0], target_size=36, top_up_samples=64).rows.height == 36
+
+
+def test_a_pool_that_stays_too_small_and_votes_of_noise_alone_are_refused() -> None:
+    with pytest.raises(PoolTooSmall):
+        filtered([1, 1, 1], target_size=30)
+    with pytest.raises(NoPositiveVotes):
+        filtered([0, -1, 0])
