@@ -5,10 +5,10 @@
     Adapter       a LoRA adapter: tensors, PEFT configuration, charge ids
     Document      a JSON value and its Markdown rendering, with charge ids
 
-A `LazyFrame` cannot carry the ids of the charges behind it through an in-memory run, hence `Table`. The IO managers store
-the ids with the artifact itself (Parquet key-value metadata, a JSON file beside an adapter), so an artifact that is copied
-elsewhere keeps its provenance. Tensors are NumPy arrays: this module is imported wherever assets are, and must not pull in
-torch.
+A `LazyFrame` cannot carry the ids of the charges behind it through an in-memory run, hence `Table`. The IO managers
+store the ids with the artifact itself (Parquet key-value metadata, a JSON file beside an adapter), so an artifact that
+is copied elsewhere keeps its provenance. Tensors are NumPy arrays: this module is imported wherever assets are, and
+must not pull in torch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -45,8 +45,8 @@ class Table:
 class Adapter:
     """A PEFT LoRA adapter.
 
-    `weights` maps PEFT state-dict names to float32 arrays, `config` is the content of `adapter_config.json`, `base_model`
-    the id under which users find the base model, `record` public facts about the training (curves, sizes).
+    `weights` maps PEFT state-dict names to float32 arrays, `config` is the content of `adapter_config.json`,
+    `base_model` the id under which users find the base model, `record` public facts about the training (curves, sizes).
     """
 
     weights: Mapping[str, npt.NDArray[np.float32]]

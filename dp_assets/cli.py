@@ -19,7 +19,7 @@ from dp_assets.assets._release import source_of
 from dp_assets.corpus.cohorts import CohortError, cohort_names
 from dp_assets.corpus.sources import SourceError
 from dp_assets.partitions import RELEASES
-from dp_assets.privacy.labels import TAG
+from dp_assets.privacy.labels import TAG, Zone
 from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
 from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import Registration, RegistrationError
@@ -27,7 +27,7 @@ from dp_assets.privacy.statement import StatementError, verify
 from dp_assets.profiles import ProfileError, selected_profile
 from resources.ledger import ChargeRefused, Ledger
 from resources.profile import Profile
-from resources.zones import Zone, data_home
+from resources.zones import data_home
 
 INTERRUPTED = 130
 EXPECTED = (
@@ -87,7 +87,7 @@ def register_corpus(profile: Profile, *, declared_public: bool) -> Registration:
 @app.command()
 @refusals
 def register(
-    public: Annotated[bool, typer.Option(help="Declare the source public, which permits the level no-dp. Logged.")] = False,
+    public: Annotated[bool, typer.Option(help="Declare the source public, which permits no-dp. Logged.")] = False,
 ) -> None:
     """Register the profile's corpus with its unit, bounds and budget, and book its planned levels."""
     registration = register_corpus(selected_profile(), declared_public=public)
@@ -110,7 +110,8 @@ def plan(
     if as_json:
         out.print_json(json.dumps([plan.to_json() | {"epsilon": plan.epsilon} for plan in plans]))
         return
-    table = RichTable("level", "epsilon", "delta", "noise multiplier", "histogram noise", "steps", "batch", title="plans")
+    columns = ("level", "epsilon", "delta", "noise multiplier", "histogram noise", "steps", "batch")
+    table = RichTable(*columns, title="plans")
     for one in plans:
         dpsgd = one.dpsgd
         table.add_row(
@@ -141,17 +142,20 @@ def run_partition(partition: str, *, everything: bool) -> int:
     from dp_assets.running import materialize, out_of_date, persistent_instance
 
     if not RELEASES.has_partition_key(partition):
-        err.print(f"[bold red]refused[/]: partition {partition!r} is none of {', '.join(RELEASES.get_partition_keys())}")
+        known = ", ".join(RELEASES.get_partition_keys())
+        err.print(f"[bold red]refused[/]: partition {partition!r} is none of {known}", highlight=False)
         return 2
     with persistent_instance() as instance:
-        stale = out_of_date(defs, instance, partition=partition, profile=selected_profile().digest)
+        profile = selected_profile().digest
+        stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile)
         wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
         if not wanted:
             err.print(f"{partition} is up to date")
             return 0
         outcome = materialize(defs, instance, partition=partition, assets=wanted)
+    what = "was interrupted" if outcome.interrupted else "failed"
     for asset, reason in outcome.failed:
-        err.print(f"[bold red]{asset} {'was interrupted' if outcome.interrupted else 'failed'}[/]: {reason}", highlight=False)
+        err.print(f"[bold red]{asset} {what}[/]: {reason}", highlight=False)
     return INTERRUPTED if outcome.interrupted else int(not outcome.success)
 
 
@@ -198,8 +202,8 @@ def graph(path: Annotated[Path, typer.Argument(help="Where the PNG goes.")]) -> 
 
 @app.command()
 @refusals
-def sql(query: Annotated[str, typer.Argument(help="A query over the released tables, lineage, costs and metrics.")]) -> None:
-    """Ask the catalog of everything released."""
+def sql(query: Annotated[str, typer.Argument(help="A query, for example 'from metrics'.")]) -> None:
+    """Ask the catalog: a view over every released table, and the tables lineage, costs and metrics."""
     from resources.catalog import rebuild
 
     path = rebuild(data_home(), open_ledger().state())
@@ -216,7 +220,7 @@ def sql(query: Annotated[str, typer.Argument(help="A query over the released tab
 def verify_statement(statement: Annotated[Path, typer.Argument(help="A statement's document.json")]) -> None:
     """Recompute a statement's figures from its events, offline. Proves arithmetic, not that the events are what ran."""
     verify(json.loads(statement.read_text())["data"])
-    out.print("every figure follows from the events of the statement; that these are the ones which ran is not proved here")
+    out.print("every figure follows from the statement's events; that these are the ones which ran is not proved here")
 
 
 @ledger_app.command("show")
@@ -230,7 +234,7 @@ def ledger_show(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
         for cohort in registration.cohorts
     ]
     if as_json:
-        rows = [{**registration.to_json(), "cohort": cohort, "epsilon": total} for registration, cohort, total in totals]
+        rows = [corpus.to_json() | {"cohort": cohort, "epsilon": total} for corpus, cohort, total in totals]
         out.print_json(json.dumps(rows))
         return
     table = RichTable("corpus", "cohort", "unit", "delta", "spent or booked", "budget", title="cohorts")

@@ -1,7 +1,7 @@
 """Named profiles, and the one that this process uses.
 
-`DP_INSTRUCTIONS_PROFILE` names a profile of this module or a TOML file. A file starts from a named profile and overrides
-single settings:
+`DP_INSTRUCTIONS_PROFILE` names a profile of this module or a TOML file. A file starts from a named profile and
+overrides single settings:
 
     extends = "demo"
     [corpus]
@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dp_assets.privacy.units import PrivacyUnit
 from resources.profile import (
     AdapterTraining,
     AnnotationSettings,
@@ -48,7 +49,7 @@ DEMO = Profile(
     name="demo",
     corpus=CorpusSettings(
         source=SourceSettings(kind="chitchat"),
-        unit="user",
+        unit=PrivacyUnit.USER,
         max_rows_per_unit=2,
         min_words=5,
         max_words=60,
@@ -112,7 +113,7 @@ PAPER = Profile(
     name="paper",
     corpus=CorpusSettings(
         source=SourceSettings(kind="file", path=Path("instructions.parquet"), columns={"text": "text"}),
-        unit="instruction",
+        unit=PrivacyUnit.INSTRUCTION,
         max_rows_per_unit=1,
         min_words=1,
         max_words=1000,
@@ -193,7 +194,9 @@ def load_profile(name: str) -> Profile:
     if name in NAMED:
         return NAMED[name]
     if not name.endswith(".toml") or not Path(name).is_file():
-        raise ProfileError(f"{PROFILE_VARIABLE}={name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file")
+        raise ProfileError(
+            f"{PROFILE_VARIABLE}={name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file"
+        )
     return _from_toml(Path(name))
 
 

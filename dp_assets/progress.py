@@ -1,7 +1,7 @@
 """Live progress of public work on standard error: what is done, of how many, and how long it will still take.
 
-Only public quantities are counted: steps of a plan, synthetic samples, rows of released tables. Work over private rows shows
-no progress, because its pace tells how many there are.
+Only public quantities are counted: steps of a plan, synthetic samples, rows of released tables. Work over private rows
+shows no progress, because its pace tells how many there are.
 """
 
 import sys

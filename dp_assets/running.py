@@ -1,15 +1,15 @@
 """Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
 
-Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile and code
-version, and is newer than everything it was made from. So an interrupted run goes on where it stopped, and a finished one
-has nothing to do.
+Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile and
+code version, and is newer than everything it was made from. So an interrupted run goes on where it stopped, and a
+finished one has nothing to do.
 """
 
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from dagster import AssetRecordsFilter
 
 from dp_assets.assets._release import PROFILE_METADATA
 from dp_assets.partitions import RELEASES
+from dp_assets.privacy.labels import LABEL_METADATA, Label
+from resources.stores import artifact_folder
 from resources.zones import data_home
 
 DAGSTER_HOME = "DAGSTER_HOME"
@@ -29,6 +31,9 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 
 @dataclass(frozen=True)
@@ -64,27 +69,35 @@ def materialize(
         run_config={"loggers": {"console": {}}},
     )
     failures = [event for event in run.all_events if event.is_step_failure]
-    errors = [(event.step_key or "", event.step_failure_data.error) for event in failures]
+    ends = [*failures, *(event for event in run.all_events if event.is_job_failure)]
     return Outcome(
         success=run.success,
-        interrupted=any(error is not None and error.cls_name == "KeyboardInterrupt" for _, error in errors),
-        failed=tuple((step, _reason(error)) for step, error in errors),
+        interrupted=any(_is_interrupt(event.event_specific_data) for event in ends),
+        failed=tuple((event.step_key or "", _reason(event.step_failure_data.error)) for event in failures),
     )
 
 
-def out_of_date(defs: dg.Definitions, instance: dg.DagsterInstance, *, partition: str, profile: str) -> list[dg.AssetKey]:
-    """The assets of a partition that must run, in the order of the graph."""
+def _is_interrupt(failure: Any) -> bool:
+    """Whether a step, or the run between two steps, was ended by a signal."""
+    return failure.error is not None and failure.error.cls_name in INTERRUPTS
+
+
+def out_of_date(
+    defs: dg.Definitions, instance: dg.DagsterInstance, *, home: Path, partition: str, profile: str
+) -> list[dg.AssetKey]:
+    """The assets of a partition that must run, in the order of the graph. `profile` is the digest of the profile."""
     graph = defs.resolve_asset_graph()
     made: dict[dg.AssetKey, int] = {}
     stale: list[dg.AssetKey] = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
-        record = _latest(instance, key, partition if node.partitions_def == RELEASES else None)
-        parents = node.parent_keys
+        own_partition = partition if node.partitions_def == RELEASES else None
+        record = _latest(instance, key, own_partition)
         current = (
             record is not None
+            and _is_stored(home, node, own_partition)
             and _is_of(record, profile, node.code_version)
-            and all(parent in made and made[parent] < record.storage_id for parent in parents)
+            and all(parent in made and made[parent] < record.storage_id for parent in node.parent_keys)
         )
         if current and record is not None:
             made[key] = record.storage_id
@@ -98,6 +111,11 @@ def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | Non
     wanted = AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
     records = instance.fetch_materializations(wanted, limit=1).records
     return records[0] if records else None
+
+
+def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
+    """Whether the newest artifact still lies where the IO manager put it."""
+    return artifact_folder(home, node.key.path, Label(node.metadata[LABEL_METADATA]), partition).is_dir()
 
 
 def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
@@ -115,18 +133,24 @@ def _reason(error: Any) -> str:
 
 
 class _StageHandler(logging.Handler):
-    """One line when an asset starts and one when it is done."""
+    """One line when an asset starts; checks start too but are not named."""
+
+    def __init__(self, assets: Set[str]) -> None:
+        super().__init__()
+        self._assets = assets
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        kind = event.event_type_value if event is not None else None
-        if kind == "STEP_START" and "_check" not in (event.step_key or ""):
+        if event is not None and event.event_type_value == "STEP_START" and event.step_key in self._assets:
             print(f"== {event.step_key}", file=sys.stderr, flush=True)
 
 
-@dg.logger(description="Names each asset as it starts, and nothing else.")
-def stage_logger(_: dg.InitLoggerContext) -> logging.Logger:
-    """The console logger of the code location; Dagster's own prints every engine event."""
+def _stages(context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("dp_instructions")
-    logger.addHandler(_StageHandler())
+    keys = context.job_def.asset_layer.executable_asset_keys if context.job_def is not None else ()
+    logger.addHandler(_StageHandler({key.to_python_identifier() for key in keys}))
     return logger
+
+
+stage_logger = dg.LoggerDefinition(_stages, description="Names each asset as it starts, and nothing else.")
+"""The console logger of the code location; Dagster's own prints every engine event."""

@@ -81,7 +81,8 @@ def _print_sizes(out: Console, artifacts: _Artifacts) -> None:
 
 
 def _print_quality(out: Console, report: Document) -> None:
-    figures = RichTable("against the noisy votes", "pool", "filtered", "epsilon zero", title="quality", title_justify="left")
+    columns = ("against the noisy votes", "pool", "filtered", "epsilon zero")
+    figures = RichTable(*columns, title="quality", title_justify="left")
     for name in ("total_variation", "jensen_shannon", "coverage"):
         values = (report.data[subject][name] for subject in ("before", "after", "baseline"))
         figures.add_row(name.replace("_", " "), *(f"{value:.3f}" for value in values))
@@ -97,7 +98,8 @@ def _print_examples(out: Console, artifacts: _Artifacts) -> None:
     for asset in ("synthetic_pool", "filtered_instructions"):
         _print_texts(out, asset, artifacts.table(asset)["text"].sample(EXAMPLES, seed=0).to_list())
     answers = artifacts.table("annotated_instructions").sample(EXAMPLES, seed=0)
-    shown = [f"{_short(row['instruction'])}\n      -> {_short(row['response'])}" for row in answers.iter_rows(named=True)]
+    pairs = answers.select("instruction", "response").iter_rows()
+    shown = [f"{_short(instruction)}\n      -> {_short(response)}" for instruction, response in pairs]
     _print_texts(out, "annotated_instructions", shown)
 
 

@@ -1,8 +1,8 @@
 """How each kind of artifact looks as a folder. The same form serves the IO manager and the store of releases.
 
-    Table, PrivateTable   part-*.parquet, with provenance in the Parquet key-value metadata
-    Adapter               a PEFT adapter folder plus provenance.json
-    Document              document.json and document.md
+Table, PrivateTable   part-*.parquet, with provenance in the Parquet key-value metadata
+Adapter               a PEFT adapter folder plus provenance.json
+Document              document.json and document.md
 """
 
 import json

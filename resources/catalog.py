@@ -1,7 +1,7 @@
 """The catalog: one DuckDB file with a view over every released table, and tables of lineage, cost and metrics.
 
-It holds nothing of its own: it is rebuilt from the released folder and the ledger under a temporary name and swapped in, so an
-open reader never stops a run. It is written in a storage version that older DuckDB clients read.
+It holds nothing of its own: it is rebuilt from the released folder and the ledger under a temporary name and swapped
+in, so an open reader never stops a run. It is written in a storage version that older DuckDB clients read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -47,15 +47,15 @@ def rebuild(home: Path, state: LedgerState) -> Path:
         "costs": pl.DataFrame(list(_costs(state)), schema=COSTS, orient="row"),
         "metrics": pl.DataFrame(list(_metrics(places)), schema=METRICS, orient="row"),
     }
-    with atomic_file(catalog_file(home), Zone.RELEASED) as temporary:
-        with duckdb.connect() as connection:
-            connection.execute(f"attach '{_quoted(temporary)}' as catalog (storage_version '{STORAGE_VERSION}')")
-            connection.execute("use catalog")
-            for name, frame in tables.items():
-                connection.register("incoming", frame.to_arrow())
-                connection.execute(f"create table {name} as from incoming")
-            for statement in _views(places):
-                connection.execute(statement)
+    # The connection closes first, so that the file is whole when it takes its name.
+    with atomic_file(catalog_file(home), Zone.RELEASED) as temporary, duckdb.connect() as connection:
+        connection.execute(f"attach '{_quoted(temporary)}' as catalog (storage_version '{STORAGE_VERSION}')")
+        connection.execute("use catalog")
+        for name, frame in tables.items():
+            connection.register("incoming", frame.to_arrow())
+            connection.execute(f"create table {name} as from incoming")
+        for statement in _views(places):
+            connection.execute(statement)
     return catalog_file(home)
 
 

@@ -1,9 +1,9 @@
 """The ledger's storage: one DuckDB file in the private root, opened for milliseconds under DuckDB's own file lock.
 
-Every write reads and verifies the whole chain, decides, appends and commits while it holds the lock, so that processes cannot
-race each other to the same budget. The anchor (length and last digest) is written beside the database before the lock is
-released; it can only lag behind a committed ledger, never run ahead of it. A missing ledger with an anchor present is refused,
-never replaced by an empty one.
+Every write reads and verifies the whole chain, decides, appends and commits while it holds the lock, so that processes
+cannot race each other to the same budget. The anchor (length and last digest) is written beside the database before the
+lock is released; it can only lag behind a committed ledger, never run ahead of it. A missing ledger with an anchor
+present is refused, never replaced by an empty one.
 """
 
 import json
@@ -24,11 +24,12 @@ import duckdb
 from dp_assets.privacy import ledger as logic
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.events import event_to_json
+from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import Anchor, ChargeRecord, Entry, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
 from dp_assets.privacy.units import keyed_hash
-from resources.zones import PRIVATE_FILE_MODE, Zone, atomic_file, private_folder
+from resources.zones import PRIVATE_FILE_MODE, atomic_file, private_folder
 
 SCHEMA_VERSION = 1
 LOCK_TIMEOUT_SECONDS = 60.0
@@ -72,7 +73,7 @@ class Charge:
         return self.record.cohort
 
     def mark_opened(self) -> None:
-        """Record durably that private rows are read under this charge, once; a continuation was recorded as such before.
+        """Record durably, once, that private rows are read under this charge. A continuation has its own entry.
 
         Raises:
           ChargeRefused: another run has opened this charge.
@@ -82,7 +83,9 @@ class Charge:
 
         def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
             if state.charges[self.charge_id].opened:
-                raise ChargeRefused(ValueError("another run reads under this charge; wait for it to end, then run again"))
+                raise ChargeRefused(
+                    ValueError("another run reads under this charge; wait for it to end, then run again")
+                )
             return [("opened", {"charge_id": self.charge_id})]
 
         self.ledger.transact(decide)
@@ -251,7 +254,9 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             if known == fingerprint:
                 return []
             if known is not None:
-                raise RegistrationError("the source changed under an unchanged corpus.snapshot; give the new rows a new one")
+                raise RegistrationError(
+                    "the source changed under an unchanged corpus.snapshot; give the new rows a new one"
+                )
             if any(other != corpus_id and seen == fingerprint for (other, _), seen in state.snapshots.items()):
                 raise RegistrationError("these rows are registered already under another source; use that registration")
             return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, "fingerprint": fingerprint})]
@@ -299,7 +304,9 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
             registration = state.registrations.get(corpus_id)
             if registration is None or budget_epsilon <= registration.budget_epsilon:
-                raise RegistrationError("a budget can only be raised, and only of a registered corpus; see `ledger show`")
+                raise RegistrationError(
+                    "a budget can only be raised, and only of a registered corpus; see `ledger show`"
+                )
             return [("raised", {"corpus_id": corpus_id, "budget_epsilon": budget_epsilon, "reason": reason})]
 
         self.transact(decide)

@@ -122,8 +122,7 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> npt.NDArray[np.float32]:
         """L2-normalised vectors of shape (number of texts, dimension).
 
-        `advance` is told the size of each finished chunk. Leave it out for private texts: their pace tells how
-        many there are.
+        `advance` is told the size of each finished chunk. Private texts go through `encode_alone` instead.
 
         Raises:
           ModelUnavailable: the model is neither on this machine nor fetchable.
@@ -134,6 +133,15 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
             vectors[start : start + len(chunk)] = self._encode_chunk(chunk)
             advance(len(chunk))
         return vectors
+
+    def encode_alone(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The same vectors, each computed in a batch of its own, so that it depends on its own text to the last bit.
+
+        In a shared batch the rounding of one vector depends on its companions, so one more private text could move
+        another one's vote. Slower, and shows no progress, since its pace would tell how many texts there are.
+        """
+        nothing = np.empty((0, self.dimension), np.float32)
+        return np.concatenate([nothing, *(self._encode_chunk([text]) for text in texts)])
 
     def _encode_chunk(self, texts: list[str]) -> npt.NDArray[np.float32]:
         if self.model == HASHING:

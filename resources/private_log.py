@@ -8,7 +8,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from resources.ledger import ChargeRefused
 from resources.zones import PRIVATE_FILE_MODE, private_folder
 
 CONSTANT_MESSAGE = (
@@ -26,14 +25,19 @@ class PrivateStepFailed(dg.Failure):
 
 @contextmanager
 def private_errors(private_root: str, *public: type[Exception]) -> Iterator[None]:
-    """Replace any exception but those known to be `public` by the constant message, without its cause."""
+    """Replace any exception but Dagster's failures and those known to be `public` by the constant message."""
+    passing: tuple[type[Exception], ...] = (dg.Failure, *public)
     try:
         yield
-    except (dg.Failure, ChargeRefused, *public):
+    except passing:
         raise
     except Exception:
         _write(Path(private_root), traceback.format_exc())
-        raise PrivateStepFailed() from None
+        failure = PrivateStepFailed()
+        try:
+            raise failure from None
+        finally:
+            failure.__context__ = None  # `from None` only hides it from tracebacks; other code could still follow it.
 
 
 def _write(private_root: Path, text: str) -> None:

@@ -1,8 +1,9 @@
-"""The profile: every public choice of a run in one frozen value, so that a click, a backfill and a command run the same plan.
+"""The profile: every public choice of a run in one frozen value, so that a click, a backfill and a command run the same
+plan.
 
 A profile is a resource of the code location and is chosen when that loads (`dp_assets/profiles.py`). It holds public
-constants only. Whoever changes a number that decides the guarantee gets another plan, and the ledger treats that as a new
-charge.
+constants only. Whoever changes a number that decides the guarantee gets another plan, and the ledger treats that as a
+new charge.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dp_assets.privacy.plan import PrivacyPlan, make_plan, target_of
@@ -70,7 +72,7 @@ class CorpusSettings(Settings):
 
 
 class GeneratorSettings(Settings):
-    """DP-SGD of a LoRA adapter. `layers` counts from the last transformer block; fewer trained parameters mean less noise."""
+    """DP-SGD of a LoRA adapter on the `last_layers` blocks (None: all); fewer trained parameters mean less noise."""
 
     prompt: Literal["user_turn", "system_user_turn", "empty"]
     rank: Positive
@@ -131,7 +133,7 @@ class AnnotationSettings(Settings):
 
 
 class AdapterTraining(Settings):
-    """Ordinary LoRA training on released data."""
+    """Ordinary LoRA training on released data, on the first `max_rows` rows or all of them."""
 
     rank: Positive
     alpha: Positive
@@ -141,6 +143,15 @@ class AdapterTraining(Settings):
     epochs: Positive
     max_tokens: Positive
     seed: int
+    max_rows: Positive | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a trainer, which is handed rows already limited to `max_rows`."""
+        return self.model_dump(exclude={"max_rows"})
+
+    def limit(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The rows to train on."""
+        return rows if self.max_rows is None else rows.head(self.max_rows)
 
     def optimiser_steps(self, num_rows: int) -> int:
         """How many steps training on this many rows takes, for progress."""

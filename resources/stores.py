@@ -6,6 +6,7 @@
 The zone follows from the asset's label and privacy level. A released asset is never handed a private table.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ class BoundaryViolation(dg.Failure):
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            description=f"the asset {asset} is labelled released but asks for a private table; only a mechanism may read it",
+            description=f"the asset {asset} is labelled released and may not hold or read a private table; only a"
+            " mechanism may read one, and only a private asset may hold one",
             allow_retries=False,
         )
 
@@ -58,10 +60,13 @@ class ArtifactStore(dg.ConfigurableIOManager):
             raise BoundaryViolation(reader.name if reader else "(unknown)")
 
     def _folder(self, context: dg.OutputContext, partition: str | None) -> Path:
-        """`cohort` and `level` become two path parts."""
-        level = partition.split("|")[-1] if partition else None
-        root = Path(self.home) / zone(_label(context), level) / "artifacts" / "/".join(context.asset_key.path)
-        return root.joinpath(*partition.split("|")) if partition else root
+        return artifact_folder(Path(self.home), context.asset_key.path, _label(context), partition)
+
+
+def artifact_folder(home: Path, asset: Sequence[str], label: Label, partition: str | None) -> Path:
+    """Where the newest artifact of an asset lies; `cohort` and `level` become two path parts."""
+    parts = partition.split("|") if partition else []
+    return home.joinpath(zone(label, parts[-1] if parts else None), "artifacts", *asset, *parts)
 
 
 class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -95,7 +100,7 @@ def _label(context: dg.OutputContext) -> Label:
 
 
 def _partition(context: dg.OutputContext) -> str | None:
-    """The asset's own partition: in a partitioned run an unpartitioned output has a run partition but none of its own."""
+    """The asset's own partition; an unpartitioned output of a partitioned run has none, though the run has one."""
     return context.asset_partition_key if context.has_asset_partitions else None
 
 

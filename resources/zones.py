@@ -1,8 +1,8 @@
 """The two roots of the data folder and how files get there.
 
-Private artifacts live under `private/` (directories 0700, files 0600), released ones under `released/`. Writers go through
-`atomic_file` and `atomic_folder`: a temporary name beside the target, then a rename, so that a reader never sees half an
-artifact and a failed write leaves the old one in place.
+Private artifacts live under `private/` (directories 0700, files 0600), released ones under `released/`. Writers go
+through `atomic_file` and `atomic_folder`: a temporary name beside the target, then a rename, so that a reader never
+sees half an artifact and a failed write leaves the old one in place.
 """
 
 import os
@@ -24,7 +24,7 @@ def data_home() -> Path:
 
 
 def private_folder(folder: Path) -> Path:
-    """Create a folder of the private zone, whatever the umask; the folders between it and the private root are closed too."""
+    """Create a folder of the private zone, whatever the umask; those between it and the private root are closed too."""
     folder.mkdir(parents=True, exist_ok=True)
     lineage = [folder, *folder.parents]
     names = [path.name for path in lineage]
@@ -68,6 +68,8 @@ def atomic_folder(target: Path, zone: Zone) -> Iterator[Path]:
         for path in temporary.rglob("*"):
             if zone is Zone.PRIVATE:
                 path.chmod(PRIVATE_FOLDER_MODE if path.is_dir() else PRIVATE_FILE_MODE)
+            if path.is_file():
+                _flush(path)
         if target.exists():
             os.replace(target, retired)
         os.replace(temporary, target)

@@ -1,11 +1,12 @@
-"""Fixtures every test may use. Real parts at a tiny size: a two-layer Llama with its own tokenizer, saved like a hub model."""
+"""Fixtures every test may use: a two-layer Llama with its own tokenizer, saved like a hub model."""
 
 from pathlib import Path
 
 import pytest
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TINY_TEXTS = (

@@ -1,1 +1,1 @@
-"""The Dagster layer: one file an asset, named after its key. Bodies take the plan, charge, call pure code and return."""
+"""The Dagster layer: one file an asset, named after its key. Bodies take the plan, charge, call pure code, return."""

@@ -1,7 +1,9 @@
-"""The decorator of every asset, so that label, zone, partitions and ownership cannot be forgotten or contradict each other.
+"""The decorator of every asset, so that label, zone, partitions and ownership cannot be forgotten or contradict each
+other.
 
-The label stands in three places because Dagster hands out different ones at different times: the tag is what people see and
-select by, the definition metadata is what an IO manager sees of an upstream asset, the op tag what it sees of the reader.
+The label stands in three places because Dagster hands out different ones at different times: the tag is what people see
+and select by, the definition metadata is what an IO manager sees of an upstream asset, the op tag what it sees of the
+reader.
 """
 
 from collections.abc import Callable

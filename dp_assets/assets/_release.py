@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table, union_of_ids
 from dp_assets.corpus.sources import Source, make_source
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
@@ -77,8 +77,9 @@ def obtain(
 ) -> Released:
     """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
 
-    The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is compared with
-    the plan before the release is stored or returned, and the release is stored before the charge is settled.
+    The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is
+    compared with the plan before the release is stored or returned, and the release is stored before the charge is
+    settled.
 
     Raises:
       ChargeRefused: the gate refuses the charge; no private row was read.
@@ -89,8 +90,8 @@ def obtain(
     if state.find_settled(mechanism.reuse_key) is not None and releases.has(*place):
         return releases.load(*place)  # type: ignore[return-value]
     charge = _charge(mechanism, ledger, state.find_unfinished(mechanism.reuse_key), resumable)
-    release, evidence = run(charge)
-    release = replace(release, charge_ids=tuple(sorted({*release.charge_ids, charge.charge_id})))
+    value, evidence = run(charge)
+    release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]))
     found = check(evidence.public)
     if not found:
         releases.save(*place, release)
@@ -156,9 +157,7 @@ def result(
     return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **figures, **extra})
 
 
-def private_result(
-    value: PrivateTable, *, ledger: Ledger, profile: Profile
-) -> dg.MaterializeResult[PrivateTable]:
+def private_result(value: PrivateTable, *, ledger: Ledger, profile: Profile) -> dg.MaterializeResult[PrivateTable]:
     """The value of a private asset, with its terms and nothing that depends on a row."""
     terms = metadata.private_metadata(registration_of(ledger, profile))
     return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **terms})

@@ -20,7 +20,7 @@ def annotated_instructions(
     language_model: LanguageModel,
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[Table]:
-    """(instruction, response) pairs: released, the responses written by the annotator, which sees synthetic text only."""
+    """(instruction, response) pairs: released; the annotator who wrote the responses saw synthetic text only."""
     from dp_assets.alignment.annotation import annotate
     from dp_assets.generation.sampling import generate_answers
 

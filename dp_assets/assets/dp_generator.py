@@ -19,7 +19,6 @@ from resources.private_log import private_errors
 from resources.profile import Profile
 from resources.stores import ReleaseStore
 
-
 # In bfloat16 one unit's gradient is rounded differently depending on who shares its micro-batch, which no clip bounds.
 PRIVATE_TRAINING_DTYPE = "float32"
 

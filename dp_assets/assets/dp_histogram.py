@@ -4,7 +4,6 @@ import hashlib
 from functools import partial
 
 import dagster as dg
-import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset

@@ -27,7 +27,7 @@ def filtered_instructions(
     dp_histogram: Table,
     dp_generator: Adapter,
 ) -> dg.MaterializeResult[Table]:
-    """The pool resampled to the noisy votes, short bins topped up from the generator: released, of exact target size."""
+    """The pool resampled to the noisy votes, short bins topped up by the generator: released, of exact size."""
     from dp_assets.generation.drawing import generator_sampler
 
     centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()

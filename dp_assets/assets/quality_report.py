@@ -28,7 +28,7 @@ def quality_report(
     filtered_instructions: Table,
     dp_histogram: Table,
 ) -> dg.MaterializeResult[Document]:
-    """Utility against the noisy votes, before and after filtering and for the untrained model: costs no extra privacy."""
+    """Utility against the noisy votes, before and after filtering and for the untrained model, at no extra cost."""
     from dp_assets.generation.drawing import sample_baseline
 
     centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()

@@ -23,7 +23,7 @@ def real_embeddings(
 
     def embed(rows: pl.LazyFrame) -> pl.LazyFrame:
         training = rows.filter(pl.col("split") == TRAIN_SPLIT).collect()
-        vectors = pl.Series("vector", embedder.encode(training["text"].to_list()))
+        vectors = pl.Series("vector", embedder.encode_alone(training["text"].to_list()))
         return training.select(*UNIT_COLUMNS, vectors).lazy()
 
     with private_errors(ledger.private_root):

@@ -25,10 +25,10 @@ def reward_model(
     from dp_assets.alignment.reward import train_reward_model
     from dp_assets.generation.adapters import adapter_from_model
 
-    pairs, settings = preference_pairs.collect(), profile.reward.model_dump()
+    pairs = profile.reward.limit(preference_pairs.rows).collect()
     steps = profile.reward.optimiser_steps(round(pairs.height * (1 - profile.reward.held_out_fraction)))
     with progress("training the reward model", steps, "steps") as advance:
-        training = train_reward_model(*language_model.load(), pairs, advance=advance, **settings)
+        training = train_reward_model(*language_model.load(), pairs, advance=advance, **profile.reward.arguments())
     adapter = adapter_from_model(
         training.model,
         base_model=language_model.public_name,

@@ -25,10 +25,10 @@ def sft_model(
     from dp_assets.alignment.sft import train_sft
     from dp_assets.generation.adapters import adapter_from_model
 
-    pairs, settings = annotated_instructions.collect(), profile.sft.model_dump()
+    pairs = profile.sft.limit(annotated_instructions.rows).collect()
     steps = profile.sft.optimiser_steps(pairs.height)
     with progress("supervised fine-tuning", steps, "steps") as advance:
-        model, curve = train_sft(*language_model.load(), pairs, advance=advance, **settings)
+        model, curve = train_sft(*language_model.load(), pairs, advance=advance, **profile.sft.arguments())
     adapter = adapter_from_model(
         model,
         base_model=language_model.public_name,

@@ -44,7 +44,7 @@ def synthetic_pool(
             advance=advance,
             **sampling,
         )
-    distinct = deduplicate(drawn).with_row_index("number")
-    rows = distinct.select(pl.format("pool-{}", pl.col("number").cast(pl.String).str.zfill(7)).alias("synthetic_id"), "text", "num_tokens")
+    number = pl.int_range(pl.len()).cast(pl.String).str.zfill(7)
+    rows = deduplicate(drawn).select(pl.format("pool-{}", number).alias("synthetic_id"), "text", "num_tokens")
     figures = {"dagster/row_count": rows.height, "samples_drawn": sampling["num_samples"]}
     return result(context, Table(rows.lazy(), dp_generator.charge_ids), ledger=ledger, profile=profile, extra=figures)

@@ -1,7 +1,7 @@
 """Drawing texts by public seeds for later steps: more samples of the generator, and the baseline of epsilon zero.
 
-The baseline samples user turns from the public base model by its open user turn, without any private training (Xu et al.,
-"Magpie", arXiv 2406.08464). Private training has to beat it to have earned its budget.
+The baseline samples user turns from the public base model by its open user turn, without any private training (Xu et
+al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned its budget.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def generator_sampler(
     top_p: float,
     batch_size: int,
 ) -> Callable[[int, int], list[str]]:
-    """A function of (number of samples, public seed) that draws texts from the generator; the model loads at its first call."""
+    """A function of (number of samples, public seed) that draws texts from the generator, loaded at the first call."""
     loaded: list[tuple[PreTrainedModel, PreTrainedTokenizerBase]] = []
 
     def draw(num_samples: int, seed: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 The loss of a row is taken over its own tokens after a fixed public prompt, so the adapter models an instruction given
 nothing private. Preparation here is row by row: a text is cut to a public number of tokens and never looked at beside
-another one. What is left out: any choice that depends on the rows, such as a vocabulary, a length statistic or an early stop.
+another one. What is left out: any choice that depends on the rows, such as a vocabulary, a length statistic or an early
+stop.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,8 +53,8 @@ def train_generator(
 ) -> tuple[Adapter, Evidence]:
     """Train under `charge`, from its checkpoint if it has one. Sampling, clipping and noise are the plan's.
 
-    `last_layers` counts the transformer blocks from the end that get an adapter (None: all). The noise of a step grows with
-    the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
+    `last_layers` counts the transformer blocks from the end that get an adapter (None: all). The noise of a step grows
+    with the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
     """
     base, tokenizer = load_model()
     layers = last_blocks(base.config.num_hidden_layers, last_layers)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dp_assets.generation.prompts import encode_instruction
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def mean_token_loss(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -34,7 +34,7 @@ def mean_token_loss(
 
 
 def _batch_loss(model: PreTrainedModel, targets: Sequence[Sequence[int]], prompt_ids: Sequence[int]) -> float:
-    """Summed loss of a batch. Positions after a text's end are masked by its length, since pad may equal the end token."""
+    """Summed loss of a batch. Positions after a text are masked by its length, since pad may equal the end token."""
     longest = max(map(len, targets))
     ids = torch.tensor([[*prompt_ids, *target, *[0] * (longest - len(target))] for target in targets])
     lengths = torch.tensor([len(target) for target in targets])

@@ -1,1 +1,1 @@
-"""Everything a privacy reviewer reads: units, events, accounting, plan, mechanisms, ledger, statement. Start at README.md."""
+"""Everything a privacy reviewer reads. Start at README.md."""

@@ -1,9 +1,9 @@
 """From events to epsilon.
 
-All figures hold for add-or-remove-one neighbours. Claims use privacy loss distributions (PLD), whose discretisation here is
-pessimistic, so every figure is an upper bound; the adaptive gate of the ledger uses Renyi DP (RDP) at one order that was
-fixed beforehand, because a filter on PLD curves is not valid when later mechanisms are chosen after earlier results.
-Epsilon is rounded up.
+All figures hold for add-or-remove-one neighbours. Claims use privacy loss distributions (PLD), whose discretisation
+here is pessimistic, so every figure is an upper bound; the adaptive gate of the ledger uses Renyi DP (RDP) at one order
+that was fixed beforehand, because a filter on PLD curves is not valid when later mechanisms are chosen after earlier
+results. Epsilon is rounded up.
 """
 
 import functools
@@ -39,7 +39,7 @@ class Accountant(PLDAccountant):  # type: ignore[misc]
                 event.sensitivity,
                 value_discretization_interval=self._value_discretization_interval,
             )
-            self._pld = self._pld.compose(votes.self_compose(count))
+            self._pld: Any = self._pld.compose(votes.self_compose(count))
         return None
 
 
@@ -77,7 +77,7 @@ def rdp(event: DpEvent, order: float) -> float:
 
 
 def _for_rdp(event: DpEvent) -> DpEvent:
-    """The event with discrete Gaussians replaced by continuous ones, whose RDP bounds theirs (arXiv 2004.00010, Theorem 4)."""
+    """Discrete Gaussians replaced by continuous ones, whose RDP bounds theirs (arXiv 2004.00010, Theorem 4)."""
     if isinstance(event, DiscreteGaussianDpEvent):
         stddev = event.noise_stddev / event.sensitivity
         return GaussianDpEvent(stddev) if stddev > 0 else NonPrivateDpEvent()
@@ -105,7 +105,8 @@ def round_up(value: float, decimals: int) -> float:
 
 
 def signal_to_noise(*, expected_batch_size: float, noise_multiplier: float, num_parameters: int) -> float:
-    """Largest possible norm of an expected clipped sum over the expected norm of one step's noise; both scale with the clip.
+    """Largest possible norm of an expected clipped sum over the expected norm of one step's noise; both scale with the
+    clip.
 
     Below about 0.3 a step is mostly noise: shrink the adapter, raise the batch, or accept a larger epsilon.
     """

@@ -1,8 +1,9 @@
 """Claim or refuse: whether what ran is what the plan says.
 
-A mechanism returns evidence of its structure: the sampler, the steps, the tensors it trained and noised, the normaliser. Each
-named check below compares one item with the plan. Any difference means that the plan's event does not describe what
-happened, so the caller fails the asset, adds a supplementary charge without a bound, and closes the cohort.
+A mechanism returns evidence of its structure: the sampler, the steps, the tensors it trained and noised, the
+normaliser. Each named check below compares one item with the plan. Any difference means that the plan's event does not
+describe what happened, so the caller fails the asset, adds a supplementary charge without a bound, and closes the
+cohort.
 """
 
 from collections.abc import Mapping
@@ -41,9 +42,9 @@ def discrepancies(expected: Mapping[str, Any], evidence: Mapping[str, Any]) -> l
 
 
 def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any]) -> list[Discrepancy]:
-    """Compare a DP-SGD run with its plan. A resumed run may have drawn noise once more for each continuation it used."""
-    continuations = evidence.get("continuations")
-    allowed = isinstance(continuations, int) and 0 <= continuations <= plan.spare_steps
+    """Compare a DP-SGD run with its plan. A resumed run may have drawn noise once more for each continuation."""
+    claimed = evidence.get("continuations")
+    continuations = claimed if isinstance(claimed, int) and 0 <= claimed <= plan.spare_steps else 0
     expected = {
         "mechanism": "dpsgd",
         "sampler": "poisson",
@@ -54,13 +55,13 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "noise_multiplier": plan.noise_multiplier,
         "normaliser": plan.expected_batch_size,
         "loss_reduction": "sum",
-        "steps": plan.steps + (continuations if allowed else 0),
-        "noise_draws": plan.steps + (continuations if allowed else 0),
+        "steps": plan.steps + continuations,
+        "noise_draws": plan.steps + continuations,
         "randomness": SECURE,
     }
     found = discrepancies(expected, evidence)
-    if not allowed:
-        found.append(Discrepancy("continuations", f"at most {plan.spare_steps}", continuations))
+    if claimed != continuations:
+        found.append(Discrepancy("continuations", f"at most {plan.spare_steps}", claimed))
     if not evidence.get("trained_tensors") or evidence.get("trained_tensors") != evidence.get("noised_tensors"):
         found.append(Discrepancy("noised_tensors", evidence.get("trained_tensors"), evidence.get("noised_tensors")))
     return found

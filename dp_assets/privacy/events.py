@@ -1,8 +1,8 @@
 """Descriptions of mechanisms: what the ledger stores and the accountant reads.
 
 An event holds the parameters that are necessary and sufficient for accounting, in the vocabulary of dp_accounting. This
-module adds the one event it lacks, the discrete Gaussian on integer votes, and a JSON form. An unknown event is refused,
-never guessed, and the meaning of an existing form never changes: a new meaning gets a new name.
+module adds the one event it lacks, the discrete Gaussian on integer votes, and a JSON form. An unknown event is
+refused, never guessed, and the meaning of an existing form never changes: a new meaning gets a new name.
 """
 
 from collections.abc import Callable, Mapping

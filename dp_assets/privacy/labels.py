@@ -1,8 +1,8 @@
 """Which side of the boundary an artifact lies on.
 
-A *private* artifact may depend on real rows without noise. A *mechanism* reads private rows and releases noisy results. A
-*released* artifact reads released and public data only, so it is post-processing of the mechanisms above it. The level
-`no-dp` runs without noise, on public sources only, for comparison: nothing it makes may leave the private zone.
+A *private* artifact may depend on real rows without noise. A *mechanism* reads private rows and releases noisy results.
+A *released* artifact reads released and public data only, so it is post-processing of the mechanisms above it. The
+level `no-dp` runs without noise, on public sources only, for comparison: nothing it makes may leave the private zone.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """The ledger's logic: a hash-chained list of entries, the state they add up to, and the gate.
 
-Storage is elsewhere (`resources/ledger.py`); this module is pure. Entries are only ever appended. An entry stores events,
-never an epsilon, so every figure is computed anew from what was run.
+Storage is elsewhere (`resources/ledger.py`); this module is pure. Entries are only ever appended. An entry stores
+events, never an epsilon, so every figure is computed anew from what was run.
 
     registered   a corpus and its terms                    opened     private rows were read under a charge
     planned      one mechanism of a plan booked beforehand continued  a crashed run went on, using one spare step
@@ -9,11 +9,11 @@ never an epsilon, so every figure is computed anew from what was run.
     bound        the rows of a snapshot, as a keyed hash   voided     a charge under which nothing was read
     raised       a larger budget                           closed     a cohort that takes no more charges
 
-Gate. Plans booked together at registration, before any output exists, are admitted if their joint PLD fits the budget, and
-count whole from then on. Any later charge may have been chosen after seeing results, so it is admitted only if the RDP of
-everything charged or booked for the cohort, at the order fixed at registration, fits the budget: an RDP filter is valid under
-full adaptivity at a fixed order (Feldman and Zrnic, arXiv 2008.11193), a filter on PLDs is not. The guarantee of a cohort is
-its budget; what is spent so far is accounting.
+Gate. Plans booked together at registration, before any output exists, are admitted if their joint PLD fits the budget,
+and count whole from then on. Any later charge may have been chosen after seeing results, so it is admitted only if the
+RDP of everything charged or booked for the cohort, at the order fixed at registration, fits the budget: an RDP filter
+is valid under full adaptivity at a fixed order (Feldman and Zrnic, arXiv 2008.11193), a filter on PLDs is not. The
+guarantee of a cohort is its budget; what is spent so far is accounting.
 """
 
 import hashlib
@@ -94,12 +94,14 @@ def verify_chain(entries: Sequence[Entry], anchor: Anchor) -> None:
     for expected, entry in enumerate(entries):
         recomputed = _digest(entry.sequence, entry.kind, entry.at, entry.body, entry.previous)
         if entry.sequence != expected or entry.previous != head or entry.digest != recomputed:
-            raise LedgerTampered(f"ledger entry {expected} does not follow from the one before; restore the real ledger")
+            raise LedgerTampered(
+                f"ledger entry {expected} does not follow from the one before; restore the real ledger"
+            )
         head = entry.digest
     if len(entries) < anchor.length:
         raise LedgerTampered(
-            f"the ledger holds {len(entries)} entries but its anchor has seen {anchor.length}; it was cut or replaced by"
-            " an older copy: restore the newest one"
+            f"the ledger holds {len(entries)} entries but its anchor has seen {anchor.length}; it was cut or replaced"
+            " by an older copy: restore the newest one"
         )
     if anchor.length and entries[anchor.length - 1].digest != anchor.head:
         raise LedgerTampered("the ledger is not the one its anchor has seen; restore the real ledger")
@@ -107,7 +109,7 @@ def verify_chain(entries: Sequence[Entry], anchor: Anchor) -> None:
 
 @dataclass(frozen=True)
 class ChargeRecord:
-    """What the ledger knows of one charge. `reuse_key` names the release it pays for, `booking_id` the plan it draws on."""
+    """One charge. `reuse_key` names the release it pays for, `booking_id` the booked plan that it draws on."""
 
     charge_id: str
     corpus_id: str
@@ -174,7 +176,8 @@ class LedgerState:
                 self.charges[body["charge_id"]] = ChargeRecord(**body)
             case "opened" | "settled" | "voided":
                 charge = self.charges[body["charge_id"]]
-                self.charges[charge.charge_id] = replace(charge, **{kind: True})
+                marked: dict[str, Any] = {kind: True}
+                self.charges[charge.charge_id] = replace(charge, **marked)
             case "continued":
                 charge = self.charges[body["charge_id"]]
                 seen = (*charge.continuations, body["checkpoint"])
@@ -325,9 +328,9 @@ def _check_adaptive_budget(state: LedgerState, registration: Registration, reque
     raise BudgetExceeded(
         f"{request.mechanism} at level {request.level} needs epsilon"
         f" {accounting.epsilon(event_from_json(request.event), delta):g} alone, cohort {request.cohort!r} has spent or"
-        f" booked {state.cohort_epsilon(request.corpus_id, request.cohort):g} of {budget:g}; the largest single mechanism"
-        f" that still fits has epsilon {fits:g}. No private row was read. Reuse the stored release, choose a smaller"
-        " level, or raise the budget with `dp-instructions ledger raise`, which changes the guarantee"
+        f" booked {state.cohort_epsilon(request.corpus_id, request.cohort):g} of {budget:g}; the largest single"
+        f" mechanism that still fits has epsilon {fits:g}. No private row was read. Reuse the stored release, choose a"
+        " smaller level, or raise the budget with `dp-instructions ledger raise`, which changes the guarantee"
     )
 
 

@@ -2,15 +2,16 @@
 
 Two epsilons stand on every artifact. The cohort's covers everything ever charged or booked for its people: it is the
 headline, and holds when somebody chose what to run or release after seeing results. The lineage's covers this artifact
-alone, and holds when its plan and release were fixed beforehand. A private artifact has no epsilon, since it is no release.
+alone, and holds when its plan and release were fixed beforehand. A private artifact has no epsilon, since it is no
+release.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.labels import LABEL_METADATA, Label, zone
+from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.registration import Registration
@@ -50,7 +51,7 @@ def artifact_metadata(
     charge_ids: Sequence[str],
 ) -> dict[str, Any]:
     """The metadata of a mechanism's release or of an artifact below it."""
-    return _terms(registration, Label.PRIVATE if zone(label, level) == Label.PRIVATE else label) | {
+    return _terms(registration, Label.PRIVATE if zone(label, level) is Zone.PRIVATE else label) | {
         COHORT_EPSILON: state.cohort_epsilon(registration.corpus_id, cohort),
         LINEAGE_EPSILON: state.lineage_epsilon(charge_ids),
         LEDGER_IDS: list(charge_ids),
@@ -68,7 +69,7 @@ def mechanism_metadata(plan: PrivacyPlan, mechanism: str) -> dict[str, Any]:
     }
 
 
-def _terms(registration: Registration, label: Label) -> Mapping[str, Any]:
+def _terms(registration: Registration, label: Label) -> dict[str, Any]:
     return {
         LABEL: str(label),
         UNIT: f"{registration.unit.in_words}, at most {registration.max_rows_per_unit} rows",

@@ -1,8 +1,8 @@
 """The plan: one frozen value from which sampler, clipping, noise and the accounted event are all taken.
 
-Everything in it is a public constant. It yields its own event, so a claim cannot describe something other than what ran; the
-evidence a mechanism returns is compared with it afterwards (`claim.py`). The noise multiplier of DP-SGD is calibrated with
-the histogram and the spare steps inside the account, and rounded up.
+Everything in it is a public constant. It yields its own event, so a claim cannot describe something other than what
+ran; the evidence a mechanism returns is compared with it afterwards (`claim.py`). The noise multiplier of DP-SGD is
+calibrated with the histogram and the spare steps inside the account, and rounded up.
 """
 
 import functools

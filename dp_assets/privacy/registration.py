@@ -1,7 +1,7 @@
 """What is fixed about a corpus before any of it is used, under a random id.
 
-Nothing here may change after the first charge. The budget may be raised by a logged command, and then the raised budget is
-the guarantee.
+Nothing here may change after the first charge. The budget may be raised by a logged command, and then the raised budget
+is the guarantee.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """The privacy statement of a release: what is guaranteed, to whom, by what, and what is not.
 
-The content follows the reporting advice of Ponomareva et al. (arXiv 2303.00654, section 5.3.3) and NIST SP 800-226: setting,
-unit, relation, mechanisms with all parameters, accountant, and what lies outside. It carries the events themselves, so
-`verify` recomputes every figure offline. That proves arithmetic and integrity; that the events are the ones which ran rests
-on the code and on the evidence that the mechanisms returned.
+The content follows the reporting advice of Ponomareva et al. (arXiv 2303.00654, section 5.3.3) and NIST SP 800-226:
+setting, unit, relation, mechanisms with all parameters, accountant, and what lies outside. It carries the events
+themselves, so `verify` recomputes every figure offline. That proves arithmetic and integrity; that the events are the
+ones which ran rests on the code and on the evidence that the mechanisms returned.
 """
 
 import importlib.metadata
@@ -130,30 +130,32 @@ def to_markdown(statement: Mapping[str, Any]) -> str:
     rates = statement["trade_off"]
     dpsgd, votes = plan["dpsgd"], plan["votes"]
     public = " The source was declared public." if statement["source"]["declared_public"] else ""
-    chosen = "all plans were fixed before any output" if guarantee["fixed_beforehand"] else "some runs were chosen later"
+    chosen = (
+        "all plans were fixed before any output" if guarantee["fixed_beforehand"] else "some runs were chosen later"
+    )
     lines = [
         f"# Privacy statement: cohort {statement['cohort']}, level {statement['level']}",
         "",
-        f"Whether or not one {statement['unit']} (up to {statement['max_rows_per_unit']} rows) is in the corpus, the released"
-        f" artifacts come out almost equally likely: **epsilon {guarantee['cohort_epsilon']:g} at delta"
+        f"Whether or not one {statement['unit']} (up to {statement['max_rows_per_unit']} rows) is in the corpus, the"
+        f" released artifacts come out almost equally likely: **epsilon {guarantee['cohort_epsilon']:g} at delta"
         f" {statement['delta']:g}** over everything spent on or booked for this cohort ({chosen}), and epsilon"
         f" {guarantee['lineage_epsilon']:g} for this release alone if it was fixed beforehand. The budget, and so the"
         f" guarantee for whatever may still run, is epsilon {guarantee['budget_epsilon']:g}.",
         "",
-        "Somebody who sees this release and wants to tell whether a unit took part, and accepts being wrong about 1 in 100"
-        f" absent units, finds at most {rates['0.01']:.1%} of those present; at 1 in 1,000, at most {rates['0.001']:.1%}."
-        + public,
+        "Somebody who sees this release and wants to tell whether a unit took part, and accepts being wrong about 1 in"
+        f" 100 absent units, finds at most {rates['0.01']:.1%} of those present; at 1 in 1,000, at most"
+        f" {rates['0.001']:.1%}." + public,
         "",
         "| what | value |",
         "| --- | --- |",
         f"| setting | {statement['setting']} |",
         f"| privacy unit | {statement['unit']}, at most {statement['max_rows_per_unit']} rows |",
         f"| neighbouring relation | {statement['relation']} |",
-        f"| first mechanism | DP-SGD with LoRA: sampling probability {dpsgd['sampling_probability']:g}, {dpsgd['steps']} steps"
-        f" and {dpsgd['spare_steps']} spare ones, clip norm {dpsgd['l2_clip_norm']:g}, noise multiplier"
-        f" {dpsgd['noise_multiplier']:g} |",
-        f"| second mechanism | one vote a unit for {votes['num_bins']} bins, discrete Gaussian noise of standard deviation"
-        f" {votes['noise_stddev']:g} on each |",
+        f"| first mechanism | DP-SGD with LoRA: sampling probability {dpsgd['sampling_probability']:g},"
+        f" {dpsgd['steps']} steps and {dpsgd['spare_steps']} spare ones, clip norm {dpsgd['l2_clip_norm']:g}, noise"
+        f" multiplier {dpsgd['noise_multiplier']:g} |",
+        f"| second mechanism | one vote a unit for {votes['num_bins']} bins, discrete Gaussian noise of standard"
+        f" deviation {votes['noise_stddev']:g} on each |",
         f"| resumes used | {statement['evidence'].get('continuations', 0)} |",
         f"| accountant | {statement['accountant']} |",
         f"| sampler | {statement['sampler']} |",

@@ -1,7 +1,7 @@
 """The second mechanism: one vote a unit for its nearest bin, and discrete Gaussian noise on every bin.
 
-One unit changes one bin's exact votes by one, so the L2 sensitivity is 1 under add-or-remove-one. The exact votes are a local
-value of one function and leave it only with noise on them; bins without a vote get noise too.
+One unit changes one bin's exact votes by one, so the L2 sensitivity is 1 under add-or-remove-one. The exact votes are a
+local value of one function and leave it only with noise on them; bins without a vote get noise too.
 """
 
 from collections.abc import Sequence

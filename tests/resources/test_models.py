@@ -201,3 +201,12 @@ def test_the_packaged_embedder_places_paraphrases_close(capfd: pytest.CaptureFix
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
     assert embedder.encode([]).shape == (0, 384)
+
+
+def test_a_vector_encoded_alone_does_not_depend_on_its_companions() -> None:
+    embedder = Embedder()
+    texts = ["a short text", "a much longer text that pads the others in a batch " * 6, "another short one"]
+    together = embedder.encode_alone(texts)
+    assert np.array_equal(together[0], embedder.encode_alone(texts[:1])[0])
+    assert np.allclose(together, embedder.encode(texts), atol=1e-5)
+    assert embedder.encode_alone([]).shape == (0, embedder.dimension)
