@@ -13,23 +13,23 @@ from typing import Annotated, Any
 import duckdb
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
-from dp_assets.assets._release import source_of
-from dp_assets.corpus.cohorts import CohortError, cohort_names
+from dp_assets.assets._corpus import register_corpus
+from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.sources import SourceError
-from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import TAG, Zone
 from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
-from dp_assets.privacy.plan import UnreachableTarget
-from dp_assets.privacy.registration import Registration, RegistrationError
+from dp_assets.privacy.plan import UnreachableTarget, target_of
+from dp_assets.privacy.registration import RegistrationError
 from dp_assets.privacy.statement import StatementError, verify
 from dp_assets.profiles import ProfileError, selected_profile
+from dp_assets.quiet import quiet_process
 from resources.ledger import ChargeRefused, Ledger
-from resources.profile import Profile
 from resources.zones import data_home
 
-INTERRUPTED = 130
+WRONG_USAGE, INTERRUPTED = 2, 130
 EXPECTED = (
     BudgetExceeded,
     CohortError,
@@ -58,30 +58,32 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except ChargeRefused as refusal:
-            err.print(f"[bold red]refused[/]: {refusal.description}", highlight=False)
+            complain("refused", refusal.description or "")
             raise typer.Exit(1) from None
         except EXPECTED as refusal:
-            err.print(f"[bold red]refused[/]: {refusal}", highlight=False)
+            complain("refused", str(refusal))
             raise typer.Exit(1) from None
 
     return run
 
 
+def complain(what: str, reason: str) -> None:
+    """One message on standard error. Brackets in a reason are not markup, and long lines stay whole for scripts."""
+    err.print(f"[bold red]{what}[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+
+
+def check_levels(levels: list[str] | None) -> list[str] | None:
+    """Levels as given on the command line, refused as wrong usage if they are none."""
+    try:
+        for level in levels or ():
+            target_of(level)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return levels
+
+
 def open_ledger() -> Ledger:
     return Ledger(private_root=str(data_home() / Zone.PRIVATE))
-
-
-def register_corpus(profile: Profile, *, declared_public: bool) -> Registration:
-    """Register the profile's source and book its planned levels; the packaged sample is public by its preset."""
-    settings = profile.corpus
-    return open_ledger().register(
-        locator=source_of(profile).locator,
-        plans=profile.planned(),
-        cohorts=cohort_names(**settings.cohorts.model_dump()),
-        cohort_function=settings.cohorts.model_dump_json(),
-        budget_epsilon=settings.budget_epsilon,
-        is_public=declared_public or settings.source.kind == "chitchat",
-    )
 
 
 @app.command()
@@ -90,7 +92,7 @@ def register(
     public: Annotated[bool, typer.Option(help="Declare the source public, which permits no-dp. Logged.")] = False,
 ) -> None:
     """Register the profile's corpus with its unit, bounds and budget, and book its planned levels."""
-    registration = register_corpus(selected_profile(), declared_public=public)
+    registration = register_corpus(open_ledger(), selected_profile(), declared_public=public)
     out.print(
         f"corpus {registration.corpus_id}: unit {registration.unit}, at most {registration.max_rows_per_unit} rows,"
         f" budget epsilon {registration.budget_epsilon:g} at delta {registration.delta:g} for each cohort",
@@ -101,7 +103,9 @@ def register(
 @app.command()
 @refusals
 def plan(
-    levels: Annotated[list[str] | None, typer.Argument(help="Levels such as eps-8; default: the planned ones.")] = None,
+    levels: Annotated[
+        list[str] | None, typer.Argument(callback=check_levels, help="Such as eps-8; default: the planned ones.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """What each level needs, before anything is spent and without reading private data."""
@@ -139,12 +143,13 @@ def run(
 def run_partition(partition: str, *, everything: bool) -> int:
     """Run a partition and return the exit code."""
     from dp_assets.definitions import defs
+    from dp_assets.partitions import RELEASES
     from dp_assets.running import materialize, out_of_date, persistent_instance
 
     if not RELEASES.has_partition_key(partition):
         known = ", ".join(RELEASES.get_partition_keys())
-        err.print(f"[bold red]refused[/]: partition {partition!r} is none of {known}", highlight=False)
-        return 2
+        complain("refused", f"partition {partition!r} is none of {known}")
+        return WRONG_USAGE
     with persistent_instance() as instance:
         profile = selected_profile().digest
         stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile)
@@ -155,7 +160,7 @@ def run_partition(partition: str, *, everything: bool) -> int:
         outcome = materialize(defs, instance, partition=partition, assets=wanted)
     what = "was interrupted" if outcome.interrupted else "failed"
     for asset, reason in outcome.failed:
-        err.print(f"[bold red]{asset} {what}[/]: {reason}", highlight=False)
+        complain(f"{asset} {what}", reason)
     return INTERRUPTED if outcome.interrupted else int(not outcome.success)
 
 
@@ -166,7 +171,7 @@ def demo() -> None:
     from dp_assets.summary import print_summary
 
     profile, partition = selected_profile(), "all|eps-8"
-    registration = register_corpus(profile, declared_public=False)
+    registration = register_corpus(open_ledger(), profile, declared_public=False)
     code = run_partition(partition, everything=False)
     if code == 0:
         print_summary(out, data_home(), profile, registration, open_ledger().state(), partition)
@@ -174,6 +179,7 @@ def demo() -> None:
 
 
 @app.command()
+@refusals
 def home() -> None:
     """Make the Dagster home of the data folder, if it is missing."""
     from dp_assets.running import persistent_instance
@@ -183,6 +189,7 @@ def home() -> None:
 
 
 @app.command()
+@refusals
 def graph(path: Annotated[Path, typer.Argument(help="Where the PNG goes.")]) -> None:
     """Draw the asset graph of the code."""
     from dp_assets.definitions import ALL_ASSETS, defs
@@ -211,15 +218,22 @@ def sql(query: Annotated[str, typer.Argument(help="A query, for example 'from me
         result = connection.execute(query)
         table = RichTable(*[column[0] for column in result.description or []])
         for row in result.fetchall():
-            table.add_row(*map(str, row))
+            table.add_row(*(escape(str(value)) for value in row))
     out.print(table)
 
 
 @app.command("verify")
 @refusals
-def verify_statement(statement: Annotated[Path, typer.Argument(help="A statement's document.json")]) -> None:
+def verify_statement(
+    statement: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A statement's document.json")],
+) -> None:
     """Recompute a statement's figures from its events, offline. Proves arithmetic, not that the events are what ran."""
-    verify(json.loads(statement.read_text())["data"])
+    try:
+        verify(json.loads(statement.read_text())["data"])
+    except StatementError:
+        raise
+    except (KeyError, TypeError, ValueError):
+        raise StatementError(f"{statement} is not the document.json of a privacy statement, or lacks a part") from None
     out.print("every figure follows from the statement's events; that these are the ones which ran is not proved here")
 
 
@@ -268,6 +282,7 @@ def ledger_void(charge_id: str, reason: Annotated[str, typer.Option(prompt=True)
 
 def main() -> None:
     """The entry point. An interrupt outside a run ends with the same code as one inside."""
+    quiet_process()
     try:
         app()
     except KeyboardInterrupt:

@@ -59,31 +59,42 @@ DEMO = Profile(
         budget_epsilon=8.0,
         planned_levels=("eps-8",),
     ),
-    # About a thousand senders: a small adapter in the last blocks keeps a step's noise near its signal, see `plan`.
+    # About a thousand senders: an adapter of 30,720 parameters in the last blocks, and a clip norm at the scale of the
+    # gradients, keep the noise of a step near its signal (docs/decisions.md).
     generator=GeneratorSettings(
         prompt="user_turn",
         rank=2,
         alpha=4,
         target_modules=("q_proj", "v_proj"),
-        last_layers=15,
+        last_layers=8,
         sampling_probability=0.25,
         expected_batch_size=256,
-        steps=8,
+        steps=6,
         spare_steps=2,
-        l2_clip_norm=0.5,
-        learning_rate=3e-3,
-        max_tokens=48,
-        loss_normaliser=48,
+        l2_clip_norm=0.02,
+        learning_rate=1e-2,
+        max_tokens=40,
+        loss_normaliser=40,
         tokens_per_micro_batch=1024,
     ),
     votes=VotesSettings(num_bins=24, noise_stddev=4.0),
-    sampling=SamplingSettings(num_samples=480, max_new_tokens=40, temperature=1.0, top_p=0.95, batch_size=64),
-    selection=SelectionSettings(target_size=300, top_up_samples=256),
-    annotation=AnnotationSettings(max_new_tokens=40, temperature=0.0, top_p=1.0, batch_size=64),
-    sft=AdapterTraining(
-        rank=8, alpha=16, target_modules=ATTENTION, learning_rate=3e-4, batch_size=8, epochs=1, max_tokens=112, seed=4
+    sampling=SamplingSettings(
+        prompt="system_user_turn", num_samples=448, max_new_tokens=32, temperature=1.0, top_p=0.95, batch_size=64
     ),
-    preferences=PreferenceSettings(num_pairs=96, hot_temperature=1.6),
+    selection=SelectionSettings(target_size=300, top_up_samples=128),
+    annotation=AnnotationSettings(max_new_tokens=48, temperature=0.0, top_p=1.0, batch_size=64),
+    sft=AdapterTraining(
+        rank=8,
+        alpha=16,
+        target_modules=ATTENTION,
+        learning_rate=3e-4,
+        batch_size=8,
+        epochs=1,
+        max_tokens=128,
+        seed=4,
+        max_rows=96,
+    ),
+    preferences=PreferenceSettings(num_pairs=60, hot_temperature=1.6),
     reward=RewardSettings(
         rank=8,
         alpha=16,
@@ -91,21 +102,21 @@ DEMO = Profile(
         learning_rate=5e-4,
         batch_size=8,
         epochs=1,
-        max_tokens=112,
+        max_tokens=128,
         held_out_fraction=0.15,
         seed=6,
     ),
     rlhf=RlhfSettings(
         learning_rate=1e-4,
         steps=4,
-        prompts_per_step=8,
+        prompts_per_step=4,
         num_generations=2,
         max_prompt_tokens=64,
         max_new_tokens=32,
         temperature=1.0,
         kl_coefficient=0.05,
     ),
-    report=ReportSettings(baseline_samples=200, examples=5, mauve_buckets=40),
+    report=ReportSettings(baseline_samples=192, examples=5, mauve_buckets=40),
 )
 
 # The published setting (paper section 5 and released commands); needs a GPU and a corpus of about 180,000 instructions.
@@ -139,7 +150,9 @@ PAPER = Profile(
         tokens_per_micro_batch=8192,
     ),
     votes=VotesSettings(num_bins=1000, noise_stddev=10.0),
-    sampling=SamplingSettings(num_samples=1_000_000, max_new_tokens=1024, temperature=1.0, top_p=0.95, batch_size=256),
+    sampling=SamplingSettings(
+        prompt="empty", num_samples=1_000_000, max_new_tokens=1024, temperature=1.0, top_p=0.95, batch_size=256
+    ),
     selection=SelectionSettings(target_size=180_000, top_up_samples=200_000),
     annotation=AnnotationSettings(max_new_tokens=1024, temperature=0.7, top_p=0.95, batch_size=64),
     sft=AdapterTraining(
@@ -167,7 +180,7 @@ PAPER = Profile(
         temperature=1.0,
         kl_coefficient=0.05,
     ),
-    report=ReportSettings(baseline_samples=2000, examples=10, mauve_buckets=200),
+    report=ReportSettings(baseline_samples=1920, examples=10, mauve_buckets=200),
     language_model="yahma/llama-7b-hf",
     embedder="sentence-transformers/sentence-t5-base",
 )

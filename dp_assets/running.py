@@ -25,14 +25,6 @@ from resources.stores import artifact_folder
 from resources.zones import data_home
 
 DAGSTER_HOME = "DAGSTER_HOME"
-QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRL_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 
@@ -60,7 +52,6 @@ def materialize(
     defs: dg.Definitions, instance: dg.DagsterInstance, *, partition: str, assets: Sequence[dg.AssetKey]
 ) -> Outcome:
     """Materialize `assets` for one partition, with the stages shown on standard error."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     run = defs.resolve_job_def("full_pipeline").execute_in_process(
         instance=instance,
         partition_key=partition,

@@ -27,7 +27,7 @@ from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import Anchor, ChargeRecord, Entry, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
-from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
+from dp_assets.privacy.registration import Registration, RegistrationError, Terms, gate_order
 from dp_assets.privacy.units import keyed_hash
 from resources.zones import PRIVATE_FILE_MODE, atomic_file, private_folder
 
@@ -184,44 +184,30 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Append one entry that needs no decision."""
         self.transact(lambda _: [(kind, body)])
 
-    def register(
-        self,
-        *,
-        locator: str,
-        plans: Sequence[PrivacyPlan],
-        cohorts: tuple[str, ...],
-        cohort_function: str,
-        budget_epsilon: float,
-        is_public: bool,
-    ) -> Registration:
+    def register(self, *, locator: str, terms: Terms, plans: Sequence[PrivacyPlan]) -> Registration:
         """Register a source under a random id and book `plans` whole, or return its earlier registration unchanged.
 
         Raises:
           BudgetExceeded: the plans together exceed the budget.
-          RegistrationError: the source is registered with other terms.
+          RegistrationError: the source is registered with other terms, or a plan was made for others.
         """
-        first = plans[0]
         registration = Registration(
+            **vars(terms),
             corpus_id=uuid.uuid4().hex,
             source_key=self.source_key(locator),
-            unit=first.unit,
-            max_rows_per_unit=first.max_rows_per_unit,
-            cohorts=cohorts,
-            cohort_function=cohort_function,
-            delta=first.delta,
-            budget_epsilon=budget_epsilon,
             gate_order=gate_order(tuple(plans)),
-            is_public=is_public,
         )
+        for plan in plans:
+            registration.check_plan(plan)
 
         def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
             for known in state.registrations.values():
                 if known.source_key == registration.source_key:
-                    known.check_unchanged(registration)
+                    known.check_unchanged(terms)
                     return []
-            bookings = logic.booking_bodies(registration.corpus_id, cohorts, plans)
+            bookings = logic.booking_bodies(registration.corpus_id, terms.cohorts, plans)
             events = [event for plan in plans if plan.is_private for event in plan.events.values()]
-            for cohort in cohorts:
+            for cohort in terms.cohorts:
                 logic.check_plans_fit(registration, cohort, events)
             return [("registered", registration.to_json()), *(("planned", booking) for booking in bookings)]
 
@@ -231,16 +217,18 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The keyed hash under which a source is known."""
         return keyed_hash(self.key, "source", locator)
 
-    def registration(self, locator: str) -> Registration:
-        """The registration of a source.
+    def registration(self, locator: str, terms: Terms) -> Registration:
+        """The registration of a source, whose terms must be the ones it was registered with.
 
         Raises:
-          ChargeRefused: it is not registered.
+          ChargeRefused: it is not registered, or on other terms.
         """
         try:
-            return self.state().registration_of_source(self.source_key(locator))
+            registration = self.state().registration_of_source(self.source_key(locator))
+            registration.check_unchanged(terms)
         except RegistrationError as refusal:
             raise ChargeRefused(refusal) from None
+        return registration
 
     def bind_rows(self, corpus_id: str, snapshot: str, fingerprint: str) -> None:
         """Tie a snapshot to its rows, by a keyed hash.
@@ -285,6 +273,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         admitted: list[ChargeRecord] = []
 
         def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
+            state.registrations[corpus_id].check_plan(plan)
             admitted.append(logic.admit(state, request))
             return [("charged", asdict(admitted[0]))]
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dp_assets.privacy.plan import PrivacyPlan, make_plan, target_of
 from dp_assets.privacy.units import PrivacyUnit
 
+GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -74,7 +75,7 @@ class CorpusSettings(Settings):
 class GeneratorSettings(Settings):
     """DP-SGD of a LoRA adapter on the `last_layers` blocks (None: all); fewer trained parameters mean less noise."""
 
-    prompt: Literal["user_turn", "system_user_turn", "empty"]
+    prompt: GeneratorPrompt
     rank: Positive
     alpha: Positive
     target_modules: tuple[str, ...]
@@ -104,8 +105,13 @@ class VotesSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """How the synthetic pool is drawn from the generator."""
+    """How the synthetic pool is drawn from the generator. `prompt` may differ from the one it was trained after.
 
+    After the system message a chat model opens with requests more often, but those tokens would double the cost of
+    training on short texts; sharing their keys and values makes them nearly free in sampling.
+    """
+
+    prompt: GeneratorPrompt
     num_samples: Positive
     max_new_tokens: Positive
     temperature: PositiveReal

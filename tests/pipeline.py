@@ -6,8 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from dp_assets.cli import source_of
-from dp_assets.corpus.cohorts import cohort_names
+from dp_assets.assets._corpus import register_corpus
 from dp_assets.privacy.registration import Registration
 from dp_assets.profiles import DEMO
 from resources.build import build_resources
@@ -83,11 +82,4 @@ def tiny_resources(profile: Profile, home: Path) -> dict[str, Any]:
 
 def register(ledger: Ledger, profile: Profile, *, is_public: bool = False) -> Registration:
     """Register the profile's corpus as the command does."""
-    return ledger.register(
-        locator=source_of(profile).locator,
-        plans=profile.planned(),
-        cohorts=cohort_names(**profile.corpus.cohorts.model_dump()),
-        cohort_function=profile.corpus.cohorts.model_dump_json(),
-        budget_epsilon=profile.corpus.budget_epsilon,
-        is_public=is_public,
-    )
+    return register_corpus(ledger, profile, declared_public=is_public)

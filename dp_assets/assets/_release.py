@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table, union_of_ids
-from dp_assets.corpus.sources import Source, make_source
+from dp_assets.assets._corpus import registration_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
@@ -15,12 +15,15 @@ from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
 from dp_assets.privacy.plan import PrivacyPlan
-from dp_assets.privacy.registration import Registration
-from resources.ledger import Charge, Ledger
+from dp_assets.privacy.registration import RegistrationError
+from resources.ledger import Charge, ChargeRefused, Ledger
 from resources.profile import Profile
 from resources.stores import ReleaseStore
 
 PROFILE_METADATA = "dp_instructions/profile"
+OTHER_CORPUS = (
+    "the private tables were made from another corpus than the profile's; materialize real_instructions again"
+)
 
 Released = TypeVar("Released", Table, Adapter)
 
@@ -45,14 +48,23 @@ class Mechanism:
     @staticmethod
     def of(
         context: dg.AssetExecutionContext,
-        plan: PrivacyPlan,
+        ledger: Ledger,
+        profile: Profile,
         table: PrivateTable,
         *,
         release: int,
         inputs: Mapping[str, Any],
     ) -> "Mechanism":
-        """The mechanism of this asset over `table`; `inputs` are the other public values that decide its release."""
+        """The mechanism of this asset over `table`; `inputs` are the other public values that decide its release.
+
+        Raises:
+          ChargeRefused: the corpus is not registered, or `table` was made from another one.
+        """
+        registration = registration_of(ledger, profile)
+        if table.corpus_id != registration.corpus_id:
+            raise ChargeRefused(RegistrationError(OTHER_CORPUS))
         name, partition = context.asset_key.to_user_string(), Partition.of(context)
+        plan = profile.plan(partition.level)
         key = reuse_key(
             mechanism=name,
             corpus_id=table.corpus_id,
@@ -119,21 +131,6 @@ def _charge(
         snapshot=mechanism.snapshot,
         reuse_key=mechanism.reuse_key,
     )
-
-
-def source_of(profile: Profile) -> Source:
-    """The source of a profile's corpus."""
-    settings = profile.corpus.source
-    return make_source(kind=settings.kind, path=settings.path, columns=settings.columns)
-
-
-def registration_of(ledger: Ledger, profile: Profile) -> Registration:
-    """The registration of a profile's corpus.
-
-    Raises:
-      ChargeRefused: it is not registered, or on other terms.
-    """
-    return ledger.registration(source_of(profile).locator)
 
 
 def result(

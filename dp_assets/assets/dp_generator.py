@@ -8,13 +8,12 @@ import dagster as dg
 from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
-from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
 from resources.ledger import Ledger
-from resources.models import LanguageModel
+from resources.models import LanguageModel, ModelUnavailable
 from resources.private_log import private_errors
 from resources.profile import Profile
 from resources.stores import ReleaseStore
@@ -34,26 +33,27 @@ def dp_generator(
     real_instructions: PrivateTable,
 ) -> dg.MaterializeResult[Adapter]:
     """LoRA adapter of the instruction generator, trained with DP-SGD on the real instructions: the first spend."""
-    from dp_assets.generation.generator import can_resume, train_generator
+    from dp_assets.generation import generator
 
-    plan, checkpoints = profile.plan(Partition.of(context).level), Path(ledger.private_root) / "checkpoints"
-    settings = profile.generator.tuning()
-    with private_errors(ledger.private_root):
+    settings, checkpoints = profile.generator.tuning(), Path(ledger.private_root) / "checkpoints"
+    with private_errors(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
+        mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=settings)
         adapter = obtain(
-            Mechanism.of(context, plan, real_instructions, release=config.release, inputs=settings),
+            mechanism,
             ledger=ledger,
             releases=releases,
             run=partial(
-                train_generator,
+                generator.train_generator,
                 table=real_instructions,
-                plan=plan,
+                plan=mechanism.plan,
                 load_model=partial(language_model.load, dtype=PRIVATE_TRAINING_DTYPE),
                 base_model=language_model.public_name,
                 checkpoints_root=checkpoints,
                 **settings,
             ),
-            check=partial(check_dpsgd, plan.dpsgd, plan.unit),
-            resumable=partial(can_resume, checkpoints, plan.dpsgd.spare_steps),
+            check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
+            resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
         )
-    extra = metadata.mechanism_metadata(plan, GENERATOR) | {"signal_to_noise": adapter.record["signal_to_noise"]}
+        generator.discard_checkpoints(checkpoints, adapter.charge_ids)
+    extra = metadata.mechanism_metadata(mechanism.plan, GENERATOR) | generator.headline(adapter)
     return result(context, adapter, ledger=ledger, profile=profile, extra=extra)

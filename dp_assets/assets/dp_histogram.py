@@ -8,7 +8,6 @@ import dagster as dg
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
-from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label
@@ -31,23 +30,24 @@ def dp_histogram(
     synthetic_bins: Table,
 ) -> dg.MaterializeResult[Table]:
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
-    plan = profile.plan(Partition.of(context).level)
     centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()
     inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
     with private_errors(ledger.private_root):
+        mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)
+        votes = mechanism.plan.votes
         histogram = obtain(
-            Mechanism.of(context, plan, real_embeddings, release=config.release, inputs=inputs),
+            mechanism,
             ledger=ledger,
             releases=releases,
             run=partial(
                 release_votes,
                 table=real_embeddings,
                 centroids=centroids,
-                noise_stddev=plan.votes.noise_stddev,
+                noise_stddev=votes.noise_stddev,
                 key=ledger.key,
                 upstream_ids=synthetic_bins.charge_ids,
             ),
-            check=partial(check_votes, plan.votes),
+            check=partial(check_votes, votes),
         )
-    extra = metadata.mechanism_metadata(plan, HISTOGRAM) | {"dagster/row_count": plan.votes.num_bins}
+    extra = metadata.mechanism_metadata(mechanism.plan, HISTOGRAM) | {"dagster/row_count": votes.num_bins}
     return result(context, histogram, ledger=ledger, profile=profile, extra=extra)

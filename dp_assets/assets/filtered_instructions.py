@@ -38,7 +38,7 @@ def filtered_instructions(
         pool.with_columns(bin_id=nearest_bin(vectors, centroids), origin=pl.lit("pool")),
         noisy_votes=dp_histogram.collect().sort("bin_id")["noisy_votes"].to_numpy(),
         centroids=centroids,
-        draw=generator_sampler(language_model.load, dp_generator, prompt=profile.generator.prompt, **sampling),
+        draw=generator_sampler(language_model.load, dp_generator, **sampling),
         embed=embedder.encode,
         **profile.selection.model_dump(),
     )

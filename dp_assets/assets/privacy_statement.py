@@ -4,7 +4,8 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import registration_of, result
+from dp_assets.assets._corpus import registration_of
+from dp_assets.assets._release import result
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.statement import make_statement, to_markdown

@@ -34,7 +34,7 @@ def quality_report(
     centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()
     filtered = filtered_instructions.collect()
     votes = dp_histogram.collect().sort("bin_id")["noisy_votes"].to_numpy()
-    baseline = sample_baseline(language_model.load, prompt=profile.generator.prompt, **profile.baseline_sampling())
+    baseline = sample_baseline(language_model.load, **profile.baseline_sampling())
     pool = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
     in_bins = set_in_bins(pool["text"].to_list(), pool["vector"].to_numpy(), centroids)
     report = quality.quality_report(

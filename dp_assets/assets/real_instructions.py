@@ -4,7 +4,8 @@ import dagster as dg
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import private_result, source_of
+from dp_assets.assets._corpus import registration_of, source_of
+from dp_assets.assets._release import private_result
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import prepare
@@ -20,7 +21,7 @@ from resources.profile import Profile
 def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.MaterializeResult[PrivateTable]:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
-    registration = ledger.registration(source.locator)
+    registration = registration_of(ledger, profile)
     with private_errors(ledger.private_root, SourceError, CohortError, RegistrationError):
         rows = prepare(
             source.scan(),

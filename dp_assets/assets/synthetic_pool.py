@@ -40,7 +40,7 @@ def synthetic_pool(
         drawn = sample_instructions(
             attach_adapter(base, dp_generator),
             tokenizer,
-            prompt_ids=generator_prompt_ids(tokenizer, prompt=profile.generator.prompt),
+            prompt_ids=generator_prompt_ids(tokenizer, prompt=sampling.pop("prompt")),
             advance=advance,
             **sampling,
         )

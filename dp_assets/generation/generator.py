@@ -14,9 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
-from dp_assets.generation.checkpoints import Checkpoints
-from dp_assets.generation.dpsgd import train_privately
-from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
+from dp_assets.generation.dpsgd import NoSpareStep, train_privately
+from dp_assets.generation.per_unit import RowsInteract, TokenRow, UnclippableParameter
 from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.evidence import Evidence
@@ -25,11 +25,20 @@ from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress
 
+# What these say depends on configuration and on how earlier runs ended, never on a row.
+PUBLIC_ERRORS = (NoSpareStep, RowsInteract, StaleCheckpoint, TrainingInProgress, UnclippableParameter)
+
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
     """Whether an interrupted run under this charge left a checkpoint that may still be continued."""
     state = Checkpoints(checkpoints_root / charge.charge_id).load()
     return state is not None and state.continuations < spare_steps and state.digest not in charge.continuations
+
+
+def discard_checkpoints(checkpoints_root: Path, charge_ids: Sequence[str]) -> None:
+    """Delete the checkpoints of charges whose release is stored."""
+    for charge_id in charge_ids:
+        Checkpoints(checkpoints_root / charge_id).discard()
 
 
 def train_generator(
@@ -110,3 +119,8 @@ def public_record(plan: PrivacyPlan, evidence: Evidence) -> dict[str, object]:
         num_parameters=evidence.public["num_parameters"],
     )
     return {"evidence": dict(evidence.public), "signal_to_noise": ratio}
+
+
+def headline(adapter: Adapter) -> dict[str, float]:
+    """Figures for the asset's page."""
+    return {"signal_to_noise": float(adapter.record["signal_to_noise"])}

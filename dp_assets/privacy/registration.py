@@ -5,7 +5,7 @@ is the guarantee.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dp_accounting import ComposedDpEvent
@@ -22,25 +22,30 @@ class RegistrationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Registration:
-    """A registered corpus.
+class Terms:
+    """What an owner fixes by registering a corpus.
 
-    `source_key` is a keyed hash of the source's locator, `cohorts` the fixed list of disjoint sets of units,
-    `budget_epsilon` the bound for each cohort at `delta`, `gate_order` the RDP order of the adaptive gate, `is_public`
-    whether the owner declared the source public, which alone permits runs without noise.
+    `cohorts` is the fixed list of disjoint sets of units, `budget_epsilon` the bound for each of them at `delta`,
+    `is_public` whether the owner declared the source public, which alone permits runs without noise.
     """
 
-    corpus_id: str
-    source_key: str
     unit: PrivacyUnit
     max_rows_per_unit: int
     cohorts: tuple[str, ...]
     cohort_function: str
     delta: float
     budget_epsilon: float
-    gate_order: int
     is_public: bool
-    relation: str = RELATION.name
+    relation: str = field(default=RELATION.name, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Registration(Terms):
+    """A registered corpus: its terms, its random id, a keyed hash of its source, the RDP order of its adaptive gate."""
+
+    corpus_id: str
+    source_key: str
+    gate_order: int
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,19 +54,33 @@ class Registration:
     def from_json(form: Mapping[str, Any]) -> "Registration":
         return Registration(**{**form, "unit": PrivacyUnit(form["unit"]), "cohorts": tuple(form["cohorts"])})
 
-    def check_unchanged(self, other: "Registration") -> None:
+    def check_unchanged(self, terms: Terms) -> None:
         """Refuse a configuration that differs from what was registered, naming every field that does.
+
+        The budget is not compared: the registered one holds, and only `ledger raise` changes it.
 
         Raises:
           RegistrationError: a field that fixes the meaning of the guarantee differs.
         """
-        fixed = ("unit", "max_rows_per_unit", "cohorts", "cohort_function", "delta", "relation", "is_public")
-        changed = [name for name in fixed if getattr(self, name) != getattr(other, name)]
+        fixed = ("unit", "max_rows_per_unit", "cohorts", "cohort_function", "delta", "relation")
+        changed = [name for name in fixed if getattr(self, name) != getattr(terms, name)]
+        if terms.is_public and not self.is_public:
+            changed.append("is_public")
         if changed:
             raise RegistrationError(
                 f"this corpus is registered with another {', '.join(changed)}; these are fixed by registration:"
                 " restore them in the profile, or register a corpus of other people's data"
             )
+
+    def check_plan(self, plan: PrivacyPlan) -> None:
+        """Refuse a plan made for other terms.
+
+        Raises:
+          RegistrationError: unit, contribution bound or delta differ.
+        """
+        planned = (plan.unit, plan.max_rows_per_unit, plan.delta)
+        if planned != (self.unit, self.max_rows_per_unit, self.delta):
+            raise RegistrationError("the plan's unit, max_rows_per_unit or delta differ from the registered ones")
 
 
 def gate_order(plans: tuple[PrivacyPlan, ...]) -> int:

@@ -12,7 +12,7 @@ import pytest
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan, make_plan
-from dp_assets.privacy.registration import Registration, RegistrationError
+from dp_assets.privacy.registration import Registration, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import Charge, ChargeRefused, Ledger
 
@@ -33,15 +33,20 @@ def plan_of(level: str, *, max_rows_per_unit: int = 2) -> PrivacyPlan:
     )
 
 
-def register(ledger: Ledger, *levels: str, budget: float = 8.0, locator: str = "somewhere") -> Registration:
-    return ledger.register(
-        locator=locator,
-        plans=[plan_of(level) for level in levels],
+def terms(*, budget: float = 8.0, max_rows_per_unit: int = 2, is_public: bool = False) -> Terms:
+    return Terms(
+        unit=PrivacyUnit.USER,
+        max_rows_per_unit=max_rows_per_unit,
         cohorts=("all",),
         cohort_function="all",
+        delta=1e-5,
         budget_epsilon=budget,
-        is_public=False,
+        is_public=is_public,
     )
+
+
+def register(ledger: Ledger, *levels: str, budget: float = 8.0, locator: str = "somewhere") -> Registration:
+    return ledger.register(locator=locator, terms=terms(budget=budget), plans=[plan_of(level) for level in levels])
 
 
 def charge(ledger: Ledger, corpus: Registration, level: str, mechanism: str = HISTOGRAM, key: str = "key") -> Charge:
@@ -108,20 +113,25 @@ def test_registering_the_same_source_again_returns_the_same_corpus(ledger: Ledge
 
 
 def test_other_terms_for_a_registered_source_are_refused_by_name(ledger: Ledger, corpus: Registration) -> None:
+    with pytest.raises(ChargeRefused, match="max_rows_per_unit"):
+        ledger.registration("somewhere", terms(max_rows_per_unit=3))
     with pytest.raises(RegistrationError, match="max_rows_per_unit"):
-        ledger.register(
-            locator="somewhere",
-            plans=[plan_of("eps-8", max_rows_per_unit=3)],
-            cohorts=("all",),
-            cohort_function="all",
-            budget_epsilon=8.0,
-            is_public=False,
-        )
+        ledger.register(locator="somewhere", terms=terms(), plans=[plan_of("eps-8", max_rows_per_unit=3)])
+
+
+def test_a_source_cannot_become_public_after_registration(ledger: Ledger, corpus: Registration) -> None:
+    with pytest.raises(RegistrationError, match="is_public"):
+        ledger.register(locator="somewhere", terms=terms(is_public=True), plans=[])
+
+
+def test_a_corpus_can_be_registered_without_planning_anything(ledger: Ledger) -> None:
+    corpus = register(ledger)
+    assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == 0
 
 
 def test_an_unregistered_source_is_refused_with_the_remedy(ledger: Ledger) -> None:
     with pytest.raises(ChargeRefused, match="register"):
-        ledger.registration("unknown")
+        ledger.registration("unknown", terms())
 
 
 def test_other_rows_under_the_same_snapshot_are_refused(ledger: Ledger, corpus: Registration) -> None:

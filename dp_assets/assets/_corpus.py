@@ -1,0 +1,59 @@
+"""The corpus of a profile: its source, its terms, its registration."""
+
+from dp_assets.corpus.cohorts import cohort_expr, cohort_names
+from dp_assets.corpus.sources import Source, make_source
+from dp_assets.privacy.registration import Registration, Terms
+from resources.ledger import Ledger
+from resources.profile import Profile
+
+PUBLIC_SOURCES = ("chitchat",)
+
+
+def source_of(profile: Profile) -> Source:
+    """The source of a profile's corpus.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+    """
+    settings = profile.corpus.source
+    return make_source(kind=settings.kind, path=settings.path, columns=settings.columns)
+
+
+def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
+    """The terms that a profile asks for; a packaged public source is public without being declared so.
+
+    Raises:
+      CohortError: the cohorts do not go with the privacy unit.
+    """
+    settings = profile.corpus
+    cohorts = settings.cohorts.model_dump()
+    cohort_expr(unit=settings.unit, **cohorts)
+    return Terms(
+        unit=settings.unit,
+        max_rows_per_unit=settings.max_rows_per_unit,
+        cohorts=cohort_names(**cohorts),
+        cohort_function=settings.cohorts.model_dump_json(),
+        delta=settings.delta,
+        budget_epsilon=settings.budget_epsilon,
+        is_public=declared_public or settings.source.kind in PUBLIC_SOURCES,
+    )
+
+
+def register_corpus(ledger: Ledger, profile: Profile, *, declared_public: bool) -> Registration:
+    """Register the profile's source on its terms and book its planned levels, or return the earlier registration.
+
+    Raises:
+      BudgetExceeded: the planned levels together exceed the budget.
+      RegistrationError: the source is registered on other terms.
+    """
+    terms = terms_of(profile, declared_public=declared_public)
+    return ledger.register(locator=source_of(profile).locator, terms=terms, plans=profile.planned())
+
+
+def registration_of(ledger: Ledger, profile: Profile) -> Registration:
+    """The registration of a profile's corpus.
+
+    Raises:
+      ChargeRefused: it is not registered, or on other terms.
+    """
+    return ledger.registration(source_of(profile).locator, terms_of(profile, declared_public=False))

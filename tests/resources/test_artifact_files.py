@@ -1,0 +1,118 @@
+"""Every kind of artifact as a folder and back, with what it descends from."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from resources import artifact_files
+from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
+
+IDS = ("charge-a", "charge-b")
+ROWS = pl.DataFrame(
+    {"synthetic_id": ["pool-0", "pool-1"], "vector": [[0.0, 1.0], [1.0, 0.0]], "num_tokens": [3, None]},
+    schema={"synthetic_id": pl.String(), "vector": pl.Array(pl.Float32, 2), "num_tokens": pl.Int64()},
+)
+Write = Callable[[object], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_folder(artifact: object) -> Path:
+        folder = tmp_path / "asset" / "artifact"
+        folder.mkdir(parents=True)
+        write_artifact(folder, artifact)  # type: ignore[arg-type]
+        return folder
+
+    return to_folder
+
+
+def rows_of(table: object) -> pl.DataFrame:
+    """The rows of either kind of table."""
+    if isinstance(table, Table):
+        return table.collect()
+    assert isinstance(table, PrivateTable)
+    kept: list[pl.DataFrame] = []
+    table.store(lambda rows: kept.append(rows.collect()))
+    return kept[0]
+
+
+def test_a_table_keeps_rows_types_and_charge_ids(write: Write) -> None:
+    read = read_artifact(write(Table(ROWS.lazy(), IDS)))
+    assert isinstance(read, Table)
+    assert read.charge_ids == IDS
+    assert_frame_equal(read.collect(), ROWS)
+
+
+def test_a_private_table_keeps_rows_corpus_and_snapshot_and_stays_private(write: Write) -> None:
+    read = read_artifact(write(PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="2026-11")))
+    assert isinstance(read, PrivateTable)
+    assert (read.corpus_id, read.snapshot) == ("corpus", "2026-11")
+    assert_frame_equal(rows_of(read), ROWS)
+
+
+def test_an_adapter_keeps_tensors_configuration_charge_ids_and_record(write: Write) -> None:
+    weights = {"layer.lora_A": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    read = read_artifact(write(Adapter(weights, {"r": 2}, "base", IDS, {"signal_to_noise": 0.5})))
+    assert isinstance(read, Adapter)
+    assert (read.config, read.base_model, read.charge_ids, read.record) == (
+        {"r": 2},
+        "base",
+        IDS,
+        {"signal_to_noise": 0.5},
+    )
+    assert np.array_equal(read.weights["layer.lora_A"], weights["layer.lora_A"])
+
+
+def test_a_document_keeps_data_markdown_and_charge_ids(write: Write) -> None:
+    document = Document({"epsilon": 8.0, "charges": ["a"]}, "# Über ε\n", IDS)
+    assert read_artifact(write(document)) == document
+
+
+@pytest.mark.parametrize(
+    "table",
+    [Table(ROWS.clear().lazy(), IDS), PrivateTable(ROWS.clear().lazy(), corpus_id="corpus", snapshot="1")],
+    ids=["released", "private"],
+)
+def test_an_empty_table_keeps_its_schema(write: Write, table: object) -> None:
+    read = read_artifact(write(table))
+    assert type(read) is type(table)
+    assert_frame_equal(rows_of(read), ROWS.clear())
+
+
+def test_a_table_over_several_shards_keeps_every_row_in_order(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_files, "MAX_ROWS_PER_SHARD", 10)
+    rows = pl.DataFrame({"number": range(95)})
+    folder = write(Table(rows.lazy(), IDS))
+    shards = sorted(folder.glob(artifact_files.SHARDS))
+    assert len(shards) > 5
+    assert max(pl.scan_parquet(shard).select(pl.len()).collect().item() for shard in shards) <= 10
+    assert_frame_equal(rows_of(read_artifact(folder)), rows)
+
+
+def test_every_shard_says_what_it_descends_from(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_files, "MAX_ROWS_PER_SHARD", 10)
+    folder = write(Table(pl.LazyFrame({"number": range(95)}), IDS))
+    kept = [pl.read_parquet_metadata(shard)[artifact_files.PROVENANCE] for shard in folder.glob("*")]
+    assert [json.loads(provenance) for provenance in kept] == [{"charge_ids": list(IDS)}] * len(kept)
+
+
+def test_a_document_without_a_bound_stays_readable(write: Write) -> None:
+    read = read_artifact(write(Document({"epsilon": math.inf}, "", ())))
+    assert isinstance(read, Document)
+    assert read.data["epsilon"] == math.inf
+
+
+@pytest.mark.parametrize("make", [True, False], ids=["empty folder", "no folder"])
+def test_a_folder_without_an_artifact_is_refused_with_the_asset_to_materialize(tmp_path: Path, make: bool) -> None:
+    folder = tmp_path / "synthetic_pool" / "all"
+    if make:
+        folder.mkdir(parents=True)
+    with pytest.raises(UnreadableArtifact, match="synthetic_pool"):
+        read_artifact(folder)

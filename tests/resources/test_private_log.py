@@ -1,0 +1,82 @@
+"""Errors that may depend on private rows say one constant thing outside and the rest in the private zone."""
+
+import traceback
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from resources.ledger import ChargeRefused
+from resources.private_log import CONSTANT_MESSAGE, PrivateStepFailed, private_errors
+
+SECRET = "my card is 4929 1111"
+
+
+class PublicError(ValueError):
+    """An error that is known to quote configuration only."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "private"
+
+
+def fail_with_a_secret(root: Path) -> PrivateStepFailed:
+    with pytest.raises(PrivateStepFailed) as caught, private_errors(str(root)):
+        try:
+            raise KeyError(SECRET)
+        except KeyError as cause:
+            raise ValueError(f"row {SECRET!r} is malformed") from cause
+    return caught.value
+
+
+def test_the_message_is_constant_and_is_not_retried(root: Path) -> None:
+    failure = fail_with_a_secret(root)
+    assert failure.description == CONSTANT_MESSAGE
+    assert failure.allow_retries is False
+    assert SECRET not in str(failure)
+
+
+def test_neither_cause_nor_context_leads_to_the_private_error(root: Path) -> None:
+    failure = fail_with_a_secret(root)
+    assert failure.__cause__ is None
+    assert failure.__context__ is None
+    assert SECRET not in "".join(traceback.format_exception(failure))
+
+
+def test_the_details_are_in_a_log_that_only_its_owner_reads(root: Path) -> None:
+    fail_with_a_secret(root)
+    log = root / "log" / "errors.log"
+    assert log.read_text().count(SECRET) >= 2
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_log_is_appended_to(root: Path) -> None:
+    fail_with_a_secret(root)
+    once = (root / "log" / "errors.log").read_text()
+    fail_with_a_secret(root)
+    assert (root / "log" / "errors.log").read_text().startswith(once)
+    assert (root / "log" / "errors.log").read_text() != once
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PublicError("column `text` is missing"), ChargeRefused(ValueError("over the budget")), dg.Failure("no plan")],
+    ids=lambda error: type(error).__name__,
+)
+def test_public_errors_pass_unchanged_and_are_not_logged(root: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, private_errors(str(root), PublicError):
+        raise error
+    assert caught.value is error
+    assert not root.exists()
+
+
+def test_an_error_that_nobody_called_public_is_private(root: Path) -> None:
+    with pytest.raises(PrivateStepFailed), private_errors(str(root)):
+        raise PublicError("column `text` is missing")
+
+
+def test_an_interrupt_passes(root: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), private_errors(str(root)):
+        raise KeyboardInterrupt

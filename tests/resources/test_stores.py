@@ -1,0 +1,160 @@
+"""Where artifacts lie, what crosses the boundary between the zones, and how an asset reads several partitions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from dp_assets.artifacts import PrivateTable, Table, union_of_ids
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.privacy.labels import LABEL_METADATA, Label
+from resources.artifact_files import read_artifact
+from resources.stores import ArtifactStore, BoundaryViolation, ReleaseStore, artifact_folder
+from tests.toy_graph import (
+    OTHER_PARTITION,
+    PARTITION,
+    SILENT,
+    TOYS,
+    UNPROTECTED,
+    materialize,
+    noise,
+    pool,
+    secrets,
+)
+
+
+def folders(home: Path) -> set[str]:
+    """The folders that hold an artifact, relative to the data folder."""
+    return {str(path.parent.relative_to(home)) for path in home.rglob("part-*.parquet")}
+
+
+def test_every_artifact_lies_in_the_zone_of_its_label(tmp_path: Path) -> None:
+    materialize(tmp_path)
+    assert folders(tmp_path) == {
+        "private/artifacts/secrets",
+        "released/artifacts/noise/all/eps-8",
+        "released/artifacts/pool/all/eps-8",
+    }
+
+
+def test_nothing_made_without_noise_reaches_the_released_zone(tmp_path: Path) -> None:
+    materialize(tmp_path, UNPROTECTED)
+    assert folders(tmp_path) == {
+        "private/artifacts/secrets",
+        "private/artifacts/noise/all/no-dp",
+        "private/artifacts/pool/all/no-dp",
+    }
+    assert not (tmp_path / "released").exists()
+
+
+def test_an_unpartitioned_table_has_one_place_whatever_partition_runs(tmp_path: Path) -> None:
+    materialize(tmp_path, PARTITION)
+    materialize(tmp_path, OTHER_PARTITION)
+    assert [place for place in folders(tmp_path) if "secrets" in place] == ["private/artifacts/secrets"]
+
+
+def test_private_artifacts_are_closed_to_others(tmp_path: Path) -> None:
+    materialize(tmp_path)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "private").rglob("*.parquet")}
+    assert modes == {0o600}
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("asset", ["noise", "pool"])
+def test_a_later_run_reads_what_an_earlier_one_stored(tmp_path: Path, asset: str) -> None:
+    materialize(tmp_path)
+    again = materialize(tmp_path, selection=[asset])
+    assert again.success
+    assert again.output_for_node(asset).charge_ids == ("charge-eps-8",)
+
+
+def test_a_rerun_replaces_the_artifact(tmp_path: Path) -> None:
+    materialize(tmp_path)
+    folder = artifact_folder(tmp_path, ["pool"], Label.RELEASED, PARTITION)
+    (folder / "left over").touch()
+    materialize(tmp_path, selection=["pool"])
+    assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
+
+
+@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+def greedy(secrets: PrivateTable) -> Table:
+    """A released asset that asks for a private table."""
+    return Table(pl.LazyFrame({"text": ["whatever"]}))
+
+
+@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+def mislabelled(noise: Table) -> PrivateTable:
+    """A released asset that returns a private table."""
+    return PrivateTable(noise.rows, corpus_id="corpus", snapshot="1")
+
+
+@dg.asset_check(asset=secrets)
+def curious(secrets: PrivateTable) -> dg.AssetCheckResult:
+    """A check that asks for a private table, whose outcome people would see."""
+    return dg.AssetCheckResult(passed=True)
+
+
+@pytest.mark.parametrize("asset", [greedy, mislabelled], ids=["reads", "stores"])
+def test_a_released_asset_gets_no_private_table_in_or_out(tmp_path: Path, asset: dg.AssetsDefinition) -> None:
+    with pytest.raises(BoundaryViolation, match=asset.key.to_user_string()):
+        materialize(tmp_path, assets=[*TOYS, asset])
+    assert not any(asset.key.to_user_string() in place for place in folders(tmp_path))
+
+
+def test_a_check_gets_no_private_table(tmp_path: Path) -> None:
+    with pytest.raises(BoundaryViolation, match="curious"):
+        materialize(tmp_path, None, assets=[secrets, curious])
+
+
+@dg.asset(
+    ins={"noise": dg.AssetIn(partition_mapping=dg.SpecificPartitionsPartitionMapping([PARTITION, OTHER_PARTITION]))},
+    metadata={LABEL_METADATA: str(Label.RELEASED)},
+    io_manager_key="io_manager",
+)
+def comparison(noise: dict[str, Table]) -> Table:
+    """Reads two partitions of one upstream asset."""
+    sizes = pl.LazyFrame({"partition": sorted(noise), "rows": [noise[key].collect().height for key in sorted(noise)]})
+    return Table(sizes, union_of_ids(*noise.values()))
+
+
+def test_an_asset_over_two_partitions_gets_both_and_descends_from_both(tmp_path: Path) -> None:
+    for partition in (PARTITION, OTHER_PARTITION):
+        materialize(tmp_path, partition, assets=[secrets, noise])
+    dg.materialize(
+        [secrets, noise, comparison],
+        selection=["comparison"],
+        resources={"io_manager": ArtifactStore(home=str(tmp_path))},
+        run_config=SILENT,
+    )
+    stored = read_artifact(tmp_path / "released/artifacts/comparison")
+    assert isinstance(stored, Table)
+    assert stored.charge_ids == ("charge-eps-1", "charge-eps-8")
+    assert stored.collect()["partition"].to_list() == [OTHER_PARTITION, PARTITION]
+
+
+def test_a_release_is_found_again_under_its_key_only(tmp_path: Path) -> None:
+    releases = ReleaseStore(home=str(tmp_path))
+    assert not releases.has("dp_histogram", "eps-8", "key")
+    releases.save("dp_histogram", "eps-8", "key", Table(pl.LazyFrame({"bin_id": [0]}), ("charge",)))
+    assert releases.has("dp_histogram", "eps-8", "key")
+    assert not releases.has("dp_histogram", "eps-8", "another key")
+    loaded = releases.load("dp_histogram", "eps-8", "key")
+    assert isinstance(loaded, Table)
+    assert loaded.charge_ids == ("charge",)
+
+
+def test_a_release_without_noise_stays_in_the_private_zone(tmp_path: Path) -> None:
+    releases = ReleaseStore(home=str(tmp_path))
+    releases.save("dp_histogram", "no-dp", "key", Table(pl.LazyFrame({"bin_id": [0]}), ("charge",)))
+    assert folders(tmp_path) == {"private/releases/dp_histogram/key"}
+
+
+def test_no_stored_file_of_the_released_zone_holds_private_text(tmp_path: Path) -> None:
+    materialize(tmp_path)
+    texts: Mapping[Path, str] = {
+        path: pl.read_parquet(path).write_json() for path in (tmp_path / "released").rglob("*.parquet")
+    }
+    assert len(texts) == len([noise, pool])
+    assert not [path for path, text in texts.items() if "private zone" in text]

