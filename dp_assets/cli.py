@@ -95,7 +95,8 @@ def register(
     registration = register_corpus(open_ledger(), selected_profile(), declared_public=public)
     out.print(
         f"corpus {registration.corpus_id}: unit {registration.unit}, at most {registration.max_rows_per_unit} rows,"
-        f" budget epsilon {registration.budget_epsilon:g} at delta {registration.delta:g} for each cohort",
+        f" budget epsilon {registration.budget_epsilon:g} at delta {registration.delta:g} for each cohort\n"
+        f"ledger: {data_home() / Zone.PRIVATE / 'ledger'}",
         highlight=False,
     )
 

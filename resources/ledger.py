@@ -1,9 +1,9 @@
 """The ledger's storage: one DuckDB file in the private root, opened for milliseconds under DuckDB's own file lock.
 
 Every write reads and verifies the whole chain, decides, appends and commits while it holds the lock, so that processes
-cannot race each other to the same budget. The anchor (length and last digest) is written beside the database before the
-lock is released; it can only lag behind a committed ledger, never run ahead of it. A missing ledger with an anchor
-present is refused, never replaced by an empty one.
+cannot race each other to the same budget. The anchor (length and last digest) is written beside the database and into
+the released zone before the lock is given back; it can only lag behind a committed ledger, never run ahead of it. A
+lost, shortened or restored ledger, a lost anchor and a lost or changed key are refused, never replaced by new ones.
 """
 
 import json
@@ -29,7 +29,9 @@ from dp_assets.privacy.ledger import Anchor, ChargeRecord, Entry, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms, gate_order
 from dp_assets.privacy.units import keyed_hash
-from resources.zones import PRIVATE_FILE_MODE, atomic_file, private_folder
+from resources.zones import PRIVATE_FILE_MODE, atomic_file, create_once, private_folder
+
+Entries = list[tuple[str, Mapping[str, Any]]]
 
 SCHEMA_VERSION = 1
 LOCK_TIMEOUT_SECONDS = 60.0
@@ -76,13 +78,13 @@ class Charge:
         """Record durably, once, that private rows are read under this charge. A continuation has its own entry.
 
         Raises:
-          ChargeRefused: another run has opened this charge.
+          ChargeRefused: another run has opened this charge, it was voided, or its cohort is closed.
         """
         if self.is_continuation:
             return
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
-            if state.charges[self.charge_id].opened:
+        def decide(state: LedgerState) -> Entries:
+            if self._usable(state).opened:
                 raise ChargeRefused(
                     ValueError("another run reads under this charge; wait for it to end, then run again")
                 )
@@ -94,25 +96,36 @@ class Charge:
         """Record durably that a crashed run goes on from this checkpoint, using one spare step.
 
         Raises:
-          ChargeRefused: the checkpoint was continued before.
+          ChargeRefused: the checkpoint was continued before, the charge was voided, or its cohort is closed.
         """
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
-            if checkpoint in state.charges[self.charge_id].continuations:
+        def decide(state: LedgerState) -> Entries:
+            if checkpoint in self._usable(state).continuations:
                 raise ChargeRefused(ValueError("this checkpoint was continued before; a new charge is needed"))
             return [("continued", {"charge_id": self.charge_id, "checkpoint": checkpoint})]
 
         self.ledger.transact(decide)
         return replace(self, is_continuation=True)
 
+    def _usable(self, state: LedgerState) -> ChargeRecord:
+        """The charge as the ledger has it now, which may have changed since it was booked."""
+        record = state.charges[self.charge_id]
+        if record.voided:
+            raise ChargeRefused(logic.VoidRefused("this charge was voided meanwhile; run again to book a new one"))
+        if (record.corpus_id, record.cohort) in state.closed:
+            raise ChargeRefused(logic.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
+        return record
+
     def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy]) -> None:
         """Close the charge if what ran is what was planned; otherwise book what ran as unbounded and close the cohort.
 
         Raises:
           ClaimRefused: there are discrepancies; they are named.
+          ChargeRefused: the charge was voided, or its cohort closed, while the mechanism ran.
         """
         if not found:
-            self.ledger.append("settled", {"charge_id": self.charge_id, "evidence": dict(evidence)})
+            settled = {"charge_id": self.charge_id, "evidence": dict(evidence)}
+            self.ledger.transact(lambda state: [("settled", settled)] if self._usable(state) else [])
             return
         reasons = [str(discrepancy) for discrepancy in found]
         supplement = asdict(self.record) | {
@@ -142,16 +155,22 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._folder / "ledger.duckdb"
 
     @property
-    def _anchor_file(self) -> Path:
-        return self._folder / "anchor.json"
+    def _anchor_files(self) -> tuple[Path, Path]:
+        """Beside the ledger, and in the released zone, so that a private folder restored from a backup is noticed."""
+        return self._folder / "anchor.json", Path(self.private_root).parent / Zone.RELEASED / "ledger_anchor.json"
 
     @property
     def key(self) -> bytes:
-        """The secret key of every keyed hash in this private root; made once from operating-system entropy."""
-        path = private_folder(self._folder) / "key"
+        """The secret key of every keyed hash in this private root; made once from operating-system entropy.
+
+        Raises:
+          LedgerTampered: there is a ledger but its key is lost. A new one would make strangers of everybody.
+        """
+        path, is_used = private_folder(self._folder) / "key", self._is_used()
         if not path.exists():
-            with atomic_file(path, Zone.PRIVATE) as temporary:
-                temporary.write_bytes(secrets.token_bytes(32))
+            if is_used:
+                raise logic.LedgerTampered("the ledger's key is missing; restore private/ledger/key from a backup")
+            create_once(path, secrets.token_bytes(32))
         return path.read_bytes()
 
     def state(self) -> LedgerState:
@@ -160,16 +179,17 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
         """
-        if not self._database.exists() and self._anchor().length == 0:
+        if not self._is_used():
             return LedgerState()
         with self._locked() as connection:
             return LedgerState.of(self._verified_entries(connection))
 
-    def transact(self, decide: Callable[[LedgerState], list[tuple[str, Mapping[str, Any]]]]) -> LedgerState:
+    def transact(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
         """Append what `decide` returns for the current state, all or nothing, with no other writer in between."""
         with self._locked() as connection:
             entries = self._verified_entries(connection)
-            appended = _chain(entries, decide(LedgerState.of(entries)))
+            opening: Entries = [] if entries else [("keyed", {"commitment": self._key_commitment()})]
+            appended = _chain(entries, [*opening, *decide(LedgerState.of(entries))])
             connection.begin()
             for entry in appended:
                 row = (entry.sequence, entry.kind, entry.at, json.dumps(entry.body), entry.previous, entry.digest)
@@ -200,7 +220,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         for plan in plans:
             registration.check_plan(plan)
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
+        def decide(state: LedgerState) -> Entries:
             for known in state.registrations.values():
                 if known.source_key == registration.source_key:
                     known.check_unchanged(terms)
@@ -230,24 +250,24 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise ChargeRefused(refusal) from None
         return registration
 
-    def bind_rows(self, corpus_id: str, snapshot: str, fingerprint: str) -> None:
-        """Tie a snapshot to its rows, by a keyed hash.
+    def bind_rows(self, corpus_id: str, snapshot: str, *, rows: str, texts: str) -> None:
+        """Tie a snapshot to its rows by keyed hashes: `rows` of the prepared rows, `texts` of the source's texts.
 
         Raises:
-          RegistrationError: the snapshot held other rows before, or another corpus holds the same rows.
+          RegistrationError: the snapshot held other rows before, or another corpus holds the same texts.
         """
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
+        def decide(state: LedgerState) -> Entries:
             known = state.snapshots.get((corpus_id, snapshot))
-            if known == fingerprint:
+            if known == rows:
                 return []
             if known is not None:
                 raise RegistrationError(
                     "the source changed under an unchanged corpus.snapshot; give the new rows a new one"
                 )
-            if any(other != corpus_id and seen == fingerprint for (other, _), seen in state.snapshots.items()):
+            if state.texts.get(texts, corpus_id) != corpus_id:
                 raise RegistrationError("these rows are registered already under another source; use that registration")
-            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, "fingerprint": fingerprint})]
+            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, "rows": rows, "texts": texts})]
 
         self.transact(decide)
 
@@ -272,7 +292,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         admitted: list[ChargeRecord] = []
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
+        def decide(state: LedgerState) -> Entries:
             state.registrations[corpus_id].check_plan(plan)
             admitted.append(logic.admit(state, request))
             return [("charged", asdict(admitted[0]))]
@@ -290,7 +310,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
           RegistrationError: the corpus is unknown or the budget would not grow.
         """
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
+        def decide(state: LedgerState) -> Entries:
             registration = state.registrations.get(corpus_id)
             if registration is None or budget_epsilon <= registration.budget_epsilon:
                 raise RegistrationError(
@@ -307,7 +327,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
           VoidRefused: the charge is unknown, or private rows were read under it.
         """
 
-        def decide(state: LedgerState) -> list[tuple[str, Mapping[str, Any]]]:
+        def decide(state: LedgerState) -> Entries:
             charge = state.charges.get(charge_id)
             if charge is None or charge.opened or charge.voided:
                 raise logic.VoidRefused("only an unopened, known charge can be voided; see `ledger show`")
@@ -320,6 +340,8 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         """A connection that no other process shares, waiting with jitter for the file lock."""
         self._refuse_lost_ledger()
         private_folder(self._folder)
+        if not self._database.exists():
+            create_once(self._anchor_files[0], _anchor_text(Anchor()).encode())
         deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while True:
             try:
@@ -336,23 +358,41 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         finally:
             connection.close()
 
+    def _is_used(self) -> bool:
+        """Whether anything was ever written here, as far as files tell."""
+        return self._database.exists() or any(anchor.length for anchor in self._anchors())
+
     def _refuse_lost_ledger(self) -> None:
-        if self._anchor().length and not self._database.exists():
+        if self._is_used() and not self._database.exists():
             raise logic.LedgerTampered("the ledger is missing but its anchor is there; restore the newest copy")
+        if self._database.exists() and not self._anchor_files[0].exists():
+            raise logic.LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
 
     def _verified_entries(self, connection: duckdb.DuckDBPyConnection) -> list[Entry]:
         _check_schema_version(connection)
         rows = connection.execute("from entries order by sequence").fetchall()
         entries = [Entry(row[0], row[1], row[2], json.loads(row[3]), row[4], row[5]) for row in rows]
-        logic.verify_chain(entries, self._anchor())
+        for anchor in (Anchor(), *self._anchors()):
+            logic.verify_chain(entries, anchor)
+        if entries and entries[0].body.get("commitment") != self._key_commitment():
+            raise logic.LedgerTampered("the ledger was written under another key; restore private/ledger as a whole")
         return entries
 
-    def _anchor(self) -> Anchor:
-        return Anchor(**json.loads(self._anchor_file.read_text())) if self._anchor_file.exists() else Anchor()
+    def _key_commitment(self) -> str:
+        """A hash that tells whether the key is the one of the ledger, and nothing else."""
+        return keyed_hash(self.key, "commitment")
+
+    def _anchors(self) -> list[Anchor]:
+        return [Anchor(**json.loads(file.read_text())) for file in self._anchor_files if file.exists()]
 
     def _write_anchor(self, anchor: Anchor) -> None:
-        with atomic_file(self._anchor_file, Zone.PRIVATE) as temporary:
-            temporary.write_text(json.dumps(asdict(anchor)))
+        for file, zone in zip(self._anchor_files, (Zone.PRIVATE, Zone.RELEASED), strict=True):
+            with atomic_file(file, zone) as temporary:
+                temporary.write_text(_anchor_text(anchor))
+
+
+def _anchor_text(anchor: Anchor) -> str:
+    return json.dumps(asdict(anchor))
 
 
 def _check_schema_version(connection: duckdb.DuckDBPyConnection) -> None:
@@ -363,7 +403,7 @@ def _check_schema_version(connection: duckdb.DuckDBPyConnection) -> None:
         raise logic.LedgerTampered(f"the ledger has schema version {found[0]}, this program knows {SCHEMA_VERSION}")
 
 
-def _chain(entries: Sequence[Entry], bodies: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Entry]:
+def _chain(entries: Sequence[Entry], bodies: Entries) -> list[Entry]:
     """The new entries that follow `entries`."""
     appended: list[Entry] = []
     head = Anchor.of(entries)

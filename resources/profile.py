@@ -222,6 +222,13 @@ class Profile(Settings):
     dtype: str = "auto"
 
     @model_validator(mode="after")
+    def _users_are_named(self) -> "Profile":
+        source = self.corpus.source
+        if self.corpus.unit is PrivacyUnit.USER and source.kind == "file" and "user_id" not in source.columns:
+            raise ValueError("corpus.unit 'user' needs a source.columns entry for `user_id`; or choose 'instruction'")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> "Profile":
         for level in self.corpus.planned_levels:
             target_of(level)

@@ -78,6 +78,21 @@ def atomic_folder(target: Path, zone: Zone) -> Iterator[Path]:
         shutil.rmtree(retired, ignore_errors=True)
 
 
+def create_once(path: Path, content: bytes) -> None:
+    """Create a private file with this content, unless another process was faster; nobody sees it half written."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE_MODE), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
 def _flush(path: Path) -> None:
     """Force the content to disk before the rename makes it visible."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,8 +1,11 @@
 """Looks for a text in everything a folder holds, decoded: a plain search misses what a format compresses or splits."""
 
+import shutil
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -12,15 +15,19 @@ import polars as pl
 def files_holding(folder: Path, text: str) -> set[Path]:
     """The files under `folder` in which `text` occurs, whatever its case."""
     wanted = text.lower()
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path for path in files if any(wanted in content.lower() for content in _contents(path))}
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "copy"  # Opening a database changes files beside it, which its owner still uses.
+        shutil.copytree(folder, copy)
+        files = [path for path in copy.rglob("*") if path.is_file()]
+        found = {path for path in files if wanted in path.read_bytes().decode(errors="replace").lower()}
+        found |= {path for path in files if any(wanted in content.lower() for content in _decoded(path))}
+        return {folder / path.relative_to(copy) for path in found}
 
 
-def _contents(path: Path) -> Iterator[str]:
-    raw = path.read_bytes()
-    yield raw.decode(errors="replace")
+def _decoded(path: Path) -> Iterator[str]:
+    start = path.read_bytes()[:16] if path.exists() else b""
     for offset, mark, decode in DECODERS:
-        if raw.startswith(mark, offset):
+        if start.startswith(mark, offset):
             yield from decode(path)
 
 
@@ -30,7 +37,7 @@ def _parquet(path: Path) -> Iterator[str]:
 
 
 def _sqlite(path: Path) -> Iterator[str]:
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         names = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
         for name in names:
             for row in connection.execute(f'select * from "{name}"'):

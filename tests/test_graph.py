@@ -149,6 +149,13 @@ def test_asset_modules_import_no_other_asset_module(path: Path) -> None:
     assert [line for line in from_assets if set(PARENTS) & set(re.findall(r"\w+", line))] == []
 
 
+@pytest.mark.parametrize("name", [name for name, label in LABELS.items() if label is not Label.RELEASED])
+def test_what_reads_private_rows_keeps_its_errors_in_the_private_zone(name: str) -> None:
+    function = asset_function(ROOT / "dp_assets/assets" / f"{name}.py")
+    guards = [ast.unparse(item) for node in ast.walk(function) if isinstance(node, ast.With) for item in node.items]
+    assert [guard for guard in guards if guard.startswith("private_errors(ledger.private_root")]
+
+
 @pytest.mark.slow
 def test_the_workspace_file_loads_in_dagsters_own_command(tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("dagster"), "definitions", "validate", "-w", "workspace.yaml"]

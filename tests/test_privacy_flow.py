@@ -5,11 +5,10 @@ The mechanisms are the real ones, over private rows that note what the ledger sa
 
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import duckdb
@@ -20,7 +19,6 @@ from polars.io.plugins import register_io_source
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.assets._release import Mechanism, obtain
-from dp_assets.definitions import ALL_ASSETS, ALL_CHECKS, full_pipeline
 from dp_assets.partitions import Partition
 from dp_assets.privacy.claim import check_dpsgd, check_votes
 from dp_assets.privacy.evidence import Evidence
@@ -28,21 +26,26 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration
-from dp_assets.running import DAGSTER_HOME, materialize, out_of_date, persistent_instance, stage_logger
 from dp_assets.selection.release import release_votes
 from resources.artifact_files import read_artifact
-from resources.catalog import catalog_file, rebuild
 from resources.ledger import Charge, ChargeRefused, Ledger
 from resources.models import LanguageModel
 from resources.private_log import CONSTANT_MESSAGE
 from resources.profile import Profile
 from resources.stores import ReleaseStore
+from tests.household import (
+    INTERRUPTED_TRAINING,
+    QUOTED,
+    QUOTING_ERRORS,
+    SECRET,
+    SECRET_USER,
+    Household,
+    interrupt_in_step,
+)
 from tests.leaks import files_holding
-from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.pipeline import PARTITION, register, tiny_profile
 
 LEVEL, SNAPSHOT = "eps-8", "1"
-SECRET = "zq4711kumquat"
-SECRET_USER = "user-extra"
 CENTROIDS = np.eye(4, dtype=np.float32)
 REAL_ROWS = pl.DataFrame(
     {
@@ -144,9 +147,7 @@ def boundary(tmp_path: Path, tiny_model_folder: Path) -> Boundary:
 
 
 @pytest.mark.parametrize("mechanism", [GENERATOR, HISTOGRAM])
-def test_when_rows_are_read_their_charge_is_in_the_ledger_and_marked_opened(
-    boundary: Boundary, mechanism: str
-) -> None:
+def test_when_rows_are_read_their_charge_is_in_the_ledger_and_marked_opened(boundary: Boundary, mechanism: str) -> None:
     run = {GENERATOR: boundary.generator, HISTOGRAM: boundary.histogram}[mechanism]
     release = run()
     assert len(boundary.spy.seen) == 1
@@ -211,24 +212,10 @@ def test_a_run_that_differs_from_its_plan_is_charged_without_a_bound_and_closes_
     assert len(boundary.spy.seen) == 1
 
 
-def interrupt_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Private training is interrupted once, in this step (counted from 1), after the units were drawn."""
-    from dp_assets.generation import dpsgd
-
-    clipped_sum, calls = dpsgd.clipped_sum, iter(range(1, 1000))
-
-    def interrupted_once(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == step:
-            raise KeyboardInterrupt
-        return clipped_sum(*args, **kwargs)
-
-    monkeypatch.setattr(dpsgd, "clipped_sum", interrupted_once)
-
-
 def test_an_interrupted_training_goes_on_under_the_same_charge_with_one_spare_step(
     boundary: Boundary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_in_step(monkeypatch, 2)
+    interrupt_in_step(monkeypatch.setattr, 2)
     with pytest.raises(KeyboardInterrupt):
         boundary.generator()
     (interrupted,) = boundary.charges
@@ -246,7 +233,7 @@ def test_a_training_interrupted_more_often_than_the_plan_has_spare_steps_is_refu
     boundary: Boundary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(boundary.plan.dpsgd.spare_steps + 1):
-        interrupt_in_step(monkeypatch, 1)
+        interrupt_in_step(monkeypatch.setattr, 1)
         with pytest.raises(KeyboardInterrupt):
             boundary.generator()
     reads = len(boundary.spy.seen)
@@ -279,81 +266,38 @@ def test_the_search_for_leaks_finds_a_text_in_every_stored_format(tmp_path: Path
     assert files_holding(tmp_path, SECRET) == set(files.values()) - {files["clean.parquet"]}
 
 
-class Household:
-    """A data folder and a Dagster home on disk, over a corpus in which one user wrote the secret."""
-
-    def __init__(self, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.home, self.dagster_home = folder / "data", folder / "dagster"
-        corpus = write_corpus(folder / "corpus.parquet", extra_text=f"what does {SECRET} mean to you?")
-        self.profile = tiny_profile(corpus, model)
-        resources: Mapping[str, Any] = tiny_resources(self.profile, self.home)
-        self.ledger: Ledger = resources["ledger"]
-        register(self.ledger, self.profile)
-        self.defs = dg.Definitions(
-            assets=ALL_ASSETS,
-            asset_checks=ALL_CHECKS,
-            jobs=[full_pipeline],
-            resources=resources,
-            executor=dg.in_process_executor,
-            loggers={"console": stage_logger},
-        )
-        monkeypatch.setenv(DAGSTER_HOME, str(self.dagster_home))
-
-    def run(self) -> list[tuple[str, str]]:
-        """Run what is out of date, as the command does; the assets that failed, with the reason of each."""
-        with persistent_instance() as instance:
-            stale = out_of_date(
-                self.defs, instance, home=self.home, partition=PARTITION, profile=self.profile.digest
-            )
-            return list(materialize(self.defs, instance, partition=PARTITION, assets=stale).failed)
-
-    def leaks(self, text: str) -> set[str]:
-        """Where a text is found, by the first folder under the data folder, or the Dagster home."""
-        found = {str(path.relative_to(self.home).parts[0]) for path in files_holding(self.home, text)}
-        return found | ({"dagster"} if files_holding(self.dagster_home, text) else set())
-
-
-@pytest.fixture
-def household(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Household:
-    return Household(tmp_path, tiny_model_folder, monkeypatch)
+def leaks(household: Household, text: str) -> set[str]:
+    """Where a text is found: the first folder under the data folder, or the Dagster home."""
+    found = {path.relative_to(household.home).parts[0] for path in files_holding(household.home, text)}
+    return found | ({"dagster"} if files_holding(household.dagster_home, text) else set())
 
 
 @pytest.mark.slow
 def test_what_one_user_wrote_is_nowhere_outside_the_private_zone_after_an_interrupted_and_a_full_run(
-    household: Household, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_model_folder: Path
 ) -> None:
-    interrupt_in_step(monkeypatch, 2)
-    assert [asset for asset, _ in household.run()] == [GENERATOR]
-    assert household.run() == []
-    rebuild(household.home, household.ledger.state())
-    printed = "".join(capfd.readouterr())
+    household = Household(tmp_path, tiny_model_folder)
+    calls = [household.command("register"), household.command("run", PARTITION, broken=[INTERRUPTED_TRAINING])]
+    calls += [household.command("run", PARTITION), household.command("sql", "from metrics")]
+    assert [call.returncode for call in calls] == [0, 130, 0, 0]
+    printed = "".join(call.stdout + call.stderr for call in calls)
+    assert leaks(household, SECRET) == {"private"}
     for private in (SECRET, SECRET_USER):
-        assert household.leaks(private) <= {"private"}
+        assert leaks(household, private) <= {"private"}
         assert private not in printed
-    assert household.leaks(SECRET) == {"private"}
-    assert catalog_file(household.home).exists()
     statement = read_artifact(household.home / "released/artifacts/privacy_statement/all/eps-8")
     assert "| resumes used | 1 |" in statement.markdown  # type: ignore[union-attr]
 
 
-BREAKING_POINTS = {
-    "real_instructions": "dp_assets.assets.real_instructions.prepare",
-    "real_embeddings": "resources.models.hashed_vectors",
-    "dp_generator": "dp_assets.generation.generator.encode_instruction",
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("asset", list(BREAKING_POINTS))
-def test_an_error_that_quotes_private_rows_reaches_the_private_log_only(
-    household: Household, asset: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def break_down(*_: Any, **__: Any) -> None:
-        raise ValueError(f"cannot handle the row {SECRET!r}")
-
-    monkeypatch.setattr(BREAKING_POINTS[asset], break_down)
-    failed = dict(household.run())
-    assert CONSTANT_MESSAGE in failed[asset]
-    assert SECRET not in "".join(capfd.readouterr())
-    assert household.leaks(SECRET) == {"private"}
-    assert SECRET in (household.home / "private/log/errors.log").read_text()
+def test_errors_that_quote_private_rows_reach_the_private_log_only(tmp_path: Path, tiny_model_folder: Path) -> None:
+    household = Household(tmp_path, tiny_model_folder)
+    household.command("register")
+    for broken in (["real_instructions"], ["real_embeddings", "dp_generator"], ["dp_histogram"]):
+        failed = household.command("run", PARTITION, broken=broken)
+        assert failed.returncode == 1
+        assert all(f"{asset} failed: " in failed.stderr for asset in broken)
+        assert failed.stderr.count(CONSTANT_MESSAGE) == len(broken)
+        assert SECRET not in failed.stdout + failed.stderr
+        assert leaks(household, SECRET) == {"private"}
+    assert (household.home / "private/log/errors.log").read_text().count(QUOTED) == len(QUOTING_ERRORS)

@@ -1,5 +1,7 @@
 """The corpus of a profile: its source, its terms, its registration."""
 
+import json
+
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
 from dp_assets.corpus.sources import Source, make_source
 from dp_assets.privacy.registration import Registration, Terms
@@ -28,8 +30,10 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
     settings = profile.corpus
     cohorts = settings.cohorts.model_dump()
     cohort_expr(unit=settings.unit, **cohorts)
+    columns = settings.source.columns
     return Terms(
         unit=settings.unit,
+        unit_columns=json.dumps({name: columns.get(name) for name in ("user_id", "created_at")}),
         max_rows_per_unit=settings.max_rows_per_unit,
         cohorts=cohort_names(**cohorts),
         cohort_function=settings.cohorts.model_dump_json(),

@@ -12,7 +12,7 @@ from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.evidence import Evidence
-from dp_assets.privacy.labels import LABEL_METADATA, Label
+from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import RegistrationError
@@ -101,7 +101,11 @@ def obtain(
     state = ledger.state()
     if state.find_settled(mechanism.reuse_key) is not None and releases.has(*place):
         return releases.load(*place)  # type: ignore[return-value]
-    charge = _charge(mechanism, ledger, state.find_unfinished(mechanism.reuse_key), resumable)
+    unfinished = state.find_unfinished(mechanism.reuse_key)
+    if unfinished is not None and releases.has(*place):
+        stored: Any = releases.load(*place)
+        return _settle_stored(Charge(unfinished, ledger), stored)  # type: ignore[no-any-return]
+    charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]))
     found = check(evidence.public)
@@ -111,6 +115,20 @@ def obtain(
         charge.settle(evidence.public, found)
     except ClaimRefused as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
+    return release
+
+
+def _settle_stored(charge: Charge, release: Released) -> Released:
+    """Settle the charge of a run that ended between storing its checked release and settling; nothing is run again.
+
+    Raises:
+      ChargeRefused: the stored release was paid for by another charge.
+    """
+    if charge.charge_id not in release.charge_ids:
+        raise ChargeRefused(
+            ValueError("the stored release belongs to another charge; ask for another `release` number")
+        )
+    charge.settle({"recovered": True}, [])
     return release
 
 
@@ -143,15 +161,25 @@ def result(
 ) -> dg.MaterializeResult[Any]:
     """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures."""
     partition = Partition.of(context)
-    figures = metadata.artifact_metadata(
-        ledger.state(),
-        registration_of(ledger, profile),
-        label=Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA]),
-        cohort=partition.cohort,
-        level=partition.level,
-        charge_ids=value.charge_ids,
-    )
-    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **figures, **extra})
+    label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
+    try:
+        figures = metadata.artifact_metadata(
+            ledger.state(),
+            registration_of(ledger, profile),
+            label=label,
+            cohort=partition.cohort,
+            level=partition.level,
+            charge_ids=value.charge_ids,
+        )
+    except metadata.ForeignLineage as refusal:
+        raise dg.Failure(str(refusal), allow_retries=False) from None
+    shown = extra if zone(label, partition.level) is Zone.RELEASED else numbers(extra)
+    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **figures, **shown})
+
+
+def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
+    """The figures without texts and pictures: the event log lies outside the private zone, where no-dp must stay."""
+    return {name: value for name, value in extra.items() if isinstance(value, int | float)}
 
 
 def private_result(value: PrivateTable, *, ledger: Ledger, profile: Profile) -> dg.MaterializeResult[PrivateTable]:

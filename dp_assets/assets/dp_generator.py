@@ -17,6 +17,7 @@ from resources.models import LanguageModel, ModelUnavailable
 from resources.private_log import private_errors
 from resources.profile import Profile
 from resources.stores import ReleaseStore
+from resources.zones import private_folder
 
 # In bfloat16 one unit's gradient is rounded differently depending on who shares its micro-batch, which no clip bounds.
 PRIVATE_TRAINING_DTYPE = "float32"
@@ -35,9 +36,10 @@ def dp_generator(
     """LoRA adapter of the instruction generator, trained with DP-SGD on the real instructions: the first spend."""
     from dp_assets.generation import generator
 
-    settings, checkpoints = profile.generator.tuning(), Path(ledger.private_root) / "checkpoints"
+    settings, checkpoints = profile.generator.tuning(), private_folder(Path(ledger.private_root) / "checkpoints")
+    inputs = settings | {"language_model": language_model.public_name}
     with private_errors(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
-        mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=settings)
+        mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
             mechanism,
             ledger=ledger,

@@ -10,7 +10,6 @@ from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.statement import make_statement, to_markdown
 from resources.ledger import Ledger
-from resources.models import LanguageModel
 from resources.profile import Profile
 
 
@@ -19,7 +18,6 @@ def privacy_statement(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
-    language_model: LanguageModel,
     dp_generator: Adapter,
     dp_histogram: Table,
     filtered_instructions: Table,
@@ -33,7 +31,7 @@ def privacy_statement(
         profile.plan(partition.level),
         cohort=partition.cohort,
         charge_ids=ids,
-        base_model=language_model.public_name,
+        base_model=dp_generator.base_model,
         evidence=dp_generator.record["evidence"],
         source_kind=profile.corpus.source.kind,
     )

@@ -35,6 +35,9 @@ def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.
             cohort_of=cohort_expr(unit=settings.unit, **settings.cohorts.model_dump()),
             train_fraction=settings.train_fraction,
         ).collect()
-        ledger.bind_rows(registration.corpus_id, settings.snapshot, fingerprint(rows.lazy(), key=ledger.key))
+        texts = fingerprint(source.scan().select("text"), key=ledger.key)
+        ledger.bind_rows(
+            registration.corpus_id, settings.snapshot, rows=fingerprint(rows.lazy(), key=ledger.key), texts=texts
+        )
     table = PrivateTable(rows.lazy(), corpus_id=registration.corpus_id, snapshot=settings.snapshot)
     return private_result(table, ledger=ledger, profile=profile)

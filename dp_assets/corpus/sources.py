@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 
@@ -25,7 +25,6 @@ INTERROGATIVES = (
 )
 REQUESTS = "tell give show describe explain write suggest recommend name list help please"
 OPENERS = frozenset(f"{INTERROGATIVES} {REQUESTS}".split())
-JSON_LINES_READ_FOR_NAMES = 1000
 WANTED_TYPES = {"text": "strings", "created_at": "times, dates or ISO 8601 strings"}
 TIME_FORMATS = ("%+", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d")
 
@@ -180,9 +179,18 @@ def _typed(column: str, name: str, found: pl.DataType) -> pl.Expr:
     """The column in our type. Blank and NaN become null: a blank user id names nobody, it does not name one user."""
     if name == "created_at":
         return pl.col(column).cast(TIME) if found.is_temporal() else _parsed_time(column)
-    value = pl.col(column).fill_nan(None) if found.is_float() else pl.col(column)
-    value = value.cast(pl.String)
+    value = _spelt(column) if found.is_float() else pl.col(column).cast(pl.String)
     return value if name == "text" else pl.when(value.str.contains(r"\S")).then(value)
+
+
+def _spelt(column: str) -> pl.Expr:
+    """Floats as strings, whole ones without a fraction; NaN is null.
+
+    A tool that meets one missing id may turn user 1 into user 1.0, and that must not become another unit.
+    """
+    value = pl.col(column).fill_nan(None)
+    whole = value.cast(pl.Int64, strict=False)
+    return pl.when(value == whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def _parsed_time(column: str) -> pl.Expr:
@@ -229,25 +237,15 @@ def _scan_json_lines(path: Path, names: Sequence[str]) -> pl.LazyFrame:
         encoding="utf8-lossy",
         glob=False,
     )
-    head = lines.head(JSON_LINES_READ_FOR_NAMES).collect()["line"].drop_nulls()
-    _require_columns(path, names, sorted({name for line in head for name in _json_names(line)}))
+    # A key that no line has gives nulls: to refuse it, the names in the rows would have to be read.
     return lines.select(pl.col("line").str.json_path_match(f"$[{json.dumps(name)}]").alias(name) for name in names)
-
-
-def _json_names(line: str) -> Sequence[str]:
-    try:
-        value: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        return ()
-    return tuple(value) if isinstance(value, dict) else ()
 
 
 def _require_columns(path: Path, names: Sequence[str], found: Sequence[str]) -> None:
     missing = [name for name in names if name not in found]
     if missing:
-        raise SourceError(
-            f"source.columns names {', '.join(missing)}, which {path} lacks; its columns: {', '.join(found) or 'none'}"
-        )
+        # What the file has instead is not said: without a header line, its first line is somebody's row.
+        raise SourceError(f"source.columns names {', '.join(missing)}, which {path} lacks; correct the mapping")
 
 
 READERS: Mapping[str, Callable[[Path, Sequence[str]], pl.LazyFrame]] = {

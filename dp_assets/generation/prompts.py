@@ -100,7 +100,8 @@ def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _plain_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of somebody's text, in which control tokens are spelled out like any other characters."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    # verbose=False: a tokenizer with a length limit would print how long a text is.
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
 def _around_user_text(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 Storage is elsewhere (`resources/ledger.py`); this module is pure. Entries are only ever appended. An entry stores
 events, never an epsilon, so every figure is computed anew from what was run.
 
+    keyed        which secret key the hashes were made with
     registered   a corpus and its terms                    opened     private rows were read under a charge
     planned      one mechanism of a plan booked beforehand continued  a crashed run went on, using one spare step
     charged      one invocation of a mechanism             settled    a mechanism returned and its evidence matched
@@ -153,7 +154,9 @@ class LedgerState:
     registrations: dict[str, Registration] = field(default_factory=dict)
     bookings: dict[str, Booking] = field(default_factory=dict)
     charges: dict[str, ChargeRecord] = field(default_factory=dict)
+    key_commitment: str | None = None
     snapshots: dict[tuple[str, str], str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     closed: set[tuple[str, str]] = field(default_factory=set)
     anchor: Anchor = field(default_factory=Anchor)
 
@@ -167,6 +170,8 @@ class LedgerState:
 
     def _apply(self, kind: str, body: Mapping[str, Any]) -> None:
         match kind:
+            case "keyed":
+                self.key_commitment = body["commitment"]
             case "registered":
                 registration = Registration.from_json(body)
                 self.registrations[registration.corpus_id] = registration
@@ -181,9 +186,10 @@ class LedgerState:
             case "continued":
                 charge = self.charges[body["charge_id"]]
                 seen = (*charge.continuations, body["checkpoint"])
-                self.charges[charge.charge_id] = replace(charge, continuations=seen)
+                self.charges[charge.charge_id] = replace(charge, continuations=seen, opened=True)
             case "bound":
-                self.snapshots[body["corpus_id"], body["snapshot"]] = body["fingerprint"]
+                self.snapshots[body["corpus_id"], body["snapshot"]] = body["rows"]
+                self.texts[body["texts"]] = body["corpus_id"]
             case "raised":
                 registration = self.registrations[body["corpus_id"]]
                 raised = replace(registration, budget_epsilon=body["budget_epsilon"])
@@ -252,7 +258,8 @@ class LedgerState:
 
     def find_settled(self, reuse_key: str) -> ChargeRecord | None:
         """The charge that paid for this release, if it was completed."""
-        return next((c for c in self.charges.values() if c.reuse_key == reuse_key and c.settled), None)
+        paid = (c for c in self.charges.values() if c.reuse_key == reuse_key and c.settled and not c.voided)
+        return next(paid, None)
 
     def find_unfinished(self, reuse_key: str) -> ChargeRecord | None:
         """The newest charge for this release that was neither settled nor voided: a run that crashed or still runs."""

@@ -25,11 +25,13 @@ class RegistrationError(ValueError):
 class Terms:
     """What an owner fixes by registering a corpus.
 
-    `cohorts` is the fixed list of disjoint sets of units, `budget_epsilon` the bound for each of them at `delta`,
-    `is_public` whether the owner declared the source public, which alone permits runs without noise.
+    `unit_columns` says where a row's user and time are read from, since another column would make other units and
+    cohorts of the same rows. `cohorts` is the fixed list of disjoint sets of units, `budget_epsilon` the bound for each
+    at `delta`, `is_public` whether the owner declared the source public, which alone permits runs without noise.
     """
 
     unit: PrivacyUnit
+    unit_columns: str
     max_rows_per_unit: int
     cohorts: tuple[str, ...]
     cohort_function: str
@@ -62,7 +64,7 @@ class Registration(Terms):
         Raises:
           RegistrationError: a field that fixes the meaning of the guarantee differs.
         """
-        fixed = ("unit", "max_rows_per_unit", "cohorts", "cohort_function", "delta", "relation")
+        fixed = ("unit", "unit_columns", "max_rows_per_unit", "cohorts", "cohort_function", "delta", "relation")
         changed = [name for name in fixed if getattr(self, name) != getattr(terms, name)]
         if terms.is_public and not self.is_public:
             changed.append("is_public")

@@ -8,13 +8,17 @@ ones which ran rests on the code and on the evidence that the mechanisms returne
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dp_accounting import DpEvent
+
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_from_json, event_to_json
+from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.ledger import LedgerState
-from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan, VotesPlan
 from dp_assets.privacy.registration import Registration
 
 FALSE_POSITIVE_RATES = (0.001, 0.01)
@@ -25,6 +29,9 @@ NOT_COVERED = (
     "run time, memory and whether a run failed, which operators can see",
     "what the public base model and embedder learned from their own training data",
     "what other people wrote about a person: the unit is the author's rows, not mentions of somebody",
+    "other corpora with some of the same rows: overlaps are the owner's to declare",
+    "with the unit instruction, a row that is edited or re-dated: it is another row then",
+    "a budget that was raised after results were seen: the raised budget is the guarantee",
     "a person who writes under several user ids, or whose rows name no user: each id or row is a unit of its own",
     "floating-point effects of the Gaussian noise on gradients, drawn in float64 and not discretised; votes are exact",
 )
@@ -45,7 +52,14 @@ def make_statement(
     evidence: Mapping[str, Any],
     source_kind: str,
 ) -> dict[str, Any]:
-    """The statement of the release behind `charge_ids` as a JSON value."""
+    """The statement of the release behind `charge_ids` as a JSON value.
+
+    Raises:
+      StatementError: a charge was made for another plan than the one to be stated.
+    """
+    if any(state.charges[charge_id].plan_digest != plan.digest for charge_id in charge_ids):
+        raise StatementError("the release was made with another plan than the profile's; materialize it again")
+    is_planned, unprotected = state.is_planned(registration.corpus_id, cohort), plan.level == NO_DP
     lineage = [event_to_json_of(state, charge_id) for charge_id in charge_ids]
     cohort_events = [event_to_json(event) for event in state.cohort_events(registration.corpus_id, cohort)]
     return {
@@ -58,16 +72,16 @@ def make_statement(
         "delta": registration.delta,
         "guarantee": {
             "budget_epsilon": registration.budget_epsilon,
-            "cohort_epsilon": state.cohort_epsilon(registration.corpus_id, cohort),
+            "cohort_epsilon": math.inf if unprotected else state.cohort_epsilon(registration.corpus_id, cohort),
             "lineage_epsilon": state.lineage_epsilon(charge_ids),
-            "fixed_beforehand": state.is_planned(registration.corpus_id, cohort),
+            "fixed_beforehand": is_planned,
             "gate_order": registration.gate_order,
         },
         "events": {"cohort": cohort_events, "lineage": lineage},
         "trade_off": trade_off(lineage),
         "plan": plan.to_json(),
         "evidence": dict(evidence),
-        "accountant": accountant_in_words(),
+        "accountant": accountant_in_words(registration, is_planned),
         "sampler": "Poisson sampling of units, independent and without a cap",
         "randomness": "operating-system entropy for sampling and noise; public seeds for public steps only",
         "base_model": base_model,
@@ -97,9 +111,10 @@ def trade_off(lineage: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def accountant_in_words() -> str:
+def accountant_in_words(registration: Registration, is_planned: bool) -> str:
     version = importlib.metadata.version("dp-accounting")
-    return f"dp-accounting {version}, PLD at discretisation {accounting.CERTIFIED_DISCRETIZATION:g}, rounded up"
+    words = f"dp-accounting {version}, PLD at discretisation {accounting.CERTIFIED_DISCRETIZATION:g}, rounded up"
+    return words if is_planned else f"{words}; for the whole cohort RDP at order {registration.gate_order}"
 
 
 def verify(statement: Mapping[str, Any]) -> None:
@@ -109,13 +124,12 @@ def verify(statement: Mapping[str, Any]) -> None:
       StatementError: a figure differs from what its events give.
     """
     guarantee, delta = statement["guarantee"], statement["delta"]
+    _verify_events(statement)
     cohort = accounting.compose([event_from_json(form) for form in statement["events"]["cohort"]])
     lineage = accounting.compose([event_from_json(form) for form in statement["events"]["lineage"]])
     recomputed = {
         "lineage_epsilon": accounting.epsilon(lineage, delta),
-        "cohort_epsilon": accounting.epsilon(cohort, delta)
-        if guarantee["fixed_beforehand"]
-        else accounting.rdp_epsilon(cohort, delta, guarantee["gate_order"]),
+        "cohort_epsilon": _cohort_epsilon(statement, cohort),
     }
     wrong = [name for name, value in recomputed.items() if guarantee[name] != value]
     if statement["trade_off"] != trade_off(statement["events"]["lineage"]):
@@ -124,25 +138,41 @@ def verify(statement: Mapping[str, Any]) -> None:
         raise StatementError(f"{', '.join(wrong)} do not follow from the events of the statement")
 
 
+def _cohort_epsilon(statement: Mapping[str, Any], cohort: DpEvent) -> float:
+    """The cohort's figure as the ledger computes it."""
+    guarantee, delta = statement["guarantee"], statement["delta"]
+    if statement["plan"]["level"] == NO_DP:
+        return math.inf
+    if guarantee["fixed_beforehand"]:
+        return accounting.epsilon(cohort, delta)
+    return accounting.rdp_epsilon(cohort, delta, guarantee["gate_order"])
+
+
+def _verify_events(statement: Mapping[str, Any]) -> None:
+    """The lineage must hold events of the stated plan only, and the cohort must hold all of them."""
+    plan, events = statement["plan"], statement["events"]
+    planned = [event_to_json(event) for event in _events_of_plan(plan)]
+    if any(event not in planned for event in events["lineage"]):
+        raise StatementError("events.lineage differs from the events of the stated plan")
+    if plan["level"] != NO_DP and any(event not in events["cohort"] for event in events["lineage"]):
+        raise StatementError("events.cohort lacks an event of events.lineage")
+
+
+def _events_of_plan(plan: Mapping[str, Any]) -> list[DpEvent]:
+    return [DpSgdPlan(**plan["dpsgd"]).event, VotesPlan(**plan["votes"]).event]
+
+
 def to_markdown(statement: Mapping[str, Any]) -> str:
     """The statement for people, in plain words first."""
-    guarantee, plan = statement["guarantee"], statement["plan"]
-    rates = statement["trade_off"]
+    plan, rates = statement["plan"], statement["trade_off"]
     dpsgd, votes = plan["dpsgd"], plan["votes"]
     public = " The source was declared public." if statement["source"]["declared_public"] else ""
-    chosen = (
-        "all plans were fixed before any output" if guarantee["fixed_beforehand"] else "some runs were chosen later"
-    )
     lines = [
         f"# Privacy statement: cohort {statement['cohort']}, level {statement['level']}",
         "",
-        f"Whether or not one {statement['unit']} (up to {statement['max_rows_per_unit']} rows) is in the corpus, the"
-        f" released artifacts come out almost equally likely: **epsilon {guarantee['cohort_epsilon']:g} at delta"
-        f" {statement['delta']:g}** over everything spent on or booked for this cohort ({chosen}), and epsilon"
-        f" {guarantee['lineage_epsilon']:g} for this release alone if it was fixed beforehand. The budget, and so the"
-        f" guarantee for whatever may still run, is epsilon {guarantee['budget_epsilon']:g}.",
+        *(_no_guarantee() if plan["level"] == NO_DP else _guarantee_in_words(statement)),
         "",
-        "Somebody who sees this release and wants to tell whether a unit took part, and accepts being wrong about 1 in"
+        f"Somebody who sees this release and wants to tell whether a unit took part, and accepts being wrong about 1 in"
         f" 100 absent units, finds at most {rates['0.01']:.1%} of those present; at 1 in 1,000, at most"
         f" {rates['0.001']:.1%}." + public,
         "",
@@ -171,3 +201,28 @@ def to_markdown(statement: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _no_guarantee() -> list[str]:
+    return ["**No guarantee.** It runs without noise, on a public source, and nothing of it leaves the private zone."]
+
+
+def _guarantee_in_words(statement: Mapping[str, Any]) -> list[str]:
+    """The headline. Where runs were chosen after results, only the budget that bounded the choice is a guarantee."""
+    guarantee, delta = statement["guarantee"], f"{statement['delta']:g}"
+    spent, budget = f"{guarantee['cohort_epsilon']:g}", f"{guarantee['budget_epsilon']:g}"
+    if guarantee["fixed_beforehand"]:
+        headline = (
+            f"**epsilon {spent} at delta {delta}** over everything booked for this cohort before any output existed"
+        )
+    else:
+        headline = (
+            f"**epsilon {budget} at delta {delta}**, the budget of this cohort, since some runs were chosen after"
+            f" results (spent so far, as accounting: {spent})"
+        )
+    return [
+        f"Whether or not one {statement['unit']} (up to {statement['max_rows_per_unit']} rows) is in the corpus, the"
+        f" released artifacts come out almost equally likely: {headline}. This release alone, if it was fixed"
+        f" beforehand: epsilon {guarantee['lineage_epsilon']:g}. Whatever may still run for the cohort stays within"
+        f" epsilon {budget}.",
+    ]

@@ -16,7 +16,7 @@ from resources.catalog import STORAGE_VERSION, catalog_file, rebuild
 from resources.ledger import Ledger
 from resources.stores import artifact_folder
 from resources.zones import atomic_folder
-from tests.privacy.plans import small_plan
+from tests.privacy.plans import small_plan, small_terms
 
 SECRET = "only the private zone knows"
 FIGURES = {"total_variation": 0.25, "coverage": 1.0}
@@ -33,14 +33,7 @@ def put(home: Path, asset: str, label: Label, partition: str | None, artifact: A
 def state(tmp_path: Path) -> LedgerState:
     """A ledger with one charge."""
     ledger, plan = Ledger(private_root=str(tmp_path / "ledger" / "private")), small_plan()
-    corpus = ledger.register(
-        locator="somewhere",
-        plans=[plan],
-        cohorts=("all",),
-        cohort_function="all",
-        budget_epsilon=8.0,
-        is_public=False,
-    )
+    corpus = ledger.register(locator="somewhere", terms=small_terms(), plans=[plan])
     ledger.charge(
         plan=plan, mechanism=HISTOGRAM, corpus_id=corpus.corpus_id, cohort="all", snapshot="1", reuse_key="key"
     )

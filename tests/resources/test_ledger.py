@@ -33,9 +33,12 @@ def plan_of(level: str, *, max_rows_per_unit: int = 2) -> PrivacyPlan:
     )
 
 
-def terms(*, budget: float = 8.0, max_rows_per_unit: int = 2, is_public: bool = False) -> Terms:
+def terms(
+    *, budget: float = 8.0, max_rows_per_unit: int = 2, is_public: bool = False, unit_columns: str = "user"
+) -> Terms:
     return Terms(
         unit=PrivacyUnit.USER,
+        unit_columns=unit_columns,
         max_rows_per_unit=max_rows_per_unit,
         cohorts=("all",),
         cohort_function="all",
@@ -119,6 +122,11 @@ def test_other_terms_for_a_registered_source_are_refused_by_name(ledger: Ledger,
         ledger.register(locator="somewhere", terms=terms(), plans=[plan_of("eps-8", max_rows_per_unit=3)])
 
 
+def test_reading_users_from_another_column_is_refused(ledger: Ledger, corpus: Registration) -> None:
+    with pytest.raises(ChargeRefused, match="unit_columns"):
+        ledger.registration("somewhere", terms(unit_columns="e-mail"))
+
+
 def test_a_source_cannot_become_public_after_registration(ledger: Ledger, corpus: Registration) -> None:
     with pytest.raises(RegistrationError, match="is_public"):
         ledger.register(locator="somewhere", terms=terms(is_public=True), plans=[])
@@ -135,18 +143,20 @@ def test_an_unregistered_source_is_refused_with_the_remedy(ledger: Ledger) -> No
 
 
 def test_other_rows_under_the_same_snapshot_are_refused(ledger: Ledger, corpus: Registration) -> None:
-    ledger.bind_rows(corpus.corpus_id, "1", "rows")
-    ledger.bind_rows(corpus.corpus_id, "1", "rows")
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts")
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts")
     with pytest.raises(RegistrationError, match="snapshot"):
-        ledger.bind_rows(corpus.corpus_id, "1", "other rows")
-    ledger.bind_rows(corpus.corpus_id, "2", "other rows")
+        ledger.bind_rows(corpus.corpus_id, "1", rows="other rows", texts="other texts")
+    ledger.bind_rows(corpus.corpus_id, "2", rows="other rows", texts="other texts")
 
 
-def test_the_same_rows_under_another_registration_are_refused(ledger: Ledger, corpus: Registration) -> None:
-    ledger.bind_rows(corpus.corpus_id, "1", "rows")
+def test_the_same_texts_under_another_registration_are_refused_however_they_are_prepared(
+    ledger: Ledger, corpus: Registration
+) -> None:
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts")
     other = register(ledger, "eps-8", locator="a copy")
     with pytest.raises(RegistrationError, match="another source"):
-        ledger.bind_rows(other.corpus_id, "1", "rows")
+        ledger.bind_rows(other.corpus_id, "1", rows="prepared otherwise", texts="texts")
 
 
 def test_a_run_without_noise_needs_a_public_source(ledger: Ledger, corpus: Registration) -> None:
@@ -187,6 +197,24 @@ def test_a_charge_can_be_voided_only_while_nothing_was_read(ledger: Ledger, corp
         ledger.void(again.charge_id, "regret")
 
 
+def test_a_charge_voided_while_its_run_prepares_can_neither_be_opened_nor_settled(
+    ledger: Ledger, corpus: Registration
+) -> None:
+    prepared = charge(ledger, corpus, "eps-8")
+    ledger.void(prepared.charge_id, "the operator was faster")
+    for step in (prepared.mark_opened, lambda: prepared.continued("nonce"), lambda: prepared.settle({}, [])):
+        with pytest.raises(ChargeRefused, match="voided"):
+            step()
+
+
+def test_a_continued_charge_counts_as_opened_and_cannot_be_voided(ledger: Ledger, corpus: Registration) -> None:
+    continued = charge(ledger, corpus, "eps-8", GENERATOR)
+    continued.continued("nonce")
+    assert ledger.state().charges[continued.charge_id].opened
+    with pytest.raises(VoidRefused):
+        ledger.void(continued.charge_id, "regret")
+
+
 def test_a_raised_budget_is_logged_and_admits_more(ledger: Ledger, corpus: Registration) -> None:
     charge(ledger, corpus, "eps-8")
     with pytest.raises(RegistrationError):
@@ -216,6 +244,31 @@ def test_an_older_copy_of_the_ledger_is_refused(ledger: Ledger, corpus: Registra
         ledger.state()
 
 
+def test_a_private_folder_restored_from_a_backup_is_refused(ledger: Ledger, corpus: Registration) -> None:
+    private = Path(ledger.private_root)
+    shutil.copytree(private, private.with_name("backup"))
+    charge(ledger, corpus, "eps-8")
+    shutil.rmtree(private)
+    private.with_name("backup").rename(private)
+    with pytest.raises(LedgerTampered, match="anchor"):
+        ledger.state()
+
+
+@pytest.mark.parametrize("lost", ["key", "anchor.json"])
+def test_a_lost_key_or_anchor_is_refused_and_not_replaced(ledger: Ledger, corpus: Registration, lost: str) -> None:
+    (database(ledger).parent / lost).unlink()
+    with pytest.raises(LedgerTampered, match="missing"):
+        ledger.state()
+    with pytest.raises(LedgerTampered, match="missing"):
+        register(ledger, "eps-8")
+
+
+def test_another_key_is_refused(ledger: Ledger, corpus: Registration) -> None:
+    (database(ledger).parent / "key").write_bytes(b"x" * 32)
+    with pytest.raises(LedgerTampered, match="another key"):
+        ledger.state()
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -241,7 +294,7 @@ def test_ledger_key_and_anchor_are_closed_to_others(ledger: Ledger, corpus: Regi
         "ledger.duckdb": "0o600",
     }
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
-    assert json.loads((folder / "anchor.json").read_text())["length"] == 3
+    assert json.loads((folder / "anchor.json").read_text())["length"] == 4
 
 
 def try_charge(root: str, corpus_id: str, key: str) -> bool:
