@@ -14,6 +14,7 @@ import duckdb
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 from rich.table import Table as RichTable
 
 from dp_assets.assets._corpus import register_corpus
@@ -217,7 +218,7 @@ def sql(query: Annotated[str, typer.Argument(help="A query, for example 'from me
     path = rebuild(data_home(), open_ledger().state())
     with duckdb.connect(str(path), read_only=True) as connection:
         result = connection.execute(query)
-        table = RichTable(*[column[0] for column in result.description or []])
+        table = RichTable(*(Column(column[0], overflow="fold") for column in result.description or []))
         for row in result.fetchall():
             table.add_row(*(escape(str(value)) for value in row))
     out.print(table)
@@ -258,7 +259,9 @@ def ledger_show(as_json: Annotated[bool, typer.Option("--json")] = False) -> Non
         corpus = registration.corpus_id[:8]
         table.add_row(corpus, cohort, registration.unit, f"{registration.delta:g}", f"{total:.4f}", budget)
     out.print(table)
-    charges = RichTable("charge", "mechanism", "cohort", "level", "state", title="charges")
+    charges = RichTable(
+        Column("charge", no_wrap=True), Column("mechanism", no_wrap=True), "cohort", "level", "state", title="charges"
+    )
     for charge in state.charges.values():
         flags = [name for name in ("opened", "settled", "voided") if getattr(charge, name)]
         charges.add_row(charge.charge_id, charge.mechanism, charge.cohort, charge.level, ", ".join(flags) or "booked")

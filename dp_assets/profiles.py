@@ -79,10 +79,10 @@ DEMO = Profile(
     ),
     votes=VotesSettings(num_bins=24, noise_stddev=4.0),
     sampling=SamplingSettings(
-        prompt="system_user_turn", num_samples=448, max_new_tokens=32, temperature=1.0, top_p=0.95, batch_size=64
+        prompt="system_user_turn", num_samples=384, max_new_tokens=32, temperature=1.0, top_p=0.95, batch_size=64
     ),
     selection=SelectionSettings(target_size=300, top_up_samples=128),
-    annotation=AnnotationSettings(max_new_tokens=48, temperature=0.0, top_p=1.0, batch_size=64),
+    annotation=AnnotationSettings(max_new_tokens=40, temperature=0.0, top_p=1.0, batch_size=64),
     sft=AdapterTraining(
         rank=8,
         alpha=16,
@@ -92,9 +92,9 @@ DEMO = Profile(
         epochs=1,
         max_tokens=128,
         seed=4,
-        max_rows=96,
+        max_rows=64,
     ),
-    preferences=PreferenceSettings(num_pairs=60, hot_temperature=1.6),
+    preferences=PreferenceSettings(num_pairs=48, hot_temperature=1.6),
     reward=RewardSettings(
         rank=8,
         alpha=16,
@@ -108,7 +108,7 @@ DEMO = Profile(
     ),
     rlhf=RlhfSettings(
         learning_rate=1e-4,
-        steps=4,
+        steps=3,
         prompts_per_step=4,
         num_generations=2,
         max_prompt_tokens=64,
@@ -116,7 +116,7 @@ DEMO = Profile(
         temperature=1.0,
         kl_coefficient=0.05,
     ),
-    report=ReportSettings(baseline_samples=192, examples=5, mauve_buckets=40),
+    report=ReportSettings(baseline_samples=128, examples=5, mauve_buckets=40),
 )
 
 # The published setting (paper section 5 and released commands); needs a GPU and a corpus of about 180,000 instructions.
@@ -180,7 +180,7 @@ PAPER = Profile(
         temperature=1.0,
         kl_coefficient=0.05,
     ),
-    report=ReportSettings(baseline_samples=1920, examples=10, mauve_buckets=200),
+    report=ReportSettings(baseline_samples=1280, examples=10, mauve_buckets=200),
     language_model="yahma/llama-7b-hf",
     embedder="sentence-transformers/sentence-t5-base",
 )
@@ -218,7 +218,7 @@ def _from_toml(path: Path) -> Profile:
         overrides = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{path} is not valid TOML: {error}") from error
-    base = NAMED.get(overrides.pop("extends", DEMO.name))
+    base = NAMED.get(str(overrides.pop("extends", DEMO.name)))
     if base is None:
         raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}")
     settings = _merged(base.model_dump(mode="json"), {"name": path.stem} | overrides)
@@ -241,6 +241,7 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 def _resolve_source(settings: dict[str, Any], folder: Path) -> None:
     """A relative path in a profile file is relative to that file, wherever a command is run."""
-    source = settings["corpus"]["source"]
-    if isinstance(source, dict) and source.get("path"):
+    corpus = settings["corpus"]
+    source = corpus.get("source") if isinstance(corpus, dict) else None
+    if isinstance(source, dict) and isinstance(source.get("path"), str):
         source["path"] = str((folder / source["path"]).resolve())

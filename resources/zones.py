@@ -72,7 +72,12 @@ def atomic_folder(target: Path, zone: Zone) -> Iterator[Path]:
                 _flush(path)
         if target.exists():
             os.replace(target, retired)
-        os.replace(temporary, target)
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            if retired.exists():
+                os.replace(retired, target)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)

@@ -209,6 +209,7 @@ def test_ledger_show_lists_the_settled_charges(finished: Household, monkeypatch:
     shown = invoke("ledger", "show").stdout
     assert all(mechanism in shown for mechanism in (GENERATOR, HISTOGRAM))
     assert shown.count("settled") == 2
+    assert all(charge_id in shown for charge_id in finished.ledger.state().charges)
 
 
 @pytest.mark.slow

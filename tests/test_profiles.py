@@ -18,6 +18,10 @@ def profile_file(folder: Path, text: str, name: str = "mine.toml") -> str:
     return str(path)
 
 
+def source_of(path: str) -> str:
+    return f'[corpus]\nsource = {{ kind = "file", path = "{path}", columns = {{ text = "t", user_id = "u" }} }}\n'
+
+
 @pytest.mark.parametrize("name", list(NAMED))
 def test_a_name_stands_for_its_profile(name: str) -> None:
     assert load_profile(name) is NAMED[name]
@@ -45,15 +49,13 @@ def test_a_relative_path_is_relative_to_the_file_wherever_the_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "profiles").mkdir()
-    source = '[corpus]\nsource = { kind = "file", path = "../rows.parquet", columns = { text = "prompt" } }\n'
-    profile_file(tmp_path / "profiles", source)
+    profile_file(tmp_path / "profiles", source_of("../rows.parquet"))
     monkeypatch.chdir(tmp_path)
     assert load_profile("profiles/mine.toml").corpus.source.path == tmp_path / "rows.parquet"
 
 
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
-    text = '[corpus]\nsource = { kind = "file", path = "/rows/r.csv", columns = { text = "t" } }\n'
-    assert load_profile(profile_file(tmp_path, text)).corpus.source.path == Path("/rows/r.csv")
+    assert load_profile(profile_file(tmp_path, source_of("/rows/r.csv"))).corpus.source.path == Path("/rows/r.csv")
 
 
 def test_a_source_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -79,6 +81,7 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
         ('[corpus]\nplanned_levels = ["eps-0"]\n', "eps-0"),
         ('[corpus]\nsource = { kind = "file", columns = { text = "t" } }\n', "corpus.source"),
         ('[corpus]\nsource = { kind = "file", path = "a.csv", columns = {} }\n', "corpus.source"),
+        ('[corpus]\nsource = { kind = "file", path = "a.csv", columns = { text = "t" } }\n', "user_id"),
         ('[corpus]\nsource = "chitchat"\n', "corpus.source"),
         ("[typo]\nsteps = 1\n", "typo"),
     ],

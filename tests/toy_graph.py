@@ -1,4 +1,4 @@
-"""A graph of the real shape without a model: one private table, one mechanism, one released table, stored as in production."""
+"""A graph of the real shape without a model: a private table, a mechanism and a released table, in the real stores."""
 
 from collections.abc import Sequence
 from pathlib import Path

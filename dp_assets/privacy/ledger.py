@@ -178,7 +178,7 @@ class LedgerState:
             case "planned":
                 self.bookings[body["booking_id"]] = Booking(**body)
             case "charged":
-                self.charges[body["charge_id"]] = ChargeRecord(**body)
+                self.charges[body["charge_id"]] = ChargeRecord(**{**body, "continuations": ()})
             case "opened" | "settled" | "voided":
                 charge = self.charges[body["charge_id"]]
                 marked: dict[str, Any] = {kind: True}

@@ -72,8 +72,10 @@ def make_statement(
         "delta": registration.delta,
         "guarantee": {
             "budget_epsilon": registration.budget_epsilon,
-            "cohort_epsilon": math.inf if unprotected else state.cohort_epsilon(registration.corpus_id, cohort),
-            "lineage_epsilon": state.lineage_epsilon(charge_ids),
+            "cohort_epsilon": None
+            if unprotected
+            else _json_number(state.cohort_epsilon(registration.corpus_id, cohort)),
+            "lineage_epsilon": _json_number(state.lineage_epsilon(charge_ids)),
             "fixed_beforehand": is_planned,
             "gate_order": registration.gate_order,
         },
@@ -128,14 +130,19 @@ def verify(statement: Mapping[str, Any]) -> None:
     cohort = accounting.compose([event_from_json(form) for form in statement["events"]["cohort"]])
     lineage = accounting.compose([event_from_json(form) for form in statement["events"]["lineage"]])
     recomputed = {
-        "lineage_epsilon": accounting.epsilon(lineage, delta),
-        "cohort_epsilon": _cohort_epsilon(statement, cohort),
+        "lineage_epsilon": _json_number(accounting.epsilon(lineage, delta)),
+        "cohort_epsilon": _json_number(_cohort_epsilon(statement, cohort)),
     }
     wrong = [name for name, value in recomputed.items() if guarantee[name] != value]
     if statement["trade_off"] != trade_off(statement["events"]["lineage"]):
         wrong.append("trade_off")
     if wrong:
         raise StatementError(f"{', '.join(wrong)} do not follow from the events of the statement")
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no infinity; null says that nothing bounds the epsilon."""
+    return None if math.isinf(value) else value
 
 
 def _cohort_epsilon(statement: Mapping[str, Any], cohort: DpEvent) -> float:
@@ -207,10 +214,15 @@ def _no_guarantee() -> list[str]:
     return ["**No guarantee.** It runs without noise, on a public source, and nothing of it leaves the private zone."]
 
 
+def _shown(epsilon: float | None) -> str:
+    return "unbounded" if epsilon is None else f"{epsilon:g}"
+
+
 def _guarantee_in_words(statement: Mapping[str, Any]) -> list[str]:
     """The headline. Where runs were chosen after results, only the budget that bounded the choice is a guarantee."""
     guarantee, delta = statement["guarantee"], f"{statement['delta']:g}"
-    spent, budget = f"{guarantee['cohort_epsilon']:g}", f"{guarantee['budget_epsilon']:g}"
+    spent, alone = (_shown(guarantee[name]) for name in ("cohort_epsilon", "lineage_epsilon"))
+    budget = f"{guarantee['budget_epsilon']:g}"
     if guarantee["fixed_beforehand"]:
         headline = (
             f"**epsilon {spent} at delta {delta}** over everything booked for this cohort before any output existed"
@@ -223,6 +235,6 @@ def _guarantee_in_words(statement: Mapping[str, Any]) -> list[str]:
     return [
         f"Whether or not one {statement['unit']} (up to {statement['max_rows_per_unit']} rows) is in the corpus, the"
         f" released artifacts come out almost equally likely: {headline}. This release alone, if it was fixed"
-        f" beforehand: epsilon {guarantee['lineage_epsilon']:g}. Whatever may still run for the cohort stays within"
+        f" beforehand: epsilon {alone}. Whatever may still run for the cohort stays within"
         f" epsilon {budget}.",
     ]

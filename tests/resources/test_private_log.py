@@ -1,6 +1,7 @@
 """Errors that may depend on private rows say one constant thing outside and the rest in the private zone."""
 
 import traceback
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -21,12 +22,16 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "private"
 
 
+def quote_a_row() -> None:
+    try:
+        raise KeyError(SECRET)
+    except KeyError as cause:
+        raise ValueError(f"row {SECRET!r} is malformed") from cause
+
+
 def fail_with_a_secret(root: Path) -> PrivateStepFailed:
     with pytest.raises(PrivateStepFailed) as caught, private_errors(str(root)):
-        try:
-            raise KeyError(SECRET)
-        except KeyError as cause:
-            raise ValueError(f"row {SECRET!r} is malformed") from cause
+        quote_a_row()
     return caught.value
 
 
@@ -75,6 +80,23 @@ def test_public_errors_pass_unchanged_and_are_not_logged(root: Path, error: Exce
 def test_an_error_that_nobody_called_public_is_private(root: Path) -> None:
     with pytest.raises(PrivateStepFailed), private_errors(str(root)):
         raise PublicError("column `text` is missing")
+
+
+class Panic(BaseException):
+    """What some compiled libraries raise: no `Exception`."""
+
+
+def test_a_panic_is_private(root: Path) -> None:
+    with pytest.raises(PrivateStepFailed), private_errors(str(root)):
+        raise Panic(SECRET)
+    assert SECRET in (root / "log" / "errors.log").read_text()
+
+
+def test_warnings_go_to_the_private_log(root: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with private_errors(str(root)):
+        warnings.warn(f"a strange row: {SECRET}", stacklevel=1)
+    assert list(recwarn) == []
+    assert SECRET in (root / "log" / "errors.log").read_text()
 
 
 def test_an_interrupt_passes(root: Path) -> None:

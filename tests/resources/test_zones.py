@@ -17,6 +17,11 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
+def write_half(path: Path) -> None:
+    path.write_text("half")
+    raise RuntimeError("the disk is full")
+
+
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
@@ -78,8 +83,7 @@ def test_a_writer_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path: Pa
     with atomic_folder(target, zone) as temporary:
         (temporary / "part").write_text("old")
     with pytest.raises(RuntimeError, match="disk"), atomic_folder(target, zone) as temporary:
-        (temporary / "part").write_text("half")
-        raise RuntimeError("the disk is full")
+        write_half(temporary / "part")
     assert (target / "part").read_text() == "old"
     assert [path.name for path in target.parent.iterdir()] == ["table"]
 
@@ -90,8 +94,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path
     with atomic_file(target, zone) as temporary:
         temporary.write_text("old")
     with pytest.raises(RuntimeError, match="disk"), atomic_file(target, zone) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("the disk is full")
+        write_half(temporary)
     assert target.read_text() == "old"
     assert [path.name for path in target.parent.iterdir()] == ["anchor.json"]
 
