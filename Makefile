@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One thread a worker: torch would otherwise start as many threads in each worker as there are cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 export DP_INSTRUCTIONS_HOME ?= $(CURDIR)/data
 export DAGSTER_HOME ?= $(DP_INSTRUCTIONS_HOME)/dagster_home
 
@@ -13,10 +15,10 @@ demo: $(INSTALLED)  ## the whole graph on the packaged sample, epsilon 8
 	@$(BIN)/dp-instructions demo
 
 test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(INSTALLED)  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 ui: $(INSTALLED)  ## the Dagster UI on the same catalog and profile, at http://127.0.0.1:3000
 	@$(BIN)/dp-instructions home
