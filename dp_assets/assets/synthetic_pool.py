@@ -7,7 +7,6 @@ from dp_assets.artifacts import Adapter, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
-from dp_assets.progress import progress
 from resources.ledger import Ledger
 from resources.models import LanguageModel
 from resources.profile import Profile
@@ -29,22 +28,12 @@ def synthetic_pool(
     dp_generator: Adapter,
 ) -> dg.MaterializeResult[Table]:
     """Distinct instructions sampled from the generator: released, one row an instruction."""
-    from dp_assets.generation.adapters import attach_adapter
-    from dp_assets.generation.prompts import generator_prompt_ids
-    from dp_assets.generation.sampling import deduplicate, sample_instructions
+    from dp_assets.generation.drawing import sample_pool
 
-    base, tokenizer = language_model.load()
     sampling = profile.sampling.model_dump()
     sampling["num_samples"] = config.num_samples or sampling["num_samples"]
-    with progress("sampling the synthetic pool", sampling["num_samples"], "samples") as advance:
-        drawn = sample_instructions(
-            attach_adapter(base, dp_generator),
-            tokenizer,
-            prompt_ids=generator_prompt_ids(tokenizer, prompt=sampling.pop("prompt")),
-            advance=advance,
-            **sampling,
-        )
+    pool = sample_pool(language_model.load, dp_generator, **sampling)
     number = pl.int_range(pl.len()).cast(pl.String).str.zfill(7)
-    rows = deduplicate(drawn).select(pl.format("pool-{}", number).alias("synthetic_id"), "text", "num_tokens")
+    rows = pool.select(pl.format("pool-{}", number).alias("synthetic_id"), "text", "num_tokens")
     figures = {"dagster/row_count": rows.height, "samples_drawn": sampling["num_samples"]}
     return result(context, Table(rows.lazy(), dp_generator.charge_ids), ledger=ledger, profile=profile, extra=figures)

@@ -1,11 +1,13 @@
-"""Drawing texts by public seeds for later steps: more samples of the generator, and the baseline of epsilon zero.
+"""Drawing texts by public seeds: the synthetic pool, more of it for short bins, and the baseline of epsilon zero.
 
 The baseline samples user turns from the public base model by its open user turn, without any private training (Xu et
 al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned its budget.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter
@@ -14,69 +16,45 @@ from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
 from dp_assets.generation.sampling import deduplicate, sample_instructions
 from dp_assets.progress import progress
 
-LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+LoadModel = Callable[[], Loaded]
 
 
-def generator_sampler(
-    load_model: LoadModel,
-    adapter: Adapter,
-    *,
-    prompt: GeneratorPrompt,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-) -> Callable[[int, int], list[str]]:
+def sample_pool(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> pl.DataFrame:
+    """Distinct texts of the generator: columns `text`, `num_tokens`, `finished`.
+
+    `sampling` are the prompt and the other arguments of `sample_instructions`.
+    """
+    base, tokenizer = load_model()
+    loaded = attach_adapter(base, adapter), tokenizer
+    return deduplicate(_draw(loaded, label="sampling the synthetic pool", **sampling))
+
+
+def generator_sampler(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> Callable[[int, int], list[str]]:
     """A function of (number of samples, public seed) that draws texts from the generator, loaded at the first call."""
-    loaded: list[tuple[PreTrainedModel, PreTrainedTokenizerBase]] = []
+    loaded: list[Loaded] = []
 
     def draw(num_samples: int, seed: int) -> list[str]:
         if not loaded:
             base, tokenizer = load_model()
             loaded.append((attach_adapter(base, adapter), tokenizer))
-        model, tokenizer = loaded[0]
-        with progress("topping up short bins", num_samples, "samples") as advance:
-            drawn = sample_instructions(
-                model,
-                tokenizer,
-                prompt_ids=generator_prompt_ids(tokenizer, prompt=prompt),
-                num_samples=num_samples,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                batch_size=batch_size,
-                seed=seed,
-                advance=advance,
-            )
+        drawn = _draw(loaded[0], label="topping up short bins", num_samples=num_samples, seed=seed, **sampling)
         return drawn["text"].to_list()
 
     return draw
 
 
-def sample_baseline(
-    load_model: LoadModel,
-    *,
-    prompt: GeneratorPrompt,
-    num_samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-    seed: int,
-) -> list[str]:
-    """Distinct texts of the base model alone, drawn as the pool is drawn from the generator."""
-    model, tokenizer = load_model()
-    with progress("sampling the baseline of epsilon zero", num_samples, "samples") as advance:
-        drawn = sample_instructions(
-            model,
-            tokenizer,
-            prompt_ids=generator_prompt_ids(tokenizer, prompt=prompt),
-            num_samples=num_samples,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            batch_size=batch_size,
-            seed=seed,
-            advance=advance,
-        )
+def sample_baseline(load_model: LoadModel, **sampling: Any) -> list[str]:
+    """Distinct texts of the base model alone, drawn as the pool is drawn from the generator, with the same settings."""
+    drawn = _draw(load_model(), label="sampling the baseline of epsilon zero", **sampling)
     return deduplicate(drawn)["text"].to_list()
+
+
+def _draw(loaded: Loaded, *, label: str, prompt: GeneratorPrompt, num_samples: int, **sampling: Any) -> pl.DataFrame:
+    """Samples under a progress line; `sampling` are the other arguments of `sample_instructions`."""
+    model, tokenizer = loaded
+    prompt_ids = generator_prompt_ids(tokenizer, prompt=prompt)
+    with progress(label, num_samples, "samples") as advance:
+        return sample_instructions(
+            model, tokenizer, prompt_ids=prompt_ids, num_samples=num_samples, advance=advance, **sampling
+        )
