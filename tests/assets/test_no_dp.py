@@ -1,0 +1,48 @@
+"""The level without noise: on public sources only, and nothing of it outside the private zone."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dp_assets.assets.dp_generator import dp_generator
+from dp_assets.assets.real_instructions import real_instructions
+from dp_assets.assets.synthetic_pool import synthetic_pool
+from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LINEAGE_EPSILON
+from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
+
+
+def materialize(home: Path, model: Path, *, is_public: bool) -> dg.ExecuteInProcessResult:
+    profile = tiny_profile(write_corpus(home / "corpus.parquet"), model)
+    resources = tiny_resources(profile, home / "data")
+    register(resources["ledger"], profile, is_public=is_public)
+    return dg.materialize(
+        [real_instructions, dp_generator, synthetic_pool],
+        partition_key="all|no-dp",
+        resources=resources,
+        raise_on_error=False,
+    )
+
+
+def test_a_source_not_declared_public_is_refused_before_anything_is_read(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    result = materialize(tmp_path, tiny_model_folder, is_public=False)
+    failed = {event.step_key for event in result.all_events if event.is_step_failure}
+    assert failed == {"dp_generator"}
+    assert not (tmp_path / "data/private/checkpoints").exists() or not any(
+        (tmp_path / "data/private/checkpoints").iterdir()
+    )
+
+
+@pytest.mark.slow
+def test_on_a_public_source_it_runs_claims_nothing_and_stays_in_the_private_zone(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    result = materialize(tmp_path, tiny_model_folder, is_public=True)
+    assert result.success
+    metadata = result.asset_materializations_for_node("synthetic_pool")[0].metadata
+    assert (metadata[COHORT_EPSILON].value, metadata[LINEAGE_EPSILON].value) == (float("inf"), float("inf"))
+    assert metadata[LABEL].value == "private"
+    assert [path.name for path in (tmp_path / "data/released").rglob("*") if path.is_file()] == ["ledger_anchor.json"]
+    assert (tmp_path / "data/private/artifacts/synthetic_pool/all/no-dp").is_dir()
