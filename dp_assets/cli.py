@@ -160,9 +160,11 @@ def run_partition(partition: str, *, everything: bool) -> int:
             err.print(f"{partition} is up to date")
             return 0
         outcome = materialize(defs, instance, partition=partition, assets=wanted)
-    what = "was interrupted" if outcome.interrupted else "failed"
     for asset, reason in outcome.failed:
-        complain(f"{asset} {what}", reason)
+        if outcome.interrupted:
+            complain(f"{asset} was interrupted", "run the same command again to go on from here")
+        else:
+            complain(f"{asset} failed", reason)
     return INTERRUPTED if outcome.interrupted else int(not outcome.success)
 
 

@@ -72,7 +72,8 @@ def train_generator(
     state = checkpoints.load()
     reading = charge.continued(state.digest) if state is not None else charge
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
-    with progress("training the generator with DP-SGD", plan.dpsgd.steps, "steps") as advance:
+    remaining = plan.dpsgd.steps - (state.steps_taken if state is not None else 0)
+    with progress("training the generator with DP-SGD", remaining, "steps") as advance:
         evidence = train_privately(
             model,
             lambda: unit_rows(table.open(reading), tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
