@@ -4,6 +4,7 @@ import dagster as dg
 import numpy as np
 
 from dp_assets.artifacts import Adapter, Document, Table
+from dp_assets.assets._bins import votes_of
 from dp_assets.corpus.schemas import SCHEMAS, SchemaError, check_schema
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import NO_DP
@@ -74,7 +75,7 @@ def exact_target_size(table: Table, profile: dg.ResourceParam[Profile]) -> dg.As
 )
 def quotas_met(table: Table, histogram: Table, profile: dg.ResourceParam[Profile]) -> dg.AssetCheckResult:
     """Every bin holds as many rows as the noisy votes ask for; a shortage is stated and shown as a warning."""
-    votes = histogram.collect().sort("bin_id")["noisy_votes"].to_numpy()
+    votes = votes_of(histogram)
     wanted = quotas(votes, target_size=profile.selection.target_size)
     held = np.bincount(table.collect()["bin_id"].to_numpy(), minlength=len(wanted))
     shortage = int((wanted - held).clip(0).sum())

@@ -124,8 +124,7 @@ class Charge:
           ChargeRefused: the charge was voided, or its cohort closed, while the mechanism ran.
         """
         if not found:
-            settled = {"charge_id": self.charge_id, "evidence": dict(evidence)}
-            self.ledger.transact(lambda state: [("settled", settled)] if self._usable(state) else [])
+            self._settle_as_planned(evidence)
             return
         reasons = [str(discrepancy) for discrepancy in found]
         supplement = asdict(self.record) | {
@@ -139,6 +138,13 @@ class Charge:
         closing = {"corpus_id": self.corpus_id, "cohort": self.cohort, "reasons": reasons}
         self.ledger.transact(lambda _: [("charged", supplement), ("closed", closing)])
         raise ClaimRefused("the run differs from its plan, so its cohort is closed: " + "; ".join(reasons))
+
+    def _settle_as_planned(self, evidence: Mapping[str, Any]) -> None:
+        def decide(state: LedgerState) -> Entries:
+            charge_id = self._usable(state).charge_id
+            return [("settled", {"charge_id": charge_id, "evidence": dict(evidence)})]
+
+        self.ledger.transact(decide)
 
 
 class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -199,10 +205,6 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._write_anchor(Anchor.of(entries))
         self._database.chmod(PRIVATE_FILE_MODE)
         return LedgerState.of(entries)
-
-    def append(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Append one entry that needs no decision."""
-        self.transact(lambda _: [(kind, body)])
 
     def register(self, *, locator: str, terms: Terms, plans: Sequence[PrivacyPlan]) -> Registration:
         """Register a source under a random id and book `plans` whole, or return its earlier registration unchanged.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.artifacts import Adapter, Document
+from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document
 from dp_assets.evaluation.quality import SyntheticSet
 from dp_assets.selection.bins import nearest_bin
 
@@ -79,7 +79,7 @@ def restricted_rows(
         real_texts=real["text"].to_list(),
         synthetic_texts={"pool": pool["text"].to_list(), "filtered": filtered["text"].to_list()},
     )
-    held_out = real.filter(pl.col("split") != "train")["text"].to_list()
+    held_out = real.filter(pl.col("split") != TRAIN_SPLIT)["text"].to_list()
     losses = held_out_losses(held_out, load_model=load_model, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
     return pl.concat([figures, copies, losses]).lazy()
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._bins import centroids_of
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
@@ -30,7 +31,7 @@ def dp_histogram(
     synthetic_bins: Table,
 ) -> dg.MaterializeResult[Table]:
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
-    centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()
+    centroids = centroids_of(synthetic_bins)
     inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
     with private_errors(ledger.private_root):
         mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)

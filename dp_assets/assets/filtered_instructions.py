@@ -5,6 +5,7 @@ import polars as pl
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._bins import centroids_of, votes_of
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.bins import nearest_bin
@@ -30,13 +31,13 @@ def filtered_instructions(
     """The pool resampled to the noisy votes, short bins topped up by the generator: released, of exact size."""
     from dp_assets.generation.drawing import generator_sampler
 
-    centroids = synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy()
+    centroids = centroids_of(synthetic_bins)
     vectors = synthetic_embeddings.collect().sort("synthetic_id")["vector"].to_numpy()
     pool = synthetic_pool.collect().sort("synthetic_id").select("synthetic_id", "text")
     sampling = profile.sampling.model_dump(exclude={"num_samples", "seed"})
     filtered = filter_pool(
         pool.with_columns(bin_id=nearest_bin(vectors, centroids), origin=pl.lit("pool")),
-        noisy_votes=dp_histogram.collect().sort("bin_id")["noisy_votes"].to_numpy(),
+        noisy_votes=votes_of(dp_histogram),
         centroids=centroids,
         draw=generator_sampler(language_model.load, dp_generator, **sampling),
         embed=embedder.encode,

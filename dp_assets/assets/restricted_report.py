@@ -6,6 +6,7 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._bins import centroids_of
 from dp_assets.assets._release import private_result
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
@@ -39,7 +40,7 @@ def restricted_report(
                 context.partition_key.split("|")[0],
                 pool=synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect(),
                 filtered=filtered_instructions.collect(),
-                centroids=synthetic_bins.collect().sort("bin_id")["centroid"].to_numpy(),
+                centroids=centroids_of(synthetic_bins),
                 load_model=language_model.load,
                 adapter=dp_generator,
                 prompt=profile.generator.prompt,

@@ -60,7 +60,7 @@ def make_statement(
     if any(state.charges[charge_id].plan_digest != plan.digest for charge_id in charge_ids):
         raise StatementError("the release was made with another plan than the profile's; materialize it again")
     is_planned, unprotected = state.is_planned(registration.corpus_id, cohort), plan.level == NO_DP
-    lineage = [event_to_json_of(state, charge_id) for charge_id in charge_ids]
+    lineage = [dict(state.charges[charge_id].event) for charge_id in charge_ids]
     cohort_events = [event_to_json(event) for event in state.cohort_events(registration.corpus_id, cohort)]
     return {
         "level": plan.level,
@@ -96,11 +96,6 @@ def make_statement(
         },
         "not_covered": list(NOT_COVERED),
     }
-
-
-def event_to_json_of(state: LedgerState, charge_id: str) -> dict[str, Any]:
-    """The event of a charge, as the ledger holds it."""
-    return dict(state.charges[charge_id].event)
 
 
 def trade_off(lineage: Sequence[Mapping[str, Any]]) -> dict[str, float]:
