@@ -1,0 +1,32 @@
+"""The command `dp-instructions`.
+
+Exit codes: 0 done, 1 refused or failed (the reason is printed), 2 wrong usage, 130 interrupted.
+"""
+
+import sys
+
+import typer
+
+from dp_assets.cli._console import INTERRUPTED
+from dp_assets.cli.catalog import sql
+from dp_assets.cli.corpus import register
+from dp_assets.cli.ledger import ledger_app
+from dp_assets.cli.pipeline import demo, graph, home, run
+from dp_assets.cli.plan import plan
+from dp_assets.cli.statements import verify_statement
+from dp_assets.quiet import quiet_process
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+for command in (register, plan, run, demo, home, graph, sql):
+    app.command()(command)
+app.command("verify")(verify_statement)
+app.add_typer(ledger_app, name="ledger")
+
+
+def main() -> None:
+    """The entry point. An interrupt outside a run ends with the same code as one inside."""
+    quiet_process()
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,72 @@
+"""What all commands share: where they print, how they refuse, and the ledger they open."""
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from dp_assets.corpus.cohorts import CohortError
+from dp_assets.corpus.sources import SourceError
+from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
+from dp_assets.privacy.plan import UnreachableTarget
+from dp_assets.privacy.registration import RegistrationError
+from dp_assets.privacy.statement import StatementError
+from dp_assets.profiles import ProfileError
+from resources.ledger import ChargeRefused, Ledger
+from resources.zones import data_home
+
+WRONG_USAGE, INTERRUPTED = 2, 130
+EXPECTED = (
+    BudgetExceeded,
+    CohortError,
+    LedgerTampered,
+    ProfileError,
+    RegistrationError,
+    SourceError,
+    StatementError,
+    UnreachableTarget,
+    VoidRefused,
+    duckdb.Error,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for scripts.")]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    out.print_json(json.dumps(value))
+
+
+def refusals(command: Callable[..., None]) -> Callable[..., None]:
+    """Print an expected refusal as one message and exit with 1; anything else is a defect and keeps its traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ChargeRefused as refusal:
+            complain("refused", refusal.description or "")
+            raise typer.Exit(1) from None
+        except EXPECTED as refusal:
+            complain("refused", str(refusal))
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def complain(what: str, reason: str) -> None:
+    """One message on standard error. Brackets in a reason are not markup, and long lines stay whole for scripts."""
+    err.print(f"[bold red]{what}[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+
+
+def open_ledger() -> Ledger:
+    return Ledger(private_root=str(data_home() / Zone.PRIVATE))

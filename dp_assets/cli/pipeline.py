@@ -1,0 +1,87 @@
+"""`dp-instructions run`, `demo`, `home` and `graph`: the asset graph from the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dp_assets.assets._corpus import register_corpus
+from dp_assets.cli._console import INTERRUPTED, WRONG_USAGE, complain, err, open_ledger, out, refusals
+from dp_assets.privacy.labels import TAG
+from dp_assets.profiles import selected_profile
+from resources.zones import data_home
+
+
+@refusals
+def run(
+    partition: Annotated[str, typer.Argument(help="cohort|level, for example 'all|eps-8'")],
+    everything: Annotated[bool, typer.Option("--all", help="Run assets that are up to date as well.")] = False,
+) -> None:
+    """Materialize what is missing or out of date for one partition, in this process."""
+    raise typer.Exit(run_partition(partition, everything=everything))
+
+
+def run_partition(partition: str, *, everything: bool) -> int:
+    """Run a partition and return the exit code."""
+    from dp_assets.definitions import defs
+    from dp_assets.partitions import RELEASES
+    from dp_assets.running import materialize, out_of_date, persistent_instance
+
+    if not RELEASES.has_partition_key(partition):
+        known = ", ".join(RELEASES.get_partition_keys())
+        complain("refused", f"partition {partition!r} is none of {known}")
+        return WRONG_USAGE
+    with persistent_instance() as instance:
+        profile = selected_profile().digest
+        stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile)
+        wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
+        if not wanted:
+            err.print(f"{partition} is up to date")
+            return 0
+        outcome = materialize(defs, instance, partition=partition, assets=wanted)
+    for asset, reason in outcome.failed:
+        if outcome.interrupted:
+            complain(f"{asset} was interrupted", "run the same command again to go on from here")
+        else:
+            complain(f"{asset} failed", reason)
+    return INTERRUPTED if outcome.interrupted else int(not outcome.success)
+
+
+@refusals
+def demo() -> None:
+    """Register the packaged sample, run the whole graph for all|eps-8, and show what came out."""
+    from dp_assets.summary import print_summary
+
+    profile, partition = selected_profile(), "all|eps-8"
+    registration = register_corpus(open_ledger(), profile, declared_public=False)
+    code = run_partition(partition, everything=False)
+    if code == 0:
+        print_summary(out, data_home(), profile, registration, open_ledger().state(), partition)
+    raise typer.Exit(code)
+
+
+@refusals
+def home() -> None:
+    """Make the Dagster home of the data folder, if it is missing."""
+    from dp_assets.running import persistent_instance
+
+    with persistent_instance() as instance:
+        err.print(f"Dagster home: {instance.root_directory}", highlight=False)
+
+
+@refusals
+def graph(path: Annotated[Path, typer.Argument(help="Where the PNG goes.")]) -> None:
+    """Draw the asset graph of the code."""
+    from dp_assets.definitions import ALL_ASSETS, defs
+    from dp_assets.evaluation.asset_graph import draw_asset_graph
+    from dp_assets.evaluation.plots import to_png
+
+    nodes = [(spec.key.to_user_string(), spec.tags[TAG]) for asset in ALL_ASSETS for spec in asset.specs]
+    groups = {spec.key.to_user_string(): spec.group_name or "" for asset in ALL_ASSETS for spec in asset.specs}
+    resolved = defs.resolve_asset_graph()
+    edges = [
+        (parent.to_user_string(), key.to_user_string())
+        for key in resolved.get_all_asset_keys()
+        for parent in resolved.get(key).parent_keys
+    ]
+    to_png(draw_asset_graph(nodes, edges, groups), path)
