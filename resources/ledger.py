@@ -1,46 +1,28 @@
-"""The ledger's storage: one DuckDB file in the private root, opened for milliseconds under DuckDB's own file lock.
+"""The ledger as a Dagster resource: the append-only list of what was spent, and the gate before every spend.
 
-Every write reads and verifies the whole chain, decides, appends and commits while it holds the lock, so that processes
-cannot race each other to the same budget. The anchor (length and last digest) is written beside the database and into
-the released zone before the lock is given back; it can only lag behind a committed ledger, never run ahead of it. A
-lost, shortened or restored ledger, a lost anchor and a lost or changed key are refused, never replaced by new ones.
+Every method that writes reads the whole ledger, decides and appends while it holds the ledger's lock
+(`ledger_file.py`), so that processes cannot race each other to the same budget.
 """
 
-import json
-import random
-import secrets
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
+from dp_accounting import DpEvent, NonPrivateDpEvent
 
-from dp_assets.privacy import ledger as logic
+from dp_assets.privacy import gate
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import Anchor, ChargeRecord, Entry, LedgerState
-from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
+from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms, gate_order
 from dp_assets.privacy.units import keyed_hash
-from resources.zones import PRIVATE_FILE_MODE, atomic_file, create_once, private_folder
+from resources.ledger_file import Entries, LedgerFile
 
-Entries = list[tuple[str, Mapping[str, Any]]]
-
-SCHEMA_VERSION = 1
-LOCK_TIMEOUT_SECONDS = 60.0
-CREATE = """
-create table if not exists entries (
-    sequence bigint primary key, kind varchar, written_at varchar, body varchar, previous varchar, digest varchar
-);
-create table if not exists schema_version (version bigint);
-"""
+UNBOUNDED = NonPrivateDpEvent()
 
 
 class ChargeRefused(dg.Failure):
@@ -96,12 +78,15 @@ class Charge:
         """Record durably that a crashed run goes on from this checkpoint, using one spare step.
 
         Raises:
-          ChargeRefused: the checkpoint was continued before, the charge was voided, or its cohort is closed.
+          ChargeRefused: the checkpoint was continued before, no spare step is left, the charge was voided, or its
+            cohort is closed.
         """
 
         def decide(state: LedgerState) -> Entries:
-            if checkpoint in self._usable(state).continuations:
-                raise ChargeRefused(ValueError("this checkpoint was continued before; a new charge is needed"))
+            try:
+                gate.check_continuation(self._usable(state), checkpoint)
+            except gate.ContinuationRefused as refusal:
+                raise ChargeRefused(refusal) from None
             return [("continued", {"charge_id": self.charge_id, "checkpoint": checkpoint})]
 
         self.ledger.transact(decide)
@@ -111,25 +96,25 @@ class Charge:
         """The charge as the ledger has it now, which may have changed since it was booked."""
         record = state.charges[self.charge_id]
         if record.voided:
-            raise ChargeRefused(logic.VoidRefused("this charge was voided meanwhile; run again to book a new one"))
+            raise ChargeRefused(gate.VoidRefused("this charge was voided meanwhile; run again to book a new one"))
         if (record.corpus_id, record.cohort) in state.closed:
-            raise ChargeRefused(logic.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
+            raise ChargeRefused(gate.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
         return record
 
-    def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy]) -> None:
-        """Close the charge if what ran is what was planned; otherwise book what ran as unbounded and close the cohort.
+    def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy], *, ran: DpEvent = UNBOUNDED) -> None:
+        """Close the charge if what ran is what was planned; otherwise book what `ran` besides and close the cohort.
 
         Raises:
-          ClaimRefused: there are discrepancies; they are named.
+          ClaimRefused: there are discrepancies; they are named, without numbers, which may follow from private rows.
           ChargeRefused: the charge was voided, or its cohort closed, while the mechanism ran.
         """
         if not found:
             self._settle_as_planned(evidence)
             return
-        reasons = [str(discrepancy) for discrepancy in found]
+        reasons = [discrepancy.in_full for discrepancy in found]
         supplement = asdict(self.record) | {
             "charge_id": uuid.uuid4().hex,
-            "event": {"type": "non_private"},
+            "event": event_to_json(ran),
             "supplement_of": self.charge_id,
             "booking_id": None,
             "opened": True,
@@ -137,7 +122,7 @@ class Charge:
         }
         closing = {"corpus_id": self.corpus_id, "cohort": self.cohort, "reasons": reasons}
         self.ledger.transact(lambda _: [("charged", supplement), ("closed", closing)])
-        raise ClaimRefused("the run differs from its plan, so its cohort is closed: " + "; ".join(reasons))
+        raise ClaimRefused("the run differs from its plan, so its cohort is closed: " + "; ".join(map(str, found)))
 
     def _settle_as_planned(self, evidence: Mapping[str, Any]) -> None:
         def decide(state: LedgerState) -> Entries:
@@ -153,31 +138,17 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
     private_root: str
 
     @property
-    def _folder(self) -> Path:
-        return Path(self.private_root) / "ledger"
-
-    @property
-    def _database(self) -> Path:
-        return self._folder / "ledger.duckdb"
-
-    @property
-    def _anchor_files(self) -> tuple[Path, Path]:
-        """Beside the ledger, and in the released zone, so that a private folder restored from a backup is noticed."""
-        return self._folder / "anchor.json", Path(self.private_root).parent / Zone.RELEASED / "ledger_anchor.json"
+    def _file(self) -> LedgerFile:
+        return LedgerFile(Path(self.private_root))
 
     @property
     def key(self) -> bytes:
-        """The secret key of every keyed hash in this private root; made once from operating-system entropy.
+        """The secret key of every keyed hash in this private root.
 
         Raises:
-          LedgerTampered: there is a ledger but its key is lost. A new one would make strangers of everybody.
+          LedgerTampered: there is a ledger but its key is lost.
         """
-        path, is_used = private_folder(self._folder) / "key", self._is_used()
-        if not path.exists():
-            if is_used:
-                raise logic.LedgerTampered("the ledger's key is missing; restore private/ledger/key from a backup")
-            create_once(path, secrets.token_bytes(32))
-        return path.read_bytes()
+        return self._file.key
 
     def state(self) -> LedgerState:
         """What has been registered, booked and charged.
@@ -185,26 +156,15 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
         """
-        if not self._is_used():
-            return LedgerState()
-        with self._locked() as connection:
-            return LedgerState.of(self._verified_entries(connection))
+        return self._file.state() if self._file.is_used() else LedgerState()
 
     def transact(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
-        """Append what `decide` returns for the current state, all or nothing, with no other writer in between."""
-        with self._locked() as connection:
-            entries = self._verified_entries(connection)
-            opening: Entries = [] if entries else [("keyed", {"commitment": self._key_commitment()})]
-            appended = _chain(entries, [*opening, *decide(LedgerState.of(entries))])
-            connection.begin()
-            for entry in appended:
-                row = (entry.sequence, entry.kind, entry.at, json.dumps(entry.body), entry.previous, entry.digest)
-                connection.execute("insert into entries values (?, ?, ?, ?, ?, ?)", row)
-            connection.commit()
-            entries = [*entries, *appended]
-            self._write_anchor(Anchor.of(entries))
-        self._database.chmod(PRIVATE_FILE_MODE)
-        return LedgerState.of(entries)
+        """Append what `decide` returns for the current state, all or nothing, with no other writer in between.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written; nothing was appended.
+        """
+        return self._file.append(decide)
 
     def register(self, *, locator: str, terms: Terms, plans: Sequence[PrivacyPlan]) -> Registration:
         """Register a source under a random id and book `plans` whole, or return its earlier registration unchanged.
@@ -227,10 +187,10 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                 if known.source_key == registration.source_key:
                     known.check_unchanged(terms)
                     return []
-            bookings = logic.booking_bodies(registration.corpus_id, terms.cohorts, plans)
+            bookings = booking_bodies(registration.corpus_id, terms.cohorts, plans)
             events = [event for plan in plans if plan.is_private for event in plan.events.values()]
             for cohort in terms.cohorts:
-                logic.check_plans_fit(registration, cohort, events)
+                gate.check_plans_fit(registration, cohort, events)
             return [("registered", registration.to_json()), *(("planned", booking) for booking in bookings)]
 
         return self.transact(decide).registration_of_source(registration.source_key)
@@ -291,17 +251,18 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             snapshot=snapshot,
             reuse_key=reuse_key,
             plan_digest=plan.digest,
+            spare_steps=plan.dpsgd.spare_steps if mechanism == GENERATOR else 0,
         )
         admitted: list[ChargeRecord] = []
 
         def decide(state: LedgerState) -> Entries:
             state.registrations[corpus_id].check_plan(plan)
-            admitted.append(logic.admit(state, request))
+            admitted.append(gate.admit(state, request))
             return [("charged", asdict(admitted[0]))]
 
         try:
             self.transact(decide)
-        except (logic.BudgetExceeded, logic.CohortClosed, RegistrationError) as refusal:
+        except (gate.BudgetExceeded, gate.CohortClosed, RegistrationError) as refusal:
             raise ChargeRefused(refusal) from None
         return Charge(admitted[0], self)
 
@@ -332,85 +293,28 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         def decide(state: LedgerState) -> Entries:
             charge = state.charges.get(charge_id)
             if charge is None or charge.opened or charge.voided:
-                raise logic.VoidRefused("only an unopened, known charge can be voided; see `ledger show`")
+                raise gate.VoidRefused("only an unopened, known charge can be voided; see `ledger show`")
             return [("voided", {"charge_id": charge_id, "reason": reason})]
 
         self.transact(decide)
 
-    @contextmanager
-    def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection that no other process shares, waiting with jitter for the file lock."""
-        self._refuse_lost_ledger()
-        private_folder(self._folder)
-        if not self._database.exists():
-            create_once(self._anchor_files[0], _anchor_text(Anchor()).encode())
-        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-        while True:
-            try:
-                connection = duckdb.connect(str(self._database))
-                break
-            except duckdb.IOException:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(random.uniform(0.01, 0.1))
-        try:
-            self._database.chmod(PRIVATE_FILE_MODE)
-            connection.execute(CREATE)
-            yield connection
-        finally:
-            connection.close()
+    def erased_hash(self, unit_id: str) -> str:
+        """The keyed hash under which an erased unit is remembered, so that its rows are dropped again."""
+        return keyed_hash(self.key, "erased", unit_id)
 
-    def _is_used(self) -> bool:
-        """Whether anything was ever written here, as far as files tell."""
-        return self._database.exists() or any(anchor.length for anchor in self._anchors())
+    def record_erasure(self, corpus_id: str, unit_id: str, reason: str) -> None:
+        """Record durably that a unit's rows go, which gives the corpus another snapshot. A second time adds nothing.
 
-    def _refuse_lost_ledger(self) -> None:
-        if self._is_used() and not self._database.exists():
-            raise logic.LedgerTampered("the ledger is missing but its anchor is there; restore the newest copy")
-        if self._database.exists() and not self._anchor_files[0].exists():
-            raise logic.LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
+        Raises:
+          RegistrationError: the corpus is unknown.
+        """
+        unit = self.erased_hash(unit_id)
 
-    def _verified_entries(self, connection: duckdb.DuckDBPyConnection) -> list[Entry]:
-        _check_schema_version(connection)
-        rows = connection.execute("from entries order by sequence").fetchall()
-        entries = [Entry(row[0], row[1], row[2], json.loads(row[3]), row[4], row[5]) for row in rows]
-        for anchor in (Anchor(), *self._anchors()):
-            logic.verify_chain(entries, anchor)
-        if entries and entries[0].body.get("commitment") != self._key_commitment():
-            raise logic.LedgerTampered("the ledger was written under another key; restore private/ledger as a whole")
-        return entries
+        def decide(state: LedgerState) -> Entries:
+            if corpus_id not in state.registrations:
+                raise RegistrationError("only a unit of a registered corpus can be erased; see `ledger show`")
+            if unit in state.erasures.get(corpus_id, ()):
+                return []
+            return [("erased", {"corpus_id": corpus_id, "unit": unit, "reason": reason})]
 
-    def _key_commitment(self) -> str:
-        """A hash that tells whether the key is the one of the ledger, and nothing else."""
-        return keyed_hash(self.key, "commitment")
-
-    def _anchors(self) -> list[Anchor]:
-        return [Anchor(**json.loads(file.read_text())) for file in self._anchor_files if file.exists()]
-
-    def _write_anchor(self, anchor: Anchor) -> None:
-        for file, zone in zip(self._anchor_files, (Zone.PRIVATE, Zone.RELEASED), strict=True):
-            with atomic_file(file, zone) as temporary:
-                temporary.write_text(_anchor_text(anchor))
-
-
-def _anchor_text(anchor: Anchor) -> str:
-    return json.dumps(asdict(anchor))
-
-
-def _check_schema_version(connection: duckdb.DuckDBPyConnection) -> None:
-    found = connection.execute("select max(version) from schema_version").fetchone()
-    if found is None or found[0] is None:
-        connection.execute("insert into schema_version values (?)", (SCHEMA_VERSION,))
-    elif found[0] != SCHEMA_VERSION:
-        raise logic.LedgerTampered(f"the ledger has schema version {found[0]}, this program knows {SCHEMA_VERSION}")
-
-
-def _chain(entries: Sequence[Entry], bodies: Entries) -> list[Entry]:
-    """The new entries that follow `entries`."""
-    appended: list[Entry] = []
-    head = Anchor.of(entries)
-    for kind, body in bodies:
-        entry = Entry.after(head, kind, datetime.now(UTC).isoformat(timespec="seconds"), json.loads(json.dumps(body)))
-        appended.append(entry)
-        head = Anchor(head.length + 1, entry.digest)
-    return appended
+        self.transact(decide)

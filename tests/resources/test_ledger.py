@@ -1,66 +1,21 @@
-"""The stored ledger: charge before read, the gate, refusal of lost or edited ledgers, and processes that race."""
+"""The stored ledger: charge before read, the gate, and the refusal of lost or edited ledgers."""
 
 import json
 import math
 import shutil
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, verify_chain
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
-from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
-from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan, make_plan
-from dp_assets.privacy.registration import Registration, RegistrationError, Terms
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
 from resources.ledger import Charge, ChargeRefused, Ledger
-
-
-def plan_of(level: str, *, max_rows_per_unit: int = 2) -> PrivacyPlan:
-    return make_plan(
-        level=level,
-        delta=1e-5,
-        unit=PrivacyUnit.USER,
-        max_rows_per_unit=max_rows_per_unit,
-        sampling_probability=0.25,
-        steps=4,
-        spare_steps=2,
-        l2_clip_norm=0.5,
-        expected_batch_size=16,
-        num_bins=8,
-        votes_noise_stddev=4.0,
-    )
-
-
-def terms(
-    *, budget: float = 8.0, max_rows_per_unit: int = 2, is_public: bool = False, unit_columns: str = "user"
-) -> Terms:
-    return Terms(
-        unit=PrivacyUnit.USER,
-        unit_columns=unit_columns,
-        max_rows_per_unit=max_rows_per_unit,
-        cohorts=("all",),
-        cohort_function="all",
-        delta=1e-5,
-        budget_epsilon=budget,
-        is_public=is_public,
-    )
-
-
-def register(ledger: Ledger, *levels: str, budget: float = 8.0, locator: str = "somewhere") -> Registration:
-    return ledger.register(locator=locator, terms=terms(budget=budget), plans=[plan_of(level) for level in levels])
-
-
-def charge(ledger: Ledger, corpus: Registration, level: str, mechanism: str = HISTOGRAM, key: str = "key") -> Charge:
-    return ledger.charge(
-        plan=plan_of(level),
-        mechanism=mechanism,
-        corpus_id=corpus.corpus_id,
-        cohort="all",
-        snapshot="1",
-        reuse_key=key,
-    )
+from tests.resources.ledgers import charge, plan_of, register, terms
 
 
 @pytest.fixture
@@ -79,7 +34,7 @@ def test_plans_booked_at_registration_count_whole_before_anything_runs(ledger: L
 
 def test_a_charge_that_draws_on_its_booking_costs_nothing_more(ledger: Ledger, corpus: Registration) -> None:
     before = ledger.state().cohort_epsilon(corpus.corpus_id, "all")
-    charges = [charge(ledger, corpus, "eps-8", mechanism, mechanism) for mechanism in (GENERATOR, HISTOGRAM)]
+    charges = [charge(ledger, corpus.corpus_id, "eps-8", mechanism, mechanism) for mechanism in (GENERATOR, HISTOGRAM)]
     state = ledger.state()
     assert state.cohort_epsilon(corpus.corpus_id, "all") == before
     assert state.lineage_epsilon([one.charge_id for one in charges]) == plan_of("eps-8").epsilon
@@ -88,9 +43,9 @@ def test_a_charge_that_draws_on_its_booking_costs_nothing_more(ledger: Ledger, c
 def test_running_a_mechanism_again_is_a_new_charge_and_is_refused_when_the_budget_is_booked(
     ledger: Ledger, corpus: Registration
 ) -> None:
-    charge(ledger, corpus, "eps-8")
+    charge(ledger, corpus.corpus_id, "eps-8")
     with pytest.raises(ChargeRefused, match="spent or booked") as refusal:
-        charge(ledger, corpus, "eps-8", key="again")
+        charge(ledger, corpus.corpus_id, "eps-8", key="again")
     assert refusal.value.allow_retries is False
     assert len(ledger.state().charges) == 1
 
@@ -98,7 +53,7 @@ def test_running_a_mechanism_again_is_a_new_charge_and_is_refused_when_the_budge
 def test_another_level_on_the_same_people_is_charged_beside_the_booked_one(ledger: Ledger) -> None:
     corpus = register(ledger, "eps-2.86", budget=20.0)
     before = ledger.state().cohort_epsilon(corpus.corpus_id, "all")
-    charge(ledger, corpus, "eps-5.94", GENERATOR)
+    charge(ledger, corpus.corpus_id, "eps-5.94", GENERATOR)
     state = ledger.state()
     assert not state.is_planned(corpus.corpus_id, "all")
     assert before < state.cohort_epsilon(corpus.corpus_id, "all") <= 20.0
@@ -161,18 +116,18 @@ def test_the_same_texts_under_another_registration_are_refused_however_they_are_
 
 def test_a_run_without_noise_needs_a_public_source(ledger: Ledger, corpus: Registration) -> None:
     with pytest.raises(ChargeRefused, match="public"):
-        charge(ledger, corpus, "no-dp")
+        charge(ledger, corpus.corpus_id, "no-dp")
 
 
 def test_a_charge_is_opened_once(ledger: Ledger, corpus: Registration) -> None:
-    charge(ledger, corpus, "eps-8").mark_opened()
+    charge(ledger, corpus.corpus_id, "eps-8").mark_opened()
     record = next(iter(ledger.state().charges.values()))
     with pytest.raises(ChargeRefused, match="another run"):
         Charge(record, ledger).mark_opened()
 
 
 def test_a_checkpoint_is_continued_once(ledger: Ledger, corpus: Registration) -> None:
-    booked = charge(ledger, corpus, "eps-8", GENERATOR)
+    booked = charge(ledger, corpus.corpus_id, "eps-8", GENERATOR)
     booked.mark_opened()
     booked.continued("nonce").mark_opened()
     with pytest.raises(ChargeRefused, match="continued before"):
@@ -180,18 +135,18 @@ def test_a_checkpoint_is_continued_once(ledger: Ledger, corpus: Registration) ->
 
 
 def test_a_discrepancy_books_an_unbounded_charge_and_closes_the_cohort(ledger: Ledger, corpus: Registration) -> None:
-    booked = charge(ledger, corpus, "eps-8")
+    booked = charge(ledger, corpus.corpus_id, "eps-8")
     with pytest.raises(ClaimRefused, match="steps"):
         booked.settle({}, [Discrepancy("steps", 4, 5)])
     assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == math.inf
     with pytest.raises(ChargeRefused, match="closed"):
-        charge(ledger, corpus, "eps-8", GENERATOR)
+        charge(ledger, corpus.corpus_id, "eps-8", GENERATOR)
 
 
 def test_a_charge_can_be_voided_only_while_nothing_was_read(ledger: Ledger, corpus: Registration) -> None:
-    unused = charge(ledger, corpus, "eps-8")
+    unused = charge(ledger, corpus.corpus_id, "eps-8")
     ledger.void(unused.charge_id, "configured wrongly")
-    again = charge(ledger, corpus, "eps-8")
+    again = charge(ledger, corpus.corpus_id, "eps-8")
     again.mark_opened()
     with pytest.raises(VoidRefused):
         ledger.void(again.charge_id, "regret")
@@ -200,7 +155,7 @@ def test_a_charge_can_be_voided_only_while_nothing_was_read(ledger: Ledger, corp
 def test_a_charge_voided_while_its_run_prepares_can_neither_be_opened_nor_settled(
     ledger: Ledger, corpus: Registration
 ) -> None:
-    prepared = charge(ledger, corpus, "eps-8")
+    prepared = charge(ledger, corpus.corpus_id, "eps-8")
     ledger.void(prepared.charge_id, "the operator was faster")
     for step in (prepared.mark_opened, lambda: prepared.continued("nonce"), lambda: prepared.settle({}, [])):
         with pytest.raises(ChargeRefused, match="voided"):
@@ -208,7 +163,7 @@ def test_a_charge_voided_while_its_run_prepares_can_neither_be_opened_nor_settle
 
 
 def test_a_continued_charge_counts_as_opened_and_cannot_be_voided(ledger: Ledger, corpus: Registration) -> None:
-    continued = charge(ledger, corpus, "eps-8", GENERATOR)
+    continued = charge(ledger, corpus.corpus_id, "eps-8", GENERATOR)
     continued.continued("nonce")
     assert ledger.state().charges[continued.charge_id].opened
     with pytest.raises(VoidRefused):
@@ -216,11 +171,11 @@ def test_a_continued_charge_counts_as_opened_and_cannot_be_voided(ledger: Ledger
 
 
 def test_a_raised_budget_is_logged_and_admits_more(ledger: Ledger, corpus: Registration) -> None:
-    charge(ledger, corpus, "eps-8")
+    charge(ledger, corpus.corpus_id, "eps-8")
     with pytest.raises(RegistrationError):
         ledger.raise_budget(corpus.corpus_id, 7.0, "smaller")
     ledger.raise_budget(corpus.corpus_id, 30.0, "the board agreed")
-    charge(ledger, corpus, "eps-8", key="again")
+    charge(ledger, corpus.corpus_id, "eps-8", key="again")
     assert ledger.state().registrations[corpus.corpus_id].budget_epsilon == 30.0
 
 
@@ -233,12 +188,12 @@ def test_a_deleted_ledger_is_refused_and_not_replaced(ledger: Ledger, corpus: Re
     with pytest.raises(LedgerTampered, match="missing"):
         ledger.state()
     with pytest.raises(LedgerTampered, match="missing"):
-        charge(ledger, corpus, "eps-8")
+        charge(ledger, corpus.corpus_id, "eps-8")
 
 
 def test_an_older_copy_of_the_ledger_is_refused(ledger: Ledger, corpus: Registration, tmp_path: Path) -> None:
     shutil.copy(database(ledger), tmp_path / "copy")
-    charge(ledger, corpus, "eps-8")
+    charge(ledger, corpus.corpus_id, "eps-8")
     shutil.copy(tmp_path / "copy", database(ledger))
     with pytest.raises(LedgerTampered, match="anchor"):
         ledger.state()
@@ -247,7 +202,7 @@ def test_an_older_copy_of_the_ledger_is_refused(ledger: Ledger, corpus: Registra
 def test_a_private_folder_restored_from_a_backup_is_refused(ledger: Ledger, corpus: Registration) -> None:
     private = Path(ledger.private_root)
     shutil.copytree(private, private.with_name("backup"))
-    charge(ledger, corpus, "eps-8")
+    charge(ledger, corpus.corpus_id, "eps-8")
     shutil.rmtree(private)
     private.with_name("backup").rename(private)
     with pytest.raises(LedgerTampered, match="anchor"):
@@ -279,7 +234,7 @@ def test_another_key_is_refused(ledger: Ledger, corpus: Registration) -> None:
     ],
 )
 def test_an_edited_ledger_is_refused(ledger: Ledger, corpus: Registration, edit: str) -> None:
-    charge(ledger, corpus, "eps-8")
+    charge(ledger, corpus.corpus_id, "eps-8")
     with duckdb.connect(str(database(ledger))) as connection:
         connection.execute(edit)
     with pytest.raises(LedgerTampered):
@@ -297,23 +252,64 @@ def test_ledger_key_and_anchor_are_closed_to_others(ledger: Ledger, corpus: Regi
     assert json.loads((folder / "anchor.json").read_text())["length"] == 4
 
 
-def try_charge(root: str, corpus_id: str, key: str) -> bool:
-    ledger = Ledger(private_root=root)
-    try:
-        charge(ledger, ledger.state().registrations[corpus_id], "eps-1.5", key=key)
-    except ChargeRefused:
-        return False
-    return True
+def test_a_ledger_cut_by_its_last_entry_is_refused(ledger: Ledger, corpus: Registration) -> None:
+    charge(ledger, corpus.corpus_id, "eps-8")
+    with duckdb.connect(str(database(ledger))) as connection:
+        connection.execute("delete from entries where sequence = (select max(sequence) from entries)")
+    with pytest.raises(LedgerTampered, match="anchor"):
+        ledger.state()
 
 
-@pytest.mark.slow
-def test_processes_that_race_get_exactly_what_the_budget_allows(ledger: Ledger) -> None:
-    corpus = register(ledger, "eps-1.5", budget=4.0)
-    # How many more charges fit is found on a copy, one after the other; racing processes must get the same number.
-    alone = Ledger(private_root=ledger.private_root + "-copy/private")
-    shutil.copytree(ledger.private_root, alone.private_root)
-    allowed = sum(try_charge(alone.private_root, corpus.corpus_id, f"{number}") for number in range(12))
-    assert 0 < allowed < 12
-    with ProcessPoolExecutor(max_workers=4) as pool:
-        calls = [pool.submit(try_charge, ledger.private_root, corpus.corpus_id, f"{number}") for number in range(12)]
-        assert sum(call.result() for call in calls) == allowed
+def test_an_edit_shows_to_a_process_that_had_verified_the_ledger_before(ledger: Ledger, corpus: Registration) -> None:
+    charge(ledger, corpus.corpus_id, "eps-8")
+    ledger.state()
+    with duckdb.connect(str(database(ledger))) as connection:
+        connection.execute("update entries set body = replace(body, '8.0', '9.0') where kind = 'registered'")
+    with pytest.raises(LedgerTampered):
+        charge(ledger, corpus.corpus_id, "eps-8", key="another")
+
+
+def test_a_field_that_swallows_its_neighbour_does_not_keep_its_digest() -> None:
+    honest = Entry.after(Anchor(), "a", "b", {})
+    shifted = replace(honest, kind='a","b', at="")
+    with pytest.raises(LedgerTampered):
+        verify_chain([shifted], [])
+
+
+def test_a_crashed_run_goes_on_as_often_as_its_plan_has_spare_steps_whatever_its_files_say(
+    ledger: Ledger, corpus: Registration
+) -> None:
+    booked = charge(ledger, corpus.corpus_id, "eps-8", GENERATOR)
+    booked.mark_opened()
+    for number in range(plan_of("eps-8").dpsgd.spare_steps):
+        booked.continued(f"checkpoint {number}")
+    with pytest.raises(ChargeRefused, match="spare step"):
+        booked.continued("one more checkpoint")
+
+
+def test_votes_are_never_continued(ledger: Ledger, corpus: Registration) -> None:
+    with pytest.raises(ChargeRefused, match="spare step"):
+        charge(ledger, corpus.corpus_id, "eps-8", HISTOGRAM).continued("checkpoint")
+
+
+def test_the_gates_order_stays_the_one_of_the_registration(ledger: Ledger, corpus: Registration) -> None:
+    again = register(ledger, "eps-1", "eps-2")
+    assert again.gate_order == corpus.gate_order != gate_order((plan_of("eps-1"), plan_of("eps-2")))
+
+
+def test_raised_budgets_are_told_with_time_and_reason(ledger: Ledger, corpus: Registration) -> None:
+    ledger.raise_budget(corpus.corpus_id, 9.0, "a second release was agreed on")
+    (raised,) = ledger.state().raises
+    assert (raised.before, raised.after, raised.reason) == (8.0, 9.0, "a second release was agreed on")
+    assert raised.at.startswith("20")
+
+
+def test_an_erasure_is_recorded_once_and_changes_the_snapshot(ledger: Ledger, corpus: Registration) -> None:
+    for _ in range(2):
+        ledger.record_erasure(corpus.corpus_id, "user:1", "asked for")
+    state = ledger.state()
+    assert state.erasures == {corpus.corpus_id: (ledger.erased_hash("user:1"),)}
+    assert state.snapshot(corpus.corpus_id, "2026-11") == "2026-11+erased-1"
+    assert "user:1" not in str(state)
+    with pytest.raises(RegistrationError):
+        ledger.record_erasure("unknown", "user:1", "asked for")

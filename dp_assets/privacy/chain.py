@@ -1,0 +1,103 @@
+"""The hash chain that holds the ledger together.
+
+Each entry's digest covers its own fields and the digest of the entry before, so an edited, removed or reordered entry
+shows. Length and last digest are kept outside the ledger as well (the anchor), so a shortened or restored one shows
+too. A body is held as its canonical JSON text: what is hashed is what is stored, byte by byte.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+GENESIS = "0" * 64
+
+
+class LedgerTampered(ValueError):
+    """The stored entries are not the ones that were written: the chain is broken, shortened or replaced."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Length and last digest of a ledger."""
+
+    length: int = 0
+    head: str = GENESIS
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger. `text` is the canonical JSON of its body."""
+
+    sequence: int
+    kind: str
+    at: str
+    text: str
+    previous: str
+    digest: str
+
+    @staticmethod
+    def after(head: Anchor, kind: str, at: str, body: Mapping[str, Any]) -> "Entry":
+        """The entry that follows `head` in the chain."""
+        text = canonical(body)
+        return Entry(head.length, kind, at, text, head.head, digest(head.length, kind, at, text, head.head))
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        form: Mapping[str, Any] = json.loads(self.text)
+        return form
+
+
+def anchor_of(entries: Sequence[Entry]) -> Anchor:
+    """The anchor of a whole ledger."""
+    return Anchor(len(entries), entries[-1].digest) if entries else Anchor()
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """The one JSON text of a body: keys sorted, no spaces, ASCII."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def digest(sequence: int, kind: str, at: str, text: str, previous: str) -> str:
+    """SHA-256 of the JSON list of these values."""
+    listed = f"[{sequence},{quoted(kind)},{quoted(at)},{text},{quoted(previous)}]"
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def chain(head: Anchor, at: str, bodies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Entry]:
+    """The entries that follow `head`, one for each (kind, body)."""
+    entries: list[Entry] = []
+    for kind, body in bodies:
+        entries.append(Entry.after(head, kind, at, body))
+        head = Anchor(head.length + 1, entries[-1].digest)
+    return entries
+
+
+def verify_chain(entries: Sequence[Entry], anchors: Iterable[Anchor]) -> None:
+    """Check every digest, and that the entries continue what each anchor saw.
+
+    Raises:
+      LedgerTampered: an entry was edited, removed or reordered, or the ledger is shorter than an anchor.
+    """
+    head = GENESIS
+    for expected, entry in enumerate(entries):
+        recomputed = digest(expected, entry.kind, entry.at, entry.text, head)
+        if entry.sequence != expected or entry.previous != head or entry.digest != recomputed:
+            raise LedgerTampered(
+                f"ledger entry {expected} does not follow from the one before; restore the real ledger"
+            )
+        head = recomputed
+    for anchor in anchors:
+        _check_anchor(entries, anchor)
+
+
+def _check_anchor(entries: Sequence[Entry], anchor: Anchor) -> None:
+    if len(entries) < anchor.length:
+        raise LedgerTampered(
+            f"the ledger holds {len(entries)} entries but its anchor has seen {anchor.length}; it was cut or replaced"
+            " by an older copy: restore the newest one"
+        )
+    if anchor.length and entries[anchor.length - 1].digest != anchor.head:
+        raise LedgerTampered("the ledger is not the one its anchor has seen; restore the real ledger")

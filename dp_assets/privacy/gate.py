@@ -1,0 +1,123 @@
+"""The gate: whether a charge may be made. It is asked before any private row is read.
+
+Plans booked together at registration, before any output exists, are admitted if their joint PLD fits the budget, and
+count whole from then on. Any later charge may have been chosen after seeing results, so it is admitted only if the RDP
+of everything charged or booked for the cohort, at the order fixed at registration, fits the budget: an RDP filter is
+valid under full adaptivity at a fixed order (Feldman and Zrnic, arXiv 2008.11193), a filter on PLDs is not. The
+guarantee of a cohort is its budget; what is spent so far is accounting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dp_accounting import DpEvent
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.chain import canonical
+from dp_assets.privacy.events import event_from_json
+from dp_assets.privacy.labels import NO_DP
+from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState, rdp_of_form
+from dp_assets.privacy.registration import Registration, RegistrationError
+
+
+class BudgetExceeded(ValueError):
+    """The charge does not fit the cohort's budget. Nothing was read."""
+
+
+class CohortClosed(ValueError):
+    """A mechanism of this cohort did something else than its plan; the cohort takes no more charges."""
+
+
+class VoidRefused(ValueError):
+    """A charge can be voided only while nothing was read under it."""
+
+
+class ContinuationRefused(ValueError):
+    """A crashed run may go on once from each checkpoint, and as often as its plan has spare steps."""
+
+
+def check_plans_fit(registration: Registration, cohort: str, events: Sequence[DpEvent]) -> None:
+    """The gate for plans booked together at registration, for one cohort.
+
+    Raises:
+      BudgetExceeded: their joint PLD exceeds the budget.
+    """
+    total = accounting.epsilon(accounting.compose(events), registration.delta)
+    if total > registration.budget_epsilon:
+        raise BudgetExceeded(
+            f"corpus.planned_levels need epsilon {total:g} together for cohort {cohort!r}, over the budget of"
+            f" {registration.budget_epsilon:g}; plan fewer or smaller levels, or register a larger budget"
+        )
+
+
+def admit(state: LedgerState, request: ChargeRecord) -> ChargeRecord:
+    """The gate for one charge: the request as it may be booked, drawing on a booking where one matches.
+
+    Raises:
+      CohortClosed: the cohort takes no more charges.
+      RegistrationError: the request asks for a run without noise on a source not declared public, or an unknown cohort.
+      BudgetExceeded: the charge does not fit the budget.
+    """
+    registration = state.registrations[request.corpus_id]
+    if request.cohort not in registration.cohorts:
+        raise RegistrationError(f"cohort {request.cohort!r} is not one of the registered ones; see `ledger show`")
+    if (request.corpus_id, request.cohort) in state.closed:
+        raise CohortClosed(f"cohort {request.cohort!r} is closed: an earlier run differed from its plan")
+    if request.level == NO_DP:
+        return _admit_without_noise(registration, request)
+    booking = _matching_booking(state, request)
+    if booking is not None:
+        return replace(request, booking_id=booking.booking_id)
+    _check_adaptive_budget(state, registration, request)
+    return request
+
+
+def _admit_without_noise(registration: Registration, request: ChargeRecord) -> ChargeRecord:
+    if not registration.is_public:
+        raise RegistrationError("level 'no-dp' runs only on a source that was registered as public")
+    return request
+
+
+def _matching_booking(state: LedgerState, request: ChargeRecord) -> Booking | None:
+    """An unused booking of exactly this mechanism, plan and event. A mechanism run a second time finds none left."""
+    used = state.used_bookings()
+    wanted = (request.corpus_id, request.cohort, request.level, request.mechanism, request.plan_digest)
+    for booking in state.bookings.values():
+        key = (booking.corpus_id, booking.cohort, booking.level, booking.mechanism, booking.plan_digest)
+        if booking.booking_id not in used and key == wanted and booking.event == request.event:
+            return booking
+    return None
+
+
+def _check_adaptive_budget(state: LedgerState, registration: Registration, request: ChargeRecord) -> None:
+    order, delta, budget = registration.gate_order, registration.delta, registration.budget_epsilon
+    spent_rdp = state.spent_rdp(request.corpus_id, request.cohort, order)
+    asked_rdp = rdp_of_form(canonical(request.event), order)
+    if accounting.rdp_to_epsilon(spent_rdp + asked_rdp, order, delta) <= budget:
+        return
+    left = _rdp_within(budget, order, delta) - spent_rdp
+    fits = accounting.rdp_to_epsilon(left, order, delta) if left > 0 else 0.0
+    raise BudgetExceeded(
+        f"{request.mechanism} at level {request.level} needs epsilon"
+        f" {accounting.epsilon(event_from_json(request.event), delta):g} alone, cohort {request.cohort!r} has spent or"
+        f" booked {state.cohort_epsilon(request.corpus_id, request.cohort):g} of {budget:g}; the largest single"
+        f" mechanism that still fits has epsilon {fits:g}. No private row was read. Reuse the stored release, choose a"
+        " smaller level, or raise the budget with `dp-instructions ledger raise`, which changes the guarantee"
+    )
+
+
+def _rdp_within(budget: float, order: int, delta: float) -> float:
+    """The RDP at `order` whose epsilon is the budget."""
+    return budget - accounting.rdp_to_epsilon(0.0, order, delta) if budget > 0 else 0.0
+
+
+def check_continuation(charge: ChargeRecord, checkpoint: str) -> None:
+    """Whether a crashed run under `charge` may go on from `checkpoint`, whatever the files of the run say.
+
+    Raises:
+      ContinuationRefused: the checkpoint was continued before, or the plan has no spare step left.
+    """
+    if checkpoint in charge.continuations:
+        raise ContinuationRefused("this checkpoint was continued before; a new charge is needed")
+    if charge.spare_steps is not None and len(charge.continuations) >= charge.spare_steps:
+        raise ContinuationRefused("every spare step of the plan was used by a continuation; a new charge is needed")

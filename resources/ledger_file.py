@@ -1,0 +1,220 @@
+"""The ledger's file: one DuckDB database in the private root, opened for milliseconds under DuckDB's own lock.
+
+Every use reads all entries and checks the whole chain, both anchors and the key while it holds the lock. Appended
+entries are committed before the anchors are written (beside the database and into the released zone) and before the
+lock is given back, so an anchor can only lag behind a committed ledger, never run ahead of it: a process that is killed
+at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor and a lost or changed
+key are refused, never replaced by new ones.
+
+What the entries add up to is remembered for the life of a process, so that a long ledger is parsed once; the chain is
+checked every time.
+
+Schema versions. 1: bodies in any JSON form. 2: bodies in canonical form, which is what the digests always covered. An
+older ledger is brought to the present form at its first use, under the lock and in one transaction, and its entries are
+kept beside it (`ledger-v1.duckdb`); digests and anchors stay as they are. A newer one is refused.
+"""
+
+import json
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, anchor_of, canonical, chain, verify_chain
+from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.units import keyed_hash
+from resources.zones import atomic_file, create_once, private_folder, private_umask
+
+Entries = list[tuple[str, Mapping[str, Any]]]
+
+SCHEMA_VERSION = 2
+LOCK_TIMEOUT_SECONDS = 60.0
+THREADS = threading.RLock()  # DuckDB's lock excludes other processes only
+CREATE = """
+create table if not exists entries (
+    sequence bigint primary key, kind varchar, written_at varchar, body varchar, previous varchar, digest varchar
+);
+create table if not exists schema_version (version bigint);
+"""
+INSERT = "insert into entries values (?, ?, ?, ?, ?, ?)"
+
+_states: dict[Path, LedgerState] = {}
+
+
+class LedgerFile:
+    """The stored entries of one private root."""
+
+    def __init__(self, private_root: Path) -> None:
+        self.folder = private_root / "ledger"
+        self.database = self.folder / "ledger.duckdb"
+        # Beside the ledger, and in the released zone, so that a private folder restored from a backup is noticed.
+        self.anchor_files = self.folder / "anchor.json", private_root.parent / Zone.RELEASED / "ledger_anchor.json"
+
+    @property
+    def key(self) -> bytes:
+        """The secret key of every keyed hash in this private root; made once from operating-system entropy.
+
+        Raises:
+          LedgerTampered: there is a ledger but its key is lost. A new one would make strangers of everybody.
+        """
+        path, is_used = private_folder(self.folder) / "key", self.is_used()
+        if not path.exists():
+            if is_used:
+                raise LedgerTampered("the ledger's key is missing; restore private/ledger/key from a backup")
+            create_once(path, secrets.token_bytes(32))
+        return path.read_bytes()
+
+    def is_used(self) -> bool:
+        """Whether anything was ever written here, as far as files tell."""
+        return self.database.exists() or any(anchor.length for anchor in self.anchors())
+
+    def anchors(self) -> list[Anchor]:
+        """The anchors that are there."""
+        return [Anchor(**json.loads(file.read_text())) for file in self.anchor_files if file.exists()]
+
+    def state(self) -> LedgerState:
+        """What all entries add up to.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        with THREADS, self._locked() as connection:
+            return self._folded(self._verified(connection))
+
+    def append(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
+        """Append what `decide` returns for the current state, all or nothing, with no other writer in between.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written; nothing was appended.
+        """
+        with THREADS, self._locked() as connection:
+            entries = self._verified(connection)
+            state = self._folded(entries)
+            opening: Entries = [] if entries else [("keyed", {"commitment": self._key_commitment()})]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            appended = chain(state.anchor, now, [*opening, *decide(state)])
+            _store(connection, appended)
+            self._write_anchors(anchor_of([*entries, *appended]))
+            return state.after(appended)
+
+    @contextmanager
+    def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection that no other process shares, waiting with jitter for the file lock."""
+        self._refuse_lost_ledger()
+        private_folder(self.folder)
+        if not self.database.exists():
+            create_once(self.anchor_files[0], _anchor_text(Anchor()).encode())
+        with private_umask():
+            connection = _connect(self.database)
+            connection.execute(CREATE)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _refuse_lost_ledger(self) -> None:
+        if self.is_used() and not self.database.exists():
+            raise LedgerTampered("the ledger is missing but its anchor is there; restore the newest copy")
+        if self.database.exists() and not self.anchor_files[0].exists():
+            raise LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
+
+    def _verified(self, connection: duckdb.DuckDBPyConnection) -> list[Entry]:
+        """All entries, checked against one another, the anchors and the key."""
+        with private_umask():
+            self._bring_up_to_date(connection)
+        entries = _entries(connection)
+        verify_chain(entries, self.anchors())
+        if entries and entries[0].body.get("commitment") != self._key_commitment():
+            raise LedgerTampered("the ledger was written under another key; restore private/ledger as a whole")
+        return entries
+
+    def _folded(self, entries: list[Entry]) -> LedgerState:
+        """The state of verified entries, from the state remembered of their beginning if there is one."""
+        known = _states.get(self.database, LedgerState())
+        length = known.anchor.length
+        if length and (len(entries) < length or entries[length - 1].digest != known.anchor.head):
+            known, length = LedgerState(), 0
+        state = known.after(entries[length:])
+        _states[self.database] = state
+        return state
+
+    def _bring_up_to_date(self, connection: duckdb.DuckDBPyConnection) -> None:
+        found = connection.execute("select max(version) from schema_version").fetchone()
+        version = found[0] if found else None
+        if version is None:
+            connection.execute("insert into schema_version values (?)", (SCHEMA_VERSION,))
+        elif version == 1:
+            self._migrate_from_1(connection)
+        elif version != SCHEMA_VERSION:
+            raise LedgerTampered(
+                f"the ledger has schema version {version}, this program knows {SCHEMA_VERSION}; upgrade the program"
+            )
+
+    def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Rewrite every body in canonical form, once the chain has been found sound."""
+        kept = self.folder / "ledger-v1.duckdb"
+        entries = [_canonical_entry(entry) for entry in _entries(connection)]
+        verify_chain(entries, self.anchors())
+        if not kept.exists():
+            connection.execute(f"attach '{kept}' as kept")
+            connection.execute("create table kept.entries as from entries")
+            connection.execute("detach kept")
+        connection.begin()
+        connection.execute("delete from entries")
+        connection.executemany(INSERT, [_row(entry) for entry in entries])
+        connection.execute("update schema_version set version = ?", (SCHEMA_VERSION,))
+        connection.commit()
+
+    def _key_commitment(self) -> str:
+        """A hash that tells whether the key is the one of the ledger, and nothing else."""
+        return keyed_hash(self.key, "commitment")
+
+    def _write_anchors(self, anchor: Anchor) -> None:
+        for file, zone in zip(self.anchor_files, (Zone.PRIVATE, Zone.RELEASED), strict=True):
+            with atomic_file(file, zone) as temporary:
+                temporary.write_text(_anchor_text(anchor))
+
+
+def _connect(database: Path) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(database))
+        except duckdb.IOException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.01, 0.1))
+
+
+def _entries(connection: duckdb.DuckDBPyConnection) -> list[Entry]:
+    return [Entry(*row) for row in connection.execute("from entries order by sequence").fetchall()]
+
+
+def _store(connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
+    """All of them or none, durably."""
+    with private_umask():
+        connection.begin()
+        for entry in entries:
+            connection.execute(INSERT, _row(entry))
+        connection.commit()
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    return entry.sequence, entry.kind, entry.at, entry.text, entry.previous, entry.digest
+
+
+def _canonical_entry(entry: Entry) -> Entry:
+    return Entry(entry.sequence, entry.kind, entry.at, canonical(entry.body), entry.previous, entry.digest)
+
+
+def _anchor_text(anchor: Anchor) -> str:
+    return json.dumps(asdict(anchor))
