@@ -3,7 +3,7 @@
     Table         released rows with the ids of the charges they descend from
     PrivateTable  a handle on private rows; opening it needs a charge
     Adapter       a LoRA adapter: tensors, PEFT configuration, charge ids
-    Document      a JSON value and its Markdown rendering, with charge ids
+    Document      a JSON value and its Markdown (and perhaps HTML) rendering, with charge ids
 
 A `LazyFrame` cannot carry the ids of the charges behind it through an in-memory run, hence `Table`. The IO managers
 store the ids with the artifact itself (Parquet key-value metadata, a JSON file beside an adapter), so an artifact that
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 TRAIN_SPLIT = "train"
+UNKNOWN_PREPARATION = "unknown"
 
 
 def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tuple[str, ...]:
@@ -32,10 +33,11 @@ def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tu
 
 @dataclass(frozen=True)
 class Table:
-    """Released rows and the ids of every charge they descend from."""
+    """Released rows, the ids of every charge they descend from, and public facts about how they came about."""
 
     rows: pl.LazyFrame
     charge_ids: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def collect(self) -> pl.DataFrame:
         return self.rows.collect()
@@ -58,11 +60,12 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Document:
-    """A report: `data` is JSON-serialisable, `markdown` says the same for people."""
+    """A report: `data` is JSON-serialisable, `markdown` says the same for people, and so does `html` if it is there."""
 
     data: Mapping[str, Any]
     markdown: str
     charge_ids: tuple[str, ...] = ()
+    html: str | None = None
 
 
 class OpenableCharge(Protocol):
@@ -99,14 +102,18 @@ class PrivateTable:
     """A handle on private rows whose `repr` says nothing and that refuses to be pickled.
 
     Rows leave it in two ways only: `open(charge)`, for a mechanism, and `map`, whose result is private again.
+    `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
     """
 
-    __slots__ = ("_rows", "corpus_id", "snapshot")
+    __slots__ = ("_rows", "corpus_id", "preparation", "snapshot")
 
-    def __init__(self, rows: pl.LazyFrame, *, corpus_id: str, snapshot: str) -> None:
+    def __init__(
+        self, rows: pl.LazyFrame, *, corpus_id: str, snapshot: str, preparation: str = UNKNOWN_PREPARATION
+    ) -> None:
         self._rows = rows
         self.corpus_id = corpus_id
         self.snapshot = snapshot
+        self.preparation = preparation
 
     def open(self, charge: OpenableCharge) -> pl.LazyFrame:
         """The training rows of the charge's cohort; the charge is marked as opened first.
@@ -125,10 +132,17 @@ class PrivateTable:
     def map(self, transform: Callable[..., pl.LazyFrame], *others: "PrivateTable") -> "PrivateTable":
         """Private rows computed from the rows of this and other private tables, passed in order.
 
-        `transform` must not keep or show what it sees.
+        `transform` must not keep or show what it sees, and must compute each row from rows of the same unit: the
+        result is called prepared as the tables are, where they agree.
         """
-        frames = (table._rows for table in (self, *others))
-        return PrivateTable(transform(*frames), corpus_id=self.corpus_id, snapshot=self.snapshot)
+        tables = (self, *others)
+        preparations = {table.preparation for table in tables}
+        return PrivateTable(
+            transform(*(table._rows for table in tables)),
+            corpus_id=self.corpus_id,
+            snapshot=self.snapshot,
+            preparation=self.preparation if len(preparations) == 1 else UNKNOWN_PREPARATION,
+        )
 
     def store(self, write: Callable[[pl.LazyFrame], None]) -> None:
         """Hand the rows to a writer of the private zone. For IO managers only."""

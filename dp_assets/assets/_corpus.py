@@ -1,4 +1,4 @@
-"""The corpus of a profile: its source, its terms, its registration."""
+"""The corpus of a profile: its source, its terms, its registration, its snapshot."""
 
 import json
 
@@ -61,3 +61,22 @@ def registration_of(ledger: Ledger, profile: Profile) -> Registration:
       ChargeRefused: it is not registered, or on other terms.
     """
     return ledger.registration(source_of(profile).locator, terms_of(profile, declared_public=False))
+
+
+def snapshot_of(ledger: Ledger, profile: Profile) -> str:
+    """The present snapshot of a profile's corpus: the configured name, and how many erasures came since.
+
+    Raises:
+      ChargeRefused: the corpus is not registered, or on other terms.
+    """
+    return snapshot_and_erased(ledger, profile)[0]
+
+
+def snapshot_and_erased(ledger: Ledger, profile: Profile) -> tuple[str, frozenset[str]]:
+    """The present snapshot and the hashes of the erased units that it lacks, both of one state of the ledger.
+
+    Raises:
+      ChargeRefused: the corpus is not registered, or on other terms.
+    """
+    corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
+    return state.snapshot(corpus_id, profile.corpus.snapshot), frozenset(state.erasures.get(corpus_id, ()))

@@ -1,16 +1,16 @@
 """What assets share around a release: finding or paying for one, and the metadata of everything below it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import dagster as dg
 
-from dp_assets.artifacts import Adapter, Document, PrivateTable, Table, union_of_ids
-from dp_assets.assets._corpus import registration_of
+from dp_assets.artifacts import UNKNOWN_PREPARATION, Adapter, Document, PrivateTable, Table, union_of_ids
+from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
-from dp_assets.privacy.claim import ClaimRefused, Discrepancy
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy, what_ran
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
@@ -18,14 +18,25 @@ from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import RegistrationError
 from resources.ledger import Charge, ChargeRefused, Ledger
 from resources.profile import Profile
+from resources.release_lock import only_run_making
 from resources.stores import ReleaseStore
 
-PROFILE_METADATA = "dp_instructions/profile"
+PROFILE_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.SNAPSHOT
 OTHER_CORPUS = (
     "the private tables were made from another corpus than the profile's; materialize real_instructions again"
 )
+OTHER_SNAPSHOT = (
+    "the private tables hold another snapshot than the corpus's present one, which an erasure or corpus.snapshot sets;"
+    " materialize real_instructions and real_embeddings again"
+)
+UNPROBED = (
+    "the private tables were stored without a probe of their preparation, so no claim could rest on them; materialize"
+    " real_instructions again, and real_embeddings from it"
+)
+EVIDENCE = "evidence"
 
 Released = TypeVar("Released", Table, Adapter)
+Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
 
 
 class ReleaseConfig(dg.Config):
@@ -45,6 +56,11 @@ class Mechanism:
     snapshot: str
     reuse_key: str
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where its release is stored."""
+        return self.name, self.plan.level, self.reuse_key
+
     @staticmethod
     def of(
         context: dg.AssetExecutionContext,
@@ -58,11 +74,16 @@ class Mechanism:
         """The mechanism of this asset over `table`; `inputs` are the other public values that decide its release.
 
         Raises:
-          ChargeRefused: the corpus is not registered, or `table` was made from another one.
+          ChargeRefused: the corpus is not registered, or `table` was made from another one or another snapshot of it,
+            or by an earlier version that did not probe its preparation.
         """
         registration = registration_of(ledger, profile)
         if table.corpus_id != registration.corpus_id:
             raise ChargeRefused(RegistrationError(OTHER_CORPUS))
+        if table.snapshot != snapshot_of(ledger, profile):
+            raise ChargeRefused(RegistrationError(OTHER_SNAPSHOT))
+        if table.preparation == UNKNOWN_PREPARATION:
+            raise ChargeRefused(RegistrationError(UNPROBED))
         name, partition = context.asset_key.to_user_string(), Partition.of(context)
         plan = profile.plan(partition.level)
         key = reuse_key(
@@ -84,51 +105,80 @@ def obtain(
     ledger: Ledger,
     releases: ReleaseStore,
     run: Callable[[Charge], tuple[Released, Evidence]],
-    check: Callable[[Mapping[str, Any]], Sequence[Discrepancy]],
+    check: Check,
     resumable: Callable[[ChargeRecord], bool] = lambda record: False,
 ) -> Released:
     """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
 
     The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is
     compared with the plan before the release is stored or returned, and the release is stored before the charge is
-    settled.
+    settled. A release carries its evidence, so that one which a crash left unsettled is compared again.
 
     Raises:
-      ChargeRefused: the gate refuses the charge; no private row was read.
+      ChargeRefused: the gate refuses the charge, or another run makes this release; no private row was read.
       dg.Failure: what ran differs from the plan; the cohort is closed.
     """
-    place = (mechanism.name, mechanism.plan.level, mechanism.reuse_key)
-    state = ledger.state()
-    if state.find_settled(mechanism.reuse_key) is not None and releases.has(*place):
-        return releases.load(*place)  # type: ignore[return-value]
-    unfinished = state.find_unfinished(mechanism.reuse_key)
+    if _is_paid(mechanism, ledger, releases):
+        return releases.load(*mechanism.place)  # type: ignore[return-value]
+    with only_run_making(ledger.private_root, mechanism.reuse_key):
+        if _is_paid(mechanism, ledger, releases):  # by a run that has ended since
+            return releases.load(*mechanism.place)  # type: ignore[return-value]
+        return _pay_and_run(mechanism, ledger, releases, run=run, check=check, resumable=resumable)
+
+
+def _is_paid(mechanism: Mechanism, ledger: Ledger, releases: ReleaseStore) -> bool:
+    """Whether the release was made, paid for, compared with its plan and kept."""
+    return ledger.state().find_settled(mechanism.reuse_key) is not None and releases.has(*mechanism.place)
+
+
+def _pay_and_run(
+    mechanism: Mechanism,
+    ledger: Ledger,
+    releases: ReleaseStore,
+    *,
+    run: Callable[[Charge], tuple[Released, Evidence]],
+    check: Check,
+    resumable: Callable[[ChargeRecord], bool],
+) -> Released:
+    """A release that is not settled yet: the stored one of a run that ended before it settled, or a new one."""
+    place, unfinished = mechanism.place, ledger.state().find_unfinished(mechanism.reuse_key)
     if unfinished is not None and releases.has(*place):
         stored: Any = releases.load(*place)
-        return _settle_stored(Charge(unfinished, ledger), stored)  # type: ignore[no-any-return]
+        _check_paid_by(unfinished, stored)
+        return _settled(Charge(unfinished, ledger), mechanism, stored, check)  # type: ignore[no-any-return]
     charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
-    release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]))
-    found = check(evidence.public)
-    if not found:
+    record = {**value.record, EVIDENCE: dict(evidence.public)}
+    release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
+    if not check(evidence.public):
         releases.save(*place, release)
-    try:
-        charge.settle(evidence.public, found)
-    except ClaimRefused as refusal:
-        raise dg.Failure(str(refusal), allow_retries=False) from None
-    return release
+    return _settled(charge, mechanism, release, check)
 
 
-def _settle_stored(charge: Charge, release: Released) -> Released:
-    """Settle the charge of a run that ended between storing its checked release and settling; nothing is run again.
+def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
+    """Whether a stored release belongs to the charge of a run that ended between storing and settling.
 
     Raises:
-      ChargeRefused: the stored release was paid for by another charge.
+      ChargeRefused: it was paid for by another charge.
     """
-    if charge.charge_id not in release.charge_ids:
+    if record.charge_id not in release.charge_ids:
         raise ChargeRefused(
             ValueError("the stored release belongs to another charge; ask for another `release` number")
         )
-    charge.settle({"recovered": True}, [])
+
+
+def _settled(charge: Charge, mechanism: Mechanism, release: Released, check: Check) -> Released:
+    """The release, once its evidence was compared with the plan and its charge settled.
+
+    Raises:
+      dg.Failure: what ran differs from the plan; it was charged for, and the cohort is closed.
+    """
+    evidence = release.record.get(EVIDENCE, {})
+    found = check(evidence)
+    try:
+        charge.settle(evidence, found, ran=what_ran(mechanism.plan.dpsgd, evidence, found))
+    except ClaimRefused as refusal:
+        raise dg.Failure(str(refusal), allow_retries=False) from None
     return release
 
 
@@ -159,21 +209,25 @@ def result(
     profile: Profile,
     extra: Mapping[str, Any],
 ) -> dg.MaterializeResult[Any]:
-    """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures."""
-    partition = Partition.of(context)
+    """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures.
+
+    An asset without partitions belongs to no cohort and no level itself, only to those that it was made from.
+    """
+    partition = None if context.assets_def.partitions_def is None else Partition.of(context)
+    cohort, level = (partition.cohort, partition.level) if partition else (None, None)
     label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
     try:
         figures = metadata.artifact_metadata(
             ledger.state(),
             registration_of(ledger, profile),
             label=label,
-            cohort=partition.cohort,
-            level=partition.level,
+            cohort=cohort,
+            level=level,
             charge_ids=value.charge_ids,
         )
     except metadata.ForeignLineage as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
-    shown = extra if zone(label, partition.level) is Zone.RELEASED else numbers(extra)
+    shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)
     return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **figures, **shown})
 
 
@@ -183,6 +237,8 @@ def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
 
 
 def private_result(value: PrivateTable, *, ledger: Ledger, profile: Profile) -> dg.MaterializeResult[PrivateTable]:
-    """The value of a private asset, with its terms and nothing that depends on a row."""
+    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row."""
     terms = metadata.private_metadata(registration_of(ledger, profile))
-    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **terms})
+    shown = {PROFILE_METADATA: profile.digest, SNAPSHOT_METADATA: value.snapshot, **terms}
+    metadata.check_private_keys(shown)
+    return dg.MaterializeResult(value=value, metadata=shown)

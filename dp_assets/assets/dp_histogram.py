@@ -48,7 +48,7 @@ def dp_histogram(
                 key=ledger.key,
                 upstream_ids=synthetic_bins.charge_ids,
             ),
-            check=partial(check_votes, votes),
+            check=partial(check_votes, votes, mechanism.plan.unit),
         )
     extra = metadata.mechanism_metadata(mechanism.plan, HISTOGRAM) | {"dagster/row_count": votes.num_bins}
     return result(context, histogram, ledger=ledger, profile=profile, extra=extra)

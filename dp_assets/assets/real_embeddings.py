@@ -6,6 +6,7 @@ import polars as pl
 from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import private_result
+from dp_assets.corpus.stability import UnstablePreparation, require_alone
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import Embedder
@@ -26,6 +27,7 @@ def real_embeddings(
         vectors = pl.Series("vector", embedder.encode_alone(training["text"].to_list()))
         return training.select(*UNIT_COLUMNS, vectors).lazy()
 
-    with private_errors(ledger.private_root):
+    with private_errors(ledger.private_root, UnstablePreparation):
+        require_alone(embedder.encode_alone)
         table = real_instructions.map(embed)
     return private_result(table, ledger=ledger, profile=profile)

@@ -12,14 +12,14 @@ Left out: duplicates across units (the paper's released code drops a text that s
 one more log entry can delete many), quality and safety filters, and cutting; a text that is too long is dropped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.hashing import keyed_hash_of
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, check_schema
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
 TEST_SPLIT = "test"
 HASHED_BITS = 60
@@ -64,6 +64,18 @@ def prepare(
     return placed.select(REAL_INSTRUCTIONS.names()).sort("unit_id", "instruction_id")
 
 
+def drop_erased(rows: pl.LazyFrame, *, erased: Collection[str], key: bytes) -> pl.LazyFrame:
+    """Rows of the units that were not erased. `erased` holds keyed hashes of unit ids, as the ledger keeps them.
+
+    A unit goes or stays by its own id alone, so it may be dropped before or after any step of `prepare`.
+    """
+
+    def is_erased(unit_ids: pl.Series) -> pl.Series:
+        return pl.Series([keyed_hash(key, "erased", unit_id) in erased for unit_id in unit_ids], dtype=pl.Boolean)
+
+    return rows.filter(~pl.col("unit_id").map_batches(is_erased, return_dtype=pl.Boolean(), is_elementwise=True))
+
+
 def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Unicode NFC, `\\n` line ends, plain spaces, no control characters, no white space around lines' ends or the text.
 
@@ -106,6 +118,13 @@ def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyF
         unit_id=pl.when(names_user).then(user).otherwise(own_unit),
         instruction_id=pl.coalesce("instruction_id", "row_hash"),
     )
+
+
+def unit_of_user(user_id: str, *, key: bytes) -> str:
+    """The unit id of the rows that name this user."""
+    named = pl.LazyFrame([(None, user_id, None, None, None)], schema=SOURCE_ROWS, orient="row")
+    (unit_id,) = name_units(named, unit=PrivacyUnit.USER, key=key).collect()["unit_id"]
+    return str(unit_id)
 
 
 def drop_duplicates_in_units(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -233,12 +233,15 @@ def _scan_json_lines(path: Path, names: Sequence[str]) -> pl.LazyFrame:
         separator="\x1f",  # JSON must escape it, so that no valid line is cut
         quote_char=None,
         truncate_ragged_lines=True,
+        extra_columns="ignore",  # else a first line with a separator, and no later one, would fail the whole file
         raise_if_empty=False,
         encoding="utf8-lossy",
         glob=False,
     )
+    # Polars takes a byte order mark off the first line only; a line must not read otherwise when another precedes it.
+    line = pl.col("line").str.strip_prefix("\ufeff")
     # A key that no line has gives nulls: to refuse it, the names in the rows would have to be read.
-    return lines.select(pl.col("line").str.json_path_match(f"$[{json.dumps(name)}]").alias(name) for name in names)
+    return lines.select(line.str.json_path_match(f"$[{json.dumps(name)}]").alias(name) for name in names)
 
 
 def _require_columns(path: Path, names: Sequence[str], found: Sequence[str]) -> None:

@@ -40,15 +40,16 @@ class TrainingState:
     """A point between two noisy steps.
 
     `parameters` are CPU tensors by name and `optimizer` is its `state_dict`. `continuations` counts how often
-    training went on after an interruption, `noise_draws` the draws of all steps and one more a continuation, for the
-    step that was lost. `nonce` is given by `Checkpoints.save`.
+    training went on after an interruption. `witnessed` is what was observed so far, for the evidence: numbers, names
+    and SHA-256 digests of the noise, which show a noise that comes twice and replay none. `nonce` is given by
+    `Checkpoints.save`.
     """
 
     parameters: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     steps_taken: int
-    noise_draws: int
     continuations: int
+    witnessed: Mapping[str, Any]
     nonce: str = ""
 
     @property
@@ -78,10 +79,14 @@ class Checkpoints:
         self._sync_folder()
 
     def load(self) -> TrainingState | None:
-        """The current checkpoint, tensors on the CPU, or None where none was saved."""
+        """The current checkpoint, tensors on the CPU, or None where none was saved, or an earlier version saved it.
+
+        What such a version observed would not be enough for a claim, so it is not continued.
+        """
         if not self._file.exists():
             return None
-        return TrainingState(**torch.load(self._file, map_location="cpu", weights_only=True))
+        content = torch.load(self._file, map_location="cpu", weights_only=True)
+        return TrainingState(**content) if content.keys() == TrainingState.__dataclass_fields__.keys() else None
 
     def require(self, expected: TrainingState | None) -> None:
         """Check that `expected` is what is on disk; None stands for no checkpoint.

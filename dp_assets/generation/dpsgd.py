@@ -1,12 +1,14 @@
 """DP-SGD (Abadi et al. 2016, with Poisson sampling of units and Adam): the training loop and nothing else.
 
-    sample -> clipped sum -> noise -> step -> checkpoint
+    probe, then: sample -> clipped sum -> noise -> step -> checkpoint
 
 Guarantee, for add-or-remove neighbours of one unit: `steps` updates are a composition of that many Poisson-subsampled
 Gaussians of `noise_multiplier`, whatever Adam makes of the noisy sums (post-processing). It holds for any number of
 interruptions, because each continuation is accounted as one more step. Whatever shapes the run besides the sampled
 rows is a public constant: steps, sampling probability, normalisers, learning rate. The run never stops early, never
 picks a best step and never looks at a loss.
+
+What ran is observed from beside the loop (`witness.py`), and by a probe of public rows before it (`probe.py`).
 
 An empty sample is a step on noise alone. A sampled unit contributes one of its rows, drawn afresh. The learning rate
 is constant because a schedule is one more public knob and nobody has measured a gain from it at a few hundred noisy
@@ -23,8 +25,11 @@ from torch import nn
 
 from dp_assets.generation.checkpoints import Checkpoints, TrainingState
 from dp_assets.generation.per_unit import Gradients, TokenRow, adapter_parameters, clipped_sum
-from dp_assets.privacy import mechanisms, randomness
+from dp_assets.generation.probe import probe_shares
+from dp_assets.generation.witness import Witness
+from dp_assets.privacy import randomness
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
+from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import RandomSource
 from dp_assets.progress import Advance
 
@@ -58,17 +63,18 @@ def train_privately(
 
     `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk.
     `expected_batch_size` and `loss_normaliser` are public constants, never counts of the data. `resume_from` is what
-    `checkpoints.load()` returned, after the caller recorded its `digest` in the ledger. `advance` hears of steps
-    only. `model` stays in the mode it is in.
+    `checkpoints.load()` returned, after the caller recorded its `digest` in the ledger. `unit` says what the ids stand
+    for. `advance` hears of steps only. `model` stays in the mode it is in. The caller adds to the evidence what it saw
+    of the table (see `dpsgd_evidence`).
 
     Raises:
       NoSpareStep: `resume_from` has used up the plan's `spare_steps`.
       StaleCheckpoint, TrainingInProgress: see `checkpoints`.
+      RoundingTooCoarse: see `probe`.
       UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `per_unit`.
     """
-    trainee = _Trainee(model, learning_rate=learning_rate)
-    if resume_from is not None:
-        trainee.restore(resume_from, spare_steps=spare_steps)
+    sampler = PoissonSampler(sampling_probability=sampling_probability, source=source)
+    noise = GaussianNoise(noise_stddev=noise_multiplier * l2_clip_norm, source=source)
     clip = partial(
         clipped_sum,
         model,
@@ -76,37 +82,41 @@ def train_privately(
         loss_normaliser=loss_normaliser,
         tokens_per_micro_batch=tokens_per_micro_batch,
     )
-    with _checkpointed(trainee, checkpoints, resume_from):
+    probed = probe_shares(model, clip, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
+    trainee = _Trainee(model, learning_rate=learning_rate)
+    witness = Witness(model, trainee.optimizer, sampler=sampler, noise=noise, normaliser=expected_batch_size)
+    if resume_from is not None:
+        trainee.restore(resume_from, spare_steps=spare_steps)
+        witness.resume(resume_from.witnessed)
+    with _checkpointed(trainee, witness, checkpoints, resume_from):
         unit_rows = read_unit_rows()
+        watched_clip = witness.watching(clip, unit_rows.keys())
         while trainee.steps_taken < steps:
-            rows, unit_ids = _sample(unit_rows, sampling_probability=sampling_probability, source=source)
-            exact_sum, clipping = clip(rows, unit_ids)
-            noisy_sum = _add_noise(exact_sum, noise_stddev=noise_multiplier * l2_clip_norm, source=source)
-            trainee.noise_draws += 1
-            trainee.descend(noisy_sum, expected_batch_size=expected_batch_size)
+            rows, unit_ids = _sample(unit_rows, sampler, source=source)
+            exact_sum, clipping = watched_clip(rows, unit_ids)
+            trainee.descend(_add_noise(exact_sum, noise), expected_batch_size=expected_batch_size)
             trainee.restricted.append(clipping.restricted)
             if checkpoints is not None:
-                checkpoints.save(trainee.state())
+                checkpoints.save(trainee.state(witness))
             advance(1)
     return dpsgd_evidence(
         unit=unit,
-        sampling_probability=sampling_probability,
-        l2_clip_norm=l2_clip_norm,
-        noise_multiplier=noise_multiplier,
-        expected_batch_size=expected_batch_size,
-        source=source,
-        **trainee.observed(),
+        sampler=sampler,
+        noise=noise,
+        continuations=trainee.continuations,
+        restricted={"clipping": trainee.restricted},
+        **probed,
+        **witness.observed(),
     )
 
 
 class _Trainee:
-    """The adapter under training, its optimiser, and the count of everything done to it."""
+    """The adapter under training and its optimiser. `restricted` covers the steps of this process only."""
 
     def __init__(self, model: nn.Module, *, learning_rate: float) -> None:
         self.parameters = adapter_parameters(model)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=learning_rate)
-        self.steps_taken = self.noise_draws = self.continuations = 0
-        self.noised: set[str] = set()
+        self.steps_taken = self.continuations = 0
         self.restricted: list[dict[str, Any]] = []
 
     def descend(self, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
@@ -115,20 +125,19 @@ class _Trainee:
             parameter.grad = (noisy_sum[name] / expected_batch_size).to(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.noised = set(noisy_sum)
         self.steps_taken += 1
 
-    def state(self) -> TrainingState:
+    def state(self, witness: Witness) -> TrainingState:
         return TrainingState(
             parameters={name: parameter.detach().cpu() for name, parameter in self.parameters.items()},
             optimizer=self.optimizer.state_dict(),
             steps_taken=self.steps_taken,
-            noise_draws=self.noise_draws,
             continuations=self.continuations,
+            witnessed=witness.kept(),
         )
 
     def restore(self, state: TrainingState, *, spare_steps: int) -> None:
-        """Go back to `state`; the continuation counts as one more noise draw, which the lost step may have made."""
+        """Go back to `state`; the step that was lost may have drawn its noise, so it is accounted as one more."""
         if state.continuations >= spare_steps:
             raise NoSpareStep("every spare step of the plan is used; discard the checkpoint and charge anew")
         if state.parameters.keys() != self.parameters.keys():
@@ -137,26 +146,12 @@ class _Trainee:
             for name, parameter in self.parameters.items():
                 parameter.copy_(state.parameters[name])
         self.optimizer.load_state_dict(dict(state.optimizer))
-        self.steps_taken = state.steps_taken
-        self.noise_draws, self.continuations = state.noise_draws + 1, state.continuations + 1
-        self.noised = set(state.parameters) if state.steps_taken else set()
-
-    def observed(self) -> dict[str, Any]:
-        """What the evidence says of tensors and steps; the restricted part covers the steps of this process only."""
-        return {
-            "steps": self.steps_taken,
-            "continuations": self.continuations,
-            "noise_draws": self.noise_draws,
-            "noised_tensors": self.noised,
-            "trained_tensors": self.parameters.keys(),
-            "num_parameters": sum(parameter.numel() for parameter in self.parameters.values()),
-            "restricted": {"clipping": self.restricted},
-        }
+        self.steps_taken, self.continuations = state.steps_taken, state.continuations + 1
 
 
 @contextmanager
 def _checkpointed(
-    trainee: _Trainee, checkpoints: Checkpoints | None, resume_from: TrainingState | None
+    trainee: _Trainee, witness: Witness, checkpoints: Checkpoints | None, resume_from: TrainingState | None
 ) -> Iterator[None]:
     """Hold the lock, and replace the checkpoint before the first row is read, so that it is never continued again."""
     if checkpoints is None:
@@ -166,26 +161,24 @@ def _checkpointed(
         return
     with checkpoints.locked():
         checkpoints.require(resume_from)
-        checkpoints.save(trainee.state())
+        checkpoints.save(trainee.state(witness))
         yield
 
 
 def _sample(
-    unit_rows: UnitRows, *, sampling_probability: float, source: RandomSource
-) -> tuple[list[TokenRow], list[str]]:
-    """One row, drawn uniformly, of each unit of a Poisson sample, and the units' ids."""
-    unit_ids = list(unit_rows)
-    sampled = mechanisms.poisson_sample(len(unit_ids), sampling_probability=sampling_probability, source=source)
-    sampled_ids = [unit_ids[index] for index in sampled]
+    unit_rows: UnitRows, sampler: PoissonSampler, *, source: RandomSource
+) -> tuple[list[TokenRow], tuple[str, ...]]:
+    """One row, drawn uniformly, of each unit of a sample, and the units' ids."""
+    sampled_ids = sampler.draw(list(unit_rows))
     places = randomness.uniforms(source, len(sampled_ids))
     choices = [unit_rows[unit_id] for unit_id in sampled_ids]
     rows = [choice[int(place * len(choice))] for choice, place in zip(choices, places, strict=True)]
     return rows, sampled_ids
 
 
-def _add_noise(exact_sum: Gradients, *, noise_stddev: float, source: RandomSource) -> Gradients:
-    """The sum in float64 with one draw of Gaussian noise over all its tensors together."""
+def _add_noise(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    """The sum in float64 with one draw of noise over all its tensors together."""
     flat = torch.cat([tensor.flatten().cpu().double() for tensor in exact_sum.values()])
-    flat += torch.from_numpy(mechanisms.gaussian_noise(len(flat), noise_stddev=noise_stddev, source=source))
+    flat += torch.from_numpy(noise.draw(len(flat)))
     pieces = flat.split([tensor.numel() for tensor in exact_sum.values()])
     return {name: piece.view(tensor.shape) for (name, tensor), piece in zip(exact_sum.items(), pieces, strict=True)}

@@ -7,6 +7,8 @@ stop.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -15,18 +17,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
-from dp_assets.generation.dpsgd import NoSpareStep, train_privately
+from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.per_unit import RowsInteract, TokenRow, UnclippableParameter
+from dp_assets.generation.probe import RoundingTooCoarse
 from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
 from dp_assets.privacy.accounting import signal_to_noise
-from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress
 
 # What these say depends on configuration and on how earlier runs ended, never on a row.
-PUBLIC_ERRORS = (NoSpareStep, RowsInteract, StaleCheckpoint, TrainingInProgress, UnclippableParameter)
+PUBLIC_ERRORS = (
+    NoSpareStep,
+    RoundingTooCoarse,
+    RowsInteract,
+    StaleCheckpoint,
+    TrainingInProgress,
+    UnclippableParameter,
+)
 
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
@@ -72,11 +82,15 @@ def train_generator(
     state = checkpoints.load()
     reading = charge.continued(state.digest) if state is not None else charge
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
+    read = _UnitReader(
+        open_rows=partial(table.open, reading),
+        group=partial(unit_rows, tokenizer=tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+    )
     remaining = plan.dpsgd.steps - (state.steps_taken if state is not None else 0)
     with progress("training the generator with DP-SGD", remaining, "steps") as advance:
         evidence = train_privately(
             model,
-            lambda: unit_rows(table.open(reading), tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+            read,
             steps=plan.dpsgd.steps,
             spare_steps=plan.dpsgd.spare_steps,
             sampling_probability=plan.dpsgd.sampling_probability,
@@ -93,7 +107,23 @@ def train_generator(
             advance=advance,
         )
     record = public_record(plan, evidence)
-    return adapter_from_model(model, base_model=base_model, charge_ids=(), record=record), evidence
+    adapter = adapter_from_model(model, base_model=base_model, charge_ids=(), record=record)
+    return adapter, evidence.also(preparation=table.preparation, population=read.population)
+
+
+@dataclass
+class _UnitReader:
+    """Opens the table once, and compares whom the training may sample with whom the opened rows name."""
+
+    open_rows: Callable[[], pl.LazyFrame]
+    group: Callable[[pl.LazyFrame], UnitRows]
+    population: str = OTHERWISE
+
+    def __call__(self) -> UnitRows:
+        opened = self.open_rows().select("unit_id", "text").collect()
+        units = self.group(opened.lazy())
+        self.population = "units" if units.keys() == set(opened["unit_id"]) else OTHERWISE
+        return units
 
 
 def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
@@ -113,13 +143,13 @@ def unit_rows(
 
 
 def public_record(plan: PrivacyPlan, evidence: Evidence) -> dict[str, object]:
-    """Public facts that travel with the adapter: the evidence, and how a step's signal compares with its noise."""
+    """Public facts that travel with the adapter beside its evidence: how a step's signal compares with its noise."""
     ratio = signal_to_noise(
         expected_batch_size=plan.dpsgd.expected_batch_size,
         noise_multiplier=plan.dpsgd.noise_multiplier,
         num_parameters=evidence.public["num_parameters"],
     )
-    return {"evidence": dict(evidence.public), "signal_to_noise": ratio}
+    return {"signal_to_noise": ratio}
 
 
 def headline(adapter: Adapter) -> dict[str, float]:

@@ -1,19 +1,47 @@
 """Claim or refuse: whether what ran is what the plan says.
 
-A mechanism returns evidence of its structure: the sampler, the steps, the tensors it trained and noised, the
-normaliser. Each named check below compares one item with the plan. Any difference means that the plan's event does not
-describe what happened, so the caller fails the asset, adds a supplementary charge without a bound, and closes the
-cohort.
+A mechanism returns evidence of what was observed while it ran. Each named check below compares one item with the plan.
+Any difference means that the plan's event does not describe what happened, so the caller fails the asset, adds a
+supplementary charge for what ran, and closes the cohort.
+
+Which checks a difference fails:
+
+    a fixed-size, shuffled or other sampler            sampler
+    a publicly seeded sampler, publicly seeded noise   sampling_randomness, noise_randomness
+    instructions sampled where the unit is the user    population
+    units dropped or added after they were sampled     batches, rows_per_sampled_unit
+    one step more or less                              steps, samples_drawn, noise_draws
+    an empty batch skipped, or sampled once more       steps, samples_drawn, noise_draws
+    a loss averaged over the batch, rows that interact rounding_slack
+    a clip for each row or each tensor                 largest_share
+    noise forgotten, in part or altogether             noised_tensors, noise_draws
+    noise for each micro-batch                         noise_draws, noised_tensors
+    noise shared between tensors                       noise_coordinates, noised_tensors
+    noise of another size                              noise_stddev, noise_size
+    noise that repeats, after a resume too             distinct_noise_draws
+    a normaliser taken from the data                   normaliser, noised_tensors
+    a tensor trained past clip and noise               changed_elsewhere
+    a bin without noise, a second vote by a unit       noised_bins, max_votes_per_unit
+    units that changed each other's rows beforehand    preparation
+
+What these checks cannot see: a change to the modules that observe, and chance inside the random source. They guard
+against a loop, a part or a setting that differs, not against an operator who rewrites the witness too.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dp_accounting import DpEvent, NonPrivateDpEvent
+
+from dp_assets.privacy.events import dpsgd_event
+from dp_assets.privacy.evidence import fingerprint
+from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
 from dp_assets.privacy.units import PrivacyUnit
 
 SECURE = "operating-system"
+STEP_COUNTS = ("steps", "samples_drawn", "noise_draws", "distinct_noise_draws")
 
 
 class ClaimRefused(ValueError):
@@ -22,13 +50,23 @@ class ClaimRefused(ValueError):
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """One difference between plan and run; both values are public."""
+    """One difference between plan and run.
+
+    Names and verdicts of what ran are public. Its numbers may follow from private rows (a normaliser that was a batch
+    size), so only `in_full`, for the ledger, says them.
+    """
 
     check: str
     planned: Any
     ran: Any
 
     def __str__(self) -> str:
+        ran = repr(self.ran) if isinstance(self.ran, str) else "otherwise"
+        return f"{self.check}: planned {self.planned!r}, ran {ran}"
+
+    @property
+    def in_full(self) -> str:
+        """With the numbers, for the private zone."""
         return f"{self.check}: planned {self.planned!r}, ran {self.ran!r}"
 
 
@@ -41,40 +79,80 @@ def discrepancies(expected: Mapping[str, Any], evidence: Mapping[str, Any]) -> l
     ]
 
 
+def excesses(largest: Mapping[str, float], evidence: Mapping[str, Any]) -> list[Discrepancy]:
+    """Every item that is no number between zero and its largest value."""
+    return [
+        Discrepancy(name, f"at most {bound:g}", evidence.get(name))
+        for name, bound in largest.items()
+        if not _is_within(evidence.get(name), bound)
+    ]
+
+
 def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any]) -> list[Discrepancy]:
-    """Compare a DP-SGD run with its plan. A resumed run may have drawn noise once more for each continuation."""
-    claimed = evidence.get("continuations")
-    continuations = claimed if isinstance(claimed, int) and 0 <= claimed <= plan.spare_steps else 0
+    """Compare a DP-SGD run with its plan. A run may go on after an interruption as often as it has spare steps."""
+    draws, num_parameters = evidence.get("noise_draws"), evidence.get("num_parameters")
+    coordinates = draws * num_parameters if isinstance(draws, int) and isinstance(num_parameters, int) else None
     expected = {
         "mechanism": "dpsgd",
-        "sampler": "poisson",
         "unit": str(unit),
-        "rows_per_sampled_unit": 1,
+        "preparation": unit.preparation,
+        "population": "units",
+        "sampler": "poisson",
         "sampling_probability": plan.sampling_probability,
+        "sampling_randomness": SECURE,
+        "batches": "as drawn",
+        "rows_per_sampled_unit": 1,
         "l2_clip_norm": plan.l2_clip_norm,
-        "noise_multiplier": plan.noise_multiplier,
+        "noise": "gaussian",
+        "noise_stddev": plan.noise_multiplier * plan.l2_clip_norm,
+        "noise_randomness": SECURE,
+        "noise_size": "as stated",
         "normaliser": plan.expected_batch_size,
-        "loss_reduction": "sum",
-        "steps": plan.steps + continuations,
-        "noise_draws": plan.steps + continuations,
-        "randomness": SECURE,
+        **dict.fromkeys(STEP_COUNTS, plan.steps),
+        "noised_tensors": evidence.get("trained_tensors", "some"),
+        "changed_elsewhere": fingerprint(()),
     }
-    found = discrepancies(expected, evidence)
-    if claimed != continuations:
-        found.append(Discrepancy("continuations", f"at most {plan.spare_steps}", claimed))
-    if not evidence.get("trained_tensors") or evidence.get("trained_tensors") != evidence.get("noised_tensors"):
-        found.append(Discrepancy("noised_tensors", evidence.get("trained_tensors"), evidence.get("noised_tensors")))
+    largest = {"continuations": plan.spare_steps, "largest_share": 1.0, "rounding_slack": ROUNDING_MARGIN}
+    found = discrepancies(expected, evidence) + excesses(largest, evidence)
+    if coordinates is None or evidence.get("noise_coordinates") != coordinates:
+        found.append(Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates")))
     return found
 
 
-def check_votes(plan: VotesPlan, evidence: Mapping[str, Any]) -> list[Discrepancy]:
+def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any]) -> list[Discrepancy]:
     """Compare a release of noisy votes with its plan."""
     expected = {
         "mechanism": "votes",
-        "num_bins": plan.num_bins,
-        "noised_bins": plan.num_bins,
-        "noise_stddev": plan.noise_stddev,
+        "preparation": unit.preparation,
         "max_votes_per_unit": 1,
-        "randomness": SECURE,
+        "votes_counted": "one a ballot",
+        "num_bins": plan.num_bins,
+        "noise": "discrete-gaussian",
+        "noise_stddev": plan.noise_stddev,
+        "noise_randomness": SECURE,
+        "noise_coordinates": plan.num_bins,
+        "noised_bins": plan.num_bins,
     }
     return discrepancies(expected, evidence)
+
+
+def what_ran(plan: DpSgdPlan, evidence: Mapping[str, Any], found: list[Discrepancy]) -> DpEvent:
+    """The event of a refused run: that of its own number of steps if nothing else differs, else one without a bound.
+
+    It bounds the run for a number of steps that is a public mistake. A number that was read off the data is one more
+    output, which no event covers; nothing tells the two apart, so the refusal does not say it and the cohort closes.
+    """
+    counts = {evidence.get(name) for name in STEP_COUNTS}
+    steps = counts.pop()
+    differs_in_steps_only = not counts and {item.check for item in found} <= set(STEP_COUNTS)
+    if not (differs_in_steps_only and isinstance(steps, int) and steps > 0 and plan.noise_multiplier > 0):
+        return NonPrivateDpEvent()
+    return dpsgd_event(
+        sampling_probability=plan.sampling_probability,
+        noise_multiplier=plan.noise_multiplier,
+        steps=steps + evidence["continuations"],
+    )
+
+
+def _is_within(value: Any, bound: float) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= bound

@@ -1,18 +1,29 @@
 """What a mechanism says about its own run, so that the claim can be compared with what happened.
 
-The public part describes structure: sampler, steps, tensors clipped and noised. It is a function of public constants
-and of the code that ran, never of private rows, so it may go to metadata. The restricted part (batch sizes, norms)
-stays in the private zone and is absent from `repr`. A claim checker compares the public part with the plan; this
-module only states it.
+Every item is observed where the act happens: counted by the sampler, by the noise, by the optimiser's hooks, or
+compared value by value. Only `unit` repeats what the caller says, for readers; what was observed of it is `population`
+and `preparation`. The public part describes structure; in a run that keeps
+its plan it is a function of public constants, so it may go to metadata. In a run that does not, a count may depend on
+private rows, which is why a refusal names no numbers (`claim.py`). Whatever follows from private rows in a run that
+keeps its plan is a verdict here, or lies in the restricted part (batch sizes, norms), which stays in the private zone
+and is absent from `repr`.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dp_assets.privacy.randomness import RandomSource, origin
+import numpy as np
+import numpy.typing as npt
+
+from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler, name_of
+from dp_assets.privacy.randomness import origin
+
+FALSE_ALARM_EXPONENT = math.log(2e12)  # a verdict on the size of noise is wrong with probability at most 1e-12
+OTHERWISE = "otherwise"  # the verdict on what differs
 
 
 @dataclass(frozen=True)
@@ -33,64 +44,126 @@ class Evidence:
             # The cause would quote the value.
             raise ValueError("Evidence.public must be JSON: text, finite numbers, booleans, lists, objects") from None
 
+    def also(self, **public: Any) -> "Evidence":
+        """This evidence with further public items, from whoever observed them."""
+        return replace(self, public={**self.public, **public})
+
 
 def dpsgd_evidence(
     *,
     unit: str,
-    sampling_probability: float,
+    sampler: PoissonSampler,
+    noise: GaussianNoise,
     steps: int,
     continuations: int,
-    l2_clip_norm: float,
-    noise_multiplier: float,
-    expected_batch_size: float,
-    noise_draws: int,
+    batches_as_drawn: bool,
+    most_rows_per_unit: int,
+    l2_clip_norms: Collection[float],
+    largest_share: float,
+    rounding_slack: float,
+    normalisers: Collection[float],
+    noise_energy: float,
     noised_tensors: Collection[str],
     trained_tensors: Collection[str],
+    changed_elsewhere: Collection[str],
     num_parameters: int,
-    source: RandomSource,
     restricted: Mapping[str, Any],
 ) -> Evidence:
-    """The evidence of DP-SGD with Poisson sampling.
+    """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table.
 
-    `steps` are the updates in the result. The account must cover one more a continuation, because the step that an
-    interruption lost may have drawn its noise: the public part states `steps + continuations` as `steps`.
-    `noise_draws` is what was counted, draw by draw, and must come to the same.
+    Args:
+      steps: the optimiser's own count of its updates in the result.
+      continuations: how often the run went on after an interruption. Each may have lost a step whose noise was drawn,
+        so the account holds one step more for each.
+      batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
+      most_rows_per_unit: in any step; 1 when no unit was drawn.
+      l2_clip_norms, normalisers: the different values that were used.
+      largest_share: norm of the largest clipped share of a public probe unit, over the clip norm.
+      rounding_slack: how much the clipped sum of public probe units differs from the sum of the clipped probe units,
+        over the largest share.
+      noise_energy: sum of squares of what was added, over all coordinates and steps.
+      noised_tensors: those whose gradient, in every step, was the exact sum plus the noise drawn for them.
+      changed_elsewhere: tensors of the model that anything but a step of the watched optimiser changed.
     """
     public = {
         "mechanism": "dpsgd",
-        "sampler": "poisson",
-        "rows_per_sampled_unit": 1,
         "unit": unit,
-        "sampling_probability": sampling_probability,
-        "steps": steps + continuations,
+        "sampler": name_of(sampler),
+        "sampling_probability": sampler.sampling_probability,
+        "sampling_randomness": origin(sampler.source),
+        "samples_drawn": sampler.samples_drawn,
+        "batches": "as drawn" if batches_as_drawn else OTHERWISE,
+        "rows_per_sampled_unit": most_rows_per_unit,
+        "l2_clip_norm": _the_only(l2_clip_norms),
+        "largest_share": largest_share,
+        "rounding_slack": rounding_slack,
+        "noise": name_of(noise),
+        "noise_stddev": noise.noise_stddev,
+        "noise_randomness": origin(noise.source),
+        "noise_draws": len(noise.digests),
+        "distinct_noise_draws": len(set(noise.digests)),
+        "noise_coordinates": noise.coordinates_drawn,
+        "noise_size": noise_size(noise_energy, steps * num_parameters, noise_stddev=noise.noise_stddev),
+        "normaliser": _the_only(normalisers),
+        "steps": steps,
         "continuations": continuations,
-        "l2_clip_norm": l2_clip_norm,
-        "noise_multiplier": noise_multiplier,
-        "normaliser": expected_batch_size,
-        "noise_draws": noise_draws,
         "noised_tensors": fingerprint(noised_tensors),
         "trained_tensors": fingerprint(trained_tensors),
+        "changed_elsewhere": fingerprint(changed_elsewhere),
         "num_parameters": num_parameters,
-        "loss_reduction": "sum",
-        "randomness": origin(source),
     }
     return Evidence(public=public, restricted=restricted)
 
 
-def votes_evidence(*, num_bins: int, noised_bins: int, noise_stddev: float, source: RandomSource) -> Evidence:
-    """The evidence of a noisy histogram with one integer vote a unit."""
+def votes_evidence(
+    *,
+    exact_votes: npt.NDArray[np.int64],
+    released: npt.NDArray[np.int64],
+    ballots: Mapping[str, int],
+    noise: DiscreteGaussianNoise,
+    preparation: str,
+) -> Evidence:
+    """The evidence of a noisy histogram. `ballots` are the votes that were counted, by unit id.
+
+    A bin counts as noised when the released value is the exact one plus the noise drawn for it, which may be zero.
+    """
+    is_whole = len(released) == len(exact_votes) == len(noise.last_draw)
     public = {
         "mechanism": "votes",
-        "num_bins": num_bins,
-        "noised_bins": noised_bins,
-        "noise_stddev": noise_stddev,
-        "max_votes_per_unit": 1,
-        "randomness": origin(source),
+        "preparation": preparation,
+        "num_bins": len(released),
+        "noise": name_of(noise),
+        "noise_stddev": noise.noise_stddev,
+        "noise_randomness": origin(noise.source),
+        "noise_coordinates": noise.coordinates_drawn,
+        "noised_bins": int((released - exact_votes == noise.last_draw).sum()) if is_whole else 0,
+        "max_votes_per_unit": max(ballots.values(), default=1),
+        "votes_counted": "one a ballot" if int(exact_votes.sum()) == sum(ballots.values()) else OTHERWISE,
     }
     return Evidence(public=public, restricted={})
+
+
+def noise_size(energy: float, coordinates: int, *, noise_stddev: float) -> str:
+    """Whether the sum of squares of noise fits its standard deviation: a verdict that independent noise misses with
+    probability at most 1e-12.
+
+    Bounds of the chi-square distribution: Laurent and Massart (2000), Lemma 1. For n coordinates they lie at about
+    n +- 10.6 sqrt(n): no noise at all shows from 114 coordinates on, a standard deviation wrong by 5% from 12,000 on.
+    """
+    if noise_stddev == 0:
+        return "as stated"  # that nothing was added is seen tensor by tensor
+    excess = energy / noise_stddev**2 - coordinates
+    spread = 2 * math.sqrt(coordinates * FALSE_ALARM_EXPONENT)
+    return "as stated" if -spread <= excess <= spread + 2 * FALSE_ALARM_EXPONENT else OTHERWISE
 
 
 def fingerprint(names: Collection[str]) -> dict[str, Any]:
     """How many names there are, and the SHA-256 of the sorted names, one a line."""
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
     return {"count": len(names), "sha256": digest}
+
+
+def _the_only(values: Collection[float]) -> float | str:
+    """The one value that was used, or a verdict that says nothing about the others."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else OTHERWISE

@@ -23,6 +23,11 @@ class PrivacyUnit(StrEnum):
         """The unit as a statement must name it: a corpus may hold rows without a user."""
         return "user where named, else instruction" if self is PrivacyUnit.USER else "instruction"
 
+    @property
+    def preparation(self) -> str:
+        """What a preparation is called that was seen to treat each of these units apart from all others."""
+        return f"{self}-wise"
+
 
 def keyed_hash(key: bytes, *parts: str) -> str:
     """128 bits of keyed BLAKE2b over length-prefixed parts, as hex; without the key it says nothing about the parts."""

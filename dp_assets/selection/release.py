@@ -4,6 +4,7 @@ One unit changes one bin's exact votes by one, so the L2 sensitivity is 1 under 
 local value of one function and leave it only with noise on them; bins without a vote get noise too.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import polars as pl
 
 from dp_assets.artifacts import OpenableCharge, PrivateTable, Table
 from dp_assets.privacy.evidence import Evidence, votes_evidence
-from dp_assets.privacy.mechanisms import noisy_votes
+from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection.votes import exact_votes
 
@@ -30,11 +31,13 @@ def release_votes(
 
     `upstream_ids` are the charges behind the bins; `key` selects the row that votes for a unit with several rows.
     """
-    source = SystemRandomness()
+    noise = DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness())
     vectors = table.open(charge).select("unit_id", "instruction_id", "vector").collect()
-    released = noisy_votes(exact_votes(vectors, centroids, key=key), noise_stddev=noise_stddev, source=source)
+    ballots: Counter[str] = Counter()
+    exact = exact_votes(vectors, centroids, key=key, ballots=ballots)
+    released = noisy_votes(exact, noise)
     rows = pl.LazyFrame({"bin_id": np.arange(len(released), dtype=np.int64), "noisy_votes": released})
     evidence = votes_evidence(
-        num_bins=len(centroids), noised_bins=len(released), noise_stddev=noise_stddev, source=source
+        exact_votes=exact, released=released, ballots=ballots, noise=noise, preparation=table.preparation
     )
     return Table(rows, tuple(upstream_ids)), evidence

@@ -7,6 +7,8 @@ order.
 Exact votes are private: a local value of the mechanism that adds noise, and nothing else may see them.
 """
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -15,7 +17,9 @@ from dp_assets.privacy.units import keyed_hash
 from dp_assets.selection.bins import NO_BIN, nearest_bin
 
 
-def exact_votes(vectors: pl.DataFrame, centroids: npt.NDArray[np.float32], *, key: bytes) -> npt.NDArray[np.int64]:
+def exact_votes(
+    vectors: pl.DataFrame, centroids: npt.NDArray[np.float32], *, key: bytes, ballots: Counter[str] | None = None
+) -> npt.NDArray[np.int64]:
     """Votes for each bin, int64 of shape (num_bins,). Private.
 
     One row of each unit, chosen by its hash alone, votes for its nearest centroid. If that row's vector is null or
@@ -25,9 +29,12 @@ def exact_votes(vectors: pl.DataFrame, centroids: npt.NDArray[np.float32], *, ke
       vectors: `unit_id`, `instruction_id` and `vector` (Array(Float32, d)), one row an instruction.
       centroids: the bins, float32 of shape (num_bins, d).
       key: the private zone's key, 1 to 64 bytes.
+      ballots: takes the votes that are counted, by unit id, for the evidence. Private.
     """
-    voting = one_row_each_unit(vectors, key=key)["vector"].drop_nulls()
-    bins = nearest_bin(voting.to_numpy(), centroids)
+    voting = one_row_each_unit(vectors, key=key).drop_nulls("vector")
+    bins = nearest_bin(voting["vector"].to_numpy(), centroids)
+    if ballots is not None:
+        ballots.update(voting["unit_id"].filter(pl.Series(bins != NO_BIN)))
     return np.bincount(bins[bins != NO_BIN], minlength=len(centroids)).astype(np.int64)
 
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
-from dp_assets.corpus.prepare import normalise_text, prepare
+from dp_assets.corpus.prepare import drop_erased, normalise_text, prepare, unit_of_user
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, SchemaError
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
 Row = tuple[str | None, str | None, str | None, str | None, dt.datetime | None]
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
@@ -190,6 +190,23 @@ def test_a_row_without_a_cohort_is_dropped() -> None:
         (None, None, "why is it", "en", NOON.replace(year=2027)),
     ]
     assert prepared(rows, **settings)["cohort"].to_list() == ["2026-01"]
+
+
+def test_a_user_is_found_by_the_name_that_the_source_gives() -> None:
+    for name in ("u1", " u1", "1", "é"):
+        (unit_id,) = prepared([row("bake some bread", user=name)])["unit_id"]
+        assert unit_of_user(name, key=b"key") == unit_id
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_erased_units_go_whole_and_leave_every_other_unit_as_it_was(seed: int) -> None:
+    rows = prepared(corpus(seed))
+    erased = rows["unit_id"].unique().sort().gather_every(2)
+    hashes = {keyed_hash(b"key", "erased", unit_id) for unit_id in erased}
+    kept = drop_erased(rows.lazy(), erased=hashes, key=b"key").collect()
+    assert kept.equals(rows.filter(~pl.col("unit_id").is_in(erased.implode())))
+    assert drop_erased(rows.lazy(), erased=hashes, key=b"another key").collect().equals(rows)
+    assert drop_erased(rows.lazy(), erased=(), key=b"key").collect().equals(rows)
 
 
 @pytest.mark.parametrize(

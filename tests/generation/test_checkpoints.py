@@ -15,8 +15,8 @@ STATE = TrainingState(
     parameters={"a": torch.arange(6.0).view(2, 3)},
     optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}]},
     steps_taken=3,
-    noise_draws=4,
     continuations=1,
+    witnessed={"steps": 3, "noise_energy": 1.5, "noise_digests": ["ab", "cd"], "noised_tensors": None},
 )
 
 
@@ -73,7 +73,16 @@ def test_a_folder_left_open_to_others_is_closed(checkpoints: Checkpoints, tmp_pa
 def test_a_checkpoint_holds_no_generator_state(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save(STATE)
     stored = torch.load(tmp_path / "private" / "charge" / "state.pt", weights_only=True)
-    assert stored.keys() == {"parameters", "optimizer", "steps_taken", "noise_draws", "continuations", "nonce"}
+    assert stored.keys() == {"parameters", "optimizer", "steps_taken", "continuations", "witnessed", "nonce"}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoints.save(STATE)
+    file = tmp_path / "private" / "charge" / "state.pt"
+    content = torch.load(file, weights_only=True)
+    torch.save({name: value for name, value in content.items() if name != "witnessed"} | {"noise_draws": 4}, file)
+    assert checkpoints.load() is None
+    checkpoints.require(None)
 
 
 def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(checkpoints: Checkpoints) -> None:

@@ -16,6 +16,7 @@ from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, _sample, train_pri
 from dp_assets.generation.per_unit import adapter_parameters, clipped_sum
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.mechanisms import PoissonSampler
 from dp_assets.privacy.plan import DpSgdPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
@@ -140,7 +141,7 @@ def test_without_noise_the_first_step_is_adam_on_the_clipped_sum(model: nn.Modul
     train(model, steps=1, sampling_probability=1.0, noise_multiplier=0.0)
     gradient = torch.cat([tensor.flatten() for tensor in expected.values()]) / 3
     step = before - 1e-2 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
-    assert torch.allclose(weights(model), step, atol=1e-4)
+    assert torch.allclose(weights(model), step.float(), atol=1e-4)
 
 
 def test_training_without_noise_learns_its_rows(model: nn.Module) -> None:
@@ -152,9 +153,10 @@ def test_training_without_noise_learns_its_rows(model: nn.Module) -> None:
 def test_one_row_of_each_sampled_unit_is_drawn_uniformly() -> None:
     unit_rows = {"a": ROWS[:3], "b": ROWS[3:4]}
     counts = dict.fromkeys(ROWS, 0)
+    sampler = PoissonSampler(sampling_probability=1.0, source=SystemRandomness())
     for _ in range(3_000):
-        rows, unit_ids = _sample(unit_rows, sampling_probability=1.0, source=SystemRandomness())
-        assert unit_ids == ["a", "b"]
+        rows, unit_ids = _sample(unit_rows, sampler, source=SystemRandomness())
+        assert unit_ids == ("a", "b")
         for row in rows:
             counts[row] += 1
     assert counts[ROWS[3]] == 3_000
@@ -196,7 +198,7 @@ def test_evidence_satisfies_the_claim(model: nn.Module) -> None:
     plan = DpSgdPlan(
         sampling_probability=0.5, steps=3, spare_steps=1, l2_clip_norm=0.5, noise_multiplier=1.0, expected_batch_size=3
     )
-    evidence = train(model)
+    evidence = train(model).also(preparation="user-wise", population="units")
     assert check_dpsgd(plan, PrivacyUnit.USER, evidence.public) == []
     assert evidence.public["num_parameters"] == weights(model).numel()
 
@@ -247,7 +249,7 @@ def test_a_checkpoint_follows_every_step(model: nn.Module, checkpoints: Checkpoi
         state = checkpoints.load()
         assert state is not None
         nonces.append(state.nonce)
-        assert state.steps_taken == state.noise_draws == len(nonces)
+        assert state.steps_taken == state.witnessed["steps"] == len(state.witnessed["noise_digests"]) == len(nonces)
 
     train(model, checkpoints=checkpoints, advance=look)
     assert len(set(nonces)) == 3
@@ -261,8 +263,7 @@ def test_a_continuation_counts_as_one_more_step(tiny_model_folder: Path, checkpo
     evidence = train(model, checkpoints=checkpoints, resume_from=state, advance=heard.append)
     assert heard == [1]
     assert evidence.public["continuations"] == 1
-    assert evidence.public["steps"] == evidence.public["noise_draws"] == 4
-    assert evidence.public["noised_tensors"] == evidence.public["trained_tensors"]
+    assert evidence.public == train(lora_model(tiny_model_folder)).public | {"continuations": 1}
 
 
 def test_a_continuation_takes_up_parameters_and_optimiser(tiny_model_folder: Path, checkpoints: Checkpoints) -> None:
@@ -294,7 +295,7 @@ def test_no_continuation_beyond_the_spare_steps(tiny_model_folder: Path, checkpo
     with pytest.raises(NoSpareStep):
         train(lora_model(tiny_model_folder), checkpoints=checkpoints, resume_from=state)
     evidence = train(lora_model(tiny_model_folder), checkpoints=checkpoints, resume_from=state, spare_steps=2)
-    assert evidence.public["steps"] == evidence.public["noise_draws"] == 3 + 2
+    assert (evidence.public["steps"], evidence.public["continuations"]) == (3, 2)
 
 
 def test_a_continuation_that_fails_at_once_is_counted(tiny_model_folder: Path, checkpoints: Checkpoints) -> None:

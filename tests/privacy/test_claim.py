@@ -1,72 +1,133 @@
-"""Each difference between plan and run is caught by a named check."""
+"""Each difference between plan and run is caught by a named check, which says no number that may be private."""
 
 from typing import Any
 
 import pytest
+from dp_accounting import NonPrivateDpEvent
 from plans import small_plan
 
-from dp_assets.privacy.claim import check_dpsgd, check_votes
-from dp_assets.privacy.evidence import votes_evidence
-from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.claim import STEP_COUNTS, Discrepancy, check_dpsgd, check_votes, what_ran
+from dp_assets.privacy.events import dpsgd_event
+from dp_assets.privacy.evidence import fingerprint
 
 PLAN = small_plan()
-TENSORS = {"count": 2, "sha256": "a"}
+TENSORS = fingerprint(["a", "b"])
 HONEST: dict[str, Any] = {
     "mechanism": "dpsgd",
-    "sampler": "poisson",
     "unit": "user",
-    "rows_per_sampled_unit": 1,
+    "preparation": "user-wise",
+    "population": "units",
+    "sampler": "poisson",
     "sampling_probability": 0.25,
+    "sampling_randomness": "operating-system",
+    "samples_drawn": 4,
+    "batches": "as drawn",
+    "rows_per_sampled_unit": 1,
     "l2_clip_norm": 0.5,
-    "noise_multiplier": PLAN.dpsgd.noise_multiplier,
-    "normaliser": 16,
-    "loss_reduction": "sum",
-    "steps": 4,
+    "largest_share": 0.99999,
+    "rounding_slack": 1e-6,
+    "noise": "gaussian",
+    "noise_stddev": PLAN.dpsgd.noise_multiplier * 0.5,
+    "noise_randomness": "operating-system",
     "noise_draws": 4,
+    "distinct_noise_draws": 4,
+    "noise_coordinates": 40,
+    "noise_size": "as stated",
+    "normaliser": 16,
+    "steps": 4,
     "continuations": 0,
-    "randomness": "operating-system",
-    "trained_tensors": TENSORS,
     "noised_tensors": TENSORS,
+    "trained_tensors": TENSORS,
+    "changed_elsewhere": fingerprint([]),
+    "num_parameters": 10,
 }
+HONEST_VOTES: dict[str, Any] = {
+    "mechanism": "votes",
+    "preparation": "user-wise",
+    "max_votes_per_unit": 1,
+    "votes_counted": "one a ballot",
+    "num_bins": 8,
+    "noise": "discrete-gaussian",
+    "noise_stddev": 4.0,
+    "noise_randomness": "operating-system",
+    "noise_coordinates": 8,
+    "noised_bins": 8,
+}
+# An item of which a difference is seen in another one.
+SEEN_ELSEWHERE = {"trained_tensors": "noised_tensors", "num_parameters": "noise_coordinates"}
+
+
+def found_in(**changed: Any) -> list[Discrepancy]:
+    return check_dpsgd(PLAN.dpsgd, PLAN.unit, HONEST | changed)
 
 
 def checks_of(**changed: Any) -> set[str]:
-    return {found.check for found in check_dpsgd(PLAN.dpsgd, PLAN.unit, HONEST | changed)}
+    return {found.check for found in found_in(**changed)}
 
 
 def test_an_honest_run_passes() -> None:
     assert checks_of() == set()
-    assert checks_of(steps=6, noise_draws=6, continuations=2) == set()
+    assert checks_of(continuations=2) == set()
+    assert check_votes(PLAN.votes, PLAN.unit, HONEST_VOTES) == []
+
+
+@pytest.mark.parametrize("item", HONEST)
+@pytest.mark.parametrize("value", [None, "other", 7])
+def test_every_item_of_the_evidence_of_a_training_is_checked(item: str, value: Any) -> None:
+    assert SEEN_ELSEWHERE.get(item, item) in checks_of(**{item: value})
+
+
+@pytest.mark.parametrize("item", HONEST_VOTES)
+@pytest.mark.parametrize("value", [None, "other", 7])
+def test_every_item_of_the_evidence_of_votes_is_checked(item: str, value: Any) -> None:
+    found = check_votes(PLAN.votes, PLAN.unit, HONEST_VOTES | {item: value})
+    assert [one.check for one in found] == [item]
 
 
 @pytest.mark.parametrize(
-    ("changed", "caught_by"),
-    [
-        ({"steps": 5, "noise_draws": 5}, "steps"),
-        ({"noise_draws": 3}, "noise_draws"),
-        ({"noise_draws": 8}, "noise_draws"),
-        ({"sampler": "shuffled"}, "sampler"),
-        ({"unit": "instruction"}, "unit"),
-        ({"rows_per_sampled_unit": 2}, "rows_per_sampled_unit"),
-        ({"normaliser": 17}, "normaliser"),
-        ({"loss_reduction": "mean"}, "loss_reduction"),
-        ({"randomness": "seeded"}, "randomness"),
-        ({"l2_clip_norm": 0.6}, "l2_clip_norm"),
-        ({"noise_multiplier": 0.1}, "noise_multiplier"),
-        ({"trained_tensors": {"count": 3, "sha256": "b"}}, "noised_tensors"),
-        ({"continuations": 3, "steps": 7, "noise_draws": 7}, "continuations"),
-        ({"continuations": None}, "continuations"),
-    ],
+    "changed", [{"largest_share": 1.00001}, {"rounding_slack": 0.002}, {"continuations": 3}, {"continuations": -1}]
 )
-def test_a_planted_difference_is_caught_by_its_check(changed: dict[str, Any], caught_by: str) -> None:
-    assert caught_by in checks_of(**changed)
+def test_an_item_beyond_its_bound_is_caught(changed: dict[str, Any]) -> None:
+    assert checks_of(**changed) == set(changed)
 
 
 def test_missing_evidence_is_a_difference() -> None:
-    assert {found.check for found in check_dpsgd(PLAN.dpsgd, PLAN.unit, {})} >= {"sampler", "steps", "randomness"}
+    found = {item.check for item in check_dpsgd(PLAN.dpsgd, PLAN.unit, {})}
+    assert found == HONEST.keys() - SEEN_ELSEWHERE.keys()
+    assert {item.check for item in check_votes(PLAN.votes, PLAN.unit, {})} == HONEST_VOTES.keys()
 
 
-def test_votes_without_noise_on_every_bin_are_caught() -> None:
-    honest = votes_evidence(num_bins=8, noised_bins=8, noise_stddev=4.0, source=SystemRandomness()).public
-    assert check_votes(PLAN.votes, honest) == []
-    assert [found.check for found in check_votes(PLAN.votes, {**honest, "noised_bins": 7})] == ["noised_bins"]
+def test_a_refusal_names_names_and_verdicts_but_no_numbers_of_the_run() -> None:
+    (normaliser,) = found_in(normaliser=4711)
+    assert "4711" not in str(normaliser)
+    assert "4711" in normaliser.in_full
+    (sampler,) = found_in(sampler="foreign Shuffled")
+    assert str(sampler) == "sampler: planned 'poisson', ran 'foreign Shuffled'"
+
+
+def test_a_run_that_differs_in_its_number_of_steps_only_is_that_number_of_steps() -> None:
+    counted = {**dict.fromkeys(STEP_COUNTS, 6), "noise_coordinates": 60, "continuations": 1}
+    found = found_in(**counted)
+    expected = dpsgd_event(sampling_probability=0.25, noise_multiplier=PLAN.dpsgd.noise_multiplier, steps=7)
+    assert what_ran(PLAN.dpsgd, HONEST | counted, found) == expected
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"steps": 5},
+        {"noise_draws": 5, "noise_coordinates": 50},
+        {**dict.fromkeys(STEP_COUNTS, 5), "noise_coordinates": 50, "sampler": "foreign"},
+        {**dict.fromkeys(STEP_COUNTS, 5), "noise_coordinates": 50, "continuations": 3},
+        dict.fromkeys(STEP_COUNTS, None),
+        {**dict.fromkeys(STEP_COUNTS, 0), "noise_coordinates": 0},
+    ],
+)
+def test_nothing_bounds_any_other_difference(changed: dict[str, Any]) -> None:
+    assert what_ran(PLAN.dpsgd, HONEST | changed, found_in(**changed)) == NonPrivateDpEvent()
+
+
+def test_nothing_bounds_votes_that_differ() -> None:
+    evidence = HONEST_VOTES | {"noised_bins": 7}
+    found = check_votes(PLAN.votes, PLAN.unit, evidence)
+    assert what_ran(PLAN.dpsgd, evidence, found) == NonPrivateDpEvent()

@@ -1,0 +1,141 @@
+"""Whether a preparation treats each privacy unit apart from all others, measured on constant public rows.
+
+`prepare` promises that one unit's rows never decide about another's. `preparation_of` puts that to the test with the
+very function and settings of a run: rows that are equal or nearly equal across units, a unit far beyond the
+contribution bound, rows without a user. It compares what comes of all of them together with what comes of each unit
+alone. The rows are made to fit the settings (length, language, time), because rows that are dropped would show nothing.
+
+`require_alone` does the same for vectors: each must depend on its own text, to the last bit.
+
+Left out: a preparation that behaves otherwise on rows unlike these. The tests look for that with random corpora.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.testing import assert_frame_equal
+
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.privacy.units import PrivacyUnit
+
+WORDS_OF_A_PROBE = 12  # longer than the runs of ten words by which near duplicates are often found
+ACROSS_UNITS = "across units"
+
+Prepare = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+class UnstablePreparation(RuntimeError):
+    """The preparation lets one unit change what becomes of another."""
+
+
+def require_stable(
+    prepare_rows: Prepare,
+    *,
+    unit: PrivacyUnit,
+    max_rows_per_unit: int,
+    min_words: int,
+    max_words: int,
+    max_characters: int,
+    languages: Sequence[str] | None,
+    cohort: str,
+) -> str:
+    """The verdict on `prepare_rows` with the settings of a run, such as "user-wise". `cohort` is one of the cohorts.
+
+    Raises:
+      UnstablePreparation: units were not treated apart, or no probe row fits the settings. Depends on settings only.
+    """
+    num_words = max(min_words, min(max_words, WORDS_OF_A_PROBE, (max_characters + 1) // 2))
+    rows = probe_rows(
+        num_words=num_words,
+        num_rows_of_busiest=max_rows_per_unit + 3,
+        language=None if languages is None else languages[0],
+        created_at=moment_in(cohort),
+    )
+    if preparation_of(prepare_rows, rows, unit=unit, max_rows_per_unit=max_rows_per_unit) != unit.preparation:
+        raise UnstablePreparation(
+            "on constant public rows, the preparation lets one unit change what becomes of another, or drops every row;"
+            " correct dp_assets/corpus/prepare.py, or the bounds of length, the languages and cohorts in corpus"
+        )
+    return unit.preparation
+
+
+def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]]) -> None:
+    """Refuse an embedder whose vector of a text, float32 of shape (texts, d), depends on the texts beside it.
+
+    Raises:
+      UnstablePreparation: it does, on constant public texts.
+    """
+    texts = [" ".join(["words"] * num_words) for num_words in (1, 3, 30)]
+    if not np.array_equal(encode(texts), np.concatenate([encode([text]) for text in texts])):
+        raise UnstablePreparation("an embedding depends on the texts beside it; encode each text in a batch of its own")
+
+
+def preparation_of(prepare_rows: Prepare, rows: pl.DataFrame, *, unit: PrivacyUnit, max_rows_per_unit: int) -> str:
+    """How `prepare_rows` treats `rows`: `unit.preparation` if each unit apart from the others, else across units.
+
+    Apart means: each unit's rows become at most `max_rows_per_unit` rows under one unit id, which no other unit gets,
+    and all units together become what they become one by one.
+    """
+    alone = [prepare_rows(unit_rows.lazy()).collect() for unit_rows in _rows_of_each_unit(rows, unit)]
+    together = prepare_rows(rows.lazy()).collect()
+    ids = [unit_id for prepared in alone for unit_id in prepared["unit_id"].unique()]
+    kept = [prepared for prepared in alone if len(prepared)]
+    bounded = all(len(prepared) <= max_rows_per_unit for prepared in kept)
+    if kept and bounded and len(ids) == len(set(ids)) == len(kept) and _same_rows(together, pl.concat(alone)):
+        return unit.preparation
+    return ACROSS_UNITS
+
+
+def probe_rows(*, num_words: int, num_rows_of_busiest: int, language: str | None, created_at: datetime) -> pl.DataFrame:
+    """Source rows of `num_words` words each: users who wrote the same, nearly the same, much, and no user at all."""
+    texts = [" ".join(["a"] * (num_words - 1) + [chr(ord("b") + number)]) for number in range(4)]
+    many = [" ".join(_letters(number, num_words)) for number in range(num_rows_of_busiest)]
+    written = [
+        *(("busy", text) for text in many),
+        *(("first", text) for text in (texts[0], texts[0].upper(), texts[1])),
+        *(("second", text) for text in (texts[0], texts[2], many[0])),
+        ("third", texts[1]),
+        *((None, text) for text in (texts[0], texts[0], texts[3], many[-1])),
+    ]
+    content = [(str(number), user, text, language, created_at) for number, (user, text) in enumerate(written)]
+    twins = [(None, None, texts[3], language, created_at)] * 2
+    shared_id = [("0", "second", texts[3], language, created_at)]
+    return pl.DataFrame([*content, *twins, *shared_id], schema=SOURCE_ROWS, orient="row")
+
+
+def moment_in(cohort: str) -> datetime:
+    """A time in the cohort, if its name is a year, a quarter or a month; any other cohort takes every time."""
+    found = re.fullmatch(r"(\d{4})(?:-Q([1-4])|-(\d{2}))?", cohort)
+    if found is None:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+    year, quarter, month = (int(part) if part else None for part in found.groups())
+    return datetime(year or 1, month or 3 * (quarter or 1) - 2, 1, tzinfo=UTC)
+
+
+def _letters(number: int, num_words: int) -> list[str]:
+    """`number` as words of one letter, the last ones first to change."""
+    digits = []
+    for _ in range(num_words):
+        number, digit = divmod(number, 24)
+        digits.append(chr(ord("a") + digit))
+    return digits[::-1]
+
+
+def _rows_of_each_unit(rows: pl.DataFrame, unit: PrivacyUnit) -> list[pl.DataFrame]:
+    """One frame a unit: a user's rows where they name one, else all rows that agree in everything."""
+    names_user = pl.col("user_id").is_not_null() & (unit is PrivacyUnit.USER)
+    whole_row = pl.struct(SOURCE_ROWS.names()).rank("dense").cast(pl.String)
+    owner = pl.when(names_user).then("user " + pl.col("user_id")).otherwise("row " + whole_row)
+    return [frame.drop("owner") for frame in rows.with_columns(owner=owner).partition_by("owner")]
+
+
+def _same_rows(first: pl.DataFrame, second: pl.DataFrame) -> bool:
+    try:
+        assert_frame_equal(first, second, check_row_order=False)
+    except AssertionError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+"""Rows whose preparation was not seen to treat units apart are not stored, or not charged for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from dp_assets.assets import real_instructions as module
+from dp_assets.assets.dp_generator import dp_generator
+from dp_assets.assets.dp_histogram import dp_histogram
+from dp_assets.assets.real_embeddings import real_embeddings
+from dp_assets.assets.real_instructions import real_instructions
+from dp_assets.assets.synthetic_bins import synthetic_bins
+from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
+from dp_assets.assets.synthetic_pool import synthetic_pool
+from resources.artifact_files import PROVENANCE, read_artifact
+from resources.models import Embedder
+from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+
+STORED = "data/private/artifacts"
+
+
+class Corpus:
+    """A registered tiny corpus and its resources."""
+
+    def __init__(self, home: Path, model: Path) -> None:
+        profile = tiny_profile(write_corpus(home / "corpus.parquet"), model)
+        self.home, self.resources = home, tiny_resources(profile, home / "data")
+        register(self.resources["ledger"], profile)
+
+    def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
+        below = [synthetic_pool, synthetic_embeddings, synthetic_bins]
+        known = [real_instructions, real_embeddings, dp_generator, dp_histogram, *below]
+        partition = PARTITION if any(asset.partitions_def for asset in assets) else None
+        return dg.materialize(
+            known, selection=list(assets), partition_key=partition, resources=self.resources, raise_on_error=False
+        )
+
+    def forget_the_probe(self, asset: str) -> None:
+        """Leave the table as a version before the probe stored it."""
+        (file,) = (self.home / STORED / asset).glob("*.parquet")
+        provenance = json.loads(pl.read_parquet_metadata(file)[PROVENANCE])
+        assert provenance.pop("preparation") == "user-wise"
+        pl.read_parquet(file).write_parquet(file, metadata={PROVENANCE: json.dumps(provenance)})
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, tiny_model_folder: Path) -> Corpus:
+    return Corpus(tmp_path, tiny_model_folder)
+
+
+def message_of(result: dg.ExecuteInProcessResult) -> str:
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    error = failure.step_failure_data.error
+    return "" if error is None else "\n".join(part.message for part in (error, error.cause) if part is not None)
+
+
+def test_a_corpus_prepared_across_units_is_not_stored(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = module.prepare
+
+    def without_duplicates(*args: Any, **kwargs: Any) -> pl.LazyFrame:
+        return prepare(*args, **kwargs).unique("text", keep="first", maintain_order=True)
+
+    monkeypatch.setattr(module, "prepare", without_duplicates)
+    result = corpus.materialize(real_instructions)
+    assert "lets one unit change what becomes of another" in message_of(result)
+    assert not (corpus.home / STORED / "real_instructions").exists()
+
+
+def test_vectors_that_depend_on_their_companions_are_not_stored(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Embedder.encode_alone
+    monkeypatch.setattr(Embedder, "encode_alone", lambda self, texts: encode(self, texts) * len(texts))
+    result = corpus.materialize(real_instructions, real_embeddings)
+    assert "depends on the texts beside it" in message_of(result)
+    assert not (corpus.home / STORED / "real_embeddings").exists()
+
+
+def test_the_verdict_travels_with_the_tables(corpus: Corpus) -> None:
+    assert corpus.materialize(real_instructions, real_embeddings).success
+    for asset in ("real_instructions", "real_embeddings"):
+        assert read_artifact(corpus.home / STORED / asset).preparation == "user-wise"  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_tables_of_an_earlier_version_are_refused_before_a_charge(corpus: Corpus) -> None:
+    ledger = corpus.resources["ledger"]
+    assert corpus.materialize(real_instructions, real_embeddings).success
+    corpus.forget_the_probe("real_instructions")
+    assert "materialize real_instructions again" in message_of(corpus.materialize(dp_generator))
+    assert list(ledger.state().charges) == []
+    assert corpus.materialize(
+        real_instructions, dp_generator, synthetic_pool, synthetic_embeddings, synthetic_bins
+    ).success
+    corpus.forget_the_probe("real_embeddings")
+    assert "materialize real_instructions again" in message_of(corpus.materialize(dp_histogram))
+    assert [charge.mechanism for charge in ledger.state().charges.values()] == ["dp_generator"]

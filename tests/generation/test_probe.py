@@ -1,0 +1,84 @@
+"""The probe tells a float32 engine, whose shares add up, from one in which rows interact, and leaves no trace."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dp_assets.generation import per_unit
+from dp_assets.generation.per_unit import adapter_parameters, clipped_sum
+from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
+from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
+from tests.generation.tiny_lora import lora_model
+
+C = 0.3
+
+
+def probe(model: nn.Module, *, budget: int = 256) -> dict[str, Any]:
+    clip = partial(clipped_sum, model, l2_clip_norm=C, loss_normaliser=16.0, tokens_per_micro_batch=budget)
+    return probe_shares(model, clip, l2_clip_norm=C, loss_normaliser=16.0)
+
+
+@pytest.fixture
+def model(tiny_model_folder: Path) -> nn.Module:
+    return lora_model(tiny_model_folder)
+
+
+def in_bfloat16(model: nn.Module) -> nn.Module:
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data if "lora_" in name else parameter.data.bfloat16()
+    return model
+
+
+@pytest.mark.parametrize("budget", [1, 24, 256])
+def test_in_float32_shares_add_up_and_none_exceeds_the_clip_norm(model: nn.Module, budget: int) -> None:
+    found = probe(model, budget=budget)
+    assert found["rounding_slack"] < ROUNDING_MARGIN / 100
+    assert 0.99 < found["largest_share"] <= 1
+
+
+def test_a_bfloat16_base_is_refused_before_a_row_is_read(model: nn.Module) -> None:
+    with pytest.raises(RoundingTooCoarse, match="float32"):
+        probe(in_bfloat16(model))
+
+
+def test_with_a_micro_batch_for_each_unit_even_a_bfloat16_base_adds_up(model: nn.Module) -> None:
+    assert probe(in_bfloat16(model), budget=1)["rounding_slack"] < 1e-6
+
+
+def test_both_factors_of_a_fresh_adapter_take_part(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(model).items():
+            if "lora_B" in name:
+                parameter.zero_()
+    add_rows = per_unit._add_rows
+
+    def mix_a(gradients: Any, *args: Any) -> Any:
+        """The first factor's gradients, which are zero on a fresh adapter, lean on who else is there."""
+        mixed = {n: g * len(g) if "lora_A" in n else g for n, g in gradients.items()}
+        return add_rows(mixed, *args)
+
+    monkeypatch.setattr(per_unit, "_add_rows", mix_a)
+    assert probe(model)["rounding_slack"] > ROUNDING_MARGIN
+
+
+def test_the_adapter_is_put_back_bit_by_bit_even_after_an_error(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    probe(model)
+    monkeypatch.setattr(per_unit, "_clip", None)
+    with pytest.raises(TypeError):
+        probe(model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_probe_does_not_depend_on_the_state_of_the_adapter(tiny_model_folder: Path, model: nn.Module) -> None:
+    other = lora_model(tiny_model_folder)
+    with torch.no_grad():
+        for parameter in adapter_parameters(other).values():
+            parameter.mul_(3)
+    assert probe(model) == probe(other)

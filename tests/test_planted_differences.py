@@ -1,0 +1,476 @@
+"""Each difference between plan and run, planted in the code that runs, is caught by a named check on the real path.
+
+Every test runs `obtain` with the real ledger, store and mechanism, in which one function or part was exchanged. It must
+fail the asset without a retry, book a supplementary charge, close the cohort and store nothing.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dp_assets.corpus.stability import preparation_of, probe_rows
+from dp_assets.generation import dpsgd, generator, per_unit
+from dp_assets.generation.per_unit import Gradients, TokenRow
+from dp_assets.privacy import randomness
+from dp_assets.privacy.claim import STEP_COUNTS
+from dp_assets.privacy.events import dpsgd_event, event_to_json
+from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.selection import release, votes
+from resources.ledger import ChargeRefused
+from tests.boundary import LEVEL, REAL_ROWS, Boundary
+from tests.corpus.test_stability import prepare_rows, without_duplicates
+from tests.household import interrupt_in_step
+from tests.privacy.replay import ReplayableSource
+
+UNBOUNDED = {"type": "non_private"}
+REAL_TIME = datetime(2026, 11, 1, tzinfo=UTC)
+TWO_ROWS_EACH = pl.concat([REAL_ROWS, REAL_ROWS.with_columns(instruction_id=pl.col("instruction_id") + "-second")])
+NOBODY = REAL_ROWS.clear()
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def assert_refused(boundary: Boundary, name: str, *checks: str, ran: dict[str, Any] = UNBOUNDED) -> None:
+    run = {GENERATOR: boundary.generator, HISTOGRAM: boundary.histogram}[name]
+    with pytest.raises(dg.Failure, match="differs from its plan") as failure:
+        run()
+    named = {reason.split(": ")[0] for reason in str(failure.value.description).partition("closed: ")[2].split("; ")}
+    assert named >= set(checks), named
+    assert failure.value.allow_retries is False
+    *_, planned, supplement = boundary.charges
+    assert (planned.settled, supplement.supplement_of, supplement.event) == (False, planned.charge_id, ran)
+    assert (boundary.registration.corpus_id, "all") in boundary.ledger.state().closed
+    assert not boundary.releases.has(name, LEVEL, "key")
+    with pytest.raises(ChargeRefused, match="closed"):
+        boundary.histogram(key="later")
+
+
+# Sampling
+
+
+class FixedSize(PoissonSampler):
+    """Six units, whoever they are."""
+
+    def draw(self, unit_ids: Any) -> tuple[str, ...]:
+        super().draw(unit_ids)
+        self.last_sample = tuple(random.sample(list(unit_ids), 6))
+        return self.last_sample
+
+
+class Shuffled(PoissonSampler):
+    """Each unit once an epoch, in batches of five."""
+
+    def draw(self, unit_ids: Any) -> tuple[str, ...]:
+        order = sorted(unit_ids, key=hash)
+        super().draw(unit_ids)
+        self.last_sample = tuple(order[(self.samples_drawn * 5) % 20 :][:5])
+        return self.last_sample
+
+
+def exchange_sampler(sampler: Callable[..., PoissonSampler]) -> Plant:
+    return lambda patch: patch.setattr(dpsgd, "PoissonSampler", sampler)
+
+
+def publicly_seeded(*, sampling_probability: float, source: Any) -> PoissonSampler:
+    return PoissonSampler(sampling_probability=sampling_probability, source=ReplayableSource(0))
+
+
+def sample_instructions(patch: pytest.MonkeyPatch) -> None:
+    """Every row of a user is drawn by itself."""
+    by_unit = generator.unit_rows
+
+    def by_instruction(*args: Any, **kwargs: Any) -> dict[str, list[TokenRow]]:
+        units = by_unit(*args, **kwargs)
+        return {f"{unit}/{number}": [row] for unit, rows in units.items() for number, row in enumerate(rows)}
+
+    patch.setattr(generator, "unit_rows", by_instruction)
+
+
+def exchange_batch(change: Callable[[list[TokenRow], tuple[str, ...]], Any]) -> Plant:
+    """Clip another batch than the one that was drawn."""
+    sample = dpsgd._sample
+    return lambda patch: patch.setattr(dpsgd, "_sample", lambda *args, **kwargs: change(*sample(*args, **kwargs)))
+
+
+def watch_batch_sizes(patch: pytest.MonkeyPatch) -> list[int]:
+    """The number of units in each batch, filled as they are drawn."""
+    sample, drawn = dpsgd._sample, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        rows, unit_ids = sample(*args, **kwargs)
+        drawn.append(len(unit_ids))
+        return rows, unit_ids
+
+    patch.setattr(dpsgd, "_sample", counted)
+    return drawn
+
+
+def sample_twice(patch: pytest.MonkeyPatch) -> None:
+    """As a loop does that draws again when the first sample is empty."""
+    sample = dpsgd._sample
+    patch.setattr(dpsgd, "_sample", lambda *args, **kwargs: (sample(*args, **kwargs), sample(*args, **kwargs))[1])
+
+
+# Clipping
+
+
+def average_the_loss(patch: pytest.MonkeyPatch) -> None:
+    summed = per_unit._summed_loss
+    patch.setattr(
+        per_unit,
+        "_summed_loss",
+        lambda model, rows, normaliser: summed(model, rows, normaliser) / sum(len(row.target_ids) for row in rows),
+    )
+
+
+def attend_to_padding(patch: pytest.MonkeyPatch) -> None:
+    """Rows are padded on the left, and the model is not told."""
+    summed = per_unit._summed_loss
+
+    def padded(model: nn.Module, rows: Any, normaliser: float) -> Tensor:
+        width = max(len(row) for row in rows)
+        return summed(
+            model,
+            [TokenRow((0,) * (width - len(row)) + row.prompt_ids, row.target_ids) for row in rows],
+            normaliser,
+        )
+
+    patch.setattr(per_unit, "_summed_loss", padded)
+
+
+def clip_each_tensor(patch: pytest.MonkeyPatch) -> None:
+    clip = per_unit._clip
+
+    def each(gradients: Gradients, l2_clip_norm: float) -> tuple[Gradients, Tensor]:
+        clipped = {name: clip({name: tensor}, l2_clip_norm) for name, tensor in gradients.items()}
+        return {name: one[0][name] for name, one in clipped.items()}, next(iter(clipped.values()))[1]
+
+    patch.setattr(per_unit, "_clip", each)
+
+
+def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
+    """A second optimiser, whose gradient is neither clipped nor noised, takes a step with each clipped sum."""
+    clipped_sum = dpsgd.clipped_sum
+
+    def trained_besides(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        clipped = clipped_sum(model, *args, **kwargs)
+        parameter = choose(model)
+        parameter.grad = torch.ones_like(parameter)
+        torch.optim.SGD([parameter], lr=1e-3).step()
+        parameter.grad = None
+        return clipped
+
+    return lambda patch: patch.setattr(dpsgd, "clipped_sum", trained_besides)
+
+
+def an_embedding(model: nn.Module) -> nn.Parameter:
+    weight: nn.Parameter = model.get_input_embeddings().weight
+    return weight
+
+
+def an_adapter_matrix(model: nn.Module) -> nn.Parameter:
+    return next(parameter for parameter in model.parameters() if parameter.requires_grad)
+
+
+# Noise
+
+
+def exchange_noise(add_noise: Callable[[Gradients, GaussianNoise], Gradients]) -> Plant:
+    return lambda patch: patch.setattr(dpsgd, "_add_noise", add_noise)
+
+
+def noise_for_each_of_two_micro_batches(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    return ADD_NOISE(ADD_NOISE(exact_sum, noise), noise)
+
+
+def no_noise(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    return exact_sum
+
+
+def noise_drawn_and_forgotten(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    ADD_NOISE(exact_sum, noise)
+    return exact_sum
+
+
+def noise_forgotten_on_one_tensor(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    first = next(iter(exact_sum))
+    return ADD_NOISE(exact_sum, noise) | {first: exact_sum[first]}
+
+
+def one_noise_for_all_tensors(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    """Drawn for the largest tensor, and cut for the others."""
+    drawn = torch.from_numpy(noise.draw(max(tensor.numel() for tensor in exact_sum.values())))
+    return {name: tensor + drawn[: tensor.numel()].view(tensor.shape) for name, tensor in exact_sum.items()}
+
+
+def equal_noise_on_tensors_of_a_shape(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
+    """All of it is drawn, but tensors of one shape get the same piece."""
+    noisy = ADD_NOISE(exact_sum, noise)
+    first = {tensor.shape: name for name, tensor in reversed(exact_sum.items())}
+    return {
+        name: tensor.double() + (noisy[first[tensor.shape]] - exact_sum[first[tensor.shape]])
+        for name, tensor in exact_sum.items()
+    }
+
+
+ADD_NOISE = dpsgd._add_noise
+
+
+def shrink_normals(patch: pytest.MonkeyPatch) -> None:
+    normals = randomness.normals
+    patch.setattr(randomness, "normals", lambda source, n: 0.5 * normals(source, n))
+
+
+def publicly_seeded_noise(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        dpsgd, "GaussianNoise", lambda noise_stddev, source: GaussianNoise(noise_stddev=noise_stddev, source=Seeded())
+    )
+
+
+class Seeded(SystemRandomness):
+    """A subclass of the secure source is not the secure source."""
+
+
+# Constants
+
+
+def train_with(**changes: Any) -> Plant:
+    """Other settings than the plan's reach the training loop."""
+    train = dpsgd.train_privately
+    return lambda patch: patch.setattr(
+        generator, "train_privately", lambda *args, **kwargs: train(*args, **(kwargs | changes))
+    )
+
+
+def train_with_counts_of_the_data(name: str, count: Callable[[int], int]) -> Plant:
+    """A setting is taken from the number of units."""
+    train = dpsgd.train_privately
+
+    def counting(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
+        units = REAL_ROWS["unit_id"].n_unique()
+        return train(model, read, **(kwargs | {name: count(units)}))
+
+    return lambda patch: patch.setattr(generator, "train_privately", counting)
+
+
+def divide_by_the_batch(patch: pytest.MonkeyPatch) -> None:
+    """The loop divides the noisy sum by the number of units in it."""
+    descend, drawn = dpsgd._Trainee.descend, watch_batch_sizes(patch)
+    patch.setattr(
+        dpsgd._Trainee,
+        "descend",
+        lambda self, noisy, *, expected_batch_size: descend(self, noisy, expected_batch_size=max(drawn[-1], 1)),
+    )
+
+
+GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
+    "a fixed-size sampler": (exchange_sampler(FixedSize), ("sampler",)),
+    "a shuffled sampler": (exchange_sampler(Shuffled), ("sampler",)),
+    "a publicly seeded sampler": (exchange_sampler(publicly_seeded), ("sampling_randomness",)),
+    "instructions sampled for users": (sample_instructions, ("population",)),
+    "a batch with a cap": (exchange_batch(lambda rows, units: (rows[:1], units[:1])), ("batches",)),
+    "two rows of a unit": (
+        exchange_batch(lambda rows, units: (rows * 2, units * 2)),
+        ("rows_per_sampled_unit",),
+    ),
+    "a sample drawn again": (sample_twice, ("samples_drawn",)),
+    "another sampling probability": (train_with(sampling_probability=0.5), ("sampling_probability",)),
+    "a loss averaged over the batch": (average_the_loss, ("rounding_slack",)),
+    "padding that counts": (attend_to_padding, ("rounding_slack",)),
+    "a clip for each tensor": (clip_each_tensor, ("largest_share",)),
+    "another clip norm": (train_with(l2_clip_norm=7.0), ("l2_clip_norm",)),
+    "a base weight trained besides": (train_besides(an_embedding), ("changed_elsewhere",)),
+    "an adapter matrix trained besides": (train_besides(an_adapter_matrix), ("changed_elsewhere",)),
+    "noise for each micro-batch": (
+        exchange_noise(noise_for_each_of_two_micro_batches),
+        ("noise_draws", "noised_tensors", "noise_size"),
+    ),
+    "no noise": (exchange_noise(no_noise), ("noise_draws", "noised_tensors")),
+    "noise drawn and forgotten": (exchange_noise(noise_drawn_and_forgotten), ("noised_tensors", "noise_size")),
+    "noise forgotten on one tensor": (exchange_noise(noise_forgotten_on_one_tensor), ("noised_tensors",)),
+    "one noise for all tensors": (
+        exchange_noise(one_noise_for_all_tensors),
+        ("noise_coordinates", "noised_tensors"),
+    ),
+    "equal noise on equal tensors": (exchange_noise(equal_noise_on_tensors_of_a_shape), ("noised_tensors",)),
+    "half the noise, as configured": (train_with(noise_multiplier=0.3), ("noise_stddev",)),
+    "half the noise, as drawn": (shrink_normals, ("noise_size",)),
+    "publicly seeded noise": (publicly_seeded_noise, ("noise_randomness",)),
+    "a normaliser read off the corpus": (
+        train_with_counts_of_the_data("expected_batch_size", lambda units: units),
+        ("normaliser",),
+    ),
+    "a normaliser read off the batch": (divide_by_the_batch, ("normaliser", "noised_tensors")),
+}
+
+
+@pytest.mark.parametrize("planted", GENERATOR_PLANTS)
+def test_a_training_that_differs_from_its_plan_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder, TWO_ROWS_EACH)
+    plant, checks = GENERATOR_PLANTS[planted]
+    plant(monkeypatch)
+    assert_refused(boundary, GENERATOR, *checks)
+
+
+@pytest.mark.parametrize(
+    ("plant", "steps"),
+    [
+        (train_with(steps=4), 4),
+        (train_with(steps=2), 2),
+        (train_with_counts_of_the_data("steps", lambda units: units // 4), 5),
+    ],
+    ids=["one more", "one less", "read off the corpus"],
+)
+def test_another_number_of_steps_is_charged_as_that_number(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, steps: int
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder)
+    plant(monkeypatch)
+    plan = boundary.plan.dpsgd
+    ran = dpsgd_event(
+        sampling_probability=plan.sampling_probability, noise_multiplier=plan.noise_multiplier, steps=steps
+    )
+    assert_refused(boundary, GENERATOR, *STEP_COUNTS, ran=event_to_json(ran))
+    assert boundary.ledger.state().cohort_epsilon(boundary.registration.corpus_id, "all") < float("inf")
+
+
+def test_an_empty_batch_that_is_skipped_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descend, drawn = dpsgd._Trainee.descend, watch_batch_sizes(monkeypatch)
+
+    def skip_empty(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+        if drawn[-1]:
+            descend(self, noisy_sum, expected_batch_size=expected_batch_size)
+        else:
+            self.steps_taken += 1
+
+    monkeypatch.setattr(dpsgd._Trainee, "descend", skip_empty)
+    assert_refused(Boundary(tmp_path, tiny_model_folder, NOBODY), GENERATOR, "steps")
+
+
+def test_noise_that_repeats_after_a_resume_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder)
+
+    def start_anew() -> None:
+        generator_of_a_seed = np.random.default_rng(0)
+        monkeypatch.setattr(randomness, "normals", lambda source, n: generator_of_a_seed.standard_normal(n))
+
+    start_anew()
+    with monkeypatch.context() as interruption:
+        interrupt_in_step(interruption.setattr, 2)
+        with pytest.raises(KeyboardInterrupt):
+            boundary.generator()
+    start_anew()
+    assert_refused(boundary, GENERATOR, "distinct_noise_draws")
+
+
+def test_a_difference_before_an_interruption_is_caught_after_it(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder)
+    with monkeypatch.context() as interruption:
+        exchange_noise(noise_forgotten_on_one_tensor)(interruption)
+        interrupt_in_step(interruption.setattr, 3)
+        with pytest.raises(KeyboardInterrupt):
+            boundary.generator()
+    assert_refused(boundary, GENERATOR, "noised_tensors")
+
+
+# Votes
+
+
+def count_every_row(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(votes, "one_row_each_unit", lambda vectors, key: vectors)
+
+
+def count_votes_twice(patch: pytest.MonkeyPatch) -> None:
+    exact_votes = votes.exact_votes
+    patch.setattr(release, "exact_votes", lambda *args, **kwargs: 2 * exact_votes(*args, **kwargs))
+
+
+def noise_on_filled_bins_only(patch: pytest.MonkeyPatch) -> None:
+    def noisy_where_filled(exact: Any, noise: DiscreteGaussianNoise) -> Any:
+        released = exact.copy()
+        released[exact > 0] += noise.draw(int((exact > 0).sum()))
+        return released
+
+    patch.setattr(release, "noisy_votes", noisy_where_filled)
+
+
+def noise_taken_back_from_empty_bins(patch: pytest.MonkeyPatch) -> None:
+    # A draw of zero is a fair one, so it is left out here to make the test certain.
+    patch.setattr(randomness, "discrete_gaussian", lambda source, n, noise_stddev: np.full(n, 3, dtype=np.int64))
+    patch.setattr(
+        release, "noisy_votes", lambda exact, noise: np.where(exact > 0, exact + noise.draw(len(exact)), exact)
+    )
+
+
+VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
+    "a second vote by a unit": (count_every_row, ("max_votes_per_unit",)),
+    "votes of weight two": (count_votes_twice, ("votes_counted",)),
+    "noise drawn for filled bins only": (noise_on_filled_bins_only, ("noise_coordinates", "noised_bins")),
+    "noise kept from empty bins": (noise_taken_back_from_empty_bins, ("noised_bins",)),
+    "publicly seeded noise": (
+        lambda patch: patch.setattr(release, "SystemRandomness", lambda: ReplayableSource(0)),
+        ("noise_randomness",),
+    ),
+}
+
+
+@pytest.mark.parametrize("planted", VOTES_PLANTS)
+def test_votes_that_differ_from_their_plan_are_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    two_bins_stay_empty = TWO_ROWS_EACH.filter(pl.col("vector").arr.get(0) + pl.col("vector").arr.get(1) > 0)
+    boundary = Boundary(tmp_path, tiny_model_folder, two_bins_stay_empty)
+    plant, checks = VOTES_PLANTS[planted]
+    plant(monkeypatch)
+    assert_refused(boundary, HISTOGRAM, *checks)
+
+
+# Preparation
+
+
+@pytest.mark.parametrize("mechanism", [GENERATOR, HISTOGRAM])
+@pytest.mark.parametrize("refusal_at_the_source", ["bypassed", "from an earlier version"])
+def test_rows_whose_preparation_crossed_units_are_refused(
+    tmp_path: Path, tiny_model_folder: Path, mechanism: str, refusal_at_the_source: str
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder)
+    rows = probe_rows(num_words=12, num_rows_of_busiest=5, language=None, created_at=REAL_TIME)
+    measured = preparation_of(
+        without_duplicates(prepare_rows(boundary.plan.unit)), rows, unit=boundary.plan.unit, max_rows_per_unit=2
+    )
+    boundary.table.preparation = measured if refusal_at_the_source == "bypassed" else "unknown"
+    assert_refused(boundary, mechanism, "preparation")
+
+
+# Runs that keep their plan
+
+
+def test_the_evidence_of_runs_that_keep_their_plan_is_the_same_on_neighbouring_corpora(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    corpora = {"all": TWO_ROWS_EACH, "without": TWO_ROWS_EACH.filter(pl.col("unit_id") != "unit-3"), "nobody": NOBODY}
+    evidence = []
+    for name, rows in corpora.items():
+        boundary = Boundary(tmp_path / name, tiny_model_folder, rows)
+        released = boundary.generator(), boundary.histogram()
+        assert all(charge.settled for charge in boundary.charges)
+        evidence.append([artifact.record["evidence"] for artifact in released])
+    assert evidence[0] == evidence[1] == evidence[2]
