@@ -1,7 +1,7 @@
 """Errors that depend on private rows: one constant message outside, the details in a log of the private zone."""
 
+import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from resources.zones import PRIVATE_FILE_MODE, private_folder
+from resources.private_output import output_kept_inside
 
 CONSTANT_MESSAGE = (
     "A step that reads private rows failed. What it says may depend on them, so it is written to the private log"
     " (private/log/errors.log) and not here."
 )
+INTERRUPTS: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit, dg.DagsterExecutionInterruptedError)
 
 
 class PrivateStepFailed(dg.Failure):
@@ -28,43 +29,37 @@ class PrivateStepFailed(dg.Failure):
 def private_errors(private_root: str, *public: type[Exception]) -> Iterator[None]:
     """Replace any exception but Dagster's failures and those known to be `public` by the constant message.
 
-    Warnings go to the private log too. Interrupts pass. Everything else is caught, since some libraries raise what is
-    no `Exception` (a panic of Polars).
+    What passes does so without notes, cause and context, and an interrupt without arguments. Everything else is caught,
+    since some libraries raise what is no `Exception` (a panic of Polars). What is printed, logged or warned of
+    meanwhile goes to the private log too.
     """
-    passing: tuple[type[BaseException], ...] = (
-        dg.Failure,
-        KeyboardInterrupt,
-        SystemExit,
-        GeneratorExit,
-        dg.DagsterExecutionInterruptedError,
-        *public,
-    )
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            try:
-                yield
-            finally:
-                _write(
-                    Path(private_root),
-                    "".join(f"{warning.category.__name__}: {warning.message}\n" for warning in caught),
-                )
-    except passing:
-        raise
-    except BaseException:
-        _write(Path(private_root), traceback.format_exc())
-        failure = PrivateStepFailed()
+    with output_kept_inside(Path(private_root)):
         try:
-            raise failure from None
-        finally:
-            failure.__context__ = None  # `from None` only hides it from tracebacks; other code could still follow it.
+            yield
+        except BaseException as error:
+            outward = _outward(error, public)
+            try:
+                raise outward from None
+            finally:
+                outward.__context__ = None  # `from None` only hides it from tracebacks; code could still follow it.
 
 
-def _write(private_root: Path, text: str) -> None:
-    """Append to the private log. A full disk must not put the exception that it holds back into the chain."""
-    if not text:
-        return
-    with suppress(OSError):
-        path = private_folder(private_root / "log") / "errors.log"
-        path.touch(mode=PRIVATE_FILE_MODE)
-        with path.open("a") as log:
-            log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n{text}\n")
+def _outward(error: BaseException, public: tuple[type[Exception], ...]) -> BaseException:
+    """What may be seen outside of an error; the rest of it is logged."""
+    for interrupt in INTERRUPTS:
+        if isinstance(error, interrupt):
+            return interrupt()
+    if not isinstance(error, (dg.Failure, *public)):
+        _log(error)
+        return PrivateStepFailed()
+    if hasattr(error, "__notes__") or error.__cause__ is not None or error.__context__ is not None:
+        _log(error)
+        vars(error).pop("__notes__", None)
+    return error
+
+
+def _log(error: BaseException) -> None:
+    """Print to the redirected standard error. No failure of this may put the error back into the chain."""
+    with suppress(Exception):
+        print(datetime.now(UTC).isoformat(timespec="seconds"), file=sys.stderr)
+        traceback.print_exception(error, file=sys.stderr)

@@ -3,18 +3,25 @@
     <home>/<zone>/artifacts/<asset>[/<cohort>/<level>]/     the newest materialization, kept by the IO manager
     <home>/<zone>/releases/<asset>/<reuse key>/             every output of a mechanism, for reuse at no cost
 
-The zone follows from the asset's label and privacy level. A released asset is never handed a private table.
+The zone follows from the asset's label and privacy level. A released asset is never handed a private table, and what
+was made without noise (level `no-dp`) is handed to nothing that will lie in the released zone. An artifact is stored
+only with the charge ids of all that was read to make it.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import PrivateAttr
 
-from dp_assets.artifacts import PrivateTable
-from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label, Zone, may_read_private, zone
+from dp_assets.artifacts import PrivateTable, union_of_ids
+from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
+from dp_assets.privacy.metadata import check_private_keys
+from resources.allowed_files import check_files
 from resources.artifact_files import Artifact, read_artifact, write_artifact
+from resources.private_log import private_errors
 from resources.zones import atomic_folder
 
 
@@ -29,35 +36,75 @@ class BoundaryViolation(dg.Failure):
         )
 
 
+class UnprotectedInput(dg.Failure):
+    """An artifact made without noise was about to be read for the released zone."""
+
+    def __init__(self, asset: str) -> None:
+        super().__init__(
+            description=f"{asset} lies in the released zone and may not read what was made at the level no-dp; read"
+            " other levels only (a partition mapping says which), or make it at the level no-dp",
+            allow_retries=False,
+        )
+
+
+class LineageLost(dg.Failure):
+    """An artifact was about to be stored without the charges of what was read to make it."""
+
+    def __init__(self, asset: str) -> None:
+        super().__init__(
+            description=f"{asset} read artifacts whose charge ids its own value lacks, so its epsilon would be too"
+            " small; pass the ids of all inputs on with union_of_ids",
+            allow_retries=False,
+        )
+
+
 class ArtifactStore(dg.ConfigurableIOManager):
     """The IO manager of every asset: one folder an artifact, replaced as a whole."""
 
     home: str
+    _read: dict[tuple[str, str], set[str]] = PrivateAttr(default_factory=dict)  # charge ids, by run and step
 
     def handle_output(self, context: dg.OutputContext, obj: Artifact) -> None:
-        """Store the value of an asset in the zone of its label and level."""
+        """Store the value of an asset in the zone of its label and level.
+
+        Raises:
+          BoundaryViolation: an asset that is not private holds a private table.
+          PrivateFigure: a private table comes with metadata beyond the allow-list.
+          LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
+          UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
+        """
         label = _label(context)
-        if isinstance(obj, PrivateTable) and zone(label, _level(context)) is not Zone.PRIVATE:
-            raise BoundaryViolation(context.asset_key.to_user_string())
-        folder = self._folder(context, _partition(context))
-        with atomic_folder(folder, zone(label, _level(context))) as temporary:
-            write_artifact(temporary, obj)
+        if isinstance(obj, PrivateTable):
+            if zone(label, _level(context)) is not Zone.PRIVATE:
+                raise BoundaryViolation(context.asset_key.to_user_string())
+            check_private_keys(context.output_metadata or {})
+        elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
+            raise LineageLost(context.asset_key.to_user_string())
+        _store(self._folder(context, _partition(context)), obj, Path(self.home), zone(label, _level(context)))
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The artifact an asset asks for; a dict by partition key when it reads several partitions."""
+        """The artifact an asset asks for; a dict by partition key when it reads several partitions.
+
+        Raises:
+          BoundaryViolation: a released asset or a check asks for a private table.
+          UnprotectedInput: what will lie in the released zone asks for an artifact made without noise.
+        """
         upstream = context.upstream_output
         if upstream is None:
             raise dg.DagsterInvariantViolationError("artifacts are loaded for assets only")
         keys: list[str | None] = list(context.asset_partition_keys) if context.has_asset_partitions else [None]
+        if any(_level_of(key) == NO_DP for key in keys) and _reader_zone(context) is Zone.RELEASED:
+            raise UnprotectedInput(context.op_def.name)
         loaded = {key: read_artifact(self._folder(upstream, key)) for key in keys}
         if any(isinstance(artifact, PrivateTable) for artifact in loaded.values()):
             self._check_reader(context)
+        step = (context.step_context.run_id, context.step_context.step.key)
+        self._read.setdefault(step, set()).update(union_of_ids(*map(_charge_ids, loaded.values())))
         return loaded if len(keys) > 1 else loaded[keys[0]]
 
     def _check_reader(self, context: dg.InputContext) -> None:
-        reader = context.op_def
-        if reader is None or not may_read_private(Label(reader.tags.get(TAG, Label.RELEASED))):
-            raise BoundaryViolation(reader.name if reader else "(unknown)")
+        if not may_read_private(_reader_label(context)):
+            raise BoundaryViolation(context.op_def.name)
 
     def _folder(self, context: dg.OutputContext, partition: str | None) -> Path:
         return artifact_folder(Path(self.home), context.asset_key.path, _label(context), partition)
@@ -66,7 +113,7 @@ class ArtifactStore(dg.ConfigurableIOManager):
 def artifact_folder(home: Path, asset: Sequence[str], label: Label, partition: str | None) -> Path:
     """Where the newest artifact of an asset lies; `cohort` and `level` become two path parts."""
     parts = partition.split("|") if partition else []
-    return home.joinpath(zone(label, parts[-1] if parts else None), "artifacts", *asset, *parts)
+    return home.joinpath(zone(label, _level_of(partition)), "artifacts", *asset, *parts)
 
 
 class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -79,8 +126,8 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def save(self, mechanism: str, level: str, reuse_key: str, release: Artifact) -> None:
         """Store a release durably, before its charge is settled."""
-        with atomic_folder(self.folder(mechanism, level, reuse_key), zone(Label.MECHANISM, level)) as temporary:
-            write_artifact(temporary, release)
+        place = zone(Label.MECHANISM, level)
+        _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), place)
 
     def load(self, mechanism: str, level: str, reuse_key: str) -> Artifact:
         """A stored release.
@@ -94,6 +141,19 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.folder(mechanism, level, reuse_key).exists()
 
 
+def _store(folder: Path, artifact: Artifact, home: Path, place: Zone) -> None:
+    """Write an artifact as a whole. Private rows may be computed only now, so what that says stays private too."""
+    inside = private_errors(str(home / Zone.PRIVATE)) if isinstance(artifact, PrivateTable) else nullcontext()
+    with inside, atomic_folder(folder, place) as temporary:
+        write_artifact(temporary, artifact)
+        if place is Zone.RELEASED:
+            check_files(temporary, type(artifact))
+
+
+def _charge_ids(artifact: Artifact) -> tuple[str, ...]:
+    return () if isinstance(artifact, PrivateTable) else artifact.charge_ids
+
+
 def _label(context: dg.OutputContext) -> Label:
     """From the asset's definition metadata, which Dagster also hands over for an upstream asset outside the run."""
     return Label(context.definition_metadata[LABEL_METADATA])
@@ -105,5 +165,20 @@ def _partition(context: dg.OutputContext) -> str | None:
 
 
 def _level(context: dg.OutputContext) -> str | None:
-    partition = _partition(context)
+    return _level_of(_partition(context))
+
+
+def _level_of(partition: str | None) -> str | None:
     return partition.split("|")[-1] if partition else None
+
+
+def _reader_label(context: dg.InputContext) -> Label:
+    """From the op tag of the asset that reads. What has none, such as a check, is seen by people: released."""
+    return Label(context.op_def.tags.get(TAG, Label.RELEASED))
+
+
+def _reader_zone(context: dg.InputContext) -> Zone:
+    """Where the reader's own artifact will lie. A reader without partitions has no level, though its run may have."""
+    reader = context.step_context.assets_def
+    is_partitioned = reader is not None and reader.partitions_def is not None
+    return zone(_reader_label(context), _level_of(context.partition_key) if is_partitioned else None)

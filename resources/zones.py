@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dp_assets.privacy.labels import Zone
 
-PRIVATE_FOLDER_MODE, PRIVATE_FILE_MODE = 0o700, 0o600
+PRIVATE_FOLDER_MODE, PRIVATE_FILE_MODE, PRIVATE_UMASK = 0o700, 0o600, 0o077
 HOME_VARIABLE = "DP_INSTRUCTIONS_HOME"
 
 
@@ -32,6 +32,16 @@ def private_folder(folder: Path) -> Path:
     for path in lineage[: depth + 1]:
         path.chmod(PRIVATE_FOLDER_MODE)
     return folder
+
+
+@contextmanager
+def private_umask() -> Iterator[None]:
+    """Files that a library makes meanwhile are closed to others from their first moment. It holds for all threads."""
+    former = os.umask(PRIVATE_UMASK)
+    try:
+        yield
+    finally:
+        os.umask(former)
 
 
 def prepare_folder(folder: Path, zone: Zone) -> Path:

@@ -1,17 +1,16 @@
 """The command in a process of its own: a folder with a corpus, a profile file, a data folder and a Dagster home.
 
 Profile and partitions are read when the code loads, and Dagster redirects the output of a process, so that whoever
-changes the one or listens to the other needs another process. Run as a module, this file runs the command with
-functions broken in a chosen way.
+changes the one or listens to the other needs another process. `tests.scenes` says what else such a process may do.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
+from subprocess import PIPE
 from typing import Any
 
 from dp_assets.privacy.labels import Zone
@@ -22,15 +21,17 @@ from resources.zones import HOME_VARIABLE
 from tests.pipeline import OVERRIDES, write_corpus
 
 ROOT = Path(__file__).parents[1]
-SECRET, SECRET_USER = "zq4711kumquat", "user-extra"
-INTERRUPTED_TRAINING = "interrupt the second step of private training"
-QUOTED = f"ValueError: cannot handle the row {SECRET!r}"
-# A function that each asset hands private rows to.
-QUOTING_ERRORS = {
-    "real_instructions": "dp_assets.assets.real_instructions:prepare",
-    "dp_generator": "dp_assets.generation.generator:encode_instruction",
-    "real_embeddings": "resources.models:Embedder.encode_alone",
-    "dp_histogram": "dp_assets.selection.release:exact_votes",
+# Where libraries put temporary files and caches, each a folder of the household when a scene is played in it.
+ELSEWHERE = {
+    "TMPDIR": "tmp",
+    "POLARS_TEMP_DIR": "tmp/polars",
+    "HOME": "user",
+    "XDG_CACHE_HOME": "cache",
+    "HF_HOME": "cache/huggingface",
+    "MPLCONFIGDIR": "cache/matplotlib",
+    "TORCH_HOME": "cache/torch",
+    "TORCHINDUCTOR_CACHE_DIR": "cache/inductor",
+    "TRITON_CACHE_DIR": "cache/triton",
 }
 
 
@@ -40,7 +41,7 @@ class Household:
     def __init__(self, folder: Path, model: Path, **generator: Any) -> None:
         self.folder, self.home, self.dagster_home = folder, folder / "data", folder / "dagster"
         self.profile_file = folder / "tiny.toml"
-        write_corpus(folder / "corpus.parquet", extra_text=f"what does {SECRET} mean to you?")
+        self.corpus_file = write_corpus(folder / "corpus.parquet")
         self.profile_file.write_text(profile_text(str(model), **generator))
 
     @property
@@ -56,18 +57,46 @@ class Household:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, *arguments: str, broken: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """The command, started."""
-        module = ["tests.household", ",".join(broken), *arguments] if broken else ["dp_assets.cli", *arguments]
-        command, settings = [sys.executable, "-m", *module], os.environ | self.environment
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=pipe, stderr=pipe, text=True)
+    @property
+    def sandbox(self) -> dict[str, str]:
+        """An environment in which every place to write lies in the household."""
+        places = {variable: str(self.folder / name) for variable, name in ELSEWHERE.items()}
+        code = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        return os.environ | self.environment | places | code
 
-    def command(self, *arguments: str, broken: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    @property
+    def outside(self) -> list[Path]:
+        """Every folder of the household that is no part of the private zone; the source is private as well."""
+        inside = {self.corpus_file, self.home, self.folder / "witness"}
+        return [*(path for path in self.folder.iterdir() if path not in inside), *self._public_parts_of_the_home()]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The command, started."""
+        command, settings = [sys.executable, "-m", "dp_assets.cli", *arguments], os.environ | self.environment
+        return subprocess.Popen(command, cwd=ROOT, env=settings, stdout=PIPE, stderr=PIPE, text=True)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command, finished."""
-        with self.start(*arguments, broken=broken) as process:
+        with self.start(*arguments) as process:
             out, err = process.communicate()
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def play(self, scene: str, *, umask: int, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A scene of `tests.scenes` in a process whose every folder lies in the household."""
+        for name in ("work", "witness", *ELSEWHERE.values()):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        return subprocess.run(
+            [sys.executable, "-m", "tests.scenes", scene, str(self.folder)],
+            cwd=self.folder / "work",
+            env=self.sandbox | environment,
+            capture_output=True,
+            text=True,
+            umask=umask,
+            check=False,
+        )
+
+    def _public_parts_of_the_home(self) -> list[Path]:
+        return [path for path in self.home.iterdir() if path.name != Zone.PRIVATE]
 
 
 def profile_text(model: str, **generator: Any) -> str:
@@ -88,38 +117,12 @@ def interrupt_in_step(replace: Callable[[Any, str, Any], None], step: int) -> No
     """Private training is interrupted once, in this step (counted from 1), after the units of the step were drawn."""
     from dp_assets.generation import dpsgd
 
-    clipped_sum, calls = dpsgd.clipped_sum, iter(range(1, 1000))
+    draw, calls = dpsgd._sample, iter(range(1, 1000))
 
     def interrupted_once(*args: Any, **kwargs: Any) -> Any:
+        drawn = draw(*args, **kwargs)
         if next(calls) == step:
             raise KeyboardInterrupt
-        return clipped_sum(*args, **kwargs)
+        return drawn
 
-    replace(dpsgd, "clipped_sum", interrupted_once)
-
-
-def quote_the_secret(*_: Any, **__: Any) -> None:
-    raise ValueError(QUOTED.removeprefix("ValueError: "))
-
-
-def break_function(what: str) -> None:
-    if what == INTERRUPTED_TRAINING:
-        interrupt_in_step(setattr, 2)
-        return
-    module, _, path = QUOTING_ERRORS[what].partition(":")
-    *owner, name = path.split(".")
-    setattr(resolve_name(f"{module}:{'.'.join(owner)}"), name, quote_the_secret)
-
-
-def main(broken: str, *arguments: str) -> None:
-    """Run the command with functions broken, which are named with commas between them."""
-    from dp_assets import cli
-
-    for what in broken.split(","):
-        break_function(what)
-    sys.argv[1:] = arguments
-    cli.main()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    replace(dpsgd, "_sample", interrupted_once)

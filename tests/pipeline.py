@@ -45,7 +45,7 @@ OVERRIDES: dict[str, Any] = {
 }
 
 
-def write_corpus(path: Path, *, num_users: int = 60, extra_text: str | None = None) -> Path:
+def write_corpus(path: Path, *, num_users: int = 60) -> Path:
     """Questions by users who wrote one to three each, as a Parquet file."""
     choose = random.Random(0)
     rows = [
@@ -53,8 +53,6 @@ def write_corpus(path: Path, *, num_users: int = 60, extra_text: str | None = No
         for user in range(num_users)
         for number in range(1 + user % 3)
     ]
-    if extra_text is not None:
-        rows.append({"prompt": extra_text, "user": "user-extra"})
     pl.DataFrame(rows).write_parquet(path)
     return path
 

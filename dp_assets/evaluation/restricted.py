@@ -2,11 +2,13 @@
 
 These figures carry no guarantee: they are exact functions of private rows, and the nearest-neighbour and copy figures
 are the worst of them, because they are made to find a real row. Nothing here may be logged, shown or stored outside the
-private zone, and no decision about a release may rest on it. Errors name an argument and a rule, never a size.
+private zone, and no decision about a release may rest on it. A figure that too few rows leave undefined is NaN: a step
+that failed for want of rows would tell of the cohort's size. Errors name an argument and a rule, never a size.
 
 A set of held-out real rows passed among the synthetic ones shows what each figure can reach at best.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,27 +41,26 @@ def restricted_figures(
     `nearest_real_distance_p01`, `_p10`, `_p50` (quantiles of the synthetic rows' distances to the nearest real row).
 
     Args:
-      real_vectors: float32 (n, d).
+      real_vectors: float32 (n, d), n from 0; rows that are not finite are left out.
       synthetic_vectors: float32 (m, d) by the name of the set.
       centroids: the bins, float32 (num_bins, d).
       mauve_buckets: cells of MAUVE's own quantisation.
       seed: a public seed for the k-means in MAUVE.
 
     Returns:
-      Columns `metric`, `subject` (the name of the set) and `value`.
-
-    Raises:
-      ValueError: a set has fewer than two rows, or there are fewer rows than `mauve_buckets`.
+      Columns `metric`, `subject` (the name of the set) and `value`: NaN for distances from or to no row, for Gaussians
+      of fewer than two rows, and for MAUVE with fewer rows than `mauve_buckets`.
     """
-    if min(map(len, [real_vectors, *synthetic_vectors.values()])) < 2:
-        raise ValueError("real_vectors and every synthetic set need at least two rows; embed more rows")
+    real = real_vectors[np.isfinite(real_vectors).all(axis=1)]
     rows = []
     for subject, vectors in synthetic_vectors.items():
+        some, several = (min(len(real), len(vectors)) >= fewest for fewest in (1, 2))
+        enough = several and len(real) + len(vectors) >= mauve_buckets
         figures = {
-            "exact_total_variation": exact_total_variation(real_vectors, vectors, centroids),
-            "mauve": mauve(real_vectors, vectors, num_buckets=mauve_buckets, seed=seed),
-            "frechet_distance": frechet_distance(real_vectors, vectors),
-            **_nearest_distance_quantiles(vectors, real_vectors),
+            "exact_total_variation": exact_total_variation(real, vectors, centroids) if some else math.nan,
+            "mauve": mauve(real, vectors, num_buckets=mauve_buckets, seed=seed) if enough else math.nan,
+            "frechet_distance": frechet_distance(real, vectors) if several else math.nan,
+            **_nearest_distance_quantiles(vectors, real),
         }
         rows += [(metric, subject, value) for metric, value in figures.items()]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
@@ -137,7 +138,9 @@ def nearest_distances(vectors: Vectors, others: Vectors) -> Floats:
 
 
 def _nearest_distance_quantiles(vectors: Vectors, real_vectors: Vectors) -> dict[str, float]:
-    distances = nearest_distances(vectors, real_vectors)
+    """Quantiles of the distances of `vectors` to the nearest real row; NaN where there is no distance."""
+    some = len(vectors) and len(real_vectors)
+    distances = nearest_distances(vectors, real_vectors) if some else np.array([math.nan])
     return {f"nearest_real_distance_p{q * 100:02.0f}": float(np.quantile(distances, q)) for q in DISTANCE_QUANTILES}
 
 

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from resources import artifact_files
-from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
+from resources.artifact_files import UnreadableArtifact, read_artifact, stored_charge_ids, write_artifact
 
 IDS = ("charge-a", "charge-b")
 ROWS = pl.DataFrame(
@@ -70,9 +70,41 @@ def test_an_adapter_keeps_tensors_configuration_charge_ids_and_record(write: Wri
     assert np.array_equal(read.weights["layer.lora_A"], weights["layer.lora_A"])
 
 
-def test_a_document_keeps_data_markdown_and_charge_ids(write: Write) -> None:
-    document = Document({"epsilon": 8.0, "charges": ["a"]}, "# Über ε\n", IDS)
-    assert read_artifact(write(document)) == document
+@pytest.mark.parametrize("html", [None, "<p>Über ε</p>\n"])
+def test_a_document_keeps_data_pages_and_charge_ids(write: Write, html: str | None) -> None:
+    document = Document({"epsilon": 8.0, "charges": ["a"]}, "# Über ε\n", IDS, html)
+    folder = write(document)
+    assert read_artifact(folder) == document
+    assert (folder / "document.html").exists() is (html is not None)
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [Table(ROWS.lazy(), IDS), Adapter({"a": np.zeros(1, np.float32)}, {}, "base", IDS), Document({}, "", IDS)],
+    ids=["table", "adapter", "document"],
+)
+def test_the_charge_ids_are_read_without_the_artifact(write: Write, artifact: object) -> None:
+    assert stored_charge_ids(write(artifact)) == IDS
+
+
+def test_charge_ids_of_all_shards_count(write: Write) -> None:
+    folder = write(Table(ROWS.lazy(), IDS))
+    metadata = {artifact_files.PROVENANCE: json.dumps({"charge_ids": ["charge-c"]})}
+    ROWS.lazy().sink_parquet(folder / "part-00001.parquet", metadata=metadata)
+    assert stored_charge_ids(folder) == (*IDS, "charge-c")
+
+
+def test_a_private_table_is_no_release_and_has_no_charge_ids(write: Write) -> None:
+    folder = write(PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1"))
+    with pytest.raises(UnreadableArtifact, match="private"):
+        stored_charge_ids(folder)
+
+
+def test_a_table_without_provenance_is_no_release_of_ours(write: Write) -> None:
+    folder = write(Table(ROWS.lazy(), IDS))
+    ROWS.write_parquet(folder / "part-00001.parquet")
+    with pytest.raises(UnreadableArtifact, match="no release"):
+        stored_charge_ids(folder)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +132,21 @@ def test_every_shard_says_what_it_descends_from(write: Write, monkeypatch: pytes
     monkeypatch.setattr(artifact_files, "MAX_ROWS_PER_SHARD", 10)
     folder = write(Table(pl.LazyFrame({"number": range(95)}), IDS))
     kept = [pl.read_parquet_metadata(shard)[artifact_files.PROVENANCE] for shard in folder.glob("*")]
-    assert [json.loads(provenance) for provenance in kept] == [{"charge_ids": list(IDS)}] * len(kept)
+    assert [json.loads(provenance)["charge_ids"] for provenance in kept] == [list(IDS)] * len(kept)
+
+
+def test_a_table_keeps_its_record(write: Write) -> None:
+    record = {"evidence": {"noise_stddev": 0.1 + 0.2, "noised_bins": 4}}
+    read = read_artifact(write(Table(ROWS.lazy(), IDS, record)))
+    assert isinstance(read, Table)
+    assert read.record == record
+
+
+def test_a_private_table_keeps_the_verdict_on_its_preparation(write: Write) -> None:
+    table = PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1", preparation="user-wise")
+    read = read_artifact(write(table))
+    assert isinstance(read, PrivateTable)
+    assert read.preparation == "user-wise"
 
 
 def test_a_document_without_a_bound_stays_readable(write: Write) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from resources import packaged
 from resources.models import Embedder, LanguageModel, ModelUnavailable
@@ -144,6 +144,21 @@ def test_a_conversion_that_another_process_finished_first_is_used(
     assert packaged.language_model_folder(tmp_path / "cache") == target
     assert (target / "config.json").read_text() == "theirs"
     assert list((tmp_path / "cache").iterdir()) == [target]
+
+
+@pytest.mark.packaged
+@pytest.mark.slow
+def test_the_stated_shape_is_that_of_the_packaged_file() -> None:
+    file = packaged._gguf_file()
+    read = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    assert {name: getattr(read, name) for name in packaged.LANGUAGE_MODEL_SHAPE} == packaged.LANGUAGE_MODEL_SHAPE
+
+
+def test_a_configuration_that_is_not_here_is_not_fetched(tmp_path: Path) -> None:
+    model = LanguageModel(model="nobody/has-this", cache_root=str(tmp_path))
+    with pytest.raises(ModelUnavailable, match="field `model`"):
+        model.load_config()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 
 from resources.ledger import ChargeRefused
 from resources.private_log import CONSTANT_MESSAGE, PrivateStepFailed, private_errors
+from resources.private_output import log_file
 
 SECRET = "my card is 4929 1111"
 
@@ -27,6 +28,14 @@ def quote_a_row() -> None:
         raise KeyError(SECRET)
     except KeyError as cause:
         raise ValueError(f"row {SECRET!r} is malformed") from cause
+
+
+def raise_while_handling_a_row(error: BaseException) -> None:
+    try:
+        quote_a_row()
+    except ValueError as cause:
+        error.add_note(SECRET)
+        raise error from cause
 
 
 def fail_with_a_secret(root: Path) -> PrivateStepFailed:
@@ -74,7 +83,7 @@ def test_public_errors_pass_unchanged_and_are_not_logged(root: Path, error: Exce
     with pytest.raises(type(error)) as caught, private_errors(str(root), PublicError):
         raise error
     assert caught.value is error
-    assert not root.exists()
+    assert log_file(root).read_text() == ""
 
 
 def test_an_error_that_nobody_called_public_is_private(root: Path) -> None:
@@ -99,6 +108,72 @@ def test_warnings_go_to_the_private_log(root: Path, recwarn: pytest.WarningsReco
     assert SECRET in (root / "log" / "errors.log").read_text()
 
 
-def test_an_interrupt_passes(root: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), private_errors(str(root)):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, dg.DagsterExecutionInterruptedError])
+def test_an_interrupt_passes_and_says_nothing(root: Path, interrupt: type[BaseException]) -> None:
+    with pytest.raises(interrupt) as caught, private_errors(str(root)):
+        raise_while_handling_a_row(interrupt(SECRET))
+    assert type(caught.value) is interrupt
+    assert caught.value.args == ()
+    assert SECRET not in everything_said_by(caught.value)
+
+
+def test_an_exit_is_a_failure(root: Path) -> None:
+    with pytest.raises(PrivateStepFailed), private_errors(str(root)):
+        raise SystemExit(SECRET)
+    assert SECRET in log_file(root).read_text()
+
+
+def everything_said_by(error: BaseException | None) -> str:
+    """Text, notes and arguments of an error and of every error that can be reached from it."""
+    if error is None:
+        return ""
+    linked = everything_said_by(error.__cause__) + everything_said_by(error.__context__)
+    return f"{error!r} {error} {getattr(error, '__notes__', '')} {linked}"
+
+
+@pytest.mark.parametrize("error", [PublicError("a column is missing"), dg.Failure("no plan")], ids=["error", "failure"])
+def test_what_led_to_a_public_error_is_private(root: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, private_errors(str(root), PublicError):
+        raise_while_handling_a_row(error)
+    assert caught.value is error
+    assert SECRET not in everything_said_by(error)
+    assert log_file(root).read_text().count(SECRET) >= 3
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_neither_a_note_nor_an_unraised_cause_of_a_public_error_passes(root: Path, explicit: bool) -> None:
+    error = PublicError("a column is missing")
+    if explicit:
+        error.__cause__ = ValueError(SECRET)
+    else:
+        error.add_note(SECRET)
+    with pytest.raises(PublicError), private_errors(str(root), PublicError):
+        raise error
+    assert SECRET not in everything_said_by(error)
+    assert SECRET in log_file(root).read_text()
+
+
+def test_an_error_whose_text_cannot_be_written_is_private_all_the_same(root: Path) -> None:
+    with pytest.raises(PrivateStepFailed) as caught, private_errors(str(root)):
+        raise ValueError(f"{SECRET} \udcff")
+    assert SECRET not in everything_said_by(caught.value)
+    assert SECRET in log_file(root).read_text()
+
+
+def test_an_error_that_cannot_be_printed_is_private_all_the_same(root: Path) -> None:
+    class Unprintable(ValueError):
+        @property
+        def __notes__(self) -> list[str]:
+            raise RuntimeError(SECRET)
+
+    with pytest.raises(PrivateStepFailed) as caught, private_errors(str(root)):
+        raise Unprintable
+    assert SECRET not in everything_said_by(caught.value)
+
+
+def test_a_log_that_cannot_be_opened_stops_the_step_before_it_begins(root: Path) -> None:
+    log_file(root).mkdir(parents=True)
+    begun = []
+    with pytest.raises(IsADirectoryError), private_errors(str(root)):
+        begun.append(True)
+    assert not begun

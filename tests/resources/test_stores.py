@@ -10,7 +10,12 @@ import pytest
 from dp_assets.artifacts import PrivateTable, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.privacy.labels import LABEL_METADATA, Label
-from resources.artifact_files import read_artifact
+from dp_assets.privacy.metadata import PrivateFigure
+from resources import stores
+from resources.allowed_files import UnexpectedFile
+from resources.artifact_files import Artifact, read_artifact, write_artifact
+from resources.private_log import PrivateStepFailed
+from resources.private_output import log_file
 from resources.stores import ArtifactStore, BoundaryViolation, ReleaseStore, artifact_folder
 from tests.toy_graph import (
     OTHER_PARTITION,
@@ -18,6 +23,7 @@ from tests.toy_graph import (
     SILENT,
     TOYS,
     UNPROTECTED,
+    made,
     materialize,
     noise,
     pool,
@@ -158,3 +164,48 @@ def test_no_stored_file_of_the_released_zone_holds_private_text(tmp_path: Path) 
     }
     assert len(texts) == len([noise, pool])
     assert not [path for path, text in texts.items() if "private zone" in text]
+
+
+def test_a_released_artifact_with_another_file_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_more(folder: Path, artifact: Artifact) -> None:
+        write_artifact(folder, artifact)
+        (folder / "trainer.log").write_text("step 1 of 3")
+
+    monkeypatch.setattr(stores, "write_artifact", write_more)
+    with pytest.raises(UnexpectedFile, match=r"released Table holds 'trainer\.log'"):
+        materialize(tmp_path)
+    assert folders(tmp_path) == {"private/artifacts/secrets"}
+    with pytest.raises(UnexpectedFile):
+        ReleaseStore(home=str(tmp_path)).save("dp_histogram", "eps-8", "key", Table(pl.LazyFrame({"bin_id": [0]})))
+    assert not ReleaseStore(home=str(tmp_path)).has("dp_histogram", "eps-8", "key")
+
+
+@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+def talkative() -> dg.MaterializeResult[PrivateTable]:
+    """A private asset that tells how many rows it has."""
+    rows = pl.LazyFrame({"text": ["a", "b"]})
+    return dg.MaterializeResult(
+        value=PrivateTable(rows, corpus_id="corpus", snapshot="1"), metadata={"dagster/row_count": 2}
+    )
+
+
+def test_a_private_table_with_further_metadata_is_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(PrivateFigure, match="dagster/row_count on a private asset"):
+        materialize(tmp_path, None, assets=[talkative])
+    assert folders(tmp_path) == set()
+
+
+@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+def lazy() -> dg.MaterializeResult[PrivateTable]:
+    """Private rows that are computed when they are stored, and fail then."""
+    numbers = pl.LazyFrame({"text": ["my number is 4929"]}).select(pl.col("text").cast(pl.Int64))
+    return made(PrivateTable(numbers, corpus_id="corpus", snapshot="1"))
+
+
+def test_what_fails_while_private_rows_are_stored_is_private(tmp_path: Path) -> None:
+    with pytest.raises(PrivateStepFailed) as failure:
+        materialize(tmp_path, None, assets=[lazy])
+    assert failure.value.__cause__ is failure.value.__context__ is None
+    assert "4929" in log_file(tmp_path / "private").read_text()

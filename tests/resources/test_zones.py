@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from dp_assets.privacy.chain import Anchor
 from dp_assets.privacy.labels import Zone
-from resources.zones import HOME_VARIABLE, atomic_file, atomic_folder, data_home, private_folder
+from resources.ledger import Ledger
+from resources.ledger_file import LedgerFile
+from resources.zones import HOME_VARIABLE, atomic_file, atomic_folder, data_home, private_folder, private_umask
 
 
 @pytest.fixture(params=[0o000, 0o022], ids=["umask 0", "umask 022"])
@@ -57,6 +60,37 @@ def test_everything_in_a_private_artifact_is_closed(tmp_path: Path) -> None:
         "inner/part": 0o600,
         "part": 0o600,
     }
+
+
+@pytest.mark.usefixtures("umask")
+def test_what_a_library_creates_under_the_private_umask_is_closed_from_its_first_moment(tmp_path: Path) -> None:
+    with private_umask():
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").touch()
+    assert (mode(tmp_path / "folder"), mode(tmp_path / "file")) == (0o700, 0o600)
+
+
+def test_the_private_umask_ends_with_its_block_however_that_ends(tmp_path: Path, umask: int) -> None:
+    with pytest.raises(RuntimeError, match="disk"), private_umask():
+        write_half(tmp_path / "file")
+    (tmp_path / "released").touch()
+    assert mode(tmp_path / "released") == 0o666 & ~umask
+
+
+@pytest.mark.usefixtures("umask")
+def test_the_ledger_is_closed_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, during = Ledger(private_root=str(tmp_path / "private")), {}
+    write_anchors = LedgerFile._write_anchors
+
+    def look(self: LedgerFile, anchor: Anchor) -> None:
+        during.update({path.name: mode(path) for path in (tmp_path / "private").rglob("*")})
+        write_anchors(self, anchor)
+
+    monkeypatch.setattr(LedgerFile, "_write_anchors", look)
+    assert ledger.key
+    ledger.transact(lambda _: [])
+    modes = dict.fromkeys(("ledger.duckdb", "ledger.duckdb.wal", "anchor.json", "key"), 0o600)
+    assert during == modes | {"ledger": 0o700}
 
 
 def test_released_artifacts_keep_the_modes_of_the_umask(tmp_path: Path, umask: int) -> None:
