@@ -9,7 +9,8 @@ from dp_assets.corpus.schemas import SCHEMAS, SchemaError, check_schema
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
-from dp_assets.privacy.statement import StatementError, verify
+from dp_assets.privacy.statement import StatementError
+from dp_assets.privacy.verification import verify
 from dp_assets.selection.resample import quotas
 from resources.profile import Profile
 
@@ -89,7 +90,7 @@ def quotas_met(table: Table, histogram: Table, profile: dg.ResourceParam[Profile
 @dg.asset_check(asset="privacy_statement", partitions_def=RELEASES)
 def epsilon_within_target(statement: Document) -> dg.AssetCheckResult:
     """The certified epsilon of the release is at most its level's target, and every figure follows from the events."""
-    level, lineage = statement.data["level"], statement.data["guarantee"]["lineage_epsilon"]
+    (level,), lineage = statement.data["release"]["levels"], statement.data["guarantee"]["lineage_epsilon"]
     if level == NO_DP:
         return dg.AssetCheckResult(passed=True, description="no guarantee is claimed at this level")
     try:

@@ -1,44 +1,51 @@
 """The asset `privacy_statement`."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import registration_of
 from dp_assets.assets._release import result
+from dp_assets.assets._statement import evidence_of, provenance
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
-from dp_assets.privacy.statement import make_statement, to_markdown
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.privacy.statement import make_statement
+from dp_assets.privacy.statement_pages import to_html, to_markdown
 from resources.ledger import Ledger
 from resources.profile import Profile
+from resources.stores import ReleaseStore
 
 
-@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"json", "markdown"})
+@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"json", "markdown", "html"}, code_version="2")
 def privacy_statement(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
+    releases: ReleaseStore,
     dp_generator: Adapter,
     dp_histogram: Table,
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[Document]:
-    """What is guaranteed for this release, recomputable by anyone from its events: released, JSON and Markdown."""
-    partition = Partition.of(context)
-    ids = union_of_ids(dp_generator, dp_histogram, filtered_instructions)
+    """What is guaranteed for this release, recomputable by anyone from its events: released, as JSON and as pages."""
+    partition, ids = Partition.of(context), union_of_ids(dp_generator, dp_histogram, filtered_instructions)
+    state, behind = ledger.state(), ("dp_generator", "dp_histogram", "filtered_instructions")
     statement = make_statement(
-        ledger.state(),
-        registration_of(ledger, profile),
-        profile.plan(partition.level),
-        cohort=partition.cohort,
+        state,
+        registration_of(ledger, profile).corpus_id,
+        [profile.plan(partition.level)],
         charge_ids=ids,
+        evidence=evidence_of(state, {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}),
         base_model=dp_generator.base_model,
-        evidence=dp_generator.record["evidence"],
         source_kind=profile.corpus.source.kind,
+        provenance=provenance(profile, Path(releases.home), partition, behind),
     )
     markdown = to_markdown(statement)
     return result(
         context,
-        Document(statement, markdown, ids),
+        Document(statement, markdown, ids, to_html(statement)),
         ledger=ledger,
         profile=profile,
         extra={"statement": dg.MetadataValue.md(markdown)},

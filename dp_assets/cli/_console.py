@@ -12,25 +12,33 @@ from rich.markup import escape
 
 from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.sources import SourceError
+from dp_assets.privacy.chain import LedgerTampered
+from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import BudgetExceeded, LedgerTampered, VoidRefused
+from dp_assets.privacy.metadata import ForeignLineage
 from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import RegistrationError
 from dp_assets.privacy.statement import StatementError
 from dp_assets.profiles import ProfileError
+from resources.artifact_files import UnreadableArtifact
+from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger
+from resources.private_log import PrivateStepFailed
 from resources.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
 EXPECTED = (
     BudgetExceeded,
     CohortError,
+    ErasureRefused,
+    ForeignLineage,
     LedgerTampered,
     ProfileError,
     RegistrationError,
     SourceError,
     StatementError,
     UnreachableTarget,
+    UnreadableArtifact,
     VoidRefused,
     duckdb.Error,
 )
@@ -55,6 +63,9 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except ChargeRefused as refusal:
             complain("refused", refusal.description or "")
+            raise typer.Exit(1) from None
+        except PrivateStepFailed as failure:
+            complain("failed", failure.description or "")
             raise typer.Exit(1) from None
         except EXPECTED as refusal:
             complain("refused", str(refusal))

@@ -7,13 +7,13 @@ release.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, Label, Zone, zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.registration import Registration
 
@@ -30,11 +30,18 @@ EPSILON = "privacy/epsilon"
 
 ARTIFACT_KEYS = (LABEL, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, LEDGER_IDS)
 MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
+PROFILE = "dp_instructions/profile"
+SNAPSHOT = "dp_instructions/snapshot"
+PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, SNAPSHOT))
 NOT_A_RELEASE = "private, not a release"
 
 
+class PrivateFigure(ValueError):
+    """A private artifact was about to be described by more than its terms."""
+
+
 class ForeignLineage(ValueError):
-    """An artifact was about to be made from inputs that belong to another corpus or partition."""
+    """An artifact was about to be made from inputs whose charges its figures could not state."""
 
 
 def private_metadata(registration: Registration) -> dict[str, Any]:
@@ -46,45 +53,109 @@ def private_metadata(registration: Registration) -> dict[str, Any]:
     }
 
 
+def check_private_keys(shown: Iterable[str]) -> None:
+    """Refuse metadata of a private artifact beyond the allow-list: the event log lies outside the private zone.
+
+    Raises:
+      PrivateFigure: a key is not in `PRIVATE_KEYS`; the message names keys only.
+    """
+    if further := sorted(set(shown) - PRIVATE_KEYS):
+        raise PrivateFigure(
+            f"metadata {', '.join(further)} on a private asset: what describes private rows would leave the private"
+            " zone; drop it, or list the key in privacy/metadata.py if its value never depends on a row"
+        )
+
+
 def artifact_metadata(
     state: LedgerState,
     registration: Registration,
     *,
     label: Label,
-    cohort: str,
-    level: str,
+    cohort: str | None,
+    level: str | None,
     charge_ids: Sequence[str],
 ) -> dict[str, Any]:
     """The metadata of a mechanism's release or of an artifact below it. Without noise, both epsilons are infinite.
 
+    A closed cohort has no headline any more: what ran there was no plan's, so nothing bounds everything that ran.
+
+    `cohort` and `level` are those of the artifact's own partition, None where it has none. What it was made from may
+    belong to other cohorts and levels of the corpus: the headline is then the worst of all cohorts involved.
+
     Raises:
-      ForeignLineage: the artifact descends from a charge of another corpus, cohort or level, or from a voided one.
+      ForeignLineage: the artifact descends from an unknown or voided charge or one of another corpus, or would carry a
+        run without noise into the released zone.
     """
-    check_lineage(state, registration, cohort=cohort, level=level, charge_ids=charge_ids)
-    unprotected = level == NO_DP
+    charges = check_lineage(state, registration, place=zone(label, level), charge_ids=charge_ids)
+    cohorts = {charge.cohort for charge in charges} | ({cohort} if cohort is not None else set())
+    unprotected = level == NO_DP or any(charge.level == NO_DP for charge in charges)
+    closed = any((registration.corpus_id, one) in state.closed for one in cohorts)
+    spent = [state.cohort_epsilon(registration.corpus_id, one) for one in cohorts]
     return _terms(registration, Label.PRIVATE if zone(label, level) is Zone.PRIVATE else label) | {
-        COHORT_EPSILON: math.inf if unprotected else state.cohort_epsilon(registration.corpus_id, cohort),
+        COHORT_EPSILON: math.inf if unprotected or closed else max(spent, default=0.0),
         LINEAGE_EPSILON: state.lineage_epsilon(charge_ids),
         LEDGER_IDS: list(charge_ids),
     }
 
 
 def check_lineage(
-    state: LedgerState, registration: Registration, *, cohort: str, level: str, charge_ids: Sequence[str]
-) -> None:
-    """Refuse an artifact whose inputs were made for another corpus or partition: its figures would leave charges out.
+    state: LedgerState, registration: Registration, *, place: Zone, charge_ids: Sequence[str]
+) -> list[ChargeRecord]:
+    """The charges behind an artifact that is to lie in `place`.
 
     Raises:
-      ForeignLineage: a charge is unknown, voided, or belongs to another corpus, cohort or level.
+      ForeignLineage: a charge is unknown, voided or of another corpus, or a run without noise would be released.
     """
-    place = (registration.corpus_id, cohort, level)
-    for charge_id in charge_ids:
-        charge = state.charges.get(charge_id)
-        if charge is None or charge.voided or (charge.corpus_id, charge.cohort, charge.level) != place:
-            raise ForeignLineage(
-                "an input descends from a charge of another corpus, cohort or level, or from a voided one; materialize"
-                " the partition from dp_generator down again"
-            )
+    charges = [state.charges.get(charge_id) for charge_id in charge_ids]
+    known = [charge for charge in charges if charge is not None and not charge.voided]
+    if len(known) < len(charges) or any(charge.corpus_id != registration.corpus_id for charge in known):
+        raise ForeignLineage(
+            "an input descends from a charge of another corpus, or from a voided or unknown one; materialize the"
+            " partition from dp_generator down again"
+        )
+    if place is Zone.RELEASED and any(charge.level == NO_DP for charge in known):
+        raise ForeignLineage(
+            "an input was made without noise (level no-dp), and nothing made from it may be released; read private"
+            " levels only, or make this at the level no-dp"
+        )
+    return known
+
+
+def joint_metadata(state: LedgerState, charge_ids: Sequence[str]) -> dict[str, Any]:
+    """What released artifacts cost together, as a JSON value: composition over the union of their charges.
+
+    An epsilon that nothing bounds is null. Cohorts of several corpora may share people, so each is listed by itself.
+
+    Raises:
+      ForeignLineage: a charge is unknown to this ledger, or voided.
+    """
+    charges = [state.charges.get(charge_id) for charge_id in charge_ids]
+    known = [charge for charge in charges if charge is not None and not charge.voided]
+    if len(known) < len(charges):
+        raise ForeignLineage("an artifact descends from a charge that this ledger does not know, or that was voided")
+    places = sorted({(charge.corpus_id, charge.cohort) for charge in known})
+    return {
+        "charge_ids": list(charge_ids),
+        "lineage_epsilon": _json_number(state.lineage_epsilon(charge_ids)),
+        "cohorts": [_cohort_figures(state, *place) for place in places],
+    }
+
+
+def _cohort_figures(state: LedgerState, corpus_id: str, cohort: str) -> dict[str, Any]:
+    registration = state.registrations[corpus_id]
+    return {
+        "corpus_id": corpus_id,
+        "cohort": cohort,
+        "cohort_epsilon": _json_number(state.cohort_epsilon(corpus_id, cohort)),
+        "fixed_beforehand": state.is_planned(corpus_id, cohort),
+        "closed": (corpus_id, cohort) in state.closed,
+        "budget_epsilon": registration.budget_epsilon,
+        "delta": registration.delta,
+    }
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isinf(value) else value
 
 
 def mechanism_metadata(plan: PrivacyPlan, mechanism: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.privacy.statement import verify
+from dp_assets.privacy.verification import verify
 from resources.profile import Profile
 from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 
@@ -120,7 +120,7 @@ def test_every_artifact_carries_the_privacy_metadata(run: Run, asset: str) -> No
 @pytest.mark.parametrize("asset", PRIVATE)
 def test_the_metadata_of_private_assets_is_an_allow_list(run: Run, asset: str) -> None:
     figures = run.metadata(asset)
-    assert set(figures) == {*metadata.ARTIFACT_KEYS, "dp_instructions/profile"}
+    assert set(figures) == {*metadata.ARTIFACT_KEYS, "dp_instructions/profile", "dp_instructions/snapshot"}
     assert figures[metadata.LABEL] == Label.PRIVATE
     assert figures[metadata.LINEAGE_EPSILON] == metadata.NOT_A_RELEASE
 

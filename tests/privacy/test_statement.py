@@ -1,134 +1,205 @@
-"""Statements and metadata follow from the charges behind a release, and from nothing else."""
+"""A statement follows from the charges behind a release and never claims more than the ledger certifies."""
 
-import copy
 import json
-from dataclasses import asdict, replace
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from plans import small_plan, small_terms
 
-from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.labels import Label
-from dp_assets.privacy.ledger import Anchor, ChargeRecord, Entry, LedgerState, booking_bodies
-from dp_assets.privacy.metadata import COHORT_EPSILON, LINEAGE_EPSILON, ForeignLineage, artifact_metadata
+from dp_assets.privacy import accounting
+from dp_assets.privacy.figures import AT_SMALL_DELTA
+from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
-from dp_assets.privacy.registration import Registration
-from dp_assets.privacy.statement import StatementError, make_statement, to_markdown, verify
+from dp_assets.privacy.statement import NOT_COVERED, StatementError
+from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.verification import verify
+from tests.privacy.plans import small_plan
+from tests.privacy.statements import CORPUS, PLAN, both, charged, state_of, statement_of
 
-PLAN = small_plan()
-CORPUS = Registration(**vars(small_terms()), corpus_id="corpus", source_key="source", gate_order=4)
-
-
-def charged(mechanism: str, *, plan: PrivacyPlan = PLAN, booked: bool = True, **changed: Any) -> dict[str, Any]:
-    record = ChargeRecord(
-        charge_id=mechanism,
-        corpus_id="corpus",
-        cohort="all",
-        level=plan.level,
-        mechanism=mechanism,
-        event=event_to_json(plan.events[mechanism]),
-        snapshot="1",
-        reuse_key=mechanism,
-        plan_digest=plan.digest,
-        booking_id=f"corpus/all/{plan.level}/{mechanism}" if booked else None,
-    )
-    return asdict(replace(record, **changed))
+PLANNED = state_of(*both())
+LATER = ("charged", charged(HISTOGRAM, charge_id="later", booked=False))
+COHORTS = replace(CORPUS, cohorts=("early", "late"))
 
 
-def state_of(*bodies: tuple[str, dict[str, Any]]) -> LedgerState:
-    """A ledger with the corpus, its bookings, and these entries."""
-    opening = [("registered", CORPUS.to_json())]
-    opening += [("planned", booking) for booking in booking_bodies("corpus", ["all"], [PLAN])]
-    entries: list[Entry] = []
-    for kind, body in (*opening, *bodies):
-        entries.append(Entry.after(Anchor.of(entries), kind, "now", json.loads(json.dumps(body))))
-    return LedgerState.of(entries)
+def of_instructions(plan: PrivacyPlan) -> PrivacyPlan:
+    return replace(plan, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
 
 
-def statement_of(state: LedgerState, plan: PrivacyPlan = PLAN) -> dict[str, Any]:
-    return make_statement(
-        state,
-        CORPUS,
-        plan,
-        cohort="all",
-        charge_ids=[GENERATOR, HISTOGRAM],
-        base_model="a model",
-        evidence={"continuations": 0},
-        source_kind="file",
-    )
-
-
-PLANNED = state_of(("charged", charged(GENERATOR)), ("charged", charged(HISTOGRAM)))
+def in_cohorts(*generators: str, plan: PrivacyPlan = PLAN) -> LedgerState:
+    """A ledger of two cohorts with one booked charge of the generator in each of those named."""
+    bodies = [
+        ("charged", charged(GENERATOR, charge_id=cohort, cohort=cohort, booked=True, plan=plan))
+        for cohort in generators
+    ]
+    return state_of(*bodies, corpus=COHORTS, plans=(plan,))
 
 
 def test_a_statement_verifies_after_a_round_trip_through_json() -> None:
     verify(json.loads(json.dumps(statement_of(PLANNED), allow_nan=False)))
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("guarantee", "cohort_epsilon"), 0.0),
-        (("guarantee", "lineage_epsilon"), 1.0),
-        (("trade_off", "0.01"), 0.01),
-        (("events", "cohort"), []),
-        (("plan", "dpsgd", "noise_multiplier"), 50.0),
-        (("plan", "votes", "noise_stddev"), 40.0),
-        (("delta",), 1e-3),
-    ],
-)
-def test_an_edited_number_is_found(path: tuple[str, ...], value: object) -> None:
-    edited = copy.deepcopy(statement_of(PLANNED))
-    *parents, last = path
-    place = edited
-    for name in parents:
-        place = place[name]
-    place[last] = value
-    with pytest.raises(StatementError):
-        verify(edited)
+def test_what_was_fixed_beforehand_is_stated_by_its_plan() -> None:
+    guarantee = statement_of(PLANNED)["guarantee"]
+    assert guarantee["headline_basis"] == "everything was fixed before any output existed"
+    assert guarantee["headline_epsilon"] == guarantee["cohort_epsilon"] == guarantee["lineage_epsilon"] == PLAN.epsilon
+    assert guarantee[AT_SMALL_DELTA]["lineage"] == accounting.epsilon(PLAN.event, 1e-9) > PLAN.epsilon
+    assert guarantee["replace_one_epsilon"]["lineage"] == accounting.replace_one_epsilon(PLAN.event, PLAN.delta)
+    assert (
+        0.001 < guarantee["true_positive_rate"]["cohort"]["0.001"] < guarantee["true_positive_rate"]["cohort"]["0.01"]
+    )
 
 
-def test_a_release_is_not_stated_with_another_plan_than_it_was_made_with() -> None:
-    other = replace(PLAN, dpsgd=replace(PLAN.dpsgd, noise_multiplier=50.0))
+def test_a_release_of_one_mechanism_costs_less_than_what_is_booked_for_its_cohort() -> None:
+    guarantee = statement_of(PLANNED, charge_ids=[GENERATOR])["guarantee"]
+    assert guarantee["lineage_epsilon"] < guarantee["cohort_epsilon"] == guarantee["headline_epsilon"]
+    for figure in (AT_SMALL_DELTA, "replace_one_epsilon"):
+        assert guarantee[figure]["lineage"] < guarantee[figure]["cohort"]
+
+
+@pytest.mark.parametrize("changed", [{"noise_multiplier": 50.0}, {"l2_clip_norm": 0.1}])
+def test_a_release_is_not_stated_with_another_plan_than_it_was_made_with(changed: dict[str, float]) -> None:
+    other = replace(PLAN, dpsgd=replace(PLAN.dpsgd, **changed))
     with pytest.raises(StatementError, match="another plan"):
-        statement_of(PLANNED, other)
+        statement_of(PLANNED, [other])
+
+
+@pytest.mark.parametrize("changed", [{"corpus_id": "another"}, {"voided": True}, {"charge_id": "renamed"}])
+def test_nothing_is_stated_of_a_foreign_voided_or_unknown_charge(changed: dict[str, Any]) -> None:
+    with pytest.raises(StatementError, match="unknown or voided"):
+        statement_of(state_of(("charged", charged(GENERATOR, **changed))), charge_ids=[GENERATOR])
+
+
+def test_nothing_is_stated_of_a_release_that_descends_from_no_charge() -> None:
+    with pytest.raises(StatementError, match="no charge"):
+        statement_of(PLANNED, charge_ids=[])
 
 
 def test_the_headline_is_the_budget_when_a_run_was_chosen_after_results() -> None:
-    later = charged(HISTOGRAM, charge_id="later", booked=False)
-    chosen_later = state_of(("charged", charged(GENERATOR)), ("charged", charged(HISTOGRAM)), ("charged", later))
-    statement = statement_of(chosen_later)
+    statement = statement_of(state_of(*both(), LATER))
     verify(statement)
-    assert not statement["guarantee"]["fixed_beforehand"]
-    assert "**epsilon 8 at delta 1e-05**, the budget" in to_markdown(statement)
-    assert "RDP at order 4" in statement["accountant"]
+    guarantee = statement["guarantee"]
+    assert (
+        guarantee["headline_basis"] == "none, since more was spent than the budget"
+    )  # RDP of eps-8 is over 8 by itself
+    assert guarantee["headline_epsilon"] is None
+
+
+@pytest.fixture(scope="module")
+def adaptive() -> dict[str, Any]:
+    raised = ("raised", {"corpus_id": "corpus", "budget_epsilon": 15.0, "reason": "the board agreed"})
+    return statement_of(state_of(*both(), raised, LATER))
+
+
+def test_a_raised_budget_is_the_headline_of_an_adaptive_cohort_and_its_raise_is_listed(
+    adaptive: dict[str, Any],
+) -> None:
+    verify(adaptive)
+    assert adaptive["guarantee"]["headline_basis"] == "the budget, since some runs were chosen after results"
+    assert adaptive["guarantee"]["headline_epsilon"] == 15.0
+    assert adaptive["budget"] == {"epsilon": 15.0, "raised": [{"at": "2026-11-24", "from": 8.0, "to": 15.0}]}
+    assert "the board" not in json.dumps(adaptive)
+
+
+def test_the_figures_of_a_budget_follow_from_the_order_of_its_gate_and_bound_what_was_spent(
+    adaptive: dict[str, Any],
+) -> None:
+    guarantee, order, delta = adaptive["guarantee"], CORPUS.gate_order, CORPUS.delta
+    least = 15.0 - accounting.rdp_to_epsilon(0.0, order, delta)  # the RDP that the budget allows
+    assert guarantee[AT_SMALL_DELTA]["cohort"] == pytest.approx(accounting.rdp_to_epsilon(least, order, 1e-9), abs=2e-4)
+    assert guarantee["replace_one_epsilon"]["cohort"] is None
+    spent = accounting.compose([*PLAN.events.values(), PLAN.votes.event])
+    assert guarantee["true_positive_rate"]["cohort"]["0.01"] >= accounting.trade_off(spent, (0.01,))[0.01]
+
+
+@pytest.mark.parametrize("form", [{"type": "non_private"}, None], ids=["unbounded", "a step more"])
+def test_nothing_is_claimed_for_a_cohort_that_was_closed(form: dict[str, Any] | None) -> None:
+    event = form or charged(HISTOGRAM)["event"]
+    supplement = charged(GENERATOR, charge_id="supplement", booked=False, event=event, supplement_of=GENERATOR)
+    closed = ("closed", {"corpus_id": "corpus", "cohort": "all", "reasons": ["steps"]})
+    statement = statement_of(state_of(*both(), ("charged", supplement), closed))
+    verify(statement)
+    guarantee = statement["guarantee"]
+    assert guarantee["headline_basis"] == "none, since a run differed from its plan and the cohort is closed"
+    assert guarantee["headline_epsilon"] is guarantee[AT_SMALL_DELTA]["cohort"] is None
+    assert set(guarantee["true_positive_rate"]["cohort"].values()) == {1.0}
 
 
 def test_a_statement_without_noise_claims_nothing() -> None:
-    plan = small_plan("no-dp")
-    unprotected = state_of(
-        *(("charged", charged(mechanism, plan=plan, booked=False)) for mechanism in (GENERATOR, HISTOGRAM))
-    )
-    statement = statement_of(unprotected, plan)
+    plan, corpus = small_plan("no-dp"), replace(CORPUS, is_public=True)
+    statement = statement_of(state_of(*both(plan=plan, booked=False), corpus=corpus), [plan])
     verify(statement)
-    assert statement["guarantee"]["cohort_epsilon"] is statement["guarantee"]["lineage_epsilon"] is None
-    assert "No guarantee" in to_markdown(statement)
-    figures = artifact_metadata(
-        unprotected, CORPUS, label=Label.RELEASED, cohort="all", level="no-dp", charge_ids=[GENERATOR]
-    )
-    assert figures[COHORT_EPSILON] == figures[LINEAGE_EPSILON] == float("inf")
+    guarantee = statement["guarantee"]
+    assert guarantee["cohort_epsilon"] is guarantee["lineage_epsilon"] is guarantee["headline_epsilon"] is None
+    assert guarantee["headline_basis"] == "none, since it ran without noise"
 
 
-@pytest.mark.parametrize(
-    "changed", [{"corpus_id": "another"}, {"cohort": "another"}, {"level": "eps-1"}, {"voided": True}]
-)
-def test_an_artifact_that_descends_from_elsewhere_gets_no_figures(changed: dict[str, Any]) -> None:
-    state = state_of(("charged", charged(GENERATOR, **changed)))
-    with pytest.raises(ForeignLineage):
-        artifact_metadata(state, CORPUS, label=Label.RELEASED, cohort="all", level="eps-8", charge_ids=[GENERATOR])
+def test_several_levels_of_a_cohort_cost_their_composition() -> None:
+    small = small_plan("eps-1")
+    ids = [GENERATOR, "small"]
+    bodies = [*both(), ("charged", charged(GENERATOR, charge_id="small", plan=small))]
+    corpus = replace(CORPUS, budget_epsilon=10.0)
+    statement = statement_of(state_of(*bodies, corpus=corpus, plans=(PLAN, small)), [PLAN, small], charge_ids=ids)
+    verify(statement)
+    joint = accounting.compose([PLAN.dpsgd.event, small.dpsgd.event])
+    assert statement["release"] == {"cohorts": ["all"], "levels": ["eps-1", "eps-8"]}
+    assert statement["guarantee"]["lineage_epsilon"] == accounting.epsilon(joint, PLAN.delta)
 
 
-def test_an_artifact_with_an_unknown_charge_gets_no_figures() -> None:
-    with pytest.raises(ForeignLineage):
-        artifact_metadata(PLANNED, CORPUS, label=Label.RELEASED, cohort="all", level="eps-8", charge_ids=["unknown"])
+def test_disjoint_cohorts_cost_the_worst_of_them_and_verify_agrees() -> None:
+    statement = statement_of(in_cohorts("early", "late"), charge_ids=["early", "late"])
+    verify(statement)
+    alone, joint = PLAN.dpsgd.event, accounting.compose([PLAN.dpsgd.event] * 2)
+    guarantee = statement["guarantee"]
+    assert statement["release"]["cohorts"] == ["early", "late"]
+    assert guarantee["lineage_epsilon"] == accounting.epsilon(alone, PLAN.delta) < accounting.epsilon(joint, PLAN.delta)
+    assert guarantee["cohort_epsilon"] == PLAN.epsilon
+
+
+def test_a_replaced_unit_may_change_two_cohorts() -> None:
+    apart = statement_of(in_cohorts("early"), charge_ids=["early"])["guarantee"]
+    mixed = statement_of(in_cohorts("early", "late"), charge_ids=["early", "late"])["guarantee"]
+    joint = accounting.compose([PLAN.dpsgd.event] * 2)
+    assert mixed["replace_one_epsilon"]["lineage"] == accounting.replace_one_epsilon(joint, PLAN.delta)
+    assert mixed["replace_one_epsilon"]["lineage"] > apart["replace_one_epsilon"]["lineage"]
+
+
+@pytest.mark.slow
+def test_with_the_unit_instruction_a_person_with_several_is_stated_and_costs_more_with_each() -> None:
+    plan = of_instructions(PLAN)
+    corpus = replace(CORPUS, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
+    statement = statement_of(state_of(*both(plan=plan), corpus=corpus, plans=(plan,)), [plan])
+    verify(statement)
+    rows = statement["guarantee"]["epsilon_of_a_person"]
+    assert list(rows) == ["1", "2", "4", "8"]
+    assert rows["1"] == statement["guarantee"]["lineage_epsilon"]
+    assert 2 * rows["1"] < rows["2"] < rows["4"] < rows["8"] < math.inf
+
+
+@pytest.mark.slow
+def test_a_person_with_two_instructions_may_be_in_two_cohorts() -> None:
+    plan = of_instructions(PLAN)
+    corpus = replace(COHORTS, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
+    bodies = [("charged", charged(GENERATOR, charge_id=name, cohort=name, plan=plan)) for name in corpus.cohorts]
+    state = state_of(*bodies, corpus=corpus, plans=(plan,))
+    rows = statement_of(state, [plan], charge_ids=corpus.cohorts)["guarantee"]["epsilon_of_a_person"]
+    joint = accounting.compose([plan.dpsgd.event] * 2)
+    assert rows["1"] == accounting.epsilon(plan.dpsgd.event, plan.delta)
+    assert rows["2"] == accounting.group_epsilon(joint, plan.delta, 2)
+
+
+def test_with_the_unit_user_no_row_for_several_is_computed() -> None:
+    assert statement_of(PLANNED)["guarantee"]["epsilon_of_a_person"] is None
+
+
+def test_two_ledgers_with_charges_in_another_order_give_the_same_figures() -> None:
+    turned = state_of(*reversed(both()))
+    assert statement_of(PLANNED)["guarantee"] == statement_of(turned)["guarantee"]
+
+
+def test_a_statement_holds_every_part_that_a_reader_needs() -> None:
+    statement = statement_of(PLANNED)
+    assert {"setting", "terms", "budget", "charges", "plans", "evidence", "accountant", "sampler"} <= set(statement)
+    assert {"randomness", "ledger", "code", "configuration", "artifacts", "digest", "source"} <= set(statement)
+    assert statement["not_covered"] == list(NOT_COVERED)
+    assert statement["ledger"]["head"] == PLANNED.anchor.head

@@ -1,0 +1,54 @@
+"""What a privacy statement says besides the ledger: evidence, and code, configuration and artifacts by hash."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dp_assets.artifacts import Adapter, Table
+from dp_assets.partitions import Partition
+from dp_assets.privacy.labels import Label
+from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.statement import digest_of
+from resources.digests import code_digest, folder_digest
+from resources.profile import Profile
+from resources.stores import artifact_folder
+
+
+def evidence_of(state: LedgerState, releases: Mapping[str, Table | Adapter]) -> dict[str, Any]:
+    """The evidence that releases carry, by the charge each was made under. `releases` are named by their mechanism."""
+    return {
+        charge_id: release.record["evidence"]
+        for mechanism, release in releases.items()
+        for charge_id in release.charge_ids
+        if "evidence" in release.record
+        and charge_id in state.charges
+        and state.charges[charge_id].mechanism == mechanism
+    }
+
+
+def provenance(profile: Profile, home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, Any]:
+    """The `code`, `configuration` and `artifacts` of a statement. `assets` are those whose folders it was made from."""
+    settings = public_settings(profile)
+    return {
+        "code": code_digest(),
+        "configuration": {"profile_digest": profile.digest, "sha256": digest_of(settings), "profile": settings},
+        "artifacts": artifact_digests(home, partition, assets),
+    }
+
+
+def public_settings(profile: Profile) -> dict[str, Any]:
+    """Every setting but the place of the source, which the ledger keeps as a keyed hash only."""
+    settings = profile.model_dump(mode="json")
+    del settings["corpus"]["source"]["path"]
+    return settings
+
+
+def artifact_digests(home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, str]:
+    """The digest of each asset's newest folder by its place below `artifacts`. A run in memory leaves no folders."""
+    key = f"{partition.cohort}|{partition.level}"
+    folders = {asset: artifact_folder(home, [asset], Label.RELEASED, key) for asset in assets}
+    return {
+        f"{asset}/{partition.cohort}/{partition.level}": folder_digest(folder)
+        for asset, folder in folders.items()
+        if folder.is_dir()
+    }

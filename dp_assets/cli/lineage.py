@@ -1,0 +1,58 @@
+"""`dp-instructions lineage`: what released artifacts cost, each alone and all of them together.
+
+Reads the charge ids that are stored with each artifact, wherever its folder was copied to, and asks the ledger.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column
+from rich.table import Table as RichTable
+
+from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.privacy.metadata import joint_metadata
+from resources.artifact_files import stored_charge_ids
+
+
+@refusals
+def lineage(
+    artifacts: Annotated[list[Path], typer.Argument(exists=True, file_okay=False, help="Folders of artifacts.")],
+    as_json: AsJson = False,
+) -> None:
+    """What each released artifact cost, and all of them together: the composition over the union of their charges."""
+    state = open_ledger().state()
+    ids = {str(path): stored_charge_ids(path) for path in artifacts}
+    rows = [{"artifact": path, **joint_metadata(state, own)} for path, own in ids.items()]
+    joint = joint_metadata(state, sorted({charge_id for own in ids.values() for charge_id in own}))
+    if as_json:
+        print_json({"artifacts": rows, "together": joint})
+        return
+    _print(rows, joint)
+
+
+def _print(rows: list[dict[str, Any]], joint: dict[str, Any]) -> None:
+    table = RichTable(Column("artifact", overflow="fold"), Column("charges", no_wrap=True), "lineage epsilon")
+    for row in (*rows, {"artifact": "[bold]all together[/]", **joint}):
+        table.add_row(row["artifact"], "\n".join(row["charge_ids"]), _shown(row["lineage_epsilon"]))
+    out.print(table)
+    headline = RichTable("cohort", "of corpus", "spent or booked", "budget", "the headline is", title="headline")
+    for cohort in joint["cohorts"]:
+        spent, budget = _shown(cohort["cohort_epsilon"]), _shown(cohort["budget_epsilon"])
+        headline.add_row(cohort["cohort"], cohort["corpus_id"][:8], spent, budget, _basis(cohort))
+    out.print(headline)
+    out.print(
+        "The lineage epsilon holds if the artifacts were fixed before anybody saw a result; the headline holds for"
+        " everything of a cohort.",
+        highlight=False,
+    )
+
+
+def _basis(cohort: dict[str, Any]) -> str:
+    if cohort["closed"]:
+        return "none: the cohort is closed"
+    return "what was booked" if cohort["fixed_beforehand"] else "the budget"
+
+
+def _shown(epsilon: float | None) -> str:
+    return "unbounded" if epsilon is None else f"{epsilon:.4f}"

@@ -1,0 +1,170 @@
+"""The figures of a release, from its events and terms alone.
+
+Whoever makes a statement and whoever verifies it call the same function on the same facts, so that a figure can differ
+only where a fact was edited. Two scopes: `cohort` is everything booked or charged for the people concerned, and the
+headline; `lineage` is what this release descends from, and holds when its plan and release were fixed beforehand.
+
+Where a run was chosen after results, only the budget that the gate kept is a guarantee. The gate bounds RDP at one
+order a, and RDP R gives every delta its epsilon R + log(1 - 1/a) - log(delta a) / (a - 1) (arXiv 2004.00010,
+Proposition 12), so that a budget at one delta is one at every other.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from dp_accounting import DpEvent
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.events import event_from_json
+from dp_assets.privacy.labels import NO_DP
+from dp_assets.privacy.lineage import COHORTS_OF_A_REPLACEMENT, Spend, worst_case
+from dp_assets.privacy.units import PrivacyUnit
+
+SMALL_DELTA = 1e-9
+AT_SMALL_DELTA = f"epsilon_at_delta_{SMALL_DELTA:g}"
+FALSE_POSITIVE_RATES = (0.001, 0.01)
+RATE_DECIMALS = 4
+LARGEST_EXPONENT = 700.0  # e to this is far beyond every rate, and still a float
+DELTA_GRID = tuple(10.0**-exponent for exponent in range(1, 11))
+
+FIXED_BEFOREHAND = "everything was fixed before any output existed"
+BUDGET = "the budget, since some runs were chosen after results"
+CLOSED = "none, since a run differed from its plan and the cohort is closed"
+OVERSPENT = "none, since more was spent than the budget"
+WITHOUT_NOISE = "none, since it ran without noise"
+
+
+def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """All figures that follow from the facts of a statement: `release`, `charges`, `cohorts`, `terms`, `budget`.
+
+    An epsilon that nothing bounds is null, since JSON has no infinity. Epsilons and rates are rounded up.
+    """
+    delta, lineage, cohorts = facts["terms"]["delta"], lineage_of(facts), facts["cohorts"]
+    basis = basis_of(facts)
+    headline = _Headline(facts, basis)
+    spent = {name: cohort_epsilon(facts, cohort) for name, cohort in cohorts.items()}
+    return {
+        "headline_basis": basis,
+        "headline_epsilon": headline.epsilon_at(delta),
+        "cohort_epsilon": _json_number(max(spent.values(), default=0.0)),
+        "lineage_epsilon": _worst(lineage, lambda event: accounting.epsilon(event, delta)),
+        AT_SMALL_DELTA: {
+            "cohort": headline.epsilon_at(SMALL_DELTA),
+            "lineage": _worst(lineage, lambda event: accounting.epsilon(event, SMALL_DELTA)),
+        },
+        "replace_one_epsilon": {"cohort": headline.replace_one_epsilon(delta), "lineage": _replaced(lineage, delta)},
+        "true_positive_rate": {"cohort": headline.true_positive_rates(), "lineage": _rates(lineage)},
+        "epsilon_of_a_person": _epsilon_of_a_person(facts, lineage, delta),
+    }
+
+
+def lineage_of(facts: Mapping[str, Any]) -> list[Spend]:
+    """The charges behind the release."""
+    return [
+        Spend(charge["corpus_id"], charge["cohort"], event_from_json(charge["event"])) for charge in facts["charges"]
+    ]
+
+
+def basis_of(facts: Mapping[str, Any]) -> str:
+    """What the headline rests on: the plans, the budget, or nothing."""
+    cohorts, budget = facts["cohorts"], facts["budget"]["epsilon"]
+    if NO_DP in facts["release"]["levels"]:
+        return WITHOUT_NOISE
+    if any(cohort["closed"] for cohort in cohorts.values()):
+        return CLOSED
+    if any(cohort_epsilon(facts, cohort) > budget for cohort in cohorts.values()):
+        return OVERSPENT
+    return BUDGET if any(cohort["later"] for cohort in cohorts.values()) else FIXED_BEFOREHAND
+
+
+def cohort_epsilon(facts: Mapping[str, Any], cohort: Mapping[str, Any]) -> float:
+    """What a cohort has spent, as the ledger computes it; infinity for a release without noise."""
+    delta, order = facts["terms"]["delta"], facts["terms"]["gate_order"]
+    if NO_DP in facts["release"]["levels"]:
+        return math.inf
+    event = accounting.compose(_events(cohort))
+    return accounting.rdp_epsilon(event, delta, order) if cohort["later"] else accounting.epsilon(event, delta)
+
+
+class _Headline:
+    """The figures over everything spent on or booked for the people concerned."""
+
+    def __init__(self, facts: Mapping[str, Any], basis: str) -> None:
+        self._basis, self._terms, self._budget = basis, facts["terms"], facts["budget"]["epsilon"]
+        self._spends = [
+            Spend(facts["ledger"]["corpus_id"], name, event)
+            for name, cohort in facts["cohorts"].items()
+            for event in _events(cohort)
+        ]
+
+    def epsilon_at(self, delta: float) -> float | None:
+        if self._basis == FIXED_BEFOREHAND:
+            return _worst(self._spends, lambda event: accounting.epsilon(event, delta))
+        return self._budget_at(delta) if self._basis == BUDGET else None
+
+    def replace_one_epsilon(self, delta: float) -> float | None:
+        """Stated for plans only: the gate knows no relation but its own."""
+        return _replaced(self._spends, delta) if self._basis == FIXED_BEFOREHAND else None
+
+    def true_positive_rates(self) -> dict[str, float]:
+        if self._basis == FIXED_BEFOREHAND:
+            return _rates(self._spends)
+        if self._basis == BUDGET:
+            pairs = [(self._budget_at(delta), delta) for delta in DELTA_GRID]
+            return {f"{rate:g}": _rounded(_rate_of_pairs(pairs, rate)) for rate in FALSE_POSITIVE_RATES}
+        return {f"{rate:g}": 1.0 for rate in FALSE_POSITIVE_RATES}
+
+    def _budget_at(self, delta: float) -> float:
+        moved = math.log(self._terms["delta"] / delta) / (self._terms["gate_order"] - 1)
+        return accounting.round_up(max(0.0, self._budget + moved), accounting.EPSILON_DECIMALS)
+
+
+def _events(cohort: Mapping[str, Any]) -> list[DpEvent]:
+    return [event_from_json(form) for form in (*cohort["booked"], *cohort["later"])]
+
+
+def _worst(spends: Sequence[Spend], figure: Callable[[DpEvent], float], *, cohorts_met: int = 1) -> float | None:
+    return _json_number(worst_case(spends, figure, cohorts_met=cohorts_met))
+
+
+def _replaced(spends: Sequence[Spend], delta: float) -> float | None:
+    figure = partial(accounting.replace_one_epsilon, delta=delta)
+    return _worst(spends, figure, cohorts_met=COHORTS_OF_A_REPLACEMENT)
+
+
+def _epsilon_of_a_person(
+    facts: Mapping[str, Any], lineage: Sequence[Spend], delta: float
+) -> dict[str, float | None] | None:
+    """The epsilon of somebody with k units, by k, where the unit is one instruction. A user is a person already."""
+    if facts["terms"]["unit"] != PrivacyUnit.INSTRUCTION:
+        return None
+    figures = {size: partial(accounting.group_epsilon, delta=delta, group_size=size) for size in accounting.GROUP_SIZES}
+    return {str(size): _worst(lineage, figure, cohorts_met=size) for size, figure in figures.items()}
+
+
+def _rates(spends: Sequence[Spend]) -> dict[str, float]:
+    """An attacker's largest true-positive rate at each reported false-positive rate."""
+    return {f"{rate:g}": _rounded(worst_case(spends, partial(_rate, at=rate))) for rate in FALSE_POSITIVE_RATES}
+
+
+def _rate(event: DpEvent, at: float) -> float:
+    return accounting.trade_off(event, (at,))[at]
+
+
+def _rate_of_pairs(pairs: Sequence[tuple[float, float]], false_positive_rate: float) -> float:
+    """The bound that (epsilon, delta) pairs put on a true-positive rate (Kairouz, Oh and Viswanath, 2015)."""
+    bounds = [1.0]
+    for epsilon, delta in pairs:
+        bounds.append(math.exp(min(epsilon, LARGEST_EXPONENT)) * false_positive_rate + delta)
+        bounds.append(1 - math.exp(-epsilon) * (1 - delta - false_positive_rate))
+    return min(bounds)
+
+
+def _rounded(rate: float) -> float:
+    return min(1.0, accounting.round_up(rate, RATE_DECIMALS))
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isinf(value) else value

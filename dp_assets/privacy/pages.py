@@ -1,0 +1,109 @@
+"""Blocks of a page, rendered as Markdown and as one self-contained HTML page.
+
+The HTML needs nothing from elsewhere, prints, and follows the reader's light or dark setting. Whatever a cell
+holds stays text and cannot become markup.
+"""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.25; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
+th, td { border: 1px solid #8888; padding: .35rem .6rem; text-align: left; vertical-align: top; }
+td { overflow-wrap: anywhere; }
+th { background: #8882; }
+@media print {
+  body { font-size: 11px; max-width: none; margin: 0; }
+  h2 { break-after: avoid; }
+  tr { break-inside: avoid; }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A title (level 1) or the heading of a section (level 2)."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; two asterisks stand around what is bold."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list."""
+
+    items: tuple[str, ...]
+
+
+Block = Heading | Paragraph | Grid | Items
+
+
+def markdown_page(blocks: Sequence[Block]) -> str:
+    """The blocks as Markdown."""
+    return "\n\n".join(_markdown(block) for block in blocks) + "\n"
+
+
+def html_page(title: str, blocks: Sequence[Block]) -> str:
+    """The blocks as an HTML page."""
+    head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>'
+    body = "\n".join(_html(block) for block in blocks)
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"{'#' * block.level} {block.text}"
+        case Paragraph():
+            return block.text
+        case Items():
+            return "\n".join(f"- {item}" for item in block.items)
+        case Grid():
+            lines = (block.header, ("---",) * len(block.header), *block.rows)
+            return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A cell that stays one, whatever stands in it."""
+    return " ".join(text.replace("|", "&#124;").replace("<", "&lt;").split())
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
+        case Paragraph():
+            return f"<p>{_with_bold(html.escape(block.text, quote=False))}</p>"
+        case Items():
+            return f"<ul>{''.join(f'<li>{html.escape(item, quote=False)}</li>' for item in block.items)}</ul>"
+        case Grid():
+            rows = "\n".join(_row("td", row) for row in block.rows)
+            return f"<table>\n<thead>{_row('th', block.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def _with_bold(text: str) -> str:
+    parts = enumerate(text.split("**"))
+    return "".join(f"<strong>{part}</strong>" if index % 2 else part for index, part in parts)
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell, quote=False)}</{tag}>' for cell in cells)}</tr>"

@@ -1,0 +1,222 @@
+"""`verify` and `lineage` on folders that lie where the pipeline puts them, and on copies of them elsewhere."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from dp_assets.artifacts import Document, PrivateTable, Table
+from dp_assets.cli import app
+from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.privacy.statement import sealed
+from dp_assets.privacy.statement_pages import to_html, to_markdown
+from dp_assets.privacy.verification import PROVES
+from resources.artifact_files import write_artifact
+from resources.digests import code_digest, folder_digest
+from resources.ledger import Ledger
+from resources.zones import HOME_VARIABLE
+from tests.privacy.plans import small_plan, small_terms
+from tests.privacy.statements import PLAN, both, state_of, statement_of
+
+PLACE = "all/eps-8"
+ARTIFACTS = (f"dp_generator/{PLACE}", f"dp_histogram/{PLACE}")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def stored(folder: Path, artifact: Table | Document | PrivateTable) -> Path:
+    folder.mkdir(parents=True)
+    write_artifact(folder, artifact)
+    return folder
+
+
+@pytest.fixture
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `artifacts` of a released zone: two artifacts and the statement made from them. There is no ledger."""
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "no home"))
+    root = tmp_path / "released/artifacts"
+    for number, place in enumerate(ARTIFACTS):
+        stored(root / place, Table(pl.LazyFrame({"number": [number]}), (place.split("/")[0],)))
+    statement = statement_of(state_of(*both()))
+    statement["artifacts"] = {place: folder_digest(root / place) for place in ARTIFACTS}
+    statement["code"] = code_digest()
+    write_statement(root / "privacy_statement" / PLACE, sealed(statement))
+    return root
+
+
+def write_statement(folder: Path, statement: dict[str, Any]) -> Path:
+    ids = tuple(statement["ledger"]["charge_ids"])
+    stored(folder, Document(statement, to_markdown(statement), ids, to_html(statement)))
+    return folder / "document.json"
+
+
+def document_of(released: Path) -> Path:
+    return released / "privacy_statement" / PLACE / "document.json"
+
+
+def findings(document: Path, *arguments: str) -> dict[str, str]:
+    """What `verify --json` found, by check."""
+    answer = json.loads(invoke("verify", str(document), "--json", *arguments).stdout)
+    return {one["check"]: one["outcome"] for one in answer["findings"]}
+
+
+def edit(document: Path, change: Callable[[dict[str, Any]], None], *, reseal: bool = False) -> None:
+    content = json.loads(document.read_text())
+    change(content["data"])
+    content["data"] = sealed(content["data"]) if reseal else content["data"]
+    document.write_text(json.dumps(content))
+
+
+def test_a_statement_verifies_offline_with_its_pages_its_artifacts_and_its_code(released: Path) -> None:
+    result = invoke("verify", str(document_of(released)), "--json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert answer["verified"]
+    assert {one["outcome"] for one in answer["findings"]} == {"agrees"}
+    checked = {one["check"] for one in answer["findings"]}
+    assert {"figures", "digest", "code", "page document.md", "page document.html"} <= checked
+    assert {f"artifact {place}" for place in ARTIFACTS} <= checked
+    assert not (released.parents[1] / "no home").exists()
+
+
+def test_the_command_says_what_it_does_not_prove(released: Path) -> None:
+    shown = " ".join(invoke("verify", str(document_of(released))).stdout.split())
+    assert PROVES in shown
+    assert "does not prove that these events are the ones which ran" in shown
+    assert json.loads(invoke("verify", str(document_of(released)), "--json").stdout)["proves"] == PROVES
+
+
+def test_an_edited_figure_ends_with_1_and_is_named(released: Path) -> None:
+    edit(document_of(released), lambda data: data["guarantee"].update(cohort_epsilon=0.5), reseal=True)
+    refused = invoke("verify", str(document_of(released)))
+    assert refused.exit_code == 1
+    assert "guarantee.cohort_epsilon" in refused.stderr
+
+
+def test_an_edit_that_carries_no_figure_is_found_by_the_digest(released: Path) -> None:
+    edit(document_of(released), lambda data: data.update(base_model="another"))
+    refused = invoke("verify", str(document_of(released)))
+    assert refused.exit_code == 1
+    assert "digest" in refused.stderr
+
+
+@pytest.mark.parametrize("page", ["document.md", "document.html"])
+def test_a_page_that_says_something_else_is_found(released: Path, page: str) -> None:
+    file = document_of(released).with_name(page)
+    file.write_text(file.read_text().replace("7.99", "0.99"))
+    assert invoke("verify", str(document_of(released))).exit_code == 1
+    assert findings(document_of(released))[f"page {page}"] == "differs"
+
+
+def test_charge_ids_beside_the_statement_are_compared(released: Path) -> None:
+    content = json.loads(document_of(released).read_text())
+    document_of(released).write_text(json.dumps(content | {"charge_ids": [GENERATOR]}))
+    assert findings(document_of(released))["document"] == "differs"
+
+
+def test_an_artifact_that_was_changed_is_found_and_a_missing_one_is_not_checked(released: Path) -> None:
+    changed, missing = ARTIFACTS
+    (released / changed / "part-00000.parquet").write_bytes(b"other rows")
+    shutil.rmtree(released / missing)
+    found = findings(document_of(released))
+    assert (found[f"artifact {changed}"], found[f"artifact {missing}"]) == ("differs", "not checked")
+    assert invoke("verify", str(document_of(released))).exit_code == 1
+    shutil.rmtree(released / changed)
+    assert invoke("verify", str(document_of(released))).exit_code == 0
+
+
+def test_a_copied_statement_finds_its_artifacts_where_it_is_told(released: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone" / "document.json"
+    alone.parent.mkdir()
+    shutil.copy(document_of(released), alone)
+    assert {findings(alone)[f"artifact {place}"] for place in ARTIFACTS} == {"not checked"}
+    told = findings(alone, "--artifacts", str(released))
+    assert {told[f"artifact {place}"] for place in ARTIFACTS} == {"agrees"}
+
+
+def test_other_code_is_a_note_and_leaves_the_pages_unchecked(released: Path) -> None:
+    edit(document_of(released), lambda data: data["code"].update(sha256="0" * 64), reseal=True)
+    found = findings(document_of(released))
+    assert (found["code"], found["page document.md"], found["figures"]) == ("note", "not checked", "agrees")
+    assert invoke("verify", str(document_of(released))).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}", "[]", '{"data": {}, "charge_ids": []}', '{"data": 3, "charge_ids": []}']
+)
+def test_a_file_that_is_no_statement_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "document.json").write_text(content)
+    result = invoke("verify", str(tmp_path / "document.json"))
+    assert result.exit_code == 1
+    assert "privacy statement" in result.stderr
+
+
+class Shelf:
+    """A ledger in which both mechanisms of a plan were charged, and released folders that descend from them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.folders = home, home / "copied elsewhere"
+        self.ledger = Ledger(private_root=str(home / Zone.PRIVATE))
+        terms = replace(small_terms(), is_public=True)
+        self.corpus_id = self.ledger.register(locator="file", terms=terms, plans=[PLAN]).corpus_id
+        self.ids = {mechanism: self.charge(mechanism) for mechanism in (GENERATOR, HISTOGRAM)}
+
+    def charge(self, mechanism: str, level: str = "eps-8") -> str:
+        plan = PLAN if level == PLAN.level else small_plan(level)
+        names = {"corpus_id": self.corpus_id, "cohort": "all", "snapshot": "1", "reuse_key": mechanism + level}
+        return self.ledger.charge(plan=plan, mechanism=mechanism, **names).charge_id
+
+    def table(self, name: str, *ids: str) -> str:
+        return str(stored(self.folders / name, Table(pl.LazyFrame({"number": [1]}), ids)))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    return Shelf(tmp_path)
+
+
+def test_lineage_states_each_artifact_and_all_of_them_together(shelf: Shelf) -> None:
+    generator, histogram = shelf.ids.values()
+    paths = [shelf.table("one", generator), shelf.table("two", histogram), shelf.table("three", generator, histogram)]
+    answer = json.loads(invoke("lineage", *paths[:2], "--json").stdout)
+    alone = [row["lineage_epsilon"] for row in answer["artifacts"]]
+    assert [row["charge_ids"] for row in answer["artifacts"]] == [[generator], [histogram]]
+    assert max(alone) < answer["together"]["lineage_epsilon"] == PLAN.epsilon < sum(alone)
+    (cohort,) = answer["together"]["cohorts"]
+    assert (cohort["cohort_epsilon"], cohort["budget_epsilon"], cohort["fixed_beforehand"]) == (PLAN.epsilon, 8.0, True)
+    again = json.loads(invoke("lineage", *paths, "--json").stdout)["together"]
+    assert again == answer["together"]
+
+
+def test_lineage_shows_a_table_with_the_ids(shelf: Shelf) -> None:
+    shown = invoke("lineage", shelf.table("one", shelf.ids[GENERATOR]))
+    assert shown.exit_code == 0
+    assert shelf.ids[GENERATOR] in shown.stdout
+    assert "all together" in shown.stdout
+
+
+def test_lineage_of_what_was_made_without_noise_is_unbounded(shelf: Shelf) -> None:
+    path = shelf.table("bare", shelf.charge(GENERATOR, "no-dp"))
+    assert json.loads(invoke("lineage", path, "--json").stdout)["together"]["lineage_epsilon"] is None
+
+
+def test_lineage_refuses_charges_that_the_ledger_does_not_know(shelf: Shelf) -> None:
+    refused = invoke("lineage", shelf.table("foreign", "a charge of somebody else"))
+    assert refused.exit_code == 1
+    assert "does not know" in refused.stderr
+
+
+def test_lineage_refuses_a_private_artifact_and_a_folder_without_one(shelf: Shelf, tmp_path: Path) -> None:
+    private = PrivateTable(pl.LazyFrame({"number": [1]}), corpus_id="corpus", snapshot="1")
+    for folder in (stored(tmp_path / "private rows", private), tmp_path):
+        assert invoke("lineage", str(folder)).exit_code == 1

@@ -1,0 +1,159 @@
+"""Ledgers and statements without a run: charges of small plans, and the evidence of a run that kept its plan."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from dp_assets.privacy.chain import Anchor, chain
+from dp_assets.privacy.claim import SECURE, STEP_COUNTS
+from dp_assets.privacy.events import event_to_json
+from dp_assets.privacy.evidence import fingerprint
+from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
+from dp_assets.privacy.registration import Registration
+from dp_assets.privacy.statement import digest_of, make_statement
+from tests.privacy.plans import small_plan, small_terms
+
+JsonPath = tuple[str | int, ...]
+
+PLAN = small_plan()
+CORPUS = Registration(**vars(small_terms()), corpus_id="corpus", source_key="source", gate_order=4)
+PROFILE = {"name": "small", "votes": {"num_bins": 8}}
+PROVENANCE = {
+    "code": {"package": "dp-instructions", "version": "1", "sha256": "c" * 64},
+    "configuration": {"profile_digest": "p" * 16, "sha256": digest_of(PROFILE), "profile": PROFILE},
+    "artifacts": {"dp_generator/all/eps-8": "e" * 64},
+}
+
+
+def charged(mechanism: str, *, plan: PrivacyPlan = PLAN, booked: bool = True, **changed: Any) -> dict[str, Any]:
+    """The body of a ledger entry for one charge of a plan; its id is the mechanism's name unless `changed` says so."""
+    record = ChargeRecord(
+        charge_id=mechanism,
+        corpus_id="corpus",
+        cohort="all",
+        level=plan.level,
+        mechanism=mechanism,
+        event=event_to_json(plan.events[mechanism]),
+        snapshot="1",
+        reuse_key=mechanism,
+        plan_digest=plan.digest,
+        booking_id=f"corpus/all/{plan.level}/{mechanism}" if booked else None,
+    )
+    return asdict(replace(record, **changed))
+
+
+def state_of(
+    *bodies: tuple[str, dict[str, Any]], corpus: Registration = CORPUS, plans: Sequence[PrivacyPlan] = (PLAN,)
+) -> LedgerState:
+    """A ledger with the corpus, its bookings, and these entries."""
+    opening = [("registered", corpus.to_json())]
+    opening += [("planned", booking) for booking in booking_bodies("corpus", corpus.cohorts, plans)]
+    return LedgerState.of(chain(Anchor(), "2026-11-24", [*opening, *bodies]))
+
+
+def both(**changed: Any) -> list[tuple[str, dict[str, Any]]]:
+    """A charge of each mechanism."""
+    return [("charged", charged(mechanism, **changed)) for mechanism in (GENERATOR, HISTOGRAM)]
+
+
+def ran_as_planned(plan: PrivacyPlan, mechanism: str) -> dict[str, Any]:
+    """The public evidence of a mechanism that did what the plan says, without a resume."""
+    return _generator_evidence(plan) if mechanism == GENERATOR else _votes_evidence(plan)
+
+
+def _generator_evidence(plan: PrivacyPlan) -> dict[str, Any]:
+    steps = plan.dpsgd.steps
+    return {
+        "mechanism": "dpsgd",
+        "unit": str(plan.unit),
+        "preparation": plan.unit.preparation,
+        "population": "units",
+        "sampler": "poisson",
+        "sampling_probability": plan.dpsgd.sampling_probability,
+        "sampling_randomness": SECURE,
+        "batches": "as drawn",
+        "rows_per_sampled_unit": 1,
+        "l2_clip_norm": plan.dpsgd.l2_clip_norm,
+        "largest_share": 1.0,
+        "rounding_slack": 1e-7,
+        "noise": "gaussian",
+        "noise_stddev": plan.dpsgd.noise_multiplier * plan.dpsgd.l2_clip_norm,
+        "noise_randomness": SECURE,
+        "noise_coordinates": 100 * steps,
+        "noise_size": "as stated",
+        "normaliser": plan.dpsgd.expected_batch_size,
+        **dict.fromkeys(STEP_COUNTS, steps),
+        "continuations": 0,
+        "trained_tensors": fingerprint(("a", "b")),
+        "noised_tensors": fingerprint(("a", "b")),
+        "changed_elsewhere": fingerprint(()),
+        "num_parameters": 100,
+    }
+
+
+def _votes_evidence(plan: PrivacyPlan) -> dict[str, Any]:
+    return {
+        "mechanism": "votes",
+        "preparation": plan.unit.preparation,
+        "num_bins": plan.votes.num_bins,
+        "noise": "discrete-gaussian",
+        "noise_stddev": plan.votes.noise_stddev,
+        "noise_randomness": SECURE,
+        "noise_coordinates": plan.votes.num_bins,
+        "noised_bins": plan.votes.num_bins,
+        "max_votes_per_unit": 1,
+        "votes_counted": "one a ballot",
+    }
+
+
+def statement_of(
+    state: LedgerState,
+    plans: Sequence[PrivacyPlan] = (PLAN,),
+    *,
+    charge_ids: Sequence[str] = (GENERATOR, HISTOGRAM),
+) -> dict[str, Any]:
+    """The statement of a release behind these charges, whose mechanisms did what their plans say."""
+    by_level = {plan.level: plan for plan in plans}
+    charges = [state.charges[charge_id] for charge_id in charge_ids if charge_id in state.charges]
+    return make_statement(
+        state,
+        "corpus",
+        plans,
+        charge_ids=charge_ids,
+        evidence={
+            charge.charge_id: ran_as_planned(by_level[charge.level], charge.mechanism)
+            for charge in charges
+            if charge.level in by_level
+        },
+        base_model="a model",
+        source_kind="file",
+        provenance=PROVENANCE,
+    )
+
+
+def planned() -> dict[str, Any]:
+    """A statement of what was booked before any output existed."""
+    return statement_of(state_of(*both()))
+
+
+def adaptive() -> dict[str, Any]:
+    """A statement of a release with a vote chosen after results, under a budget that was raised twice."""
+    later = ("charged", charged(HISTOGRAM, charge_id="later", booked=False))
+    raised = [("raised", {"corpus_id": "corpus", "budget_epsilon": top, "reason": "-"}) for top in (12.0, 15.0)]
+    return statement_of(state_of(*both(), *raised, later), charge_ids=["dp_generator", "dp_histogram", "later"])
+
+
+def without_noise() -> dict[str, Any]:
+    """A statement at the level no-dp."""
+    plan, corpus = small_plan("no-dp"), replace(CORPUS, is_public=True)
+    return statement_of(state_of(*both(plan=plan, booked=False), corpus=corpus), [plan])
+
+
+def leaves(form: Any, path: JsonPath = ()) -> Iterator[tuple[JsonPath, Any]]:
+    """Every value of a JSON form that holds no other, with the way to it."""
+    if isinstance(form, dict | list) and form:
+        for key, value in form.items() if isinstance(form, dict) else enumerate(form):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, form

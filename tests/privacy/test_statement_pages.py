@@ -1,0 +1,149 @@
+"""Both pages say what the JSON says, and the HTML needs nothing from elsewhere."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from dp_assets.privacy.pages import Grid, Heading, html_page, markdown_page
+from dp_assets.privacy.plan import GENERATOR
+from dp_assets.privacy.statement import NOT_COVERED
+from dp_assets.privacy.statement_pages import REPORTING_LISTS, blocks, to_html, to_markdown
+from dp_assets.privacy.units import PrivacyUnit
+from tests.privacy.statements import (
+    CORPUS,
+    PLAN,
+    adaptive,
+    both,
+    charged,
+    leaves,
+    planned,
+    state_of,
+    statement_of,
+    without_noise,
+)
+
+VOID = {"meta"}
+ALLOWED_ATTRIBUTES = {"lang", "charset"}
+
+
+class Page(HTMLParser):
+    """The text of a page and its attributes; fails where a tag is not closed in its turn."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.attributes = "", set[str]()
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open and "title" not in self._open:
+            self.text += f"{data} "
+
+
+def words(text: str) -> str:
+    """A text without the marks of Markdown."""
+    unmarked = re.sub(r"[|#*]|---", " ", re.sub(r"^- ", "", text, flags=re.MULTILINE))
+    return " ".join(unmarked.split())
+
+
+def shown(value: object) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def closed() -> dict[str, Any]:
+    closing = ("closed", {"corpus_id": "corpus", "cohort": "all", "reasons": ["steps"]})
+    return statement_of(state_of(*both(), closing))
+
+
+@pytest.mark.parametrize("make", [planned, adaptive, without_noise, closed])
+def test_both_pages_say_the_same(make: Callable[[], dict[str, Any]]) -> None:
+    statement = make()
+    assert words(Page(to_html(statement)).text) == words(to_markdown(statement))
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = to_html(planned())
+    assert Page(page).attributes <= ALLOWED_ATTRIBUTES
+    assert not re.search(r"https?:|url\(|@import|<script|<link|<img", page)
+    assert "color-scheme: light dark" in page
+    assert "@media print" in page
+
+
+def test_every_figure_hash_and_id_of_the_statement_stands_on_the_page() -> None:
+    statement = planned()
+    page = to_markdown(statement)
+    for part in ("ledger", "code", "artifacts", "terms", "plans", "budget"):
+        for path, value in leaves(statement[part]):
+            assert isinstance(value, bool | list) or path[-1] in ("target_epsilon", "level") or shown(value) in page, (
+                path
+            )
+    epsilons = [value for path, value in leaves(statement["guarantee"]) if "true_positive_rate" not in path]
+    assert all(shown(value) in page for value in epsilons if value is not None)
+    assert all(name in page for name in NOT_COVERED)
+
+
+@pytest.mark.parametrize(
+    ("make", "headline"),
+    [
+        (planned, f"**epsilon {PLAN.epsilon:.10g} at delta 1e-05** over everything that was fixed"),
+        (adaptive, "**epsilon 15 at delta 1e-05**, the budget of this cohort"),
+        (closed, "**no guarantee for the cohort as a whole**: none, since a run differed"),
+        (without_noise, "**No guarantee.** It ran without noise"),
+    ],
+)
+def test_the_page_opens_with_the_headline_that_the_ledger_certifies(
+    make: Callable[[], dict[str, Any]], headline: str
+) -> None:
+    assert headline in to_markdown(make()).partition("## The figures")[0]
+
+
+def test_a_page_without_a_bound_promises_no_bound_on_an_attacker() -> None:
+    words = to_markdown(closed()).partition("## The figures")[0]
+    assert "Nothing bounds how well somebody could tell" in words
+    assert "stays within epsilon" not in words
+
+
+def test_a_raised_budget_is_listed_with_its_time() -> None:
+    assert "| budget raised, 2026-11-24 | from 12 to 15 |" in to_markdown(adaptive())
+
+
+@pytest.mark.slow
+def test_the_page_says_whose_the_rows_are() -> None:
+    assert "These rows are the person's" in to_markdown(planned())
+    plan = replace(PLAN, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
+    corpus = replace(CORPUS, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
+    statement = statement_of(
+        state_of(("charged", charged(GENERATOR, plan=plan)), corpus=corpus, plans=(plan,)),
+        [plan],
+        charge_ids=[GENERATOR],
+    )
+    page = to_markdown(statement)
+    assert "a person who wrote several is protected less" in page
+    for size, epsilon in statement["guarantee"]["epsilon_of_a_person"].items():
+        assert f"| {size} | {epsilon:.10g} |" in page
+
+
+def test_each_item_of_the_reporting_lists_names_a_section_that_exists() -> None:
+    headings = {block.text for block in blocks(planned()) if isinstance(block, Heading)}
+    named = {section for *_, sections in REPORTING_LISTS for section in sections.split("; ")}
+    assert named <= headings
+
+
+def test_what_a_cell_holds_cannot_become_markup() -> None:
+    hostile = [Grid(("a",), (("<script>x</script> | b\n| c",),))]
+    assert "<script" not in markdown_page(hostile) + html_page("<script>", hostile)
+    assert len(markdown_page(hostile).splitlines()) == 3

@@ -1,0 +1,189 @@
+"""Whatever is edited in a statement is found: by its digest, and what carries a figure by arithmetic as well."""
+
+import copy
+import fnmatch
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.privacy.statement import StatementError, sealed
+from dp_assets.privacy.statement_pages import to_markdown
+from dp_assets.privacy.verification import Outcome, findings, verify
+from tests.privacy.statements import (
+    PLAN,
+    JsonPath,
+    adaptive,
+    both,
+    charged,
+    leaves,
+    planned,
+    state_of,
+    statement_of,
+    without_noise,
+)
+
+# What a forger who computes the digest anew can change unseen: it describes, and no figure follows from it. The code
+# and the artifacts are compared with what is there by the command, the ledger's head by whoever holds the ledger.
+ON_TRUST = (
+    "accountant.library",
+    "accountant.method",
+    "artifacts.*",
+    "base_model",
+    "budget.raised.*.at",
+    "code.*",
+    "configuration.profile_digest",
+    "evidence.*.rounding_slack",
+    "ledger.head",
+    "ledger.length",
+    "not_covered.*",
+    "randomness.*",
+    "sampler",
+    "setting.*",
+    "source.*",
+)
+
+
+# Beyond ON_TRUST: the gate plays no part where all was fixed beforehand, and nothing does where nothing is claimed.
+STATEMENTS: dict[str, tuple[Callable[[], dict[str, Any]], tuple[str, ...]]] = {
+    "planned": (planned, ("budget.epsilon", "terms.gate_order")),
+    "adaptive": (adaptive, ()),
+    "without noise": (
+        without_noise,
+        ("budget.epsilon", "terms.gate_order", "charges.*.booked_beforehand", "cohorts.*"),
+    ),
+}
+CASES = pytest.mark.parametrize("name", list(STATEMENTS))
+
+
+def edited_value(value: Any) -> Any:
+    """Another value of the same kind; a text with a number gets another number."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value * 1.5 if value else 1.0
+        case str():
+            return re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), value, count=1) + " "
+        case None:
+            return 1.0
+    return [*value, "more"] if isinstance(value, list) else {**value, "more": 1}
+
+
+def edited(statement: dict[str, Any], path: JsonPath) -> dict[str, Any]:
+    changed = copy.deepcopy(statement)
+    place: Any = changed
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = edited_value(place[path[-1]])
+    return changed
+
+
+def name_of(path: JsonPath) -> str:
+    return ".".join(map(str, path))
+
+
+def is_accepted(statement: dict[str, Any]) -> bool:
+    try:
+        verify(statement)
+    except StatementError:
+        return False
+    return True
+
+
+@CASES
+def test_every_edited_leaf_is_found(name: str) -> None:
+    statement = STATEMENTS[name][0]()
+    verify(statement)
+    unseen = [name_of(path) for path, _ in leaves(statement) if is_accepted(edited(statement, path))]
+    assert unseen == []
+
+
+@CASES
+def test_an_edit_with_a_new_digest_is_found_unless_no_figure_follows_from_it(name: str) -> None:
+    make, also_on_trust = STATEMENTS[name]
+    statement = make()
+    verify(statement)
+    paths = [path for path, _ in leaves(statement) if path != ("digest",)]
+    unseen = {name_of(path) for path in paths if is_accepted(sealed(edited(statement, path)))}
+    allowed = (*ON_TRUST, *also_on_trust)
+    matched = {name_of(path) for path in paths if any(fnmatch.fnmatch(name_of(path), pattern) for pattern in allowed)}
+    assert unseen <= matched
+    assert name == "without noise" or unseen == matched
+
+
+@CASES
+def test_a_part_that_is_missing_or_added_is_found_whatever_the_digest(name: str) -> None:
+    statement = STATEMENTS[name][0]()
+    for part in statement:
+        lacking = {key: value for key, value in statement.items() if key != part}
+        assert not is_accepted(lacking)
+        assert part == "digest" or not is_accepted(sealed(lacking))
+    assert not is_accepted(sealed(statement | {"epsilon": 0.1}))
+
+
+@pytest.mark.parametrize("cohort", ["booked", "later"])
+def test_an_event_cannot_be_left_out_of_what_a_cohort_answers_for(cohort: str) -> None:
+    statement = adaptive()
+    for index in range(len(statement["cohorts"]["all"][cohort])):
+        shortened = copy.deepcopy(statement)
+        del shortened["cohorts"]["all"][cohort][index]
+        assert not is_accepted(sealed(shortened))
+
+
+def test_two_equal_charges_cannot_be_stated_as_one() -> None:
+    statement = statement_of(state_of(*both(), *twice()), charge_ids=["dp_generator", "first", "second"])
+    verify(statement)
+    once = copy.deepcopy(statement)
+    once["charges"] = [charge for charge in once["charges"] if charge["charge_id"] != "second"]
+    once["ledger"]["charge_ids"].remove("second")
+    del once["evidence"]["second"]
+    assert not is_accepted(sealed(once))
+
+
+def twice() -> list[tuple[str, dict[str, Any]]]:
+    raised = ("raised", {"corpus_id": "corpus", "budget_epsilon": 15.0, "reason": "-"})
+    return [raised, *(("charged", charged(HISTOGRAM, charge_id=one, booked=False)) for one in ("first", "second"))]
+
+
+def test_every_difference_is_named() -> None:
+    statement = planned()
+    statement["guarantee"]["lineage_epsilon"] = 0.5
+    found = {one.check: one for one in findings(statement)}
+    assert found["figures"].outcome is found["digest"].outcome is Outcome.DIFFERS
+    assert "guarantee.lineage_epsilon" in found["figures"].detail
+    assert found["plans"].outcome is Outcome.AGREES
+
+
+def test_figures_are_not_recomputed_from_facts_that_contradict_each_other() -> None:
+    statement = planned()
+    statement["plans"]["eps-8"]["dpsgd"]["noise_multiplier"] = 10.0**9
+    found = {one.check: one.outcome for one in findings(sealed(statement))}
+    assert (found["plans"], found["figures"]) == (Outcome.DIFFERS, Outcome.NOT_CHECKED)
+
+
+@pytest.mark.parametrize("statement", [{}, {"format": 1}, {"format": 2}, {"format": 2, "terms": 3}, [], None, 3])
+def test_what_is_no_statement_is_refused(statement: Any) -> None:
+    with pytest.raises(StatementError):
+        verify(statement)
+
+
+def test_a_statement_of_a_run_that_differed_from_its_plan_is_refused() -> None:
+    statement = planned()
+    statement["evidence"]["dp_generator"]["steps"] = PLAN.dpsgd.steps + 1
+    with pytest.raises(StatementError, match="what ran is not what was planned"):
+        verify(sealed(statement))
+
+
+@pytest.mark.parametrize(("observed", "accepted"), [(1, True), (0, False)])
+def test_a_resume_is_stated_and_must_be_in_the_evidence_too(observed: int, accepted: bool) -> None:
+    resumed = ("continued", {"charge_id": "dp_generator", "checkpoint": "digest of a checkpoint"})
+    statement = statement_of(state_of(*both(), resumed))
+    statement["evidence"]["dp_generator"]["continuations"] = observed
+    assert [charge["resumes"] for charge in statement["charges"]] == [1, 0]
+    assert "| resumes used | 1 |" in to_markdown(statement)
+    assert is_accepted(sealed(statement)) == accepted
