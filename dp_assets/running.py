@@ -1,8 +1,8 @@
 """Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
 
 Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile and
-code version, and is newer than everything it was made from. So an interrupted run goes on where it stopped, and a
-finished one has nothing to do.
+code version, is newer than everything it was made from and, if private, holds the present snapshot of the corpus. So an
+interrupted run goes on where it stopped, a finished one has nothing to do, and after an erasure all of it runs again.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetRecordsFilter
 
-from dp_assets.assets._release import PROFILE_METADATA
+from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import LABEL_METADATA, Label
 from resources.stores import artifact_folder
@@ -30,10 +30,11 @@ INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `failed` names the assets that failed, with the reason of each."""
+    """How a run ended: `made` names the assets that were stored, `failed` those that failed and why."""
 
     success: bool
     interrupted: bool
+    made: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
 
 
@@ -64,6 +65,7 @@ def materialize(
     return Outcome(
         success=run.success,
         interrupted=any(_is_interrupt(event.event_specific_data) for event in ends),
+        made=tuple(event.step_key or "" for event in run.get_asset_materialization_events()),
         failed=tuple((event.step_key or "", _reason(event.step_failure_data.error)) for event in failures),
     )
 
@@ -74,9 +76,12 @@ def _is_interrupt(failure: Any) -> bool:
 
 
 def out_of_date(
-    defs: dg.Definitions, instance: dg.DagsterInstance, *, home: Path, partition: str, profile: str
+    defs: dg.Definitions, instance: dg.DagsterInstance, *, home: Path, partition: str, profile: str, snapshot: str
 ) -> list[dg.AssetKey]:
-    """The assets of a partition that must run, in the order of the graph. `profile` is the digest of the profile."""
+    """The assets of a partition that must run, in the order of the graph.
+
+    `profile` is the digest of the profile, `snapshot` the present one of the corpus, which an erasure changes.
+    """
     graph = defs.resolve_asset_graph()
     made: dict[dg.AssetKey, int] = {}
     stale: list[dg.AssetKey] = []
@@ -88,6 +93,7 @@ def out_of_date(
             record is not None
             and _is_stored(home, node, own_partition)
             and _is_of(record, profile, node.code_version)
+            and _is_of_snapshot(record, snapshot, node)
             and all(parent in made and made[parent] < record.storage_id for parent in node.parent_keys)
         )
         if current and record is not None:
@@ -114,6 +120,14 @@ def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
     made_by = materialization.metadata.get(PROFILE_METADATA)
     same_code = (materialization.tags or {}).get("dagster/code_version") == code_version
     return made_by is not None and made_by.value == profile and same_code
+
+
+def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
+    """Whether a private table holds the present rows. What lies below a private table follows it in the graph."""
+    if node.metadata[LABEL_METADATA] != Label.PRIVATE:
+        return True
+    made_from = record.event_log_entry.asset_materialization.metadata.get(SNAPSHOT_METADATA)
+    return made_from is not None and made_from.value == snapshot
 
 
 def _reason(error: Any) -> str:

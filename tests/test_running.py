@@ -15,7 +15,7 @@ from dp_assets.assets._asset import pipeline_asset
 from dp_assets.privacy.labels import Label
 from dp_assets.running import DAGSTER_HOME, Outcome, materialize, out_of_date, persistent_instance
 from resources.stores import artifact_folder
-from tests.toy_graph import OTHER_PARTITION, PARTITION, PROFILE, definitions, made, noise, secrets
+from tests.toy_graph import OTHER_PARTITION, PARTITION, PROFILE, SNAPSHOT, definitions, made, noise, secrets
 
 ALL = ["secrets", "noise", "pool"]
 
@@ -27,8 +27,9 @@ class Workplace:
         self.home, self.instance = home, instance
         self.defs = definitions(home)
 
-    def stale(self, partition: str = PARTITION, *, profile: str = PROFILE) -> list[str]:
-        keys = out_of_date(self.defs, self.instance, home=self.home, partition=partition, profile=profile)
+    def stale(self, partition: str = PARTITION, *, profile: str = PROFILE, snapshot: str = SNAPSHOT) -> list[str]:
+        place = {"home": self.home, "partition": partition}
+        keys = out_of_date(self.defs, self.instance, **place, profile=profile, snapshot=snapshot)
         return [key.to_user_string() for key in keys]
 
     def run(self, *assets: str, partition: str = PARTITION) -> Outcome:
@@ -58,6 +59,10 @@ def test_nothing_is_out_of_date_after_a_run(finished: Workplace) -> None:
 
 def test_another_profile_makes_everything_out_of_date(finished: Workplace) -> None:
     assert finished.stale(profile="another digest") == ALL
+
+
+def test_an_erasure_makes_everything_out_of_date_because_the_snapshot_is_another(finished: Workplace) -> None:
+    assert finished.stale(snapshot=f"{SNAPSHOT}+erased-1") == ALL
 
 
 @pytest.mark.parametrize(
@@ -126,7 +131,9 @@ def test_an_interrupt_is_told_from_a_failure(workplace: Workplace) -> None:
 
 def test_a_failure_names_the_asset_and_the_first_cause(workplace: Workplace) -> None:
     outcome = with_pool_that(workplace, break_down).run(*ALL)
-    assert outcome == Outcome(success=False, interrupted=False, failed=(("pool", "KeyError: 'the detail'"),))
+    assert outcome == Outcome(
+        success=False, interrupted=False, made=("secrets", "noise"), failed=(("pool", "KeyError: 'the detail'"),)
+    )
 
 
 def test_after_a_failure_only_what_is_missing_is_out_of_date(workplace: Workplace) -> None:

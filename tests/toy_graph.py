@@ -9,25 +9,26 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import PROFILE_METADATA
+from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA
 from dp_assets.privacy.labels import Label
 from dp_assets.running import stage_logger
 from resources.stores import ArtifactStore
 
 PARTITION, OTHER_PARTITION, UNPROTECTED = "all|eps-8", "all|eps-1", "all|no-dp"
-PROFILE = "digest of the profile"
+PROFILE, SNAPSHOT = "digest of the profile", "1"
 SECRET = "only the private zone knows"
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def made(value: Any) -> dg.MaterializeResult[Any]:
-    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: PROFILE})
+    snapshot = {SNAPSHOT_METADATA: value.snapshot} if isinstance(value, PrivateTable) else {}
+    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: PROFILE, **snapshot})
 
 
 @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
 def secrets() -> dg.MaterializeResult[PrivateTable]:
     """Private rows."""
-    return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id="corpus", snapshot="1"))
+    return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id="corpus", snapshot=SNAPSHOT))
 
 
 @pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"})

@@ -1,6 +1,7 @@
 """`dp-instructions sql`: questions to the catalog of everything released."""
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 import duckdb
 import typer
@@ -8,19 +9,41 @@ from rich.markup import escape
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dp_assets.cli._console import open_ledger, out, refusals
+from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
 from resources.zones import data_home
 
 
 @refusals
-def sql(query: Annotated[str, typer.Argument(help="A query, for example 'from metrics'.")]) -> None:
+def sql(
+    query: Annotated[str, typer.Argument(help="A query, for example 'from metrics'.")], as_json: AsJson = False
+) -> None:
     """Ask the catalog: a view over every released table, and the tables lineage, costs and metrics."""
     from resources.catalog import rebuild
 
     path = rebuild(data_home(), open_ledger().state())
     with duckdb.connect(str(path), read_only=True) as connection:
         result = connection.execute(query)
-        table = RichTable(*(Column(column[0], overflow="fold") for column in result.description or []))
-        for row in result.fetchall():
-            table.add_row(*(escape(str(value)) for value in row))
+        columns = [column[0] for column in result.description or []]
+        rows = result.fetchall()
+    if as_json:
+        print_json({"columns": columns, "rows": [[in_json(value) for value in row] for row in rows]})
+        return
+    table = RichTable(*(Column(column, overflow="fold") for column in columns))
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row))
     out.print(table)
+
+
+def in_json(value: Any) -> Any:
+    """A value of the database as JSON: what JSON lacks is a string, and a number that is not finite is null."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case bool() | int() | str() | None:
+            return value
+        case list() | tuple():
+            return [in_json(item) for item in value]
+        case dict():
+            return {str(name): in_json(item) for name, item in value.items()}
+        case _:
+            return str(value)

@@ -1,25 +1,115 @@
-"""`dp-instructions register`: the terms of a corpus, fixed before any of it is used."""
+"""`dp-instructions register` and `erase`: the terms of a corpus, and taking a unit out of it."""
 
+import re
+import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from dp_assets.assets._corpus import register_corpus
-from dp_assets.cli._console import open_ledger, out, refusals
+from dp_assets.assets._corpus import register_corpus, registration_of, snapshot_of
+from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.corpus.prepare import drop_erased, unit_of_user
 from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.profiles import selected_profile
+from resources.erasure import erase as erase_unit
 from resources.zones import data_home
+
+FROM_STANDARD_INPUT = "-"
+UNIT_ID = re.compile(r"(user|instruction):[0-9a-f]{32}")
+# Constant texts: they are the same whether or not the unit had any rows, since what a command prints may be logged.
+REMOVED = (
+    "the unit's rows from the private tables, if it had any: real_instructions and real_embeddings",
+    "restricted reports and everything of level no-dp, which are made from exact rows",
+    "checkpoints of unfinished trainings: a unit cannot be taken out of one, and what was charged for it stays spent",
+    "the content of the private log and of private temporary files, which may quote rows",
+)
+STAYS = (
+    "every charge: what was computed while the unit was there stays computed",
+    "every release and all that was made from it: its guarantee bounds what it says about the unit",
+    "in the ledger, a keyed hash of the unit's id, by which it is dropped again whenever real_instructions is made",
+)
+NEXT = (
+    "delete the unit at the source; this command does not touch the source",
+    "delete it from backups, file-system snapshots and copies of the private folder",
+    "run the partitions again if you want releases without the unit: the snapshot is a new one, so each mechanism makes"
+    " a new release under a new charge and the same budget; with no budget left it is refused before it reads anything",
+    "erase it in every other corpus that holds it: this concerns the corpus of the profile only",
+)
 
 
 @refusals
 def register(
     public: Annotated[bool, typer.Option(help="Declare the source public, which permits no-dp. Logged.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Register the profile's corpus with its unit, bounds and budget, and book its planned levels."""
     registration = register_corpus(open_ledger(), selected_profile(), declared_public=public)
+    if as_json:
+        print_json(registration.to_json())
+        return
     out.print(
         f"corpus {registration.corpus_id}: unit {registration.unit}, at most {registration.max_rows_per_unit} rows,"
         f" budget epsilon {registration.budget_epsilon:g} at delta {registration.delta:g} for each cohort\n"
         f"ledger: {data_home() / Zone.PRIVATE / 'ledger'}",
         highlight=False,
     )
+
+
+@refusals
+def erase(
+    unit: Annotated[str, typer.Argument(help="A user as the source names it; - reads it from standard input.")],
+    reason: Annotated[str, typer.Option(help="Kept in the ledger in plain text: name nobody.")] = "not stated",
+    unit_id: Annotated[bool, typer.Option("--unit-id", help="UNIT is a unit id of the private tables.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask. Needed to read the unit from standard input.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a unit out of everything private, for good. Charges and releases stay; it says what else is to be done.
+
+    What is printed does not depend on whether the unit has any rows.
+    """
+    ledger, profile = open_ledger(), selected_profile()
+    registration = registration_of(ledger, profile)
+    named = unit_named(unit, is_unit_id=unit_id, unit=profile.corpus.unit, key=ledger.key, is_confirmed=yes)
+    if not yes:
+        typer.confirm("An erased unit cannot come back under the same id. Erase it?", abort=True, err=True)
+    drop = partial(drop_erased, key=ledger.key)
+    erase_unit(ledger, corpus_id=registration.corpus_id, unit_id=named, reason=reason, drop=drop)
+    print_erasure(registration.corpus_id, snapshot_of(ledger, profile), as_json=as_json)
+
+
+def unit_named(name: str, *, is_unit_id: bool, unit: PrivacyUnit, key: bytes, is_confirmed: bool) -> str:
+    """The unit id that the command line names.
+
+    Raises:
+      typer.BadParameter: it names none, or names a user where rows are the units.
+    """
+    if name == FROM_STANDARD_INPUT:
+        if not is_confirmed:
+            raise typer.BadParameter("a unit from standard input needs --yes, since the answer is read from there too")
+        name = sys.stdin.readline().rstrip("\r\n")
+    if is_unit_id:
+        if UNIT_ID.fullmatch(name) is None:
+            raise typer.BadParameter("a unit id reads user: or instruction: and 32 hexadecimal digits")
+        return name
+    if unit is PrivacyUnit.INSTRUCTION:
+        raise typer.BadParameter(
+            "the corpus's unit is the instruction: look its unit_id up, and pass it with --unit-id"
+        )
+    if not name.strip():
+        raise typer.BadParameter("a blank user id names nobody")
+    return unit_of_user(name, key=key)
+
+
+def print_erasure(corpus_id: str, snapshot: str, *, as_json: bool) -> None:
+    """What an erasure did, what stays and what the owner has to do."""
+    if as_json:
+        lists = {"removed": REMOVED, "stays": STAYS, "next": NEXT}
+        print_json({"corpus_id": corpus_id, "snapshot": snapshot, **lists})
+        return
+    out.print(f"erased; corpus {corpus_id} is at snapshot {snapshot}", highlight=False, soft_wrap=True)
+    for title, items in (("Removed", REMOVED), ("Stays", STAYS), ("Left to you", NEXT)):
+        out.print(f"{title}:", *(f"  - {item}" for item in items), sep="\n", highlight=False, soft_wrap=True)

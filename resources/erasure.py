@@ -1,0 +1,144 @@
+"""Erasing a unit: what the private root made from its rows goes, and the ledger says so before anything does.
+
+The order is what makes it safe to interrupt. The event comes first and changes the corpus's snapshot, so from then on
+no mechanism accepts a private table that was not rewritten, and `real_instructions` drops the unit whenever it is made.
+Every later step removes what is there and is repeated whole by the next erasure of the same unit.
+
+    artifacts      tables of units are rewritten without the rows of every erased unit; all others are removed
+    releases       removed: in the private root they are those without noise (level no-dp)
+    checkpoints    removed: a unit cannot be taken out of a half-trained adapter; the charge stays spent
+    tmp, log       emptied: they may hold or quote rows
+
+Nothing here tells whether the unit had any rows. Left out: the source, backups, blocks that a file system keeps of
+deleted files, other corpora in the same root, and releases, whose guarantee covers the unit as it covers all others.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from dp_assets.artifacts import PrivateTable
+from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.ledger import LedgerState
+from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
+from resources.ledger import Ledger
+from resources.private_log import private_errors
+from resources.zones import atomic_folder
+
+UNIT_TABLES = ("real_instructions", "real_embeddings")
+LOCK = "lock"
+
+# How a table shows that it cannot be read: damaged, half written, or written by something else.
+UNREADABLE = (UnreadableArtifact, pl.exceptions.PolarsError, OSError, KeyError, json.JSONDecodeError)
+
+
+class DropErased(Protocol):
+    """What takes erased units out of rows; the corpus package has it."""
+
+    def __call__(self, rows: pl.LazyFrame, *, erased: Collection[str]) -> pl.LazyFrame:
+        """The rows of units whose hash is not in `erased`; a `unit_id` column says whose they are."""
+
+
+class ErasureRefused(ValueError):
+    """Nothing was erased: a running training holds rows in its memory."""
+
+
+def erase(ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased) -> None:
+    """Log the erasure of a unit and remove its rows, and all that was made from exact rows, from the private root.
+
+    Raises:
+      ErasureRefused: a private training is running; nothing was logged or removed.
+      PrivateStepFailed: the unit is logged but not everything could be removed; erase it again.
+    """
+    root = Path(ledger.private_root)
+    with _no_training(root / "checkpoints"):
+        ledger.record_erasure(corpus_id, unit_id, reason)
+        with private_errors(ledger.private_root):
+            _erase_from_artifacts(root / "artifacts", ledger.state(), drop)
+            for derived in ("releases", "tmp"):
+                _remove_content(root / derived)
+            _discard_checkpoints(root / "checkpoints")
+        _empty_files(root / "log")
+
+
+@contextmanager
+def _no_training(checkpoints: Path) -> Iterator[None]:
+    """Hold the lock of every training, so that none runs meanwhile. Locks lie beside the checkpoints."""
+    with ExitStack() as held:
+        for lock in sorted(checkpoints.glob(f"*/{LOCK}")):
+            stream = held.enter_context(lock.open("rb"))
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ErasureRefused("a private training is running; wait for it or end it, then erase") from None
+        yield
+
+
+def _erase_from_artifacts(artifacts: Path, state: LedgerState, drop: DropErased) -> None:
+    """Rewrite the tables of units. All else goes, what an interrupted writer left behind too; the graph makes it again.
+
+    A table that cannot be rewritten goes as well: it may hold the unit.
+    """
+    for folder in _content(artifacts):
+        try:
+            is_rewritten = folder.name in UNIT_TABLES and _rewrite(folder, state, drop)
+        except UNREADABLE:
+            is_rewritten = False
+        if not is_rewritten:
+            _remove(folder)
+
+
+def _rewrite(folder: Path, state: LedgerState, drop: DropErased) -> bool:
+    """Replace a table of units by one without the erased units of its corpus, under the corpus's present snapshot."""
+    table = read_artifact(folder)
+    if not isinstance(table, PrivateTable):
+        return False
+    erased = frozenset(state.erasures.get(table.corpus_id, ()))
+    snapshot = state.snapshot(table.corpus_id, table.snapshot.partition("+erased-")[0])
+
+    def write(rows: pl.LazyFrame) -> None:
+        kept = drop(rows, erased=erased)
+        same = {"corpus_id": table.corpus_id, "preparation": table.preparation}
+        write_artifact(temporary, PrivateTable(kept, **same, snapshot=snapshot))
+
+    with atomic_folder(folder, Zone.PRIVATE) as temporary:
+        table.store(write)
+    return True
+
+
+def _discard_checkpoints(checkpoints: Path) -> None:
+    """Remove all but the lock files: a lock on a removed file excludes nobody."""
+    for folder in _content(checkpoints):
+        for path in _content(folder):
+            if path.name != LOCK:
+                _remove(path)
+
+
+def _empty_files(folder: Path) -> None:
+    """Cut every file to nothing in place, so that modes and open handles stay as they are."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("r+b") as file:
+                file.truncate()
+
+
+def _content(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove_content(folder: Path) -> None:
+    for path in _content(folder):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

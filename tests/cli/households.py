@@ -1,0 +1,22 @@
+"""A folder in which the command runs in this process, on the tiny profile."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import dp_assets.definitions  # noqa: F401 (loaded here under the default profile, not in a test under another one)
+from dp_assets.profiles import selected_profile
+from tests.household import Household
+
+
+@contextmanager
+def household_of(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Household]:
+    """A household whose profile this process uses meanwhile."""
+    household = Household(folder, model)
+    for name, value in household.environment.items():
+        monkeypatch.setenv(name, value)
+    selected_profile.cache_clear()
+    yield household
+    selected_profile.cache_clear()
