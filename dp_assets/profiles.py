@@ -222,7 +222,7 @@ def _from_toml(path: Path) -> Profile:
     if base is None:
         raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}")
     settings = _merged(base.model_dump(mode="json"), {"name": path.stem} | overrides)
-    _resolve_source(settings, path.parent)
+    _resolve_paths(settings, path.parent)
     try:
         return Profile.model_validate(settings)
     except ValidationError as invalid:
@@ -239,9 +239,10 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def _resolve_source(settings: dict[str, Any], folder: Path) -> None:
+def _resolve_paths(settings: dict[str, Any], folder: Path) -> None:
     """A relative path in a profile file is relative to that file, wherever a command is run."""
     corpus = settings["corpus"]
     source = corpus.get("source") if isinstance(corpus, dict) else None
-    if isinstance(source, dict) and isinstance(source.get("path"), str):
-        source["path"] = str((folder / source["path"]).resolve())
+    for group in (source, settings["preferences"]):
+        if isinstance(group, dict) and isinstance(group.get("path"), str):
+            group["path"] = str((folder / group["path"]).resolve())

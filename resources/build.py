@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.privacy.labels import Zone
+from resources.annotator import Annotator
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
+from resources.private_output import keep_spilled_rows_private
 from resources.profile import Profile
 from resources.stores import ArtifactStore, ReleaseStore
 from resources.zones import data_home
@@ -14,6 +16,7 @@ from resources.zones import data_home
 def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any]:
     """Every resource by its key; `home` defaults to the data folder of the environment."""
     root = home or data_home()
+    keep_spilled_rows_private(root / Zone.PRIVATE)
     return {
         "profile": profile,
         "ledger": Ledger(private_root=str(root / Zone.PRIVATE)),
@@ -25,5 +28,7 @@ def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any
             dtype=profile.dtype,
             cache_root=str(root / "models"),
         ),
+        "annotator": Annotator("annotation.endpoint", profile.annotation.endpoint, root),
+        "judge": Annotator("preferences.judge", profile.preferences.judge, root),
         "embedder": Embedder(model=profile.embedder, device=profile.device),
     }

@@ -4,6 +4,7 @@ Every method that writes reads the whole ledger, decides and appends while it ho
 (`ledger_file.py`), so that processes cannot race each other to the same budget.
 """
 
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -270,14 +271,14 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Raise a corpus's budget, which from then on is its guarantee.
 
         Raises:
-          RegistrationError: the corpus is unknown or the budget would not grow.
+          RegistrationError: the corpus is unknown, the budget would not grow, or it is no finite number.
         """
 
         def decide(state: LedgerState) -> Entries:
             registration = state.registrations.get(corpus_id)
-            if registration is None or budget_epsilon <= registration.budget_epsilon:
+            if registration is None or not registration.budget_epsilon < budget_epsilon < math.inf:
                 raise RegistrationError(
-                    "a budget can only be raised, and only of a registered corpus; see `ledger show`"
+                    "a budget can only be raised, to a finite one, and only of a registered corpus; see `ledger show`"
                 )
             return [("raised", {"corpus_id": corpus_id, "budget_epsilon": budget_epsilon, "reason": reason})]
 

@@ -96,10 +96,11 @@ class LedgerFile:
         Raises:
           LedgerTampered: the stored entries are not the ones that were written; nothing was appended.
         """
+        commitment = self._key_commitment()  # the key is made before there is a ledger that could miss it
         with THREADS, self._locked() as connection:
             entries = self._verified(connection)
             state = self._folded(entries)
-            opening: Entries = [] if entries else [("keyed", {"commitment": self._key_commitment()})]
+            opening: Entries = [] if entries else [("keyed", {"commitment": commitment})]
             now = datetime.now(UTC).isoformat(timespec="seconds")
             appended = chain(state.anchor, now, [*opening, *decide(state)])
             _store(connection, appended)
@@ -161,13 +162,9 @@ class LedgerFile:
 
     def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Rewrite every body in canonical form, once the chain has been found sound."""
-        kept = self.folder / "ledger-v1.duckdb"
         entries = [_canonical_entry(entry) for entry in _entries(connection)]
         verify_chain(entries, self.anchors())
-        if not kept.exists():
-            connection.execute(f"attach '{kept}' as kept")
-            connection.execute("create table kept.entries as from entries")
-            connection.execute("detach kept")
+        _keep_entries(connection, self.folder / "ledger-v1.duckdb")
         connection.begin()
         connection.execute("delete from entries")
         connection.executemany(INSERT, [_row(entry) for entry in entries])
@@ -206,6 +203,15 @@ def _store(connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
         for entry in entries:
             connection.execute(INSERT, _row(entry))
         connection.commit()
+
+
+def _keep_entries(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
+    """Copy the entries into a database of their own, which is whole or not there."""
+    with atomic_file(copy, Zone.PRIVATE) as temporary, private_umask():
+        quoted = str(temporary).replace("'", "''")
+        connection.execute(f"attach '{quoted}' as copied")
+        connection.execute("create table copied.entries as from entries")
+        connection.execute("detach copied")
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

@@ -76,6 +76,21 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise _unavailable(self.model, "causal language model", error) from error
         return model.to(device).requires_grad_(False).eval(), self.load_tokenizer()
 
+    def load_config(self) -> Any:
+        """The model's configuration from what is on this machine already: nothing is fetched, converted or written.
+
+        Raises:
+          ModelUnavailable: this machine does not have the configuration.
+        """
+        from transformers import AutoConfig
+
+        if self.model == PACKAGED:
+            return packaged.language_model_config()
+        try:
+            return AutoConfig.from_pretrained(self.model, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise _unavailable(self.model, "causal language model", error) from error
+
     def load_tokenizer(self) -> Any:
         """The model's tokenizer. A missing pad token is set to eos, so mask by attention and never by the pad id.
 

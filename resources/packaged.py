@@ -18,6 +18,14 @@ from pathlib import Path
 from typing import Any
 
 LANGUAGE_MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LANGUAGE_MODEL_SHAPE = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
 EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -50,6 +58,13 @@ def language_model_folder(cache_root: Path) -> Path:
     if not target.exists():
         _convert(gguf_file, target)
     return target
+
+
+def language_model_config() -> Any:
+    """The shape of SmolLM2-135M-Instruct, without opening its file: parsing the header takes some seconds."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(**LANGUAGE_MODEL_SHAPE)
 
 
 def _package_folder(module: str) -> Path | None:

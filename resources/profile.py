@@ -8,12 +8,14 @@ new charge.
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dp_assets.privacy.plan import PrivacyPlan, make_plan, target_of
 from dp_assets.privacy.units import PrivacyUnit
@@ -23,6 +25,7 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveReal = Annotated[float, Field(gt=0)]
+NonNegativeReal = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -128,14 +131,115 @@ class SelectionSettings(Settings):
     seed: int = 2
 
 
+OPERATIONAL = {
+    "base_url",
+    "api_key_variable",
+    "concurrency",
+    "timeout_seconds",
+    "attempts",
+    "backoff_seconds",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "input_price",
+    "output_price",
+    "budget_money",
+    "budget_tokens",
+}
+"""Settings of an endpoint that decide how it is asked, not what."""
+
+
+class EndpointSettings(Settings):
+    """An OpenAI-compatible endpoint.
+
+    `api_key_variable` names the environment variable that holds the key (None: the server needs none). Prices are per
+    million tokens, in the unit of `budget_money`; budgets hold for all runs of one table together. `omitted` lists
+    parameters that the model does not take, `extra_body` further ones.
+    """
+
+    base_url: str
+    model: Annotated[str, Field(min_length=1)]
+    api_key_variable: str | None = None
+    concurrency: Positive = 8
+    timeout_seconds: PositiveReal = 120.0
+    attempts: Positive = 6
+    backoff_seconds: PositiveReal = 1.0
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    input_price: NonNegativeReal | None = None
+    output_price: NonNegativeReal | None = None
+    budget_money: PositiveReal | None = None
+    budget_tokens: Positive | None = None
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    omitted: tuple[Literal["temperature", "top_p", "seed"], ...] = ()
+    extra_body: Mapping[str, Any] = Field(default_factory=dict)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, base_url: str) -> str:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise ValueError("give an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("leave out what stands before the @; a key comes from the variable of api_key_variable")
+        return base_url
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _is_a_name(cls, variable: str | None) -> str | None:
+        # The message does not repeat the value, which may be the key itself.
+        if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
+            raise ValueError("give the name of an environment variable such as OPENAI_API_KEY, never the key itself")
+        return variable
+
+    @model_validator(mode="after")
+    def _money_has_prices(self) -> "EndpointSettings":
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("input_price and output_price come together")
+        if self.budget_money is not None and self.input_price is None:
+            raise ValueError("budget_money needs input_price and output_price")
+        return self
+
+    def parameters(self, *, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> dict[str, Any]:
+        """The fields of a request's body besides model and messages."""
+        sampling = {"temperature": temperature, "top_p": top_p, "seed": seed}
+        sent = {name: value for name, value in sampling.items() if name not in self.omitted}
+        return {**sent, self.max_tokens_name: max_new_tokens, **self.extra_body}
+
+    def connection(self) -> dict[str, Any]:
+        """Where the endpoint is and how it is asked."""
+        patience = {"timeout_seconds", "attempts", "backoff_seconds", "concurrency"}
+        return self.model_dump(include={"base_url", "model"} | patience)
+
+    def limits(self) -> dict[str, Any]:
+        """What all runs for one table may cost together; a price that is not set counts as 0."""
+        budgets = {"tokens": self.budget_tokens, "money": self.budget_money}
+        return {**budgets, "input_price": self.input_price or 0.0, "output_price": self.output_price or 0.0}
+
+
+class JudgeSettings(EndpointSettings):
+    """An endpoint that compares answers. Judges that think aloud need more than the verdict's few tokens."""
+
+    max_new_tokens: Positive = 512
+    temperature: NonNegativeReal = 0.0
+
+
 class AnnotationSettings(Settings):
-    """Answers of the local model."""
+    """Answers of the local model, or of an endpoint if there is one; `batch_size` concerns the former only."""
 
     max_new_tokens: Positive
-    temperature: Annotated[float, Field(ge=0)]
+    temperature: NonNegativeReal
     top_p: Fraction
     batch_size: Positive
     seed: int = 3
+    endpoint: EndpointSettings | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """How an answer is sampled."""
+        return self.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})
+
+    def local_sampling(self) -> dict[str, Any]:
+        """The same for the local model, which answers in batches."""
+        return {**self.sampling(), "batch_size": self.batch_size}
 
 
 class AdapterTraining(Settings):
@@ -165,11 +269,39 @@ class AdapterTraining(Settings):
 
 
 class PreferenceSettings(Settings):
-    """Preference pairs from one offline model; `hot_temperature` samples answers worth rejecting."""
+    """Where preference pairs come from.
+
+    offline   the annotated answers against ones made worse; `hot_temperature` samples answers worth rejecting
+    judge     two answers of the SFT model, sampled at `judged_temperature` and compared by the endpoint `judge`
+    file      a public file of the user's own with the columns prompt, chosen and rejected, at `path`
+    """
 
     num_pairs: Positive
     hot_temperature: PositiveReal
     seed: int = 5
+    source: Literal["offline", "judge", "file"] = "offline"
+    judged_temperature: PositiveReal = 1.0
+    judge: JudgeSettings | None = None
+    path: Path | None = None
+
+    def judge_sampling(self) -> dict[str, Any]:
+        """How a verdict is sampled; nothing is cut from the judge's choices.
+
+        Raises:
+          ValueError: there is no judge.
+        """
+        if self.judge is None:
+            raise ValueError("preferences.judge is not set; give it base_url and model")
+        tuning = {"max_new_tokens": self.judge.max_new_tokens, "temperature": self.judge.temperature}
+        return {**tuning, "top_p": 1.0, "seed": self.seed}
+
+    @model_validator(mode="after")
+    def _source_is_described(self) -> "PreferenceSettings":
+        if self.source == "judge" and self.judge is None:
+            raise ValueError("source 'judge' needs the settings `judge` of an endpoint: base_url and model at least")
+        if self.source == "file" and self.path is None:
+            raise ValueError("source 'file' needs `path`: a .parquet, .jsonl or .jsonl.gz file")
+        return self
 
 
 class RewardSettings(AdapterTraining):
@@ -268,5 +400,10 @@ class Profile(Settings):
 
     @property
     def digest(self) -> str:
-        """A short hash of every setting."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """A short hash of every setting that can change a result.
+
+        Raising a budget or moving a server makes nothing out of date: sampling the pool again might give other texts,
+        and their answers would have to be paid for again.
+        """
+        endpoints = {"annotation": {"endpoint": OPERATIONAL}, "preferences": {"judge": OPERATIONAL}}
+        return hashlib.sha256(self.model_dump_json(exclude=endpoints).encode()).hexdigest()[:16]

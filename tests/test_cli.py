@@ -35,22 +35,6 @@ def invoke(*arguments: str, answers: str = "") -> Result:
     return CliRunner().invoke(app, list(arguments), input=answers)
 
 
-def test_plan_states_every_constant_and_spends_nothing(household: Household) -> None:
-    result = invoke("plan", "--json", "eps-8", "eps-2.86")
-    plans = json.loads(result.stdout)
-    assert [plan["level"] for plan in plans] == ["eps-8", "eps-2.86"]
-    assert all(0 < plan["epsilon"] <= plan["target_epsilon"] for plan in plans)
-    assert plans[0]["dpsgd"]["steps"] == OVERRIDES["generator"]["steps"]
-    assert plans[0]["dpsgd"]["noise_multiplier"] < plans[1]["dpsgd"]["noise_multiplier"]
-    assert not household.home.exists()
-
-
-def test_plan_shows_the_planned_levels_as_a_table(household: Household) -> None:
-    result = invoke("plan")
-    assert result.exit_code == 0
-    assert "eps-8" in result.stdout
-
-
 def test_a_level_that_no_noise_can_meet_is_refused(household: Household) -> None:
     result = invoke("plan", "eps-0.01")
     assert result.exit_code == 1
@@ -88,7 +72,7 @@ def test_a_source_is_public_only_where_its_owner_says_so(household: Household) -
 
 def test_ledger_show_states_what_each_cohort_has_spent_of_its_budget(household: Household) -> None:
     invoke("register")
-    (row,) = json.loads(invoke("ledger", "show", "--json").stdout)
+    (row,) = json.loads(invoke("ledger", "show", "--json").stdout)["cohorts"]
     assert (row["cohort"], row["budget_epsilon"], row["unit"]) == ("all", 8.0, "user")
     assert row["epsilon"] == selected_profile().plan("eps-8").epsilon
     assert "8" in invoke("ledger", "show").stdout
@@ -144,14 +128,6 @@ def test_a_query_with_a_mistake_is_refused(household: Household) -> None:
     assert "nowhere" in result.stderr
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"data": {}}', '{"data": 3}'])
-def test_a_file_that_is_no_statement_is_refused(household: Household, content: str) -> None:
-    (household.folder / "document.json").write_text(content)
-    result = invoke("verify", str(household.folder / "document.json"))
-    assert result.exit_code == 1
-    assert "privacy statement" in result.stderr
-
-
 @pytest.mark.slow
 def test_an_unregistered_corpus_is_refused_with_the_remedy_and_nothing_is_read(household: Household) -> None:
     refused = household.command("run", PARTITION)
@@ -186,7 +162,9 @@ def test_a_second_run_is_up_to_date_and_appends_nothing_to_the_ledger(finished: 
 
 @pytest.mark.slow
 def test_the_statement_verifies_and_an_edited_one_is_refused(finished: Household, tmp_path: Path) -> None:
-    assert invoke("verify", str(statement_of(finished))).exit_code == 0
+    verified = invoke("verify", str(statement_of(finished)), "--json")
+    assert verified.exit_code == 0
+    assert {one["outcome"] for one in json.loads(verified.stdout)["findings"]} == {"agrees"}
     document = json.loads(statement_of(finished).read_text())
     document["data"]["guarantee"]["cohort_epsilon"] = 0.5
     (tmp_path / "edited.json").write_text(json.dumps(document))

@@ -4,9 +4,10 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._preferring import judged_preferences, offline_preferences, preferences_of_file
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
-from dp_assets.progress import progress
+from resources.annotator import Annotator
 from resources.ledger import Ledger
 from resources.models import LanguageModel
 from resources.profile import Profile
@@ -18,27 +19,19 @@ def preference_pairs(
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
     language_model: LanguageModel,
+    judge: dg.ResourceParam[Annotator],
     annotated_instructions: Table,
     sft_model: Adapter,
 ) -> dg.MaterializeResult[Table]:
-    """(prompt, chosen, rejected) on synthetic prompts: released, made without a judge."""
-    from dp_assets.alignment.preferences import make_preference_pairs
-    from dp_assets.generation.adapters import attach_adapter
-    from dp_assets.generation.sampling import generate_answers
-
-    base, tokenizer = language_model.load()
-    policy, settings = attach_adapter(base, sft_model), profile.preferences
-    sampling = profile.annotation.model_dump() | {"temperature": settings.hot_temperature, "seed": settings.seed}
-    with progress("sampling hot answers to reject", settings.num_pairs // 3, "answers") as advance:
-
-        def sampled_hot(instructions: list[str]) -> list[str]:
-            return generate_answers(policy, tokenizer, instructions=instructions, advance=advance, **sampling)
-
-        pairs = make_preference_pairs(
-            annotated_instructions.collect(),
-            sampled_hot=sampled_hot,
-            num_pairs=settings.num_pairs,
-            seed=settings.seed,
-        )
-    value = Table(pairs.lazy(), union_of_ids(annotated_instructions, sft_model))
-    return result(context, value, ledger=ledger, profile=profile, extra={"dagster/row_count": pairs.height})
+    """(prompt, chosen, rejected): released; made without a judge, by one, or read from a public file."""
+    annotated, settings = annotated_instructions.collect(), profile.preferences
+    if settings.source == "file":
+        made = preferences_of_file(settings)
+    elif settings.source == "judge":
+        made = judged_preferences(context, judge, annotated, language_model, sft_model, profile)
+    else:
+        made = offline_preferences(annotated, language_model, sft_model, profile)
+    # A file descends from no charge, but carries the ids of what was read beside it: too many are never wrong.
+    value = Table(made.pairs.lazy(), union_of_ids(annotated_instructions, sft_model))
+    figures = {"dagster/row_count": made.pairs.height, **made.figures}
+    return result(context, value, ledger=ledger, profile=profile, extra=figures)

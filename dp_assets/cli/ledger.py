@@ -1,56 +1,106 @@
-"""`dp-instructions ledger`: look at the ledger, raise a budget, void an unused charge."""
+"""`dp-instructions ledger`: look at the ledger, check it, raise a budget, void an unused charge."""
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from rich.table import Column
-from rich.table import Table as RichTable
 
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.cli._ledger_tables import overview, print_tables
+from dp_assets.privacy.chain import Anchor
+from dp_assets.privacy.registration import RegistrationError
+from resources.ledger import Ledger
+from resources.ledger_file import LedgerFile
 
-ledger_app = typer.Typer(no_args_is_help=True, help="Look at the ledger, raise a budget, void an unused charge.")
+ledger_app = typer.Typer(
+    no_args_is_help=True, help="Look at the ledger, check it, raise a budget, void an unused charge."
+)
+Reason = Annotated[str, typer.Option(prompt=True, help="Kept in the ledger, and shown with it.")]
+NOT_SHOWN = (
+    "This shows that the ledger is the one that was written. It cannot show a run that never asked it, nor an owner of"
+    " key and anchors who wrote everything anew; published statements hold length and head, to compare with."
+)
 
 
 @ledger_app.command("show")
 @refusals
 def show(as_json: AsJson = False) -> None:
-    """Registered corpora, what each cohort has spent or booked, and every charge."""
-    state = open_ledger().state()
-    totals = [
-        (registration, cohort, state.cohort_epsilon(registration.corpus_id, cohort))
-        for registration in state.registrations.values()
-        for cohort in registration.cohorts
-    ]
+    """Corpora, what each cohort has spent or booked of its budget, every charge, and how the ledger ends."""
+    shown = overview(open_ledger().state())
     if as_json:
-        rows = [corpus.to_json() | {"cohort": cohort, "epsilon": total} for corpus, cohort, total in totals]
-        print_json(rows)
+        print_json(shown)
+    else:
+        print_tables(out, shown)
+
+
+@ledger_app.command("check")
+@refusals
+def check(as_json: AsJson = False) -> None:
+    """Verify the chain of entries, the key and both anchors, and say what was checked. Fails if any does not fit."""
+    checked = verified(open_ledger())
+    if as_json:
+        print_json(checked)
         return
-    table = RichTable("corpus", "cohort", "unit", "delta", "spent or booked", "budget", title="cohorts")
-    for registration, cohort, total in totals:
-        budget = f"{registration.budget_epsilon:g}"
-        corpus = registration.corpus_id[:8]
-        table.add_row(corpus, cohort, registration.unit, f"{registration.delta:g}", f"{total:.4f}", budget)
-    out.print(table)
-    charges = RichTable(
-        Column("charge", no_wrap=True), Column("mechanism", no_wrap=True), "cohort", "level", "state", title="charges"
+    out.print(
+        f"entries: {checked['length']}, each follows from the one before; the last is {checked['head']}",
+        "key: it is the one that the first entry commits to",
+        *(f"anchor {anchor['file']}: {anchor_in_words(anchor)}" for anchor in checked["anchors"]),
+        NOT_SHOWN,
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
     )
-    for charge in state.charges.values():
-        flags = [name for name in ("opened", "settled", "voided") if getattr(charge, name)]
-        charges.add_row(charge.charge_id, charge.mechanism, charge.cohort, charge.level, ", ".join(flags) or "booked")
-    out.print(charges)
+
+
+def verified(ledger: Ledger) -> dict[str, Any]:
+    """Length and head of a ledger whose entries, key and anchors fit, and how far each anchor lags behind.
+
+    Raises:
+      LedgerTampered: something does not fit.
+      RegistrationError: there is no ledger yet.
+    """
+    file = LedgerFile(Path(ledger.private_root))
+    if not file.is_used():
+        raise RegistrationError(f"there is no ledger in {file.folder}; `dp-instructions register` makes it")
+    state = file.state()
+    anchors = [{"file": str(path), "behind": _behind(path, state.anchor)} for path in file.anchor_files]
+    return {"length": state.anchor.length, "head": state.anchor.head, "anchors": anchors}
+
+
+def _behind(path: Path, newest: Anchor) -> int | None:
+    """How many entries an anchor has not seen; None if it is not there."""
+    return newest.length - int(json.loads(path.read_text())["length"]) if path.exists() else None
+
+
+def anchor_in_words(anchor: dict[str, Any]) -> str:
+    match anchor["behind"]:
+        case None:
+            return "not there, so a private folder restored from a backup would not show; the next entry writes it"
+        case 0:
+            return "has seen the last entry"
+        case behind:
+            return f"fits and lags {behind} behind, as after a crash; the next entry brings it up to date"
 
 
 @ledger_app.command("raise")
 @refusals
-def raise_budget(corpus_id: str, budget_epsilon: float, reason: Annotated[str, typer.Option(prompt=True)]) -> None:
+def raise_budget(corpus_id: str, budget_epsilon: float, reason: Reason, as_json: AsJson = False) -> None:
     """Raise a corpus's budget. The raised budget is its guarantee from then on, and the event is logged."""
-    open_ledger().raise_budget(corpus_id, budget_epsilon, reason)
+    ledger = open_ledger()
+    ledger.raise_budget(corpus_id, budget_epsilon, reason)
+    if as_json:
+        print_json(vars(ledger.state().raises[-1]))
+        return
     out.print(f"the budget, and so the guarantee, is now epsilon {budget_epsilon:g}")
 
 
 @ledger_app.command("void")
 @refusals
-def void(charge_id: str, reason: Annotated[str, typer.Option(prompt=True)]) -> None:
+def void(charge_id: str, reason: Reason, as_json: AsJson = False) -> None:
     """Void a charge under which nothing was read."""
     open_ledger().void(charge_id, reason)
+    if as_json:
+        print_json({"charge_id": charge_id, "state": "voided", "reason": reason})
+        return
     out.print("voided")

@@ -1,13 +1,28 @@
-"""`dp-instructions plan`: what each level needs, before anything is spent."""
+"""`dp-instructions plan`: what each level costs and whether it can work, before anything is spent.
 
-from typing import Annotated
+It reads the profile and the public configuration of the language model. No private row is read and nothing is written,
+so the corpus need not be registered, nor even exist. How many units it has is the owner's public guess.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table as RichTable
 
+from dp_assets.cli._adapter import Speed, measure_speed, num_adapter_parameters
 from dp_assets.cli._console import AsJson, out, print_json, refusals
+from dp_assets.privacy import planner
+from dp_assets.privacy.accounting import round_up
 from dp_assets.privacy.plan import target_of
+from dp_assets.privacy.planner import LevelReport, Suggestion
 from dp_assets.profiles import selected_profile
+from resources.models import ModelUnavailable
+from resources.profile import Profile
+
+SECONDS_AN_HOUR = 3600
 
 
 def check_levels(levels: list[str] | None) -> list[str] | None:
@@ -20,30 +35,181 @@ def check_levels(levels: list[str] | None) -> list[str] | None:
     return levels
 
 
+@dataclass(frozen=True)
+class Planned:
+    """Everything that the command prints. `num_units` counts those of the training split; None is unknown."""
+
+    reports: tuple[LevelReport, ...]
+    joint_epsilon: float
+    budget_epsilon: float
+    num_parameters: int | None
+    why_unknown: str | None
+    num_units: int | None
+    suggestions: tuple[Suggestion, ...]
+    speed: Speed | None
+    advice: tuple[str, ...]
+
+    def hours(self, report: LevelReport) -> float | None:
+        """Hours of one level's training here, were every row of the greatest length."""
+        if self.speed is None:
+            return None
+        seconds = self.speed.seconds(steps=report.plan.dpsgd.steps, expected_batch=report.expected_batch)
+        return seconds / SECONDS_AN_HOUR
+
+    def to_json(self) -> dict[str, Any]:
+        """One value for scripts."""
+        return {
+            "levels": [report.to_json() | {"hours": self.hours(report)} for report in self.reports],
+            "joint_epsilon": self.joint_epsilon,
+            "budget_epsilon": self.budget_epsilon,
+            "num_parameters": self.num_parameters,
+            "num_units": self.num_units,
+            "suggestions": [asdict(suggestion) for suggestion in self.suggestions],
+            "tokens_per_second": None if self.speed is None else self.speed.tokens_per_second,
+            "advice": list(self.advice),
+        }
+
+
 @refusals
 def plan(
     levels: Annotated[
         list[str] | None, typer.Argument(callback=check_levels, help="Such as eps-8; default: the planned ones.")
     ] = None,
+    units: Annotated[
+        int | None, typer.Option(min=1, help="Your public guess of the units in a cohort; never counted from rows.")
+    ] = None,
+    time: Annotated[bool, typer.Option("--time", help="Load the model and time a step of public rows here.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What each level needs, before anything is spent and without reading private data."""
+    """What each level costs and whether it can work, before anything is spent and without reading private data."""
     profile = selected_profile()
-    plans = [profile.plan(level) for level in levels or profile.corpus.planned_levels]
+    planned = _planned(profile, levels or list(profile.corpus.planned_levels), units=units, time=time)
     if as_json:
-        print_json([plan.to_json() | {"epsilon": plan.epsilon} for plan in plans])
+        print_json(planned.to_json())
         return
+    _print_plans(planned)
+    _print_meaning(planned)
+    _print_groups(planned.reports)
+    _print_suggestions(planned)
+    _print_lines(planned)
+
+
+def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time: bool) -> Planned:
+    plans = [profile.plan(level) for level in levels]
+    num_units = None if units is None else max(1, int(units * profile.corpus.train_fraction))
+    num_parameters, why_unknown = _adapter_size(profile)
+    reports = tuple(planner.report_level(one, num_parameters=num_parameters, num_units=num_units) for one in plans)
+    private, budget = [one for one in plans if one.is_private], profile.corpus.budget_epsilon
+    suggested = private if num_units is not None else []
+    return Planned(
+        reports=reports,
+        joint_epsilon=planner.joint_epsilon(private),
+        budget_epsilon=budget,
+        num_parameters=num_parameters,
+        why_unknown=why_unknown,
+        num_units=num_units,
+        suggestions=tuple(
+            planner.suggest(one, num_units=num_units or 1, num_parameters=num_parameters) for one in suggested
+        ),
+        speed=measure_speed(profile) if time else None,
+        advice=planner.advice(reports, budget_epsilon=budget, num_units=num_units, num_parameters=num_parameters),
+    )
+
+
+def _adapter_size(profile: Profile) -> tuple[int | None, str | None]:
+    """The number of trained parameters, or why it is unknown."""
+    try:
+        return num_adapter_parameters(profile), None
+    except (ModelUnavailable, ValueError) as error:
+        return None, str(error)
+
+
+def _print_plans(planned: Planned) -> None:
     columns = ("level", "epsilon", "delta", "noise multiplier", "histogram noise", "steps", "batch")
     table = RichTable(*columns, title="plans")
-    for one in plans:
-        dpsgd = one.dpsgd
+    for report in planned.reports:
+        dpsgd = report.plan.dpsgd
         table.add_row(
-            one.level,
-            f"{one.epsilon:.4f}",
-            f"{one.delta:g}",
+            report.plan.level,
+            f"{report.epsilon:.4f}",
+            f"{report.plan.delta:g}",
             f"{dpsgd.noise_multiplier:.4f}",
-            f"{one.votes.noise_stddev:g}",
+            f"{report.plan.votes.noise_stddev:g}",
             f"{dpsgd.steps} + {dpsgd.spare_steps} spare",
-            f"{dpsgd.expected_batch_size}",
+            f"{report.expected_batch:.0f} expected",
         )
     out.print(table)
+
+
+def _print_meaning(planned: Planned) -> None:
+    columns = (
+        "level",
+        "epsilon, one replaced",
+        *(f"found at {rate:.1%} wrong" for rate in planner.FALSE_POSITIVE_RATES),
+        "signal / noise",
+        "error per bin",
+        "of a mean bin",
+        *(("hours here, at most",) if planned.speed else ()),
+    )
+    table = RichTable(*columns, title="what they mean")
+    for report in planned.reports:
+        hours = planned.hours(report)
+        table.add_row(
+            report.plan.level,
+            f"{report.replace_one_epsilon:.4f}",
+            *(f"{round_up(rate, 4):.2%}" for rate in report.true_positive_rates.values()),
+            _or_unknown(report.signal_to_noise, ".2f"),
+            f"{report.error_per_bin:.1f} votes",
+            _or_unknown(report.relative_error_per_bin, ".0%"),
+            *(() if hours is None else (f"{hours:.2f}",)),
+        )
+    out.print(table)
+
+
+def _or_unknown(value: float | None, form: str) -> str:
+    return "unknown" if value is None else f"{value:{form}}"
+
+
+def _print_groups(reports: Sequence[LevelReport]) -> None:
+    """Only where a person may own several units."""
+    sizes = [size for report in reports[:1] for size in report.group_epsilons]
+    if not sizes:
+        return
+    table = RichTable("level", *(str(size) for size in sizes), title="epsilon of a person by number of instructions")
+    for report in reports:
+        table.add_row(report.plan.level, *(f"{value:.4f}" for value in report.group_epsilons.values()))
+    out.print(table)
+
+
+def _print_suggestions(planned: Planned) -> None:
+    if not planned.suggestions:
+        return
+    columns = ("level", "sampling probability", "batch", "steps", "noise multiplier", "parameters, at most", "bins")
+    table = RichTable(*columns, title=f"suggested for about {planned.num_units} units to train on")
+    for one in planned.suggestions:
+        table.add_row(
+            one.level,
+            f"{one.sampling_probability:.4g}",
+            f"{one.expected_batch_size}",
+            f"{one.steps}",
+            f"{one.noise_multiplier:.4f}",
+            f"{one.most_parameters}",
+            f"{one.num_bins}",
+        )
+    out.print(table)
+
+
+def _print_lines(planned: Planned) -> None:
+    together = f"all of them together: epsilon {planned.joint_epsilon:g} of a budget of {planned.budget_epsilon:g}"
+    adapter = f"adapter: {planned.num_parameters} parameters"
+    if planned.num_parameters is None:
+        adapter = f"adapter: size unknown, and so is the signal of a step: {planned.why_unknown}"
+    lines = [together, adapter]
+    if planned.speed is not None:
+        lines.append(f"speed here: {planned.speed.tokens_per_second:.0f} tokens a second, without drawing the noise")
+    for line in lines:
+        out.print(escape(line), highlight=False, soft_wrap=True)
+    for reason in (reason for suggestion in planned.suggestions for reason in suggestion.too_small):
+        out.print(f"[bold red]too small[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+    for sentence in planned.advice:
+        out.print(f"[yellow]advice[/]: {escape(sentence)}", highlight=False, soft_wrap=True)

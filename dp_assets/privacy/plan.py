@@ -2,7 +2,8 @@
 
 Everything in it is a public constant. It yields its own event, so a claim cannot describe something other than what
 ran; the evidence a mechanism returns is compared with it afterwards (`claim.py`). The noise multiplier of DP-SGD is
-calibrated with the histogram and the spare steps inside the account, and rounded up.
+calibrated with the histogram and the spare steps inside the account, and rounded up. Any constants are answered within
+seconds and bounded memory, or refused (`UnreachableTarget`).
 """
 
 import functools
@@ -13,10 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dp_accounting import ComposedDpEvent, DpEvent, NonPrivateDpEvent
+from scipy.optimize import brentq
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import DiscreteGaussianDpEvent, dpsgd_event
 from dp_assets.privacy.labels import NO_DP
+from dp_assets.privacy.losses import Unaccountable, refuse_unbounded, smallest_delta
 from dp_assets.privacy.units import PrivacyUnit
 
 GENERATOR = "dp_generator"
@@ -24,10 +27,14 @@ HISTOGRAM = "dp_histogram"
 
 NOISE_MULTIPLIER_DECIMALS = 4
 SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER = 0.2, 200.0
+CALIBRATION_STEP = 2e-5
+"""A fifth of the last decimal of a noise multiplier of 1."""
+MOST_CORRECTIONS, CORRECTION = 20, 1e-4
+LEAST_EPSILON, MOST_EPSILON = 1e-12, 1e308
 
 
 class UnreachableTarget(ValueError):
-    """No noise multiplier in the allowed range meets the target epsilon."""
+    """No noise multiplier in the allowed range is certified to meet the target epsilon."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,8 @@ def make_plan(
     """The plan of a level, with the least DP-SGD noise whose joint account meets the level's target.
 
     Raises:
-      UnreachableTarget: the histogram alone exceeds the target, or the noise would be absurd.
+      UnreachableTarget: the histogram alone exceeds the target, the noise would be absurd, or the constants lie beyond
+        what can be accounted for.
       ValueError: a constant is out of range.
     """
     if not 0 < delta < 1:
@@ -181,25 +189,57 @@ def make_plan(
         ),
         votes=VotesPlan(num_bins=num_bins, noise_stddev=0.0 if unprotected else votes_noise_stddev),
     )
-    return plan if unprotected else _calibrate(plan)
+    return plan if unprotected else calibrated(plan)
 
 
 @functools.lru_cache(maxsize=64)
-def _calibrate(plan: PrivacyPlan) -> PrivacyPlan:
-    """`plan` with the smallest noise multiplier (to four decimals) whose certified joint epsilon meets the target."""
-    low, high = SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER
-    if plan.votes.noise_stddev == 0 or _joint_epsilon(plan, high) > plan.target_epsilon:
+def calibrated(plan: PrivacyPlan) -> PrivacyPlan:
+    """`plan` with the least noise multiplier, rounded up to four decimals, whose certified epsilon meets the target.
+
+    Raises:
+      UnreachableTarget: see `make_plan`.
+    """
+    try:
+        _refuse_unreachable(plan)
+        return _certified(plan, accounting.round_up(_least_noise(plan), NOISE_MULTIPLIER_DECIMALS))
+    except Unaccountable as refusal:
+        raise UnreachableTarget(f"{plan.level} cannot be certified: {refusal}") from None
+
+
+def _least_noise(plan: PrivacyPlan) -> float:
+    """The noise multiplier at which the coarser account meets the target, to within `CALIBRATION_STEP` of itself."""
+    low, high = (math.log(noise) for noise in (SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER))
+    if _excess(plan, low) <= 0:
+        return SMALLEST_NOISE_MULTIPLIER
+    return math.exp(brentq(functools.partial(_excess, plan), low, high, xtol=CALIBRATION_STEP))
+
+
+def _excess(plan: PrivacyPlan, log_noise: float) -> float:
+    """How far the joint epsilon lies above the target, as a logarithm: nearly a line in the logarithm of the noise."""
+    joint = _joint_epsilon(plan, math.exp(log_noise))
+    return math.log(min(max(joint, LEAST_EPSILON), MOST_EPSILON)) - math.log(plan.target_epsilon)
+
+
+def _refuse_unreachable(plan: PrivacyPlan) -> None:
+    """Name the constant that stands in the way, before anything is calibrated."""
+    refuse_unbounded(_with_noise(plan, LARGEST_NOISE_MULTIPLIER).event)
+    uses = plan.dpsgd.steps + plan.dpsgd.spare_steps + 1
+    if plan.delta < (least := smallest_delta(uses)):
         raise UnreachableTarget(
-            f"{plan.level} cannot be met: even a noise multiplier of {high:g} gives more; raise votes.noise_stddev,"
-            " lower generator.steps or generator.sampling_probability, or choose a larger level"
+            f"{plan.level} cannot be certified: over this many steps the accountant's precision needs a corpus.delta of"
+            f" at least {least:.0e}; raise corpus.delta or lower generator.steps"
         )
-    while high - low > 10**-NOISE_MULTIPLIER_DECIMALS / 4:
-        middle = math.sqrt(low * high)
-        if _joint_epsilon(plan, middle) <= plan.target_epsilon:
-            high = middle
-        else:
-            low = middle
-    return _certified(plan, accounting.round_up(high, NOISE_MULTIPLIER_DECIMALS))
+    votes = accounting.epsilon(plan.votes.event, plan.delta, discretization=accounting.CALIBRATION_DISCRETIZATION)
+    if votes > plan.target_epsilon:
+        raise UnreachableTarget(
+            f"{plan.level} cannot be met: the histogram alone costs epsilon {votes:g}; raise votes.noise_stddev or"
+            " choose a larger level"
+        )
+    if _joint_epsilon(plan, LARGEST_NOISE_MULTIPLIER) > plan.target_epsilon:
+        raise UnreachableTarget(
+            f"{plan.level} cannot be met: even a noise multiplier of {LARGEST_NOISE_MULTIPLIER:g} gives more; raise"
+            " votes.noise_stddev, lower generator.steps or generator.sampling_probability, or choose a larger level"
+        )
 
 
 def _joint_epsilon(plan: PrivacyPlan, noise_multiplier: float) -> float:
@@ -212,9 +252,10 @@ def _with_noise(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
 
 
 def _certified(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
-    """Raise the noise in steps of one unit of the last decimal until the finer account also meets the target."""
-    certified = _with_noise(plan, noise_multiplier)
-    while certified.epsilon > plan.target_epsilon:
-        noise_multiplier = round(noise_multiplier + 10**-NOISE_MULTIPLIER_DECIMALS, NOISE_MULTIPLIER_DECIMALS)
+    """Raise the noise a little at a time until the finer account meets the target too; usually it does at once."""
+    for _ in range(MOST_CORRECTIONS):
         certified = _with_noise(plan, noise_multiplier)
-    return certified
+        if certified.epsilon <= plan.target_epsilon:
+            return certified
+        noise_multiplier = accounting.round_up(noise_multiplier * (1 + CORRECTION), NOISE_MULTIPLIER_DECIMALS)
+    raise UnreachableTarget(f"{plan.level} cannot be certified at the finer account; choose a larger level")

@@ -69,7 +69,8 @@ NOT_COVERED = (
     "a budget that was raised after results were seen: the raised budget is the guarantee",
     "a person who writes under several user ids, or whose rows name no user: each id or row is a unit of its own",
     "that somebody asked to be erased: the number of erasures and their times show in the ledger and the snapshot",
-    "floating-point effects of the Gaussian noise on gradients, drawn in float64 and not discretised; votes are exact",
+    "floating-point effects on gradients beyond the measured slack, and of their Gaussian noise, which is drawn in float64"
+    " and not discretised; votes are exact",
 )
 
 
@@ -217,6 +218,6 @@ def accountant_form() -> dict[str, Any]:
         "library": f"dp-accounting {importlib.metadata.version('dp-accounting')}",
         "method": "privacy loss distributions (PLD), pessimistic; the adaptive gate by Renyi DP; figures rounded up",
         "discretisation": accounting.CERTIFIED_DISCRETIZATION,
-        "discretisation_of_rates": accounting.CALIBRATION_DISCRETIZATION,
+        "discretisation_of_rates": accounting.CERTIFIED_DISCRETIZATION,
         "discretisation_of_groups": accounting.GROUP_DISCRETIZATION,
     }

@@ -8,7 +8,7 @@ from plans import small_plan
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import DiscreteGaussianDpEvent
-from dp_assets.privacy.plan import UnreachableTarget, make_plan, target_of
+from dp_assets.privacy.plan import SMALLEST_NOISE_MULTIPLIER, UnreachableTarget, make_plan, target_of
 from dp_assets.privacy.units import PrivacyUnit
 
 PAPER = {
@@ -30,6 +30,13 @@ def test_calibration_meets_the_reference_noise_multiplier(level: str, expected: 
     plan = make_plan(level=level, **PAPER)
     assert plan.dpsgd.noise_multiplier == pytest.approx(expected, abs=0.0005)
     assert plan.epsilon <= target_of(level)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(440, 5.938), (450, 5.991)])
+def test_ten_spare_steps_cost_what_the_reference_says(steps: int, expected: float) -> None:
+    plan = make_plan(level="eps-5.94", **PAPER)
+    fixed = replace(plan.dpsgd, noise_multiplier=0.8087, spare_steps=steps - 440)
+    assert replace(plan, dpsgd=fixed).epsilon == pytest.approx(expected, abs=0.003)
 
 
 def test_spare_steps_are_inside_the_account() -> None:
@@ -60,6 +67,40 @@ def test_the_level_no_dp_has_no_noise_and_infinite_epsilon() -> None:
 def test_a_target_below_the_histograms_own_cost_is_refused() -> None:
     with pytest.raises(UnreachableTarget, match=r"votes\.noise_stddev"):
         small_plan("eps-0.5")
+
+
+def test_a_target_that_only_absurd_noise_would_meet_is_refused() -> None:
+    with pytest.raises(UnreachableTarget, match=r"generator\.steps"):
+        make_plan(level="eps-0.01", **(PAPER | {"votes_noise_stddev": 1e4, "sampling_probability": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("delta", 1e-15, r"corpus\.delta"),
+        ("steps", 10**12, r"generator\.steps"),
+        ("votes_noise_stddev", 1e9, r"votes\.noise_stddev"),
+    ],
+)
+def test_what_cannot_be_accounted_for_is_refused_by_its_name(field: str, value: float, named: str) -> None:
+    with pytest.raises(UnreachableTarget, match=named):
+        make_plan(level="eps-5.94", **(PAPER | {field: value}))
+
+
+def test_a_large_target_is_met_with_the_smallest_noise_that_is_allowed() -> None:
+    plan = small_plan("eps-1e6")
+    assert plan.dpsgd.noise_multiplier == SMALLEST_NOISE_MULTIPLIER
+
+
+@pytest.mark.parametrize("target", [1.3, 3.0])
+def test_calibration_is_tight_over_a_range_of_targets(target: float) -> None:
+    plan = small_plan(f"eps-{target}")
+    assert 0.995 * target <= plan.epsilon <= target
+
+
+def test_the_noise_multiplier_is_rounded_up_to_four_decimals() -> None:
+    noise = small_plan().dpsgd.noise_multiplier
+    assert noise == round(noise, 4)
 
 
 def test_every_constant_changes_the_digest() -> None:

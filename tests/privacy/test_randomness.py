@@ -1,13 +1,18 @@
 """The samplers follow their distributions and nothing but the source moves them."""
 
+import itertools
 import math
+import multiprocessing
 import os
 import random
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import (
     SystemRandomness,
     bernoulli,
@@ -18,7 +23,7 @@ from dp_assets.privacy.randomness import (
 )
 from tests.privacy.replay import FixedWords, ReplayableSource
 
-SIGNIFICANCE = 1e-6
+SIGNIFICANCE = 1e-6  # how often each statistical test fails although all is well
 ALL_ONES = 2**64 - 1
 
 
@@ -35,6 +40,25 @@ def discrete_gaussian_p_value(draws: np.ndarray, noise_stddev: float) -> float:
 
 def test_uniforms_are_the_top_53_bits() -> None:
     assert uniforms(FixedWords([0, 1 << 63, ALL_ONES]), 3).tolist() == [0.0, 0.5, 1 - 2**-53]
+
+
+def test_the_words_of_the_system_have_fair_and_unrelated_bits() -> None:
+    words = SystemRandomness().bits(20_000)
+    bits = np.unpackbits(words.view(np.uint8)).reshape(len(words), 64).astype(float)
+    ones = (bits.sum(axis=0) - len(words) / 2) / math.sqrt(len(words) / 4)
+    assert stats.chi2.sf((ones**2).sum(), 64) > SIGNIFICANCE
+    pairs = np.corrcoef(bits, rowvar=False)[np.triu_indices(64, 1)] * math.sqrt(len(words))
+    assert stats.chi2.sf((pairs**2).sum(), len(pairs)) > SIGNIFICANCE
+
+
+def test_uniforms_are_uniform() -> None:
+    assert stats.kstest(uniforms(SystemRandomness(), 100_000), "uniform").pvalue > SIGNIFICANCE
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.0228, 0.5])
+def test_coins_fall_as_often_as_they_should(probability: float) -> None:
+    heads = int(bernoulli(SystemRandomness(), 200_000, probability).sum())
+    assert stats.binomtest(heads, 200_000, probability).pvalue > SIGNIFICANCE
 
 
 def test_a_coin_falls_true_below_the_probability_and_never_at_it() -> None:
@@ -75,6 +99,11 @@ def test_normals_are_normal_and_their_halves_uncorrelated() -> None:
     assert stats.kstest(values, "norm").pvalue > SIGNIFICANCE
     assert stats.pearsonr(values[:50_000], values[50_000:]).pvalue > SIGNIFICANCE
     assert stats.pearsonr(values[:50_000] ** 2, values[50_000:] ** 2).pvalue > SIGNIFICANCE
+
+
+def test_the_tails_of_normals_have_their_weight() -> None:
+    beyond = int((np.abs(normals(SystemRandomness(), 500_000)) > 3.5).sum())
+    assert stats.binomtest(beyond, 500_000, 2 * stats.norm.sf(3.5)).pvalue > SIGNIFICANCE
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
@@ -151,3 +180,66 @@ def test_only_the_operating_system_is_named_as_such() -> None:
     assert origin(SystemRandomness()) == "operating-system"
     assert origin(ReplayableSource(0)) == "ReplayableSource"
     assert origin(SystemRandomnessInName()) == "SystemRandomnessInName"
+
+
+# Correlation. The rank correlation of n independent pairs is near normal with standard deviation 1 / sqrt(n), whatever
+# they are drawn from. A test makes at most twenty comparisons, and fails by chance at most as often as `SIGNIFICANCE`.
+CORRELATION_BOUND = float(stats.norm.isf(SIGNIFICANCE / 20 / 2))
+
+
+def assert_uncorrelated(draws: Sequence[npt.NDArray[np.float64]]) -> None:
+    """No two draws are correlated place by place, with a shift by one place, or in their magnitudes."""
+    for first, second in itertools.combinations(draws, 2):
+        for ours, theirs in ((first, second), (first[1:], second[:-1]), (np.abs(first), np.abs(second))):
+            correlation = np.corrcoef(stats.rankdata(ours), stats.rankdata(theirs))[0, 1]
+            assert abs(correlation) * math.sqrt(len(ours)) < CORRELATION_BOUND
+
+
+def test_the_correlation_bound_rejects_a_noise_that_partly_repeats() -> None:
+    first, second = (normals(SystemRandomness(), 50_000) for _ in range(2))
+    with pytest.raises(AssertionError):
+        assert_uncorrelated([first, second + 0.05 * first])
+
+
+def test_noise_of_successive_steps_is_uncorrelated() -> None:
+    noise = GaussianNoise(noise_stddev=1.0, source=SystemRandomness())
+    assert_uncorrelated([noise.draw(50_000) for _ in range(3)])
+
+
+def test_noise_of_tensors_within_a_draw_is_uncorrelated() -> None:
+    """Box-Muller makes both halves of a draw of the same words, so a flaw of it would show between tensors first."""
+    values = GaussianNoise(noise_stddev=1.0, source=SystemRandomness()).draw(150_000)
+    assert_uncorrelated(np.split(values, 3))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_discrete_noise_of_releases_and_bins_is_uncorrelated(seed: int) -> None:
+    noise = DiscreteGaussianNoise(noise_stddev=4.0, source=SystemRandomness())
+    assert_uncorrelated([noise.draw(2_000).astype(float) for _ in range(2)])
+
+
+def test_samples_of_successive_steps_are_uncorrelated() -> None:
+    sampler = PoissonSampler(sampling_probability=0.3, source=SystemRandomness())
+    names = [str(number) for number in range(20_000)]
+    samples = [set(sampler.draw(names)) for _ in range(3)]
+    assert_uncorrelated([np.array([1.0 if name in sample else -2.0 for name in names]) for sample in samples])
+
+
+def draws_of_this_process(_: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    source = SystemRandomness()
+    return normals(source, 20_000), discrete_gaussian(source, 50, 10.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_processes_of_one_parent_draw_apart_from_it_and_from_each_other(method: str) -> None:
+    """Library generators are seeded beforehand: a fork copies their state, and a spawn may seed them alike."""
+    random.seed(0)
+    np.random.seed(0)
+    before = draws_of_this_process(0)
+    with multiprocessing.get_context(method).Pool(2, maxtasksperchild=1) as pool:
+        children = pool.map(draws_of_this_process, range(2), chunksize=1)
+    everybody = [before, *children, draws_of_this_process(0)]
+    assert_uncorrelated([continuous for continuous, _ in everybody])
+    assert len({discrete.tobytes() for _, discrete in everybody}) == len(everybody)

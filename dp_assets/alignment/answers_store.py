@@ -1,0 +1,147 @@
+"""Answers of an endpoint on disk, one JSON line each, written as they arrive.
+
+A line is on disk before the answer counts as received, so a run that is stopped, killed or cut off from power keeps all
+that it was given and asks only for the rest. The file is only ever appended to. A line that a crash left half written
+is passed over, and what it held is asked for again. One process at a time holds the file.
+
+Every response is kept, the useless ones too: they were paid for as well, and how often a question was tried has to
+outlive the run. Only released text comes here, so the file may lie in the released zone.
+"""
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+
+class Outcome(StrEnum):
+    """What came of a request that the endpoint answered."""
+
+    ANSWERED = "answered"
+    TRUNCATED = "truncated"
+    EMPTY = "empty"
+    MALFORMED = "malformed"
+    UNREADABLE = "unreadable"
+    REFUSED = "refused"
+    REJECTED = "rejected"
+    PROBE = "probe"
+
+
+FINAL = (Outcome.ANSWERED, Outcome.REFUSED, Outcome.REJECTED)
+"""Outcomes that asking again would not change. The others are worth another try."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of requests: read by the model, and written by it."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response. `key` says what was asked of which model; `text` is empty unless the outcome is ANSWERED."""
+
+    key: str
+    outcome: Outcome
+    text: str
+    usage: Usage
+
+
+class AnswersBusy(RuntimeError):
+    """Another process is writing to the same answers."""
+
+
+class AnswersStore:
+    """The answers in one file; `opened` makes one. Threads must take turns at `add`."""
+
+    def __init__(self, stream: IO[str], answers: Iterator[Answer]) -> None:
+        self._stream = stream
+        self._texts: dict[str, str] = {}
+        self._last: dict[str, Outcome] = {}
+        self._tries: Counter[str] = Counter()
+        self.usage, self.new_usage, self.num_answers = Usage(), Usage(), 0
+        for answer in answers:
+            self._keep(answer)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path) -> Iterator["AnswersStore"]:
+        """The answers in `path`, which is made if it is missing and held until the block ends.
+
+        Raises:
+          AnswersBusy: another process holds the file.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AnswersBusy(f"another run is writing to {path}; wait for it, or end it, then run again") from None
+            stream.seek(0)
+            content = stream.read()
+            if content and not content.endswith("\n"):
+                stream.write("\n")
+            yield cls(stream, _answers_in(content))
+
+    def add(self, answer: Answer) -> None:
+        """Write an answer to the disk, then count it.
+
+        Raises:
+          OSError: it could not be written; the file keeps what it held.
+        """
+        self._stream.write(json.dumps(asdict(answer)) + "\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._keep(answer)
+        self.new_usage += answer.usage
+
+    def tries(self, key: str) -> int:
+        """How many responses there are to this question."""
+        return self._tries[key]
+
+    def last_outcome(self, key: str) -> Outcome | None:
+        """What came of the newest of them; None if the question was never answered."""
+        return self._last.get(key)
+
+    def text(self, key: str) -> str:
+        """The answer to this question, empty if there is none of use."""
+        return self._texts.get(key, "")
+
+    def _keep(self, answer: Answer) -> None:
+        self._tries[answer.key] += 1
+        self._last[answer.key] = answer.outcome
+        if answer.outcome is Outcome.ANSWERED:
+            self._texts[answer.key] = answer.text
+        self.usage += answer.usage
+        self.num_answers += 1
+
+
+def _answers_in(content: str) -> Iterator[Answer]:
+    for line in content.split("\n"):
+        answer = _parsed(line)
+        if answer is not None:
+            yield answer
+
+
+def _parsed(line: str) -> Answer | None:
+    """The answer in a line; None where a crash left something else."""
+    try:
+        fields = json.loads(line)
+        return Answer(fields["key"], Outcome(fields["outcome"]), fields["text"], Usage(**fields["usage"]))
+    except (ValueError, KeyError, TypeError):
+        return None

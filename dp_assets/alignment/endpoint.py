@@ -1,0 +1,382 @@
+"""Asking an OpenAI-compatible endpoint many questions: OpenAI, vLLM, Ollama, llama.cpp.
+
+What holds:
+- An answer that arrived is saved before anything else happens and never asked for again, in this run or a later one.
+- Before the first question a probe with a constant text proves address, key, model and parameters. It is repeated when
+  several questions in a row get no answer, so that one which no server answers is told from a server that is down.
+- A stop (budget, error, interrupt) sends nothing more; what is under way is waited for and saved.
+- Results come in the order of the questions, whatever order they arrived in.
+- Messages name the setting and the remedy and quote neither the key nor what the server wrote.
+
+A request without an answer (no connection, timeout, HTTP 408, 409, 425, 429, 5xx) is repeated after a wait that doubles
+each time, with jitter, and never less than the server's `Retry-After`. A useless answer (cut off, empty, not readable)
+is asked for once more; a refusal is not. A question that gets no answer of use is counted by its reason.
+
+What cannot be helped: a request that was computed but whose answer never arrived (killed process, lost connection) may
+be billed again. Its repetition carries the same `Idempotency-Key`, so a server that honours the header bills it once.
+"""
+
+import hashlib
+import json
+import random
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai
+
+from dp_assets.alignment.answers_store import FINAL, Answer, AnswersStore, Outcome, Usage
+from dp_assets.alignment.endpoint_limits import Budget, BudgetReached, RateLimit, Stopped, most_usage
+from dp_assets.alignment.endpoint_replies import read_completion, retry_after
+
+PROBE_TEXT = "Reply with the one word: ready"
+NO_ANSWER = "no_answer"
+ROUNDS = 2
+"""How often a question is taken up that got no answer at all while others did."""
+
+MOST_ANSWERS = 2
+"""How many useless answers to one question are paid for."""
+
+DOUBT_AFTER = 5
+"""Questions in a row without any answer, after which the endpoint is probed again."""
+
+LONGEST_BACKOFF, LONGEST_RETRY_AFTER, LONGEST_CONNECT = 60.0, 600.0, 5.0
+REPEATABLE, REJECTING, UNAUTHORISED, UNKNOWN = (408, 409, 425, 429), (400, 413, 422), (401, 403), 404
+NO_CREDIT = "insufficient_quota"
+SHOWN_MODELS = 10
+ADDRESS_HINT = "the address often ends in /v1"
+
+
+class EndpointError(RuntimeError):
+    """The endpoint cannot be used as it is configured, or the run has to stop; what was answered is saved."""
+
+
+class _NoAnswer(Exception):
+    """A request brought no answer; `seconds` is how long the server wants to be left alone, if it said so."""
+
+    def __init__(self, reason: str, seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how to ask.
+
+    `group` names the settings in messages. `parameters` are the further fields of a request's body (temperature, the
+    most new tokens under the name that the server knows, ...); a `seed` among them is counted up when a useless answer
+    is asked for again. `api_key` is called only if there is something to ask.
+    """
+
+    group: str
+    base_url: str
+    model: str
+    parameters: Mapping[str, Any]
+    max_new_tokens: int
+    timeout_seconds: float
+    attempts: int
+    backoff_seconds: float
+    concurrency: int
+    api_key: Callable[[], str] = field(repr=False)
+    system: str | None = None
+
+    def key(self, text: str) -> str:
+        """A hash of all that decides an answer: instruction, system message, model and parameters."""
+        content = {"instruction": text, "system": self.system, "model": self.model, "parameters": self.parameters}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def body(self, text: str, number: int) -> dict[str, Any]:
+        """The request for the answer with this number, counted from 0."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        parameters = dict(self.parameters)
+        if "seed" in parameters:
+            parameters["seed"] += number
+        messages = [*system, {"role": "user", "content": text}]
+        return {"model": self.model, "messages": messages, "extra_body": parameters}
+
+    def client(self) -> openai.OpenAI:
+        """A client that repeats nothing by itself, because every request has to be counted."""
+        timeout = openai.Timeout(self.timeout_seconds, connect=min(LONGEST_CONNECT, self.timeout_seconds))
+        return openai.OpenAI(api_key=self.api_key(), base_url=self.base_url, timeout=timeout, max_retries=0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`texts` holds an answer for each question, in order, empty where there is none; `dropped` counts those by reason.
+
+    `reused` is how many questions had been settled by earlier runs.
+    """
+
+    texts: list[str]
+    dropped: Counter[str]
+    reused: int
+
+
+def ask(
+    texts: Sequence[str],
+    *,
+    endpoint: Endpoint,
+    store: AnswersStore,
+    rate: RateLimit,
+    budget: Budget,
+    is_readable: Callable[[str], bool] = bool,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Asked:
+    """Ask for an answer to each text. The same text is asked once.
+
+    `is_readable` says whether an answer can be used; `advance` is called with the number of texts settled.
+
+    Raises:
+      EndpointError: the probe failed, the endpoint stopped answering, or the budget is reached. Running again goes on.
+      OSError: an answer could not be saved.
+    """
+    keys = [endpoint.key(text) for text in texts]
+    questions = {key: text for key, text in zip(keys, texts, strict=True) if not _is_settled(store, key)}
+    reused = sum(key not in questions for key in keys)
+    advance(reused)
+    if questions:
+        counted = Counter(keys)
+        with endpoint.client() as client:
+            asking = _Asking(
+                endpoint, client, store, rate, budget, is_readable, settled=lambda key: advance(counted[key])
+            )
+            try:
+                asking.settle_all(questions)
+            except BudgetReached as reached:
+                settled = sum(_is_settled(store, key) for key in keys)
+                raise EndpointError(
+                    f"{reached}; the next answer might exceed it. {settled} of {len(keys)} answers are saved. Raise the"
+                    " limit and run again: nothing is paid for twice"
+                ) from None
+    reasons = [_reason(store, key) for key in keys]
+    return Asked([store.text(key) for key in keys], Counter(reason for reason in reasons if reason), reused)
+
+
+def _is_settled(store: AnswersStore, key: str) -> bool:
+    return store.last_outcome(key) in FINAL or store.tries(key) >= MOST_ANSWERS
+
+
+def _reason(store: AnswersStore, key: str) -> str | None:
+    """Why there is no answer; None if there is one."""
+    outcome = store.last_outcome(key)
+    return None if outcome is Outcome.ANSWERED else str(outcome or NO_ANSWER)
+
+
+class _Asking:
+    """The threads of one `ask` and what they share."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client: openai.OpenAI,
+        store: AnswersStore,
+        rate: RateLimit,
+        budget: Budget,
+        is_readable: Callable[[str], bool],
+        *,
+        settled: Callable[[str], None],
+    ) -> None:
+        self._endpoint, self._client, self._store = endpoint, client, store
+        self._rate, self._budget, self._is_readable, self._settled = rate, budget, is_readable, settled
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._jitter, self._fruitless = random.Random(), 0
+
+    def settle_all(self, questions: Mapping[str, str]) -> None:
+        """Ask until each question is answered, dropped, or proven to be one that a sound endpoint does not answer.
+
+        Raises:
+          EndpointError: the endpoint cannot be used, or stopped answering.
+          BudgetReached: the next request might exceed the budget.
+        """
+        for _ in range(ROUNDS):
+            self._probe()
+            self._settle_in_threads(questions)
+            questions = {key: text for key, text in questions.items() if not _is_settled(self._store, key)}
+            if not questions:
+                return
+        self._probe()
+
+    def _probe(self) -> None:
+        """Ask a constant question with the same parameters; one garbled answer is forgiven.
+
+        Raises:
+          EndpointError: there is no answer, or none in the form of a chat completion.
+        """
+        group, key = self._endpoint.group, f"probe-{secrets.token_hex(8)}"
+        where = f"{group}.base_url {self._endpoint.base_url!r}"
+        outcome = Outcome.MALFORMED
+        for number in range(MOST_ANSWERS):
+            try:
+                answer = self._answer(key, PROBE_TEXT, number)
+            except _NoAnswer as failure:
+                raise EndpointError(
+                    f"{where} gives no answer ({failure}); start the server or correct the address: {ADDRESS_HINT}."
+                    " What was answered before is saved, so run again then"
+                ) from None
+            outcome = answer.outcome
+            self._save(Answer(key, Outcome.PROBE, "", answer.usage))
+            if outcome is not Outcome.MALFORMED:
+                break
+        if outcome is Outcome.MALFORMED:
+            raise EndpointError(f"{where} does not answer with a chat completion; correct the address: {ADDRESS_HINT}")
+        if outcome is Outcome.REJECTED:
+            raise EndpointError(
+                f"{where} rejects the request; check {group}.model, and name what the model does not take with"
+                " `omitted` or `max_tokens_name`"
+            )
+
+    def _settle_in_threads(self, questions: Mapping[str, str]) -> None:
+        waiting = iter(questions.items())
+        with ThreadPoolExecutor(self._endpoint.concurrency, thread_name_prefix="endpoint") as pool:
+            workers = [pool.submit(self._work, waiting) for _ in range(self._endpoint.concurrency)]
+            try:
+                wait(workers, return_when=FIRST_EXCEPTION)
+            except BaseException:
+                self._stopping.set()
+                raise
+        for worker in workers:
+            worker.result()
+
+    def _work(self, waiting: Iterator[tuple[str, str]]) -> None:
+        try:
+            while not self._stopping.is_set():
+                with self._lock:
+                    question = next(waiting, None)
+                if question is None:
+                    return
+                self._settle(*question)
+        except Stopped:
+            return
+        except BaseException:
+            self._stopping.set()
+            raise
+
+    def _settle(self, key: str, text: str) -> None:
+        """Ask until an answer is of use or enough were paid for, or there is none at all."""
+        while not _is_settled(self._store, key):
+            try:
+                answer = self._answer(key, text, self._store.tries(key))
+            except _NoAnswer:
+                return self._note_fruitless()
+            self._save(answer)
+        with self._lock:
+            self._settled(key)
+
+    def _answer(self, key: str, text: str, number: int) -> Answer:
+        """The answer with this number, however many requests it takes.
+
+        Raises:
+          _NoAnswer: there was none to any request.
+        """
+        attempt = 1
+        while True:
+            try:
+                return self._request(key, text, number)
+            except _NoAnswer as failure:
+                if attempt >= self._endpoint.attempts:
+                    raise
+                self._pause(attempt, failure.seconds)
+            attempt += 1
+
+    def _pause(self, attempt: int, asked_for: float | None) -> None:
+        """Wait as long as the server asked for, and then for a backoff of which half is left to chance."""
+        backoff = min(LONGEST_BACKOFF, self._endpoint.backoff_seconds * 2 ** (attempt - 1))
+        if asked_for is not None:
+            self._rate.hold(asked_for)
+        self._stopping.wait((asked_for or 0.0) + backoff * self._jitter.uniform(0.5, 1.0))
+
+    def _request(self, key: str, text: str, number: int) -> Answer:
+        """One request within budget and rate.
+
+        Raises:
+          _NoAnswer: it brought no answer; another one may.
+          EndpointError: no other one will either.
+        """
+        most = most_usage(self._endpoint.system, text, max_new_tokens=self._endpoint.max_new_tokens)
+        with self._budget.slot(most, self._stopping) as paid, self._rate.slot(most, self._stopping) as counted:
+            answer = self._send(key, text, number, most)
+            paid.usage = counted.usage = answer.usage
+            return answer
+
+    def _send(self, key: str, text: str, number: int, most: Usage) -> Answer:
+        try:
+            response = self._client.chat.completions.with_raw_response.create(
+                extra_headers={"Idempotency-Key": f"{key}-{number}"}, **self._endpoint.body(text, number)
+            )
+        except openai.APIStatusError as error:
+            if error.status_code in REJECTING:
+                return Answer(key, Outcome.REJECTED, "", Usage())
+            problem = self._understood(error)
+        except openai.APITimeoutError:
+            problem = _NoAnswer("timed out")
+        except openai.APIConnectionError:
+            problem = _NoAnswer("no connection")
+        else:
+            return self._read(key, response.text, most)
+        # Raised out here, where the request and what the server wrote are no part of the error any more.
+        raise problem
+
+    def _read(self, key: str, body: str, most: Usage) -> Answer:
+        """An answer. Usage that the server does not report is counted as the most that it can be."""
+        outcome, text, usage = read_completion(body)
+        if outcome is Outcome.ANSWERED and not self._is_readable(text):
+            outcome, text = Outcome.UNREADABLE, ""
+        return Answer(key, outcome, text, usage or most)
+
+    def _understood(self, error: openai.APIStatusError) -> Exception:
+        """What an HTTP error means for the requests to come."""
+        status, group = error.status_code, self._endpoint.group
+        if error.code == NO_CREDIT:
+            return EndpointError(f"the account behind {group}.api_key_variable has no credit left; add some, run again")
+        if status in REPEATABLE or status >= 500:
+            return self._repeatable(status, retry_after(error.response.headers))
+        if status in UNAUTHORISED:
+            return EndpointError(
+                f"the endpoint does not accept the key (HTTP {status}); check {group}.api_key_variable, and that the"
+                " variable it names holds a key which may use this model"
+            )
+        if status == UNKNOWN:
+            return EndpointError(
+                f"{group}.model {self._endpoint.model!r} is unknown at {group}.base_url {self._endpoint.base_url!r}"
+                f" (HTTP {status}); {self._offer()}"
+            )
+        return EndpointError(f"{group}.base_url answers HTTP {status}; correct the address: {ADDRESS_HINT}")
+
+    def _repeatable(self, status: int, seconds: float | None) -> Exception:
+        if seconds is not None and seconds > LONGEST_RETRY_AFTER:
+            return EndpointError(
+                f"the endpoint of {self._endpoint.group} asks to be left alone for {seconds:.0f} seconds; what was"
+                " answered is saved, so run again then"
+            )
+        return _NoAnswer(f"HTTP {status}", seconds)
+
+    def _offer(self) -> str:
+        """Which models there are, where the server tells."""
+        try:
+            models = [model.id for model in self._client.models.list()][:SHOWN_MODELS]
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            models = []
+        return f"it offers {', '.join(models)}" if models else f"check both: {ADDRESS_HINT}"
+
+    def _save(self, answer: Answer) -> None:
+        with self._lock:
+            self._store.add(answer)
+            self._fruitless = 0
+
+    def _note_fruitless(self) -> None:
+        """Leave a question for later; after too many in a row, find out whether the endpoint still answers.
+
+        Raises:
+          EndpointError: it does not.
+        """
+        with self._lock:
+            self._fruitless += 1
+            in_doubt = self._fruitless >= DOUBT_AFTER
+            if in_doubt:
+                self._fruitless = 0
+        if in_doubt:
+            self._probe()

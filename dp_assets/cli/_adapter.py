@@ -1,0 +1,114 @@
+"""What only the language model can tell a planner: how large its adapter is, and how fast this machine trains it.
+
+The size needs no weights: the model is built from its configuration on torch's meta device, which holds shapes only.
+The speed is measured on public rows with the loaded model, and never on rows of the corpus.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resources.models import LanguageModel
+from resources.profile import Profile
+from resources.zones import data_home
+
+if TYPE_CHECKING:
+    from dp_assets.generation.per_unit import TokenRow
+
+PUBLIC_TEXT = "Please explain, step by step and with an example, how I can do this at home without special tools. "
+TIMED_MICRO_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast clipped sums are computed here, and what that means for one level's training."""
+
+    tokens_per_second: float
+    tokens_a_row: int
+
+    def seconds(self, *, steps: int, expected_batch: float) -> float:
+        """Seconds for the whole training if every row were of the greatest length; drawing the noise is not in it."""
+        return steps * expected_batch * self.tokens_a_row / self.tokens_per_second
+
+
+def num_adapter_parameters(profile: Profile) -> int:
+    """The number of parameters that DP-SGD of this profile trains. Loads no weights, fetches and writes nothing.
+
+    Raises:
+      ModelUnavailable: the model's configuration is not on this machine.
+      ValueError: the profile's adapter does not fit the model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from dp_assets.generation.per_unit import adapter_parameters
+
+    config = _language_model(profile).load_config()
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in adapter_parameters(_with_adapter(base, profile)).values())
+
+
+def measure_speed(profile: Profile) -> Speed:
+    """Time clipped sums of public rows as long as the profile allows. Loads the model, converting it on first use.
+
+    Raises:
+      ModelUnavailable: the model is neither on this machine nor fetchable.
+    """
+    from dp_assets.generation.per_unit import clipped_sum
+
+    base, tokenizer = _language_model(profile).load()
+    model, settings = _with_adapter(base, profile), profile.generator
+    row = _public_row(tokenizer, profile)
+    a_micro_batch = max(1, settings.tokens_per_micro_batch // len(row))
+
+    def run(num_rows: int) -> float:
+        started = time.perf_counter()
+        total, _ = clipped_sum(
+            model,
+            [row] * num_rows,
+            [str(index) for index in range(num_rows)],
+            l2_clip_norm=settings.l2_clip_norm,
+            loss_normaliser=settings.loss_normaliser,
+            tokens_per_micro_batch=settings.tokens_per_micro_batch,
+        )
+        _ = {name: tensor.cpu() for name, tensor in total.items()}  # waits for the device
+        return time.perf_counter() - started
+
+    run(a_micro_batch)  # the first pass also allocates and compiles
+    num_rows = TIMED_MICRO_BATCHES * a_micro_batch
+    return Speed(tokens_per_second=num_rows * len(row) / run(num_rows), tokens_a_row=len(row))
+
+
+def _language_model(profile: Profile) -> LanguageModel:
+    return LanguageModel(
+        model=profile.language_model,
+        device=profile.device,
+        dtype=profile.dtype,
+        cache_root=str(data_home() / "models"),
+    )
+
+
+def _with_adapter(base: Any, profile: Profile) -> Any:
+    from dp_assets.generation.adapters import new_adapter_model
+    from dp_assets.generation.generator import last_blocks
+
+    settings = profile.generator
+    return new_adapter_model(
+        base,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        target_modules=settings.target_modules,
+        layers=last_blocks(base.config.num_hidden_layers, settings.last_layers),
+        seed=settings.seed,
+    )
+
+
+def _public_row(tokenizer: Any, profile: Profile) -> "TokenRow":
+    """A row of public text after the generator's prompt, as long as the profile allows."""
+    from dp_assets.generation.per_unit import TokenRow
+    from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
+
+    settings = profile.generator
+    target = encode_instruction(tokenizer, PUBLIC_TEXT * settings.max_tokens, max_tokens=settings.max_tokens)
+    return TokenRow(tuple(generator_prompt_ids(tokenizer, prompt=settings.prompt)), tuple(target))

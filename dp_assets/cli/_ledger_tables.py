@@ -1,0 +1,219 @@
+"""What `dp-instructions ledger show` prints: one JSON value, and the same as tables.
+
+Everything here is public or a keyed hash. Of a closed cohort, the failed checks and what was planned are shown; what
+ran may be a number that follows from private rows, so it stays in the ledger's entry, inside the private zone.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column
+from rich.table import Table as RichTable
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.events import event_from_json
+from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState
+
+Row = dict[str, Any]
+Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
+
+
+def overview(state: LedgerState) -> Row:
+    """The whole ledger as one JSON value. An epsilon that nothing bounds is null."""
+    return {
+        "corpora": [registration.to_json() for registration in state.registrations.values()],
+        "cohorts": _cohorts(state),
+        "budget_raises": [vars(raised) for raised in state.raises],
+        "bookings": [_booking(state, booking) for booking in state.bookings.values()],
+        "charges": [_charge(state, charge) for charge in state.charges.values()],
+        "closings": [
+            {"corpus_id": corpus_id, "cohort": cohort, "failed": [_without_what_ran(reason) for reason in reasons]}
+            for (corpus_id, cohort), reasons in state.closed.items()
+        ],
+        "erasures": [{"corpus_id": corpus_id, "units": list(units)} for corpus_id, units in state.erasures.items()],
+        "length": state.anchor.length,
+        "head": state.anchor.head,
+    }
+
+
+def _cohorts(state: LedgerState) -> list[Row]:
+    return [
+        {
+            "corpus_id": corpus_id,
+            "cohort": cohort,
+            "unit": registration.unit,
+            "delta": registration.delta,
+            "epsilon": _finite(state.cohort_epsilon(corpus_id, cohort)),
+            "budget_epsilon": registration.budget_epsilon,
+            "fixed_beforehand": state.is_planned(corpus_id, cohort),
+            "closed": (corpus_id, cohort) in state.closed,
+        }
+        for corpus_id, registration in state.registrations.items()
+        for cohort in registration.cohorts
+    ]
+
+
+def _booking(state: LedgerState, booking: Booking) -> Row:
+    return {
+        "booking_id": booking.booking_id,
+        "corpus_id": booking.corpus_id,
+        "cohort": booking.cohort,
+        "level": booking.level,
+        "mechanism": booking.mechanism,
+        "epsilon_alone": _alone(state, booking),
+        "used": booking.booking_id in state.used_bookings(),
+    }
+
+
+def _charge(state: LedgerState, charge: ChargeRecord) -> Row:
+    return {
+        "charge_id": charge.charge_id,
+        "corpus_id": charge.corpus_id,
+        "cohort": charge.cohort,
+        "level": charge.level,
+        "mechanism": charge.mechanism,
+        "snapshot": charge.snapshot,
+        "state": _state_of(charge),
+        "epsilon_alone": _alone(state, charge),
+        "booking_id": charge.booking_id,
+        "supplement_of": charge.supplement_of,
+        "continuations": len(charge.continuations),
+        "spare_steps": charge.spare_steps,
+    }
+
+
+def _state_of(charge: ChargeRecord) -> str:
+    """How far a charge has come, in one word."""
+    if charge.voided:
+        return "voided"
+    if charge.settled:
+        return "settled"
+    return "opened" if charge.opened else "booked"
+
+
+def _alone(state: LedgerState, spent: ChargeRecord | Booking) -> float | None:
+    """The epsilon of one spend by itself, at its corpus's delta."""
+    return _finite(accounting.epsilon(event_from_json(spent.event), state.registrations[spent.corpus_id].delta))
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
+
+
+def _without_what_ran(reason: str) -> str:
+    return reason.partition(", ran ")[0]
+
+
+def epsilon_in_words(epsilon: float | None) -> str:
+    return "unbounded" if epsilon is None else f"{epsilon:.4f}"
+
+
+def _history(charge: Mapping[str, Any]) -> str:
+    """The state of a charge, how often its run went on after a crash, and what it was charged beside."""
+    history = [charge["state"]]
+    if charge["continuations"]:
+        spare = "" if charge["spare_steps"] is None else f" of {charge['spare_steps']}"
+        history.append(f"continued {charge['continuations']}{spare}")
+    if charge["supplement_of"]:
+        history.append(f"beside {charge['supplement_of'][:8]}")
+    return ", ".join(history)
+
+
+def _corpus(row: Mapping[str, Any]) -> str:
+    """As much of a corpus's id as tells it from others."""
+    return str(row["corpus_id"][:8])
+
+
+def _partition(row: Mapping[str, Any]) -> str:
+    return f"{row['cohort']}|{row['level']}"
+
+
+# Title, the part of the overview, and each column with what it says of a row.
+TABLES: tuple[tuple[str, str, Columns], ...] = (
+    (
+        "corpora",
+        "corpora",
+        {
+            "corpus": lambda row: row["corpus_id"],
+            "unit": lambda row: f"{row['unit']}, {row['max_rows_per_unit']} rows",
+            "relation": lambda row: row["relation"].lower().replace("_", " "),
+            "delta": lambda row: f"{row['delta']:g}",
+            "order": lambda row: row["gate_order"],
+            "public": lambda row: "yes" if row["is_public"] else "no",
+        },
+    ),
+    (
+        "cohorts: the budget is the guarantee",
+        "cohorts",
+        {
+            "of": _corpus,
+            "cohort": lambda row: row["cohort"],
+            "spent or booked": lambda row: epsilon_in_words(row["epsilon"]),
+            "budget": lambda row: f"{row['budget_epsilon']:g}",
+            "composed": lambda row: "as planned" if row["fixed_beforehand"] else "adaptively",
+            "takes charges": lambda row: "no, closed" if row["closed"] else "yes",
+        },
+    ),
+    (
+        "budget raises: each is the guarantee from then on",
+        "budget_raises",
+        {
+            "of": _corpus,
+            "at": lambda row: row["at"],
+            "from": lambda row: f"{row['before']:g}",
+            "to": lambda row: f"{row['after']:g}",
+            "reason": lambda row: row["reason"],
+        },
+    ),
+    (
+        "bookings: planned before any output",
+        "bookings",
+        {
+            "of": _corpus,
+            "mechanism": lambda row: row["mechanism"],
+            "partition": _partition,
+            "epsilon alone": lambda row: epsilon_in_words(row["epsilon_alone"]),
+            "used": lambda row: "yes" if row["used"] else "no",
+        },
+    ),
+    (
+        "charges",
+        "charges",
+        {
+            "charge": lambda row: row["charge_id"],
+            "mechanism": lambda row: row["mechanism"],
+            "partition": _partition,
+            "alone": lambda row: epsilon_in_words(row["epsilon_alone"]),
+            "state": _history,
+        },
+    ),
+    (
+        "closed cohorts",
+        "closings",
+        {"of": _corpus, "cohort": lambda row: row["cohort"], "failed": lambda row: "\n".join(row["failed"])},
+    ),
+    ("erasures", "erasures", {"of": _corpus, "erased units": lambda row: len(row["units"])}),
+)
+WHOLE = ("corpus", "charge", "mechanism", "alone")  # columns that are never wrapped, so that they can be copied
+
+
+def print_tables(out: Console, shown: Mapping[str, Any]) -> None:
+    """The tables of an `overview`; a part that is empty has none."""
+    for title, part, columns in TABLES:
+        if shown[part]:
+            out.print(_table(title, columns, shown[part]))
+    out.print(f"{shown['length']} entries, head {shown['head']}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, columns: Columns, rows: list[Row]) -> RichTable:
+    headers = [Column(name, overflow="fold", no_wrap=name in WHOLE) for name in columns]
+    table = RichTable(
+        *headers, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for row in rows:
+        table.add_row(*(escape(str(say(row))) for say in columns.values()))
+    return table

@@ -1,0 +1,252 @@
+"""What a plan will cost and whether it can work, before anything is spent.
+
+Everything here follows from public constants: the plans, the size of the adapter, and the owner's own guess of how many
+units the corpus has. No private row is read and nothing is charged. The guess must come from outside: a count of the
+rows would be a release.
+
+The suggestions are rules of thumb for one pass over the choices that cost no privacy to make beforehand. Left out:
+learning rate and clip norm (both cost quality, neither cost privacy), and quality itself, which only a run can show.
+
+    batch   as many units as the published recipe draws (4,096), at most a quarter of the corpus a step
+    steps   ten passes over the corpus, fewer where a step would be mostly noise
+    adapter as many parameters as keep the signal of a step above 0.3 of its noise
+    bins    five to ten noise standard deviations of votes a bin
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dp_assets.privacy import accounting
+from dp_assets.privacy.plan import PrivacyPlan, UnreachableTarget, calibrated
+from dp_assets.privacy.units import PrivacyUnit
+
+FALSE_POSITIVE_RATES = (0.001, 0.01)
+LEAST_SIGNAL_TO_NOISE = 0.3
+SMALLEST_ADAPTER = 4_000
+"""About rank 1 on the query and value projections of the last two blocks of a model of 135 million parameters."""
+USUAL_BATCH, LARGEST_SHARE = 4096, 0.25
+PASSES = (10.0, 5.0, 2.5, 1.0)
+FEWEST_VOTES, COMFORTABLE_VOTES = 5, 10
+"""Mean votes a bin, in standard deviations of the noise (clipped noise below that makes up the votes of empty bins)."""
+UNITS_A_DELTA = 10
+
+
+@dataclass(frozen=True)
+class LevelReport:
+    """What one level costs and how strong its signal is. Epsilons and rates are rounded up; None is unknown.
+
+    `group_epsilons` holds, for the unit `instruction`, the epsilon of a person by the number of their instructions.
+    `expected_batch` is in units, `error_per_bin` the expected absolute error in votes.
+    """
+
+    plan: PrivacyPlan
+    epsilon: float
+    replace_one_epsilon: float
+    group_epsilons: dict[int, float]
+    true_positive_rates: dict[float, float]
+    signal_to_noise: float | None
+    expected_batch: float
+    error_per_bin: float
+    relative_error_per_bin: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan's constants and every figure; an epsilon that nothing bounds is null."""
+        return self.plan.to_json() | {
+            "epsilon": _json_number(self.epsilon),
+            "replace_one_epsilon": _json_number(self.replace_one_epsilon),
+            "group_epsilons": {str(size): _json_number(value) for size, value in self.group_epsilons.items()},
+            "true_positive_rates": {f"{rate:g}": value for rate, value in self.true_positive_rates.items()},
+            "signal_to_noise": None if self.signal_to_noise is None else _json_number(self.signal_to_noise),
+            "expected_batch": self.expected_batch,
+            "error_per_bin": self.error_per_bin,
+            "relative_error_per_bin": self.relative_error_per_bin,
+        }
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Constants that suit a corpus of `num_units` units at the level's target; `too_small` says what does not."""
+
+    level: str
+    num_units: int
+    sampling_probability: float
+    expected_batch_size: int
+    steps: int
+    noise_multiplier: float
+    most_parameters: int
+    num_bins: int
+    too_small: tuple[str, ...]
+
+
+def report_level(plan: PrivacyPlan, *, num_parameters: int | None, num_units: int | None) -> LevelReport:
+    """The report of one level, for an adapter of `num_parameters` and a corpus of about `num_units` units."""
+    event, delta, noise = plan.event, plan.delta, plan.votes.noise_stddev
+    expected_batch = plan.dpsgd.expected_batch_size if num_units is None else _drawn(plan, num_units)
+    error = noise * math.sqrt(2 / math.pi)
+    of_one_person = accounting.GROUP_SIZES if plan.unit is PrivacyUnit.INSTRUCTION else ()
+    return LevelReport(
+        plan=plan,
+        epsilon=plan.epsilon,
+        replace_one_epsilon=accounting.replace_one_epsilon(event, delta),
+        group_epsilons={size: accounting.group_epsilon(event, delta, size) for size in of_one_person},
+        true_positive_rates=accounting.trade_off(event, FALSE_POSITIVE_RATES),
+        signal_to_noise=None if num_parameters is None else _signal_to_noise(plan, expected_batch, num_parameters),
+        expected_batch=expected_batch,
+        error_per_bin=error,
+        relative_error_per_bin=None if num_units is None else error * plan.votes.num_bins / num_units,
+    )
+
+
+def joint_epsilon(plans: Sequence[PrivacyPlan]) -> float:
+    """The certified epsilon of all these levels on the same units, when all are fixed beforehand; 0 for none."""
+    if len(plans) < 2:
+        return sum(plan.epsilon for plan in plans)
+    return accounting.epsilon(accounting.compose([plan.event for plan in plans]), max(plan.delta for plan in plans))
+
+
+def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None) -> Suggestion:
+    """Batch, steps, adapter and bins for the level of `plan` on a corpus of about `num_units` units.
+
+    `num_parameters` is the size of the adapter at hand (None: unknown). Among the numbers of passes that leave room for
+    it, the largest is taken; where none does, the fewest passes, which leave most room.
+
+    Raises:
+      UnreachableTarget: the votes' noise alone exceeds the target.
+      ValueError: `num_units` is not positive, or the level has no noise.
+    """
+    if num_units < 1 or not plan.is_private:
+        raise ValueError("num_units must be at least 1, and the level one with noise")
+    wanted = SMALLEST_ADAPTER if num_parameters is None else num_parameters
+    best, room = plan, -1
+    for one in _schedules(plan, num_units):
+        best, room = one, _most_parameters(one, num_units)
+        if room >= wanted:
+            break
+    num_bins = max(2, int(num_units / (COMFORTABLE_VOTES * plan.votes.noise_stddev)))
+    return Suggestion(
+        level=plan.level,
+        num_units=num_units,
+        sampling_probability=best.dpsgd.sampling_probability,
+        expected_batch_size=best.dpsgd.expected_batch_size,
+        steps=best.dpsgd.steps,
+        noise_multiplier=best.dpsgd.noise_multiplier,
+        most_parameters=room,
+        num_bins=num_bins,
+        too_small=tuple(_too_small(plan, num_units=num_units, most_parameters=room)),
+    )
+
+
+def _schedules(plan: PrivacyPlan, num_units: int) -> Iterator[PrivacyPlan]:
+    """The plan with the usual batch and each number of passes, most first, as far as the target can be met."""
+    chance = min(LARGEST_SHARE, USUAL_BATCH / num_units)
+    batch = max(1, round(chance * num_units))
+    for passes in PASSES:
+        steps = max(1, round(passes / chance))
+        dpsgd = replace(plan.dpsgd, sampling_probability=chance, expected_batch_size=batch, steps=steps)
+        with contextlib.suppress(UnreachableTarget):
+            yield calibrated(replace(plan, dpsgd=dpsgd))
+
+
+def _drawn(plan: PrivacyPlan, num_units: int) -> float:
+    """The expected number of units in a step's batch."""
+    return plan.dpsgd.sampling_probability * num_units
+
+
+def _signal_to_noise(plan: PrivacyPlan, expected_batch: float, num_parameters: int) -> float:
+    return accounting.signal_to_noise(
+        expected_batch_size=expected_batch,
+        noise_multiplier=plan.dpsgd.noise_multiplier,
+        num_parameters=num_parameters,
+    )
+
+
+def _most_parameters(plan: PrivacyPlan, num_units: int) -> int:
+    """The largest adapter whose signal is at least the least share of a step's noise."""
+    return int(_signal_to_noise(plan, _drawn(plan, num_units), 1) ** 2 / LEAST_SIGNAL_TO_NOISE**2)
+
+
+def _too_small(plan: PrivacyPlan, *, num_units: int, most_parameters: int) -> list[str]:
+    """In what the corpus is too small for the level, with the number of units that would do."""
+    reasons = []
+    if most_parameters < SMALLEST_ADAPTER:
+        reasons.append(
+            f"{num_units} units are too few to train at {plan.level}: even in one pass a step is mostly noise for an"
+            f" adapter of more than {most_parameters} parameters; collect more units, choose a larger level, or sample"
+            " the public model without training"
+        )
+    needed = math.ceil(2 * FEWEST_VOTES * plan.votes.noise_stddev)
+    if num_units < needed:
+        reasons.append(
+            f"{num_units} units are too few for votes with noise {plan.votes.noise_stddev:g}: two bins need {needed};"
+            " lower votes.noise_stddev, or collect more units"
+        )
+    return reasons
+
+
+def advice(
+    reports: Sequence[LevelReport], *, budget_epsilon: float, num_units: int | None, num_parameters: int | None
+) -> tuple[str, ...]:
+    """What the owner should change before registering, one sentence a line; nothing where all is well."""
+    plans = [report.plan for report in reports if report.plan.is_private]
+    lines = list(_about_the_budget(plans, budget_epsilon))
+    for report in reports:
+        if report.plan.is_private:
+            lines += _about_a_level(report, num_parameters)
+    if num_units is not None and plans:
+        lines += _about_the_size(plans[0], num_units)
+    return tuple(lines)
+
+
+def _about_the_budget(plans: Sequence[PrivacyPlan], budget_epsilon: float) -> list[str]:
+    together = joint_epsilon(plans)
+    if together <= budget_epsilon:
+        return []
+    return [
+        f"together these levels cost epsilon {together:g}, more than the budget of {budget_epsilon:g}: plan fewer or"
+        " smaller levels, or register a larger corpus.budget_epsilon"
+    ]
+
+
+def _about_a_level(report: LevelReport, num_parameters: int | None) -> list[str]:
+    lines, level = [], report.plan.level
+    if report.signal_to_noise is not None and report.signal_to_noise < LEAST_SIGNAL_TO_NOISE:
+        room = int((num_parameters or 0) * (report.signal_to_noise / LEAST_SIGNAL_TO_NOISE) ** 2)
+        lines.append(
+            f"{level}: a step's signal is at most {report.signal_to_noise:.2f} of its noise: shrink the adapter to"
+            f" {room} parameters (generator.rank, target_modules, last_layers), take fewer steps or a larger batch"
+        )
+    if report.group_epsilons:
+        size, worst = max(report.group_epsilons.items())
+        lines.append(
+            f"{level} bounds one instruction: for a person who wrote {size} of them it means epsilon {worst:g}; where"
+            " rows name users, corpus.unit 'user' bounds the person"
+        )
+    return lines
+
+
+def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
+    lines, votes, drawn = [], plan.votes, _drawn(plan, num_units)
+    if plan.delta > 1 / (UNITS_A_DELTA * num_units):
+        lines.append(
+            f"delta {plan.delta:g} is large for {num_units} units: lower corpus.delta to"
+            f" {1 / (UNITS_A_DELTA * num_units):.1g} or less"
+        )
+    if votes.num_bins * FEWEST_VOTES * votes.noise_stddev > num_units:
+        most = max(2, int(num_units / (FEWEST_VOTES * votes.noise_stddev)))
+        lines.append(
+            f"bins hold {num_units / votes.num_bins:.1f} votes on average, with noise of {votes.noise_stddev:g}: lower"
+            f" votes.num_bins to {most} or less"
+        )
+    if not 0.75 <= plan.dpsgd.expected_batch_size / drawn <= 1.25:
+        lines.append(
+            f"a step draws {drawn:.0f} units on average but divides by {plan.dpsgd.expected_batch_size}: set"
+            " generator.expected_batch_size to the former, or the learning rate is off by the ratio"
+        )
+    return lines
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isinf(value) else value

@@ -1,0 +1,81 @@
+"""Who writes answers or judges them: the local model, or an endpoint outside. This resource guards the way out.
+
+It knows the endpoint's settings, where answers are kept, and the name of the variable that holds the key. It holds no
+key: that is read when there is something to ask. Only what lies in the released zone may be sent, and what was made at
+the level no-dp does not.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from dp_assets.privacy.labels import Label, Zone, zone
+from resources.profile import EndpointSettings
+
+NO_KEY = "none"
+"""What a server that needs no key is sent, so that no other key of the environment is."""
+
+
+class NotReleased(dg.Failure):
+    """Something was about to be sent that does not lie in the released zone."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(
+            description=f"{group} may only be sent what lies in the released zone; leave the endpoint out for private"
+            " tables and for the level no-dp, so that the local model answers",
+            allow_retries=False,
+        )
+
+
+class MissingKey(dg.Failure):
+    """The variable that should hold the key is not set."""
+
+    def __init__(self, group: str, variable: str) -> None:
+        super().__init__(
+            description=f"{group}.api_key_variable is {variable!r}, and no such environment variable is set; export it,"
+            " or leave the setting out if the server needs no key",
+            allow_retries=False,
+        )
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """An endpoint, or the local model if `endpoint` is None. `group` names the settings in messages."""
+
+    group: str
+    endpoint: EndpointSettings | None
+    home: Path
+
+    def admitted(self, label: Label, level: str | None) -> EndpointSettings:
+        """The endpoint, for rows with this label made at this level.
+
+        Raises:
+          NotReleased: such rows lie in the private zone.
+          ValueError: there is no endpoint.
+        """
+        if zone(label, level) is not Zone.RELEASED:
+            raise NotReleased(self.group)
+        if self.endpoint is None:
+            raise ValueError(f"{self.group} is not set; give it base_url and model")
+        return self.endpoint
+
+    def api_key(self) -> str:
+        """The key, from the environment.
+
+        Raises:
+          MissingKey: the variable is not set or empty.
+        """
+        variable = self.endpoint.api_key_variable if self.endpoint is not None else None
+        if variable is None:
+            return NO_KEY
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise MissingKey(self.group, variable)
+        return key
+
+    def answers_file(self, asset: str, partition: str) -> Path:
+        """Where the answers for one partition of a released asset are kept."""
+        *folders, level = partition.split("|")
+        return self.home.joinpath(Zone.RELEASED, "answers", asset, *folders, f"{level}.jsonl")
