@@ -1,5 +1,5 @@
-"""What Dagster does around a mechanism (retries, re-execution, backfills, several runs at once, a wiped event log) spends
-nothing twice and nothing past the budget.
+"""What Dagster does around a mechanism (retries, re-execution, backfills, several runs at once, a wiped event log)
+spends nothing twice and nothing past the budget.
 
 The corpus, its vectors and `dp_histogram` are the real assets over the real stores; the bins are public constants, so
 that no model is needed. Run as a module, this file is another process that materializes the same graph.

@@ -11,7 +11,6 @@ run.
     bound        the rows of a snapshot, as a keyed hash   voided     a charge under which nothing was read
     raised       a larger budget                           closed     a cohort that takes no more charges
     erased       a unit whose rows are gone, as a keyed hash
-    erased       a unit that was taken out, as a keyed hash
 """
 
 import functools

@@ -1,0 +1,110 @@
+"""How long a charge takes on a ledger of many entries.
+
+    python benchmarks/ledger_charge.py [--entries 10000] [--charges 20]
+
+The ledger is filled with valid chained charges in bulk. A charge in a process that has read the ledger before (what a
+mechanism does: it looks for a stored release first) and the first use in a new process are timed apart, medians in
+milliseconds; every one checks the whole chain, the anchors and the key.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from dp_assets.privacy.chain import chain
+from dp_assets.privacy.events import event_to_json
+from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan, make_plan
+from dp_assets.privacy.registration import Registration, Terms
+from dp_assets.privacy.units import PrivacyUnit
+from resources import ledger_file
+from resources.ledger import Ledger
+
+LEVEL, COHORT = "eps-1", "all"
+
+
+def plan() -> PrivacyPlan:
+    return make_plan(
+        level=LEVEL,
+        delta=1e-6,
+        unit=PrivacyUnit.USER,
+        max_rows_per_unit=2,
+        sampling_probability=0.01,
+        steps=50,
+        spare_steps=5,
+        l2_clip_norm=0.5,
+        expected_batch_size=256,
+        num_bins=100,
+        votes_noise_stddev=100.0,
+    )
+
+
+def registered(ledger: Ledger) -> Registration:
+    terms = Terms(PrivacyUnit.USER, "user", 2, (COHORT,), "all", 1e-6, 100.0, False)
+    return ledger.register(locator="benchmark", terms=terms, plans=())
+
+
+def fill(ledger: Ledger, corpus_id: str, entries: int) -> None:
+    """Append charges in one transaction, chained as single ones would be."""
+    event = event_to_json(plan().events[HISTOGRAM])
+    record = ChargeRecord("", corpus_id, COHORT, LEVEL, HISTOGRAM, event, "1", "k" * 64, plan().digest, spare_steps=0)
+    bodies = [("charged", asdict(record) | {"charge_id": uuid.uuid4().hex}) for _ in range(entries)]
+    file = ledger._file
+    with file._locked() as connection:
+        head = ledger_file.anchor_of(ledger_file._entries(connection))
+        appended = chain(head, "2026-01-01T00:00:00+00:00", bodies)
+        connection.executemany(ledger_file.INSERT, [ledger_file._row(entry) for entry in appended])
+        file._write_anchors(ledger_file.anchor_of(ledger_file._entries(connection)))
+
+
+def milliseconds(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return 1000 * (time.perf_counter() - started)
+
+
+def measure(root: Path, entries: int, charges: int) -> dict[str, float]:
+    ledger = Ledger(private_root=str(root / "private"))
+    corpus_id = registered(ledger).corpus_id
+    fill(ledger, corpus_id, entries)
+
+    def charge() -> None:
+        ledger.charge(
+            plan=plan(),
+            mechanism=HISTOGRAM,
+            corpus_id=corpus_id,
+            cohort=COHORT,
+            snapshot="1",
+            reuse_key=uuid.uuid4().hex,
+        )
+
+    def first_use() -> None:
+        ledger_file._states.clear()
+        ledger.state()
+
+    charge()
+    interleaved = [(milliseconds(charge), milliseconds(first_use)) for _ in range(charges)]
+    return {
+        "entries": entries,
+        "charge_ms": statistics.median(warm for warm, _ in interleaved),
+        "first_use_ms": statistics.median(cold for _, cold in interleaved),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--charges", type=int, default=20)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(Path(folder), arguments.entries, arguments.charges), indent=2))
+
+
+if __name__ == "__main__":
+    main()
