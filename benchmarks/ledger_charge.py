@@ -57,10 +57,9 @@ def fill(ledger: Ledger, corpus_id: str, entries: int) -> None:
     bodies = [("charged", asdict(record) | {"charge_id": uuid.uuid4().hex}) for _ in range(entries)]
     file = ledger._file
     with file._locked() as connection:
-        head = ledger_file.anchor_of(ledger_file._entries(connection))
-        appended = chain(head, "2026-01-01T00:00:00+00:00", bodies)
+        appended = chain(file._verified(connection).anchor, "2026-01-01T00:00:00+00:00", bodies)
         connection.executemany(ledger_file.INSERT, [ledger_file._row(entry) for entry in appended])
-        file._write_anchors(ledger_file.anchor_of(ledger_file._entries(connection)))
+        file._write_anchors(file._verified(connection).anchor)
 
 
 def milliseconds(act: Callable[[], object]) -> float:
@@ -85,7 +84,7 @@ def measure(root: Path, entries: int, charges: int) -> dict[str, float]:
         )
 
     def first_use() -> None:
-        ledger_file._states.clear()
+        ledger_file._known.clear()
         ledger.state()
 
     charge()

@@ -29,7 +29,7 @@ from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.profiles import selected_profile
 from dp_assets.running import stage_logger
-from resources.build import build_resources
+from resources.build import build_resources, fixed
 
 ALL_ASSETS = (
     real_instructions,
@@ -58,7 +58,7 @@ defs = dg.Definitions(
     assets=ALL_ASSETS,
     asset_checks=ALL_CHECKS,
     jobs=[full_pipeline],
-    resources=build_resources(selected_profile()),
+    resources=fixed(build_resources(selected_profile())),
     executor=dg.in_process_executor,
     loggers={"console": stage_logger},
 )

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
 from dp_assets.privacy.labels import Zone
 from resources.annotator import Annotator
 from resources.ledger import Ledger
@@ -32,3 +34,16 @@ def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any
         "judge": Annotator("preferences.judge", profile.preferences.judge, root),
         "embedder": Embedder(model=profile.embedder, device=profile.device),
     }
+
+
+def fixed(resources: dict[str, Any]) -> dict[str, dg.ResourceDefinition]:
+    """The resources as a code location offers them: nobody who launches a run can give them another configuration.
+
+    Otherwise a launch could point the ledger, and so the gate, to another folder.
+    """
+    return {name: _fixed(resource) for name, resource in resources.items()}
+
+
+def _fixed(resource: Any) -> dg.ResourceDefinition:
+    definition = dg.IOManagerDefinition if isinstance(resource, dg.IOManager) else dg.ResourceDefinition
+    return definition(resource_fn=lambda _: resource, config_schema={})

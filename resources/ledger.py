@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dp_accounting import DpEvent, NonPrivateDpEvent
+from dp_accounting import NonPrivateDpEvent
 
 from dp_assets.privacy import gate
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
@@ -102,8 +102,8 @@ class Charge:
             raise ChargeRefused(gate.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
         return record
 
-    def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy], *, ran: DpEvent = UNBOUNDED) -> None:
-        """Close the charge if what ran is what was planned; otherwise book what `ran` besides and close the cohort.
+    def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy]) -> None:
+        """Close the charge if what ran is what was planned; otherwise charge without bound and close the cohort.
 
         Raises:
           ClaimRefused: there are discrepancies; they are named, without numbers, which may follow from private rows.
@@ -115,7 +115,7 @@ class Charge:
         reasons = [discrepancy.in_full for discrepancy in found]
         supplement = asdict(self.record) | {
             "charge_id": uuid.uuid4().hex,
-            "event": event_to_json(ran),
+            "event": event_to_json(UNBOUNDED),
             "supplement_of": self.charge_id,
             "booking_id": None,
             "opened": True,

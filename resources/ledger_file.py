@@ -6,8 +6,9 @@ lock is given back, so an anchor can only lag behind a committed ledger, never r
 at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor and a lost or changed
 key are refused, never replaced by new ones.
 
-What the entries add up to is remembered for the life of a process, so that a long ledger is parsed once; the chain is
-checked every time.
+A process remembers the rows that it has checked, and what they add up to, so that a long ledger is hashed and parsed
+once: later, the stored rows are compared with the remembered ones as they are, and only new ones are hashed. Rows that
+differ anywhere are checked from the first one on.
 
 Schema versions. 1: bodies in any JSON form. 2: bodies in canonical form, which is what the digests always covered. An
 older ledger is brought to the present form at its first use, under the lock and in one transaction, and its entries are
@@ -21,14 +22,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, anchor_of, canonical, chain, verify_chain
+from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, chain, verify_chain
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.units import keyed_hash
@@ -47,7 +48,17 @@ create table if not exists schema_version (version bigint);
 """
 INSERT = "insert into entries values (?, ?, ?, ?, ?, ?)"
 
-_states: dict[Path, LedgerState] = {}
+
+@dataclass(frozen=True)
+class Known:
+    """What this process has read of a ledger and found sound: rows, entries, and what they add up to."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    state: LedgerState = field(default_factory=LedgerState)
+
+
+_known: dict[Path, Known] = {}
 
 
 class LedgerFile:
@@ -88,7 +99,7 @@ class LedgerFile:
           LedgerTampered: the stored entries are not the ones that were written.
         """
         with THREADS, self._locked() as connection:
-            return self._folded(self._verified(connection))
+            return self._verified(connection)
 
     def append(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
         """Append what `decide` returns for the current state, all or nothing, with no other writer in between.
@@ -98,14 +109,14 @@ class LedgerFile:
         """
         commitment = self._key_commitment()  # the key is made before there is a ledger that could miss it
         with THREADS, self._locked() as connection:
-            entries = self._verified(connection)
-            state = self._folded(entries)
-            opening: Entries = [] if entries else [("keyed", {"commitment": commitment})]
+            state = self._verified(connection)
+            opening: Entries = [] if state.anchor.length else [("keyed", {"commitment": commitment})]
             now = datetime.now(UTC).isoformat(timespec="seconds")
             appended = chain(state.anchor, now, [*opening, *decide(state)])
             _store(connection, appended)
-            self._write_anchors(anchor_of([*entries, *appended]))
-            return state.after(appended)
+            grown = state.after(appended)
+            self._write_anchors(grown.anchor)
+            return grown
 
     @contextmanager
     def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -128,24 +139,23 @@ class LedgerFile:
         if self.database.exists() and not self.anchor_files[0].exists():
             raise LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
 
-    def _verified(self, connection: duckdb.DuckDBPyConnection) -> list[Entry]:
-        """All entries, checked against one another, the anchors and the key."""
+    def _verified(self, connection: duckdb.DuckDBPyConnection) -> LedgerState:
+        """What all entries add up to, once they are checked against one another, the anchors and the key.
+
+        Rows that are character for character those which this process has checked before are not hashed again.
+        """
         with private_umask():
             self._bring_up_to_date(connection)
-        entries = _entries(connection)
-        verify_chain(entries, self.anchors())
+        rows, known = _rows(connection), _known.get(self.database, Known())
+        if rows[: len(known.rows)] != known.rows:
+            known = Known()
+        appended = [Entry(*row) for row in rows[len(known.rows) :]]
+        entries = [*known.entries, *appended]
+        verify_chain(entries, self.anchors(), known=len(known.entries))
         if entries and entries[0].body.get("commitment") != self._key_commitment():
             raise LedgerTampered("the ledger was written under another key; restore private/ledger as a whole")
-        return entries
-
-    def _folded(self, entries: list[Entry]) -> LedgerState:
-        """The state of verified entries, from the state remembered of their beginning if there is one."""
-        known = _states.get(self.database, LedgerState())
-        length = known.anchor.length
-        if length and (len(entries) < length or entries[length - 1].digest != known.anchor.head):
-            known, length = LedgerState(), 0
-        state = known.after(entries[length:])
-        _states[self.database] = state
+        state = known.state.after(appended)
+        _known[self.database] = Known(rows, entries, state)
         return state
 
     def _bring_up_to_date(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -162,7 +172,7 @@ class LedgerFile:
 
     def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Rewrite every body in canonical form, once the chain has been found sound."""
-        entries = [_canonical_entry(entry) for entry in _entries(connection)]
+        entries = [_canonical_entry(Entry(*row)) for row in _rows(connection)]
         verify_chain(entries, self.anchors())
         _keep_entries(connection, self.folder / "ledger-v1.duckdb")
         connection.begin()
@@ -192,8 +202,8 @@ def _connect(database: Path) -> duckdb.DuckDBPyConnection:
             time.sleep(random.uniform(0.01, 0.1))
 
 
-def _entries(connection: duckdb.DuckDBPyConnection) -> list[Entry]:
-    return [Entry(*row) for row in connection.execute("from entries order by sequence").fetchall()]
+def _rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    return connection.execute("from entries order by sequence").fetchall()
 
 
 def _store(connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:

@@ -162,3 +162,11 @@ def test_the_workspace_file_loads_in_dagsters_own_command(tmp_path: Path) -> Non
     environment = {"DAGSTER_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     validated = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert validated.returncode == 0, validated.stdout + validated.stderr
+
+
+@pytest.mark.parametrize("field", [("ledger", "private_root"), ("io_manager", "home"), ("releases", "home")])
+def test_no_launch_can_point_a_resource_to_another_folder(field: tuple[str, str]) -> None:
+    resource, name = field
+    config = {"resources": {resource: {"config": {name: "/elsewhere"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        dg.validate_run_config(defs.resolve_job_def("full_pipeline"), config)

@@ -10,7 +10,7 @@ from dp_assets.artifacts import UNKNOWN_PREPARATION, Adapter, Document, PrivateT
 from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
-from dp_assets.privacy.claim import ClaimRefused, Discrepancy, what_ran
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
@@ -176,7 +176,7 @@ def _settled(charge: Charge, mechanism: Mechanism, release: Released, check: Che
     evidence = release.record.get(EVIDENCE, {})
     found = check(evidence)
     try:
-        charge.settle(evidence, found, ran=what_ran(mechanism.plan.dpsgd, evidence, found))
+        charge.settle(evidence, found)
     except ClaimRefused as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
     return release

@@ -162,7 +162,8 @@ class FileSource:
         theirs = self.columns[name]
         if not _fits(name, types[theirs]):
             wanted = WANTED_TYPES.get(name, "strings or numbers")
-            raise SourceError(f"column {theirs!r}, mapped to {name}, holds {types[theirs]}; it must hold {wanted}")
+            kind = types[theirs].base_type().__name__  # the names inside a nested type may be values of rows
+            raise SourceError(f"column {theirs!r}, mapped to {name}, holds {kind}; it must hold {wanted}")
         return _typed(theirs, name, types[theirs]).alias(name)
 
 

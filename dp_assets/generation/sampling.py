@@ -145,7 +145,7 @@ def _continuations(
     output = model.generate(
         input_ids=torch.tensor(padded, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
-        **({} if cache is None else {"past_key_values": cache}),
+        **({} if cache is None else {"cache": cache}),
         **settings,
     )
     new_ids: list[list[int]] = output[:, width:].tolist()

@@ -2,7 +2,8 @@
 
 A mechanism returns evidence of what was observed while it ran. Each named check below compares one item with the plan.
 Any difference means that the plan's event does not describe what happened, so the caller fails the asset, adds a
-supplementary charge for what ran, and closes the cohort.
+supplementary charge without a bound, and closes the cohort. Even a mere number of steps gets no event of its own: it
+may have been read off the data, which no event covers, and events are released.
 
 Which checks a difference fails:
 
@@ -32,9 +33,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dp_accounting import DpEvent, NonPrivateDpEvent
-
-from dp_assets.privacy.events import dpsgd_event
 from dp_assets.privacy.evidence import fingerprint
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
@@ -134,24 +132,6 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "noised_bins": plan.num_bins,
     }
     return discrepancies(expected, evidence)
-
-
-def what_ran(plan: DpSgdPlan, evidence: Mapping[str, Any], found: list[Discrepancy]) -> DpEvent:
-    """The event of a refused run: that of its own number of steps if nothing else differs, else one without a bound.
-
-    It bounds the run for a number of steps that is a public mistake. A number that was read off the data is one more
-    output, which no event covers; nothing tells the two apart, so the refusal does not say it and the cohort closes.
-    """
-    counts = {evidence.get(name) for name in STEP_COUNTS}
-    steps = counts.pop()
-    differs_in_steps_only = not counts and {item.check for item in found} <= set(STEP_COUNTS)
-    if not (differs_in_steps_only and isinstance(steps, int) and steps > 0 and plan.noise_multiplier > 0):
-        return NonPrivateDpEvent()
-    return dpsgd_event(
-        sampling_probability=plan.sampling_probability,
-        noise_multiplier=plan.noise_multiplier,
-        steps=steps + evidence["continuations"],
-    )
 
 
 def _is_within(value: Any, bound: float) -> bool:

@@ -3,11 +3,9 @@
 from typing import Any
 
 import pytest
-from dp_accounting import NonPrivateDpEvent
 from plans import small_plan
 
-from dp_assets.privacy.claim import STEP_COUNTS, Discrepancy, check_dpsgd, check_votes, what_ran
-from dp_assets.privacy.events import dpsgd_event
+from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.evidence import fingerprint
 
 PLAN = small_plan()
@@ -103,31 +101,3 @@ def test_a_refusal_names_names_and_verdicts_but_no_numbers_of_the_run() -> None:
     assert "4711" in normaliser.in_full
     (sampler,) = found_in(sampler="foreign Shuffled")
     assert str(sampler) == "sampler: planned 'poisson', ran 'foreign Shuffled'"
-
-
-def test_a_run_that_differs_in_its_number_of_steps_only_is_that_number_of_steps() -> None:
-    counted = {**dict.fromkeys(STEP_COUNTS, 6), "noise_coordinates": 60, "continuations": 1}
-    found = found_in(**counted)
-    expected = dpsgd_event(sampling_probability=0.25, noise_multiplier=PLAN.dpsgd.noise_multiplier, steps=7)
-    assert what_ran(PLAN.dpsgd, HONEST | counted, found) == expected
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"steps": 5},
-        {"noise_draws": 5, "noise_coordinates": 50},
-        {**dict.fromkeys(STEP_COUNTS, 5), "noise_coordinates": 50, "sampler": "foreign"},
-        {**dict.fromkeys(STEP_COUNTS, 5), "noise_coordinates": 50, "continuations": 3},
-        dict.fromkeys(STEP_COUNTS, None),
-        {**dict.fromkeys(STEP_COUNTS, 0), "noise_coordinates": 0},
-    ],
-)
-def test_nothing_bounds_any_other_difference(changed: dict[str, Any]) -> None:
-    assert what_ran(PLAN.dpsgd, HONEST | changed, found_in(**changed)) == NonPrivateDpEvent()
-
-
-def test_nothing_bounds_votes_that_differ() -> None:
-    evidence = HONEST_VOTES | {"noised_bins": 7}
-    found = check_votes(PLAN.votes, PLAN.unit, evidence)
-    assert what_ran(PLAN.dpsgd, evidence, found) == NonPrivateDpEvent()

@@ -179,6 +179,19 @@ def test_a_raised_budget_is_logged_and_admits_more(ledger: Ledger, corpus: Regis
     assert ledger.state().registrations[corpus.corpus_id].budget_epsilon == 30.0
 
 
+@pytest.mark.parametrize("budget", [math.inf, math.nan])
+def test_a_budget_is_raised_to_a_finite_number_only(ledger: Ledger, corpus: Registration, budget: float) -> None:
+    with pytest.raises(RegistrationError, match="finite"):
+        ledger.raise_budget(corpus.corpus_id, budget, "no end in sight")
+    assert ledger.state().registrations[corpus.corpus_id] == corpus
+
+
+def test_a_command_that_is_refused_on_an_unused_folder_leaves_it_usable(ledger: Ledger) -> None:
+    with pytest.raises(VoidRefused):
+        ledger.void("unknown", "a slip")
+    charge(ledger, register(ledger, "eps-8").corpus_id, "eps-8")
+
+
 def database(ledger: Ledger) -> Path:
     return Path(ledger.private_root) / "ledger" / "ledger.duckdb"
 

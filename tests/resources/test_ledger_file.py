@@ -22,7 +22,7 @@ def old_ledger(tmp_path: Path) -> Ledger:
             spaced = json.dumps(dict(reversed(json.loads(body).items())))
             connection.execute("update entries set body = ? where sequence = ?", (spaced, sequence))
         connection.execute("update schema_version set version = 1")
-    ledger_file._states.clear()
+    ledger_file._known.clear()
     return ledger
 
 
@@ -54,6 +54,13 @@ def test_the_entries_of_an_older_ledger_are_kept_beside_it(old_ledger: Ledger) -
     kept = database(old_ledger).with_name("ledger-v1.duckdb")
     assert rows(kept) == before
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_copy_that_a_crash_left_unfinished_is_made_again(old_ledger: Ledger) -> None:
+    before, kept = rows(database(old_ledger)), database(old_ledger).with_name("ledger-v1.duckdb")
+    kept.write_bytes(b"half of a copy")
+    old_ledger.state()
+    assert rows(kept) == before
 
 
 def test_an_edited_older_ledger_is_refused_and_left_as_it_is(old_ledger: Ledger) -> None:
