@@ -232,6 +232,7 @@ def test_re_execution_from_failure_pays_once_and_only_reads_again_if_the_budget_
     assert succeeds or "No private row was read" in reason(again)
 
 
+@pytest.mark.slow
 def test_a_backfill_over_levels_charges_each_once_however_often_it_runs(site: Site) -> None:
     for _ in range(2):
         assert all(site.run(place).success for place in (PLACE, OTHER_PLACE))
@@ -241,6 +242,7 @@ def test_a_backfill_over_levels_charges_each_once_however_often_it_runs(site: Si
     assert state.cohort_epsilon(site.corpus_id, "all") <= PLANNED
 
 
+@pytest.mark.slow
 def test_a_backfill_over_levels_beyond_the_plan_stops_at_the_budget(site: Site) -> None:
     places = (PLACE, OTHER_PLACE, "all|eps-5.94", "all|eps-8")
     runs = [site.run(place) for place in (*places, *places)]
@@ -255,7 +257,10 @@ def another_run_reading(site: Site) -> Iterator[subprocess.Popen[str]]:
     with site.start("hold") as held:
         assert held.stdout is not None
         assert held.stdout.readline() == "reading\n"
-        yield held
+        try:
+            yield held
+        finally:
+            held.kill()
 
 
 @pytest.mark.slow
