@@ -9,9 +9,9 @@ from dp_assets.corpus.schemas import SCHEMAS, SchemaError, check_schema
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
-from dp_assets.privacy.statement import StatementError
-from dp_assets.privacy.verification import verify
 from dp_assets.selection.resample import quotas
+from dp_assets.statements.statement import StatementError
+from dp_assets.statements.verification import verify
 from resources.profile import Profile
 
 RELEASED_TABLES = (

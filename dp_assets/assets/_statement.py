@@ -8,7 +8,7 @@ from dp_assets.artifacts import Adapter, Table
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
-from dp_assets.privacy.statement import digest_of
+from dp_assets.statements.statement import digest_of
 from resources.digests import code_digest, folder_digest
 from resources.profile import Profile
 from resources.stores import artifact_folder

@@ -12,8 +12,8 @@ from dp_assets.assets._statement import evidence_of, provenance
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.privacy.statement import make_statement
-from dp_assets.privacy.statement_pages import to_html, to_markdown
+from dp_assets.statements.statement import make_statement
+from dp_assets.statements.statement_pages import to_html, to_markdown
 from resources.ledger import Ledger
 from resources.profile import Profile
 from resources.stores import ReleaseStore

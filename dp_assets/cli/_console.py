@@ -18,8 +18,8 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.metadata import ForeignLineage
 from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import RegistrationError
-from dp_assets.privacy.statement import StatementError
 from dp_assets.profiles import ProfileError
+from dp_assets.statements.statement import StatementError
 from resources.artifact_files import UnreadableArtifact
 from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger

@@ -12,12 +12,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from dp_assets import planner
 from dp_assets.cli._adapter import Speed, measure_speed, num_adapter_parameters
 from dp_assets.cli._console import AsJson, out, print_json, refusals
-from dp_assets.privacy import planner
+from dp_assets.planner import LevelReport, Suggestion
 from dp_assets.privacy.accounting import round_up
 from dp_assets.privacy.plan import target_of
-from dp_assets.privacy.planner import LevelReport, Suggestion
 from dp_assets.profiles import selected_profile
 from resources.models import ModelUnavailable
 from resources.profile import Profile

@@ -1,6 +1,6 @@
 """`dp-instructions verify`: whether a statement's figures follow from its events, and its hashes from what lies beside.
 
-Needs neither the ledger nor a data folder. What it proves is said in `privacy/verification.py`, and printed.
+Needs neither the ledger nor a data folder. What it proves is said in `statements/verification.py`, and printed.
 """
 
 import json
@@ -12,9 +12,9 @@ import typer
 from rich.table import Table as RichTable
 
 from dp_assets.cli._console import AsJson, out, print_json, refusals
-from dp_assets.privacy.statement import StatementError
-from dp_assets.privacy.statement_pages import to_html, to_markdown
-from dp_assets.privacy.verification import PROVES, Finding, Outcome, findings
+from dp_assets.statements.statement import StatementError
+from dp_assets.statements.statement_pages import to_html, to_markdown
+from dp_assets.statements.verification import PROVES, Finding, Outcome, findings
 from resources.artifact_files import HTML_PAGE, MARKDOWN_PAGE
 from resources.digests import code_digest, folder_digest
 

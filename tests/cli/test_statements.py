@@ -15,15 +15,15 @@ from dp_assets.artifacts import Document, PrivateTable, Table
 from dp_assets.cli import app
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.privacy.statement import sealed
-from dp_assets.privacy.statement_pages import to_html, to_markdown
-from dp_assets.privacy.verification import PROVES
+from dp_assets.statements.statement import sealed
+from dp_assets.statements.statement_pages import to_html, to_markdown
+from dp_assets.statements.verification import PROVES
 from resources.artifact_files import write_artifact
 from resources.digests import code_digest, folder_digest
 from resources.ledger import Ledger
 from resources.zones import HOME_VARIABLE
 from tests.privacy.plans import small_plan, small_terms
-from tests.privacy.statements import PLAN, both, state_of, statement_of
+from tests.statements.statements import PLAN, both, state_of, statement_of
 
 PLACE = "all/eps-8"
 ARTIFACTS = (f"dp_generator/{PLACE}", f"dp_histogram/{PLACE}")

@@ -21,7 +21,7 @@ from dp_assets.privacy.metadata import (
 )
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from tests.privacy.plans import small_plan
-from tests.privacy.statements import CORPUS, PLAN, both, charged, state_of
+from tests.statements.statements import CORPUS, PLAN, both, charged, state_of
 
 COHORTS = replace(CORPUS, cohorts=("early", "late"))
 UNPROTECTED = small_plan("no-dp")

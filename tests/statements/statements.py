@@ -11,7 +11,7 @@ from dp_assets.privacy.evidence import fingerprint
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
-from dp_assets.privacy.statement import digest_of, make_statement
+from dp_assets.statements.statement import digest_of, make_statement
 from tests.privacy.plans import small_plan, small_terms
 
 JsonPath = tuple[str | int, ...]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from dp_assets.privacy.pages import Grid, Heading, html_page, markdown_page
 from dp_assets.privacy.plan import GENERATOR
-from dp_assets.privacy.statement import NOT_COVERED
-from dp_assets.privacy.statement_pages import REPORTING_LISTS, blocks, to_html, to_markdown
 from dp_assets.privacy.units import PrivacyUnit
-from tests.privacy.statements import (
+from dp_assets.statements.pages import Grid, Heading, html_page, markdown_page
+from dp_assets.statements.statement import NOT_COVERED
+from dp_assets.statements.statement_pages import REPORTING_LISTS, blocks, to_html, to_markdown
+from tests.statements.statements import (
     CORPUS,
     PLAN,
     adaptive,

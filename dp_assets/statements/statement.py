@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
-from dp_assets.privacy.figures import figures_of
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import Registration
+from dp_assets.statements.figures import figures_of
 
 FORMAT = 2
 PARTS = frozenset(

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy import accounting
-from dp_assets.privacy.figures import AT_SMALL_DELTA
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
-from dp_assets.privacy.statement import NOT_COVERED, StatementError
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.privacy.verification import verify
+from dp_assets.statements.figures import AT_SMALL_DELTA
+from dp_assets.statements.statement import NOT_COVERED, StatementError
+from dp_assets.statements.verification import verify
 from tests.privacy.plans import small_plan
-from tests.privacy.statements import CORPUS, PLAN, both, charged, state_of, statement_of
+from tests.statements.statements import CORPUS, PLAN, both, charged, state_of, statement_of
 
 PLANNED = state_of(*both())
 LATER = ("charged", charged(HISTOGRAM, charge_id="later", booked=False))

@@ -5,12 +5,13 @@ import math
 from dataclasses import replace
 
 import pytest
-from plans import small_plan
 
-from dp_assets.privacy import accounting, planner
+from dp_assets import planner
+from dp_assets.planner import LevelReport, advice, joint_epsilon, report_level, suggest
+from dp_assets.privacy import accounting
 from dp_assets.privacy.plan import PrivacyPlan
-from dp_assets.privacy.planner import LevelReport, advice, joint_epsilon, report_level, suggest
 from dp_assets.privacy.units import PrivacyUnit
+from tests.privacy.plans import small_plan
 
 PARAMETERS = 30_000
 

@@ -16,11 +16,11 @@ from typing import Any
 from dp_assets.privacy.accounting import EPSILON_DECIMALS
 from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.figures import figures_of
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import GENERATOR, DpSgdPlan, PrivacyPlan, VotesPlan, target_of
-from dp_assets.privacy.statement import FORMAT, PARTS, StatementError, accountant_form, canonical, digest_of, sealed
 from dp_assets.privacy.units import RELATION, PrivacyUnit
+from dp_assets.statements.figures import figures_of
+from dp_assets.statements.statement import FORMAT, PARTS, StatementError, accountant_form, canonical, digest_of, sealed
 
 PROVES = (
     "This proves arithmetic and integrity: the figures follow from the events that the statement carries, and nothing"

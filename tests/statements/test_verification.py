@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy.plan import HISTOGRAM
-from dp_assets.privacy.statement import StatementError, sealed
-from dp_assets.privacy.statement_pages import to_markdown
-from dp_assets.privacy.verification import Outcome, findings, verify
-from tests.privacy.statements import (
+from dp_assets.statements.statement import StatementError, sealed
+from dp_assets.statements.statement_pages import to_markdown
+from dp_assets.statements.verification import Outcome, findings, verify
+from tests.statements.statements import (
     PLAN,
     JsonPath,
     adaptive,

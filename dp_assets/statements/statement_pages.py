@@ -6,9 +6,9 @@ Both pages are made from the same blocks and say nothing that the JSON does not 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dp_assets.privacy.figures import AT_SMALL_DELTA, BUDGET, FIXED_BEFOREHAND, SMALL_DELTA, WITHOUT_NOISE
-from dp_assets.privacy.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page
 from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.statements.figures import AT_SMALL_DELTA, BUDGET, FIXED_BEFOREHAND, SMALL_DELTA, WITHOUT_NOISE
+from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page
 
 HASH_CHARACTERS = 16
 
