@@ -95,7 +95,7 @@ class ResumableCharge(OpenableCharge, Protocol):
 
 
 class ChargeMismatch(ValueError):
-    """A charge was used to open rows of another corpus or snapshot."""
+    """Rows of another corpus or snapshot than the charge's, or the other table's, were asked for."""
 
 
 class PrivateTable:
@@ -134,8 +134,16 @@ class PrivateTable:
 
         `transform` must not keep or show what it sees, and must compute each row from rows of the same unit: the
         result is called prepared as the tables are, where they agree.
+
+        Raises:
+          ChargeMismatch: the tables hold different corpora or snapshots.
         """
         tables = (self, *others)
+        if len({(table.corpus_id, table.snapshot) for table in tables}) > 1:
+            raise ChargeMismatch(
+                "the private tables hold different corpora or snapshots; materialize real_instructions and"
+                " real_embeddings again"
+            )
         preparations = {table.preparation for table in tables}
         return PrivateTable(
             transform(*(table._rows for table in tables)),

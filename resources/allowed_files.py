@@ -12,7 +12,7 @@ import dagster as dg
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 
 ALLOWED: dict[type, tuple[str, ...]] = {
-    Table: (r"part-\d{5,}\.parquet",),
+    Table: (r"part-\d{5,}-[0-9a-f]{16}\.parquet",),
     Adapter: (r"adapter_config\.json", r"adapter_model\.safetensors", r"provenance\.json"),
     Document: (r"document\.json", r"document\.md", r"document\.html"),
     PrivateTable: (),

@@ -1,12 +1,19 @@
 """How each kind of artifact looks as a folder. The same form serves the IO manager and the store of releases.
 
-Table, PrivateTable   part-*.parquet, with provenance in the Parquet key-value metadata
+Table, PrivateTable   part-<number>-<tag>.parquet, with provenance in the Parquet key-value metadata
 Adapter               a PEFT adapter folder plus provenance.json
 Document              document.json, document.md, and document.html if it has one
+
+The tag binds rows to provenance. A table is read when it is handed over (provenance) and again when its rows are used,
+and its folder may be replaced in between. Two tables never share a file name, so the second reading then finds no file
+instead of rows of other charges or another corpus. The tag of a released shard is a digest of its content, so that
+equal tables have equal folders; that of a private one is drawn, since a digest of private rows could be compared.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,7 @@ from dp_assets.artifacts import UNKNOWN_PREPARATION, Adapter, Document, PrivateT
 from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, load_adapter, save_adapter
 
 MAX_ROWS_PER_SHARD = 100_000
+TAG_BYTES = 8
 PROVENANCE = "dp_instructions"
 SHARDS = "part-*.parquet"
 DOCUMENT, MARKDOWN_PAGE, HTML_PAGE = "document.json", "document.md", "document.html"
@@ -31,10 +39,11 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
     """Write an artifact into an empty folder."""
     match artifact:
         case Table():
-            _write_shards(folder, artifact.rows, {"charge_ids": artifact.charge_ids, "record": dict(artifact.record)})
+            provenance = {"charge_ids": artifact.charge_ids, "record": dict(artifact.record)}
+            _write_shards(folder, artifact.rows, provenance, tag=_content_tag)
         case PrivateTable():
             provenance = {name: getattr(artifact, name) for name in ("corpus_id", "snapshot", "preparation")}
-            artifact.store(lambda rows: _write_shards(folder, rows, provenance))
+            artifact.store(lambda rows: _write_shards(folder, rows, provenance, tag=_drawn_tag))
         case Adapter():
             save_adapter(artifact, folder)
         case Document():
@@ -101,8 +110,10 @@ def _shards(folder: Path) -> list[Path]:
     return shards
 
 
-def _write_shards(folder: Path, rows: pl.LazyFrame, provenance: Mapping[str, Any]) -> None:
-    """Stream rows into numbered shards. An empty table still gets one, so that its schema is kept."""
+def _write_shards(
+    folder: Path, rows: pl.LazyFrame, provenance: Mapping[str, Any], *, tag: Callable[[Path], str]
+) -> None:
+    """Stream rows into numbered and tagged shards. An empty table still gets one, so that its schema is kept."""
     shards = pl.PartitionBy(
         folder,
         file_path_provider=lambda shard: f"part-{shard.index_in_partition:05d}.parquet",
@@ -112,3 +123,14 @@ def _write_shards(folder: Path, rows: pl.LazyFrame, provenance: Mapping[str, Any
     rows.sink_parquet(shards, metadata=metadata, mkdir=True)
     if not list(folder.glob(SHARDS)):
         rows.sink_parquet(folder / "part-00000.parquet", metadata=metadata)
+    for shard in list(folder.glob(SHARDS)):
+        shard.rename(shard.with_stem(f"{shard.stem}-{tag(shard)}"))
+
+
+def _content_tag(shard: Path) -> str:
+    with shard.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[: 2 * TAG_BYTES]
+
+
+def _drawn_tag(_: Path) -> str:
+    return secrets.token_hex(TAG_BYTES)

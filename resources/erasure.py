@@ -2,7 +2,8 @@
 
 The order is what makes it safe to interrupt. The event comes first and changes the corpus's snapshot, so from then on
 no mechanism accepts a private table that was not rewritten, and `real_instructions` drops the unit whenever it is made.
-Every later step removes what is there and is repeated whole by the next erasure of the same unit.
+Every later step removes what is there and is repeated whole by the next erasure of the same unit. No step that reads
+private rows runs meanwhile, and the store takes no private table that was made before the erasure.
 
     artifacts      tables of units are rewritten without the rows of every erased unit; all others are removed
     releases       removed: in the private root they are those without noise (level no-dp)
@@ -13,11 +14,9 @@ Nothing here tells whether the unit had any rows. Left out: the source, backups,
 deleted files, other corpora in the same root, and releases, whose guarantee covers the unit as it covers all others.
 """
 
-import fcntl
 import json
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +24,11 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger import ERASED, LedgerState
 from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
 from resources.ledger import Ledger
 from resources.private_log import private_errors
+from resources.private_step import StepsRunning, no_private_step
 from resources.zones import atomic_folder
 
 UNIT_TABLES = ("real_instructions", "real_embeddings")
@@ -46,38 +46,32 @@ class DropErased(Protocol):
 
 
 class ErasureRefused(ValueError):
-    """Nothing was erased: a running training holds rows in its memory."""
+    """Nothing was erased: a running step may hold rows in its memory."""
 
 
 def erase(ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased) -> None:
     """Log the erasure of a unit and remove its rows, and all that was made from exact rows, from the private root.
 
     Raises:
-      ErasureRefused: a private training is running; nothing was logged or removed.
+      ErasureRefused: a step that reads private rows is running; nothing was logged or removed.
       PrivateStepFailed: the unit is logged but not everything could be removed; erase it again.
     """
+    try:
+        with no_private_step(ledger.private_root):
+            _erase(ledger, corpus_id=corpus_id, unit_id=unit_id, reason=reason, drop=drop)
+    except StepsRunning as running:
+        raise ErasureRefused(f"{running}, then erase") from None
+
+
+def _erase(ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased) -> None:
     root = Path(ledger.private_root)
-    with _no_training(root / "checkpoints"):
-        ledger.record_erasure(corpus_id, unit_id, reason)
-        with private_errors(ledger.private_root):
-            _erase_from_artifacts(root / "artifacts", ledger.state(), drop)
-            for derived in ("releases", "tmp"):
-                _remove_content(root / derived)
-            _discard_checkpoints(root / "checkpoints")
-        _empty_files(root / "log")
-
-
-@contextmanager
-def _no_training(checkpoints: Path) -> Iterator[None]:
-    """Hold the lock of every training, so that none runs meanwhile. Locks lie beside the checkpoints."""
-    with ExitStack() as held:
-        for lock in sorted(checkpoints.glob(f"*/{LOCK}")):
-            stream = held.enter_context(lock.open("rb"))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ErasureRefused("a private training is running; wait for it or end it, then erase") from None
-        yield
+    ledger.record_erasure(corpus_id, unit_id, reason)
+    with private_errors(ledger.private_root):
+        _erase_from_artifacts(root / "artifacts", ledger.state(), drop)
+        for derived in ("releases", "tmp"):
+            _remove_content(root / derived)
+        _discard_checkpoints(root / "checkpoints")
+    _empty_files(root / "log")
 
 
 def _erase_from_artifacts(artifacts: Path, state: LedgerState, drop: DropErased) -> None:
@@ -100,7 +94,7 @@ def _rewrite(folder: Path, state: LedgerState, drop: DropErased) -> bool:
     if not isinstance(table, PrivateTable):
         return False
     erased = frozenset(state.erasures.get(table.corpus_id, ()))
-    snapshot = state.snapshot(table.corpus_id, table.snapshot.partition("+erased-")[0])
+    snapshot = state.snapshot(table.corpus_id, table.snapshot.partition(ERASED)[0])
 
     def write(rows: pl.LazyFrame) -> None:
         kept = drop(rows, erased=erased)

@@ -213,12 +213,30 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise ChargeRefused(refusal) from None
         return registration
 
-    def bind_rows(self, corpus_id: str, snapshot: str, *, rows: str, texts: str) -> None:
+    def check_preparation(self, corpus_id: str, snapshot: str, preparation: str) -> None:
+        """Refuse other settings of preparation for a snapshot that has been prepared before. Reads no row.
+
+        Raises:
+          ChargeRefused: `preparation`, a digest of public settings, differs from the one that the snapshot is tied to.
+        """
+        if self.state().preparations.get((corpus_id, snapshot), preparation) != preparation:
+            raise ChargeRefused(
+                RegistrationError(
+                    "settings of corpus that shape its rows (source, columns, lengths, languages, train_fraction ...)"
+                    " changed under an unchanged corpus.snapshot; restore them, or give corpus.snapshot a new name"
+                )
+            )
+
+    def bind_rows(self, corpus_id: str, snapshot: str, *, rows: str, texts: str, preparation: str) -> None:
         """Tie a snapshot to its rows by keyed hashes: `rows` of the prepared rows, `texts` of the source's texts.
+
+        Also to `preparation`, a digest of the public settings that they were prepared with. Whether this fails depends
+        on private rows.
 
         Raises:
           RegistrationError: the snapshot held other rows before, or another corpus holds the same texts.
         """
+        tied = {"rows": rows, "texts": texts, "preparation": preparation}
 
         def decide(state: LedgerState) -> Entries:
             known = state.snapshots.get((corpus_id, snapshot))
@@ -230,7 +248,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                 )
             if state.texts.get(texts, corpus_id) != corpus_id:
                 raise RegistrationError("these rows are registered already under another source; use that registration")
-            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, "rows": rows, "texts": texts})]
+            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **tied})]
 
         self.transact(decide)
 

@@ -9,7 +9,6 @@ only with the charge ids of all that was read to make it.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ from pydantic import PrivateAttr
 
 from dp_assets.artifacts import PrivateTable, union_of_ids
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
+from dp_assets.privacy.ledger import ERASED
 from dp_assets.privacy.metadata import check_private_keys
 from resources.allowed_files import check_files
 from resources.artifact_files import Artifact, read_artifact, write_artifact
-from resources.private_log import private_errors
+from resources.ledger_file import LedgerFile
+from resources.private_step import private_step
 from resources.zones import atomic_folder
 
 
@@ -58,6 +59,17 @@ class LineageLost(dg.Failure):
         )
 
 
+class RowsErased(dg.Failure):
+    """A private table was about to be stored that may hold a unit which was erased since it was made."""
+
+    def __init__(self, asset: str) -> None:
+        super().__init__(
+            description=f"a unit was erased while {asset} was made, so it was not stored; materialize it again, and"
+            " real_instructions before it",
+            allow_retries=False,
+        )
+
+
 class ArtifactStore(dg.ConfigurableIOManager):
     """The IO manager of every asset: one folder an artifact, replaced as a whole."""
 
@@ -72,15 +84,18 @@ class ArtifactStore(dg.ConfigurableIOManager):
           PrivateFigure: a private table comes with metadata beyond the allow-list.
           LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
           UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
+          RowsErased: a unit of the private table's corpus was erased since it was made.
         """
         label = _label(context)
         if isinstance(obj, PrivateTable):
             if zone(label, _level(context)) is not Zone.PRIVATE:
                 raise BoundaryViolation(context.asset_key.to_user_string())
             check_private_keys(context.output_metadata or {})
-        elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
+            self._store_private(context, obj)
+            return
+        if self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
             raise LineageLost(context.asset_key.to_user_string())
-        _store(self._folder(context, _partition(context)), obj, Path(self.home), zone(label, _level(context)))
+        _store(self._folder(context, _partition(context)), obj, zone(label, _level(context)))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """The artifact an asset asks for; a dict by partition key when it reads several partitions.
@@ -101,6 +116,14 @@ class ArtifactStore(dg.ConfigurableIOManager):
         step = (context.step_context.run_id, context.step_context.step.key)
         self._read.setdefault(step, set()).update(union_of_ids(*map(_charge_ids, loaded.values())))
         return loaded if len(keys) > 1 else loaded[keys[0]]
+
+    def _store_private(self, context: dg.OutputContext, table: PrivateTable) -> None:
+        """Store a private table whose rows may be computed only now, so that what that says stays private too."""
+        root = Path(self.home) / Zone.PRIVATE
+        with private_step(str(root)):
+            if not _holds_present_units(LedgerFile(root), table):
+                raise RowsErased(context.asset_key.to_user_string())
+            _store(self._folder(context, _partition(context)), table, Zone.PRIVATE)
 
     def _check_reader(self, context: dg.InputContext) -> None:
         if not may_read_private(_reader_label(context)):
@@ -126,8 +149,7 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def save(self, mechanism: str, level: str, reuse_key: str, release: Artifact) -> None:
         """Store a release durably, before its charge is settled."""
-        place = zone(Label.MECHANISM, level)
-        _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), place)
+        _store(self.folder(mechanism, level, reuse_key), release, zone(Label.MECHANISM, level))
 
     def load(self, mechanism: str, level: str, reuse_key: str) -> Artifact:
         """A stored release.
@@ -141,13 +163,20 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.folder(mechanism, level, reuse_key).exists()
 
 
-def _store(folder: Path, artifact: Artifact, home: Path, place: Zone) -> None:
-    """Write an artifact as a whole. Private rows may be computed only now, so what that says stays private too."""
-    inside = private_errors(str(home / Zone.PRIVATE)) if isinstance(artifact, PrivateTable) else nullcontext()
-    with inside, atomic_folder(folder, place) as temporary:
+def _store(folder: Path, artifact: Artifact, place: Zone) -> None:
+    """Write an artifact as a whole."""
+    with atomic_folder(folder, place) as temporary:
         write_artifact(temporary, artifact)
         if place is Zone.RELEASED:
             check_files(temporary, type(artifact))
+
+
+def _holds_present_units(ledger: LedgerFile, table: PrivateTable) -> bool:
+    """Whether no unit was erased since the table was made: erasures count up in the name of the snapshot."""
+    if not ledger.is_used():
+        return True
+    configured = table.snapshot.partition(ERASED)[0]
+    return ledger.state().snapshot(table.corpus_id, configured) == table.snapshot
 
 
 def _charge_ids(artifact: Artifact) -> tuple[str, ...]:

@@ -409,8 +409,9 @@ def normalised(text: str, household: Household) -> str:
 
 
 def file_names(household: Household) -> list[str]:
+    """Without the tags of shards, which are digests of the released content."""
     paths = [path for folder in household.outside if folder.is_dir() for path in folder.rglob("*")]
-    return sorted(normalised(str(path), household) for path in paths)
+    return sorted(re.sub(r"(part-\d+)-[0-9a-f]{16}", r"\1", normalised(str(path), household)) for path in paths)
 
 
 def records(played: Played) -> list[tuple[str, str | None, list[str], str]]:

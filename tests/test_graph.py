@@ -153,7 +153,7 @@ def test_asset_modules_import_no_other_asset_module(path: Path) -> None:
 def test_what_reads_private_rows_keeps_its_errors_in_the_private_zone(name: str) -> None:
     function = asset_function(ROOT / "dp_assets/assets" / f"{name}.py")
     guards = [ast.unparse(item) for node in ast.walk(function) if isinstance(node, ast.With) for item in node.items]
-    assert [guard for guard in guards if guard.startswith("private_errors(ledger.private_root")]
+    assert [guard for guard in guards if guard.startswith("private_step(ledger.private_root")]
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ from dp_assets.privacy.plan import HISTOGRAM
 from resources.build import build_resources
 from resources.ledger import Charge, Ledger
 from resources.models import HASHING_DIMENSION
+from resources.private_log import CONSTANT_MESSAGE
+from resources.private_output import log_file
 from resources.profile import Profile
 from tests.pipeline import register, tiny_profile, write_corpus
 from tests.toy_graph import SILENT
@@ -340,7 +342,18 @@ def test_the_same_rows_in_a_renamed_file_get_no_budget_of_their_own(site: Site) 
     renamed = profile_of(site.home, PLANNED, source=source)
     assert "not registered" in reason(prepared(site, renamed))
     register(site.ledger, renamed)
-    assert "registered already under another source" in reason(prepared(site, renamed))
+    assert CONSTANT_MESSAGE in reason(prepared(site, renamed))
+    assert "registered already under another source" in log_file(Path(site.ledger.private_root)).read_text()
+
+
+def test_rows_that_changed_under_an_unchanged_snapshot_are_refused_and_only_the_private_log_says_why(
+    site: Site,
+) -> None:
+    assert prepared(site, site.profile).success
+    rows = pl.read_parquet(site.home / "corpus.parquet")
+    rows.head(len(rows) // 2).write_parquet(site.home / "corpus.parquet")
+    assert CONSTANT_MESSAGE in reason(prepared(site, site.profile))
+    assert "unchanged corpus.snapshot" in log_file(Path(site.ledger.private_root)).read_text()
 
 
 def test_another_name_of_the_same_file_is_the_same_corpus(site: Site) -> None:

@@ -1,6 +1,8 @@
 """The corpus of a profile: its source, its terms, its registration, its snapshot."""
 
+import hashlib
 import json
+from typing import Any
 
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
 from dp_assets.corpus.sources import Source, make_source
@@ -9,6 +11,14 @@ from resources.ledger import Ledger
 from resources.profile import Profile
 
 PUBLIC_SOURCES = ("chitchat",)
+# Settings of a corpus that shape no row: what is claimed of it, what it is called, and where its rows lie.
+SHAPES_NO_ROW: dict[str, Any] = {
+    "snapshot": True,
+    "delta": True,
+    "budget_epsilon": True,
+    "planned_levels": True,
+    "source": {"path"},
+}
 
 
 def source_of(profile: Profile) -> Source:
@@ -80,3 +90,12 @@ def snapshot_and_erased(ledger: Ledger, profile: Profile) -> tuple[str, frozense
     """
     corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
     return state.snapshot(corpus_id, profile.corpus.snapshot), frozenset(state.erasures.get(corpus_id, ()))
+
+
+def preparation_digest(profile: Profile) -> str:
+    """A digest of the public settings that turn source rows into prepared ones.
+
+    Defaults are left out, so that a setting which a newer version adds changes nothing for those who do not use it.
+    """
+    settings = profile.corpus.model_dump_json(exclude=SHAPES_NO_ROW, exclude_defaults=True)
+    return hashlib.sha256(settings.encode()).hexdigest()

@@ -14,7 +14,7 @@ from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
 from resources.ledger import Ledger
 from resources.models import LanguageModel, ModelUnavailable
-from resources.private_log import private_errors
+from resources.private_step import private_step
 from resources.profile import Profile
 from resources.stores import ReleaseStore
 from resources.zones import private_folder
@@ -38,7 +38,7 @@ def dp_generator(
 
     settings, checkpoints = profile.generator.tuning(), private_folder(Path(ledger.private_root) / "checkpoints")
     inputs = settings | {"language_model": language_model.public_name}
-    with private_errors(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
+    with private_step(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
             mechanism,

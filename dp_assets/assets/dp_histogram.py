@@ -15,7 +15,7 @@ from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.release import release_votes
 from resources.ledger import Ledger
-from resources.private_log import private_errors
+from resources.private_step import private_step
 from resources.profile import Profile
 from resources.stores import ReleaseStore
 
@@ -33,7 +33,7 @@ def dp_histogram(
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
     centroids = centroids_of(synthetic_bins)
     inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
-    with private_errors(ledger.private_root):
+    with private_step(ledger.private_root):
         mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)
         votes = mechanism.plan.votes
         histogram = obtain(

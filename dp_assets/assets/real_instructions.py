@@ -5,7 +5,7 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import registration_of, snapshot_and_erased, source_of
+from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_and_erased, source_of
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
 from dp_assets.corpus.fingerprint import fingerprint
@@ -13,9 +13,8 @@ from dp_assets.corpus.prepare import drop_erased, prepare
 from dp_assets.corpus.sources import SourceError
 from dp_assets.corpus.stability import UnstablePreparation, require_stable
 from dp_assets.privacy.labels import Label
-from dp_assets.privacy.registration import RegistrationError
 from resources.ledger import Ledger
-from resources.private_log import private_errors
+from resources.private_step import private_step
 from resources.profile import Profile
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
@@ -27,16 +26,19 @@ def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
     bounds, key = settings.model_dump(include=BOUNDS), ledger.key
+    corpus_id, preparation = registration.corpus_id, preparation_digest(profile)
+    ledger.check_preparation(corpus_id, snapshot, preparation)
 
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
         cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
         prepared = prepare(rows, key=key, cohort_of=cohort_of, train_fraction=settings.train_fraction, **bounds)
         return drop_erased(prepared, erased=erased, key=key)
 
-    with private_errors(ledger.private_root, SourceError, CohortError, RegistrationError, UnstablePreparation):
-        preparation = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
+    with private_step(ledger.private_root, SourceError, CohortError, UnstablePreparation):
+        treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
         rows = prepare_rows(source.scan()).collect()
-        texts = fingerprint(source.scan().select("text"), key=ledger.key)
-        ledger.bind_rows(registration.corpus_id, snapshot, rows=fingerprint(rows.lazy(), key=ledger.key), texts=texts)
-    table = PrivateTable(rows.lazy(), corpus_id=registration.corpus_id, snapshot=snapshot, preparation=preparation)
+        texts = fingerprint(source.scan().select("text"), key=key)
+        hashed = fingerprint(rows.lazy(), key=key)
+        ledger.bind_rows(corpus_id, snapshot, rows=hashed, texts=texts, preparation=preparation)
+    table = PrivateTable(rows.lazy(), corpus_id=corpus_id, snapshot=snapshot, preparation=treated)
     return private_result(table, ledger=ledger, profile=profile)

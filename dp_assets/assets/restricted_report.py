@@ -11,7 +11,7 @@ from dp_assets.assets._release import private_result
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import LanguageModel
-from resources.private_log import private_errors
+from resources.private_step import private_step
 from resources.profile import Profile
 
 
@@ -33,7 +33,7 @@ def restricted_report(
     from dp_assets.assets._reports import restricted_rows
 
     settings = profile.report
-    with private_errors(ledger.private_root):
+    with private_step(ledger.private_root):
         table = real_embeddings.map(
             partial(
                 restricted_rows,

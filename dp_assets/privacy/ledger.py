@@ -31,6 +31,9 @@ from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.lineage import Spend, worst_case
 from dp_assets.privacy.registration import Registration, RegistrationError
 
+ERASED = "+erased-"
+"""Between the configured name of a snapshot and the number of units erased since; no configured name may hold it."""
+
 
 @dataclass(frozen=True)
 class ChargeRecord:
@@ -94,8 +97,9 @@ class LedgerState:
     """What the entries add up to.
 
     `booked` and `later` count the events of each cohort as canonical JSON: of everything booked beforehand, and of
-    every charge beyond the bookings. `closed` holds the reasons of each closed cohort, `erasures` the keyed hashes of
-    erased units by corpus.
+    every charge beyond the bookings. By corpus and snapshot, `snapshots` holds the keyed hash of the rows and
+    `preparations` a digest of the public settings that they were prepared with. `closed` holds the reasons of each
+    closed cohort, `erasures` the keyed hashes of erased units by corpus.
     """
 
     registrations: dict[str, Registration] = field(default_factory=dict)
@@ -105,6 +109,7 @@ class LedgerState:
     later: dict[CohortKey, Counter[str]] = field(default_factory=dict)
     key_commitment: str | None = None
     snapshots: dict[tuple[str, str], str] = field(default_factory=dict)
+    preparations: dict[tuple[str, str], str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     erasures: dict[str, tuple[str, ...]] = field(default_factory=dict)
     closed: dict[CohortKey, tuple[str, ...]] = field(default_factory=dict)
@@ -140,8 +145,7 @@ class LedgerState:
             case "registered" | "planned" | "raised":
                 self._apply_terms(kind, body, at)
             case "bound":
-                self.snapshots[body["corpus_id"], body["snapshot"]] = body["rows"]
-                self.texts[body["texts"]] = body["corpus_id"]
+                self._bind(body)
             case "erased":
                 known = self.erasures.get(body["corpus_id"], ())
                 self.erasures[body["corpus_id"]] = (*known, body["unit"])
@@ -164,6 +168,13 @@ class LedgerState:
             before, after = registration.budget_epsilon, body["budget_epsilon"]
             self.raises.append(BudgetRaise(registration.corpus_id, at, before, after, body["reason"]))
             self.registrations[registration.corpus_id] = replace(registration, budget_epsilon=after)
+
+    def _bind(self, body: Mapping[str, Any]) -> None:
+        snapshot = body["corpus_id"], body["snapshot"]
+        self.snapshots[snapshot] = body["rows"]
+        self.texts[body["texts"]] = body["corpus_id"]
+        if "preparation" in body:  # an earlier version wrote none
+            self.preparations[snapshot] = body["preparation"]
 
     def _charge(self, charge: ChargeRecord) -> None:
         self.charges[charge.charge_id] = charge
@@ -200,7 +211,7 @@ class LedgerState:
         How many units were erased is thereby public; which ones, and how many rows they had, is not.
         """
         erased = len(self.erasures.get(corpus_id, ()))
-        return f"{configured}+erased-{erased}" if erased else configured
+        return f"{configured}{ERASED}{erased}" if erased else configured
 
     def charges_of(self, corpus_id: str, cohort: str) -> list[ChargeRecord]:
         """The charges that count towards a cohort's total."""

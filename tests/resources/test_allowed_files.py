@@ -33,9 +33,9 @@ def test_another_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_and_a_link_are_refused_whatever_they_are_called(tmp_path: Path) -> None:
-    (tmp_path / "folder" / "part-00000.parquet").mkdir(parents=True)
+    (tmp_path / "folder" / "part-00000-0123456789abcdef.parquet").mkdir(parents=True)
     (tmp_path / "link").mkdir()
-    (tmp_path / "link" / "part-00000.parquet").symlink_to("/etc/hostname")
+    (tmp_path / "link" / "part-00000-0123456789abcdef.parquet").symlink_to("/etc/hostname")
     for name in ("folder", "link"):
         with pytest.raises(UnexpectedFile):
             check_files(tmp_path / name, Table)

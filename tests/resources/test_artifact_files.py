@@ -11,8 +11,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.privacy.labels import Zone
 from resources import artifact_files
 from resources.artifact_files import UnreadableArtifact, read_artifact, stored_charge_ids, write_artifact
+from resources.zones import atomic_folder
 
 IDS = ("charge-a", "charge-b")
 ROWS = pl.DataFrame(
@@ -90,7 +92,7 @@ def test_the_charge_ids_are_read_without_the_artifact(write: Write, artifact: ob
 def test_charge_ids_of_all_shards_count(write: Write) -> None:
     folder = write(Table(ROWS.lazy(), IDS))
     metadata = {artifact_files.PROVENANCE: json.dumps({"charge_ids": ["charge-c"]})}
-    ROWS.lazy().sink_parquet(folder / "part-00001.parquet", metadata=metadata)
+    ROWS.lazy().sink_parquet(folder / "part-00001-0123456789abcdef.parquet", metadata=metadata)
     assert stored_charge_ids(folder) == (*IDS, "charge-c")
 
 
@@ -102,7 +104,7 @@ def test_a_private_table_is_no_release_and_has_no_charge_ids(write: Write) -> No
 
 def test_a_table_without_provenance_is_no_release_of_ours(write: Write) -> None:
     folder = write(Table(ROWS.lazy(), IDS))
-    ROWS.write_parquet(folder / "part-00001.parquet")
+    ROWS.write_parquet(folder / "part-00001-0123456789abcdef.parquet")
     with pytest.raises(UnreadableArtifact, match="no release"):
         stored_charge_ids(folder)
 
@@ -162,3 +164,43 @@ def test_a_folder_without_an_artifact_is_refused_with_the_asset_to_materialize(t
         folder.mkdir(parents=True)
     with pytest.raises(UnreadableArtifact, match="synthetic_pool"):
         read_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        [PrivateTable(ROWS.lazy(), corpus_id=corpus, snapshot="1") for corpus in ("corpus", "another")],
+        [Table(ROWS.lazy(), (charge,)) for charge in ("charge-a", "charge-b")],
+    ],
+    ids=["private", "released"],
+)
+def test_a_table_that_was_replaced_since_it_was_handed_over_is_never_read_under_the_earlier_provenance(
+    tmp_path: Path, tables: list[Table | PrivateTable]
+) -> None:
+    folder = tmp_path / "table"
+    handed = []
+    for table in tables:
+        with atomic_folder(folder, Zone.PRIVATE) as temporary:
+            write_artifact(temporary, table)
+        handed.append(read_artifact(folder))
+    with pytest.raises(FileNotFoundError):
+        rows_of(handed[0])
+    assert_frame_equal(rows_of(handed[1]), ROWS)
+
+
+def test_a_released_table_of_the_same_content_has_the_same_files(tmp_path: Path) -> None:
+    names = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        write_artifact(folder, Table(ROWS.lazy(), IDS))
+        names.append([path.name for path in folder.iterdir()])
+    assert names[0] == names[1]
+
+
+def test_the_file_names_of_a_private_table_follow_from_no_row(tmp_path: Path) -> None:
+    names = set()
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        write_artifact(folder, PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1"))
+        names.update(path.name for path in folder.iterdir())
+    assert len(names) == 2

@@ -1,6 +1,5 @@
 """Erasing a unit: what goes, what stays, in which order, and that nobody learns whether there was anything."""
 
-import fcntl
 import stat
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from resources.artifact_files import SHARDS, read_artifact, write_artifact
 from resources.erasure import ErasureRefused, erase
 from resources.ledger import Ledger
 from resources.private_log import PrivateStepFailed
+from resources.private_step import private_step
 from resources.zones import atomic_folder, private_folder
 from tests.leaks import files_holding
 
@@ -180,12 +180,10 @@ def test_a_table_that_cannot_be_rewritten_is_removed(house: House) -> None:
     assert house.rows(TABLES[1]).height == 1
 
 
-def test_nothing_is_erased_or_logged_while_a_training_runs(house: House) -> None:
+def test_nothing_is_erased_or_logged_while_a_step_reads_private_rows(house: House) -> None:
     before = house.ledger.state().anchor
-    with (house.private / "checkpoints/charge/lock").open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ErasureRefused, match="training is running"):
-            house.erase()
+    with private_step(str(house.private)), pytest.raises(ErasureRefused, match="is running"):
+        house.erase()
     assert house.ledger.state().anchor == before
     assert len(house.holding(SECRET)) == 9
 

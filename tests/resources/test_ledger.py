@@ -98,20 +98,31 @@ def test_an_unregistered_source_is_refused_with_the_remedy(ledger: Ledger) -> No
 
 
 def test_other_rows_under_the_same_snapshot_are_refused(ledger: Ledger, corpus: Registration) -> None:
-    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts")
-    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts")
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
     with pytest.raises(RegistrationError, match="snapshot"):
-        ledger.bind_rows(corpus.corpus_id, "1", rows="other rows", texts="other texts")
-    ledger.bind_rows(corpus.corpus_id, "2", rows="other rows", texts="other texts")
+        ledger.bind_rows(corpus.corpus_id, "1", rows="other rows", texts="other texts", preparation="settings")
+    ledger.bind_rows(corpus.corpus_id, "2", rows="other rows", texts="other texts", preparation="settings")
 
 
 def test_the_same_texts_under_another_registration_are_refused_however_they_are_prepared(
     ledger: Ledger, corpus: Registration
 ) -> None:
-    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts")
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
     other = register(ledger, "eps-8", locator="a copy")
     with pytest.raises(RegistrationError, match="another source"):
-        ledger.bind_rows(other.corpus_id, "1", rows="prepared otherwise", texts="texts")
+        ledger.bind_rows(other.corpus_id, "1", rows="prepared otherwise", texts="texts", preparation="settings")
+
+
+def test_other_settings_of_preparation_under_the_same_snapshot_are_refused_by_name(
+    ledger: Ledger, corpus: Registration
+) -> None:
+    ledger.check_preparation(corpus.corpus_id, "1", "settings")
+    ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
+    ledger.check_preparation(corpus.corpus_id, "1", "settings")
+    ledger.check_preparation(corpus.corpus_id, "2", "other settings")
+    with pytest.raises(ChargeRefused, match=r"corpus\.snapshot"):
+        ledger.check_preparation(corpus.corpus_id, "1", "other settings")
 
 
 def test_a_run_without_noise_needs_a_public_source(ledger: Ledger, corpus: Registration) -> None:

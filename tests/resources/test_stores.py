@@ -14,9 +14,11 @@ from dp_assets.privacy.metadata import PrivateFigure
 from resources import stores
 from resources.allowed_files import UnexpectedFile
 from resources.artifact_files import Artifact, read_artifact, write_artifact
+from resources.ledger import Ledger
 from resources.private_log import PrivateStepFailed
 from resources.private_output import log_file
-from resources.stores import ArtifactStore, BoundaryViolation, ReleaseStore, artifact_folder
+from resources.stores import ArtifactStore, BoundaryViolation, ReleaseStore, RowsErased, artifact_folder
+from tests.resources.ledgers import register
 from tests.toy_graph import (
     OTHER_PARTITION,
     PARTITION,
@@ -81,7 +83,7 @@ def test_a_rerun_replaces_the_artifact(tmp_path: Path) -> None:
     folder = artifact_folder(tmp_path, ["pool"], Label.RELEASED, PARTITION)
     (folder / "left over").touch()
     materialize(tmp_path, selection=["pool"])
-    assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
+    assert [path.name[:11] for path in folder.iterdir()] == ["part-00000-"]
 
 
 @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
@@ -94,6 +96,21 @@ def greedy(secrets: PrivateTable) -> Table:
 def mislabelled(noise: Table) -> PrivateTable:
     """A released asset that returns a private table."""
     return PrivateTable(noise.rows, corpus_id="corpus", snapshot="1")
+
+
+def test_a_private_table_that_was_made_before_an_erasure_is_not_stored_after_it(tmp_path: Path) -> None:
+    ledger = Ledger(private_root=str(tmp_path / "private"))
+    corpus_id = register(ledger).corpus_id
+
+    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    def overtaken() -> PrivateTable:
+        """An erasure is logged after its rows were prepared."""
+        ledger.record_erasure(corpus_id, "user:gone", "asked for")
+        return PrivateTable(pl.LazyFrame({"unit_id": ["user:gone"]}), corpus_id=corpus_id, snapshot="1")
+
+    with pytest.raises(RowsErased, match="materialize it again"):
+        materialize(tmp_path, None, assets=[overtaken])
+    assert folders(tmp_path) == set()
 
 
 @dg.asset_check(asset=secrets)
