@@ -69,6 +69,8 @@ NOT_COVERED = (
     "a budget that was raised after results were seen: the raised budget is the guarantee",
     "a person who writes under several user ids, or whose rows name no user: each id or row is a unit of its own",
     "that somebody asked to be erased: the number of erasures and their times show in the ledger and the snapshot",
+    "whether released texts serve everybody alike: clipping and noise cost rare topics and small groups the most; the"
+    " quality report shows how well the noisy votes are matched",
     "floating-point effects on gradients beyond the measured slack, and of their Gaussian noise, which is drawn in"
     " float64 and not discretised; votes are exact",
 )

@@ -252,6 +252,7 @@ REPORTING_LISTS = (
     ("accounting method, composition of releases", NIST, "The account"),
     ("trust model", NIST, "What is protected, and from whom"),
     ("correct implementation, randomness, side channels", NIST, "What ran; Not covered"),
+    ("utility and bias", NIST, "Not covered"),
     ("data collection, security and access outside the claim", NIST, "What is protected, and from whom; Not covered"),
     ("setting: central, local or other", PONOMAREVA, "What is protected, and from whom"),
     ("data accesses that are covered, and those that are not", PONOMAREVA, "The mechanisms; Not covered"),
