@@ -48,7 +48,8 @@ class Adapter:
     """A PEFT LoRA adapter.
 
     `weights` maps PEFT state-dict names to float32 arrays, `config` is the content of `adapter_config.json`,
-    `base_model` the id under which users find the base model, `record` public facts about the training (curves, sizes).
+    `base_model` the id under which users find the base model, `record` public facts about the training; those of
+    alignment have the form that `alignment/record.py` describes.
     """
 
     weights: Mapping[str, npt.NDArray[np.float32]]

@@ -107,6 +107,7 @@ DEMO = Profile(
         seed=6,
     ),
     rlhf=RlhfSettings(
+        method="rloo",
         learning_rate=1e-4,
         steps=3,
         prompts_per_step=4,
@@ -115,6 +116,8 @@ DEMO = Profile(
         max_new_tokens=32,
         temperature=1.0,
         kl_coefficient=0.05,
+        evaluation_prompts=16,
+        evaluations=3,
     ),
     report=ReportSettings(baseline_samples=128, examples=5, mauve_buckets=40),
 )
@@ -171,6 +174,7 @@ PAPER = Profile(
         seed=6,
     ),
     rlhf=RlhfSettings(
+        method="rloo",
         learning_rate=1e-5,
         steps=500,
         prompts_per_step=32,
@@ -179,6 +183,8 @@ PAPER = Profile(
         max_new_tokens=512,
         temperature=1.0,
         kl_coefficient=0.05,
+        evaluation_prompts=128,
+        evaluations=11,
     ),
     report=ReportSettings(baseline_samples=1280, examples=10, mauve_buckets=200),
     language_model="yahma/llama-7b-hf",

@@ -311,8 +311,15 @@ class RewardSettings(AdapterTraining):
 
 
 class RlhfSettings(Settings):
-    """RLOO against the reward model."""
+    """The policy.
 
+    rloo, grpo  against the reward model, with `num_generations` answers sampled to each of `prompts_per_step` prompts
+    dpo         on preference pairs, `prompts_per_step` of them a step, `kl_coefficient` being its beta
+
+    All are measured at the same `evaluation_prompts` held-out prompts, at `evaluations` points of the training.
+    """
+
+    method: Literal["rloo", "grpo", "dpo"]
     learning_rate: PositiveReal
     steps: Positive
     prompts_per_step: Positive
@@ -320,7 +327,9 @@ class RlhfSettings(Settings):
     max_prompt_tokens: Positive
     max_new_tokens: Positive
     temperature: PositiveReal
-    kl_coefficient: Annotated[float, Field(ge=0)]
+    kl_coefficient: PositiveReal
+    evaluation_prompts: Positive
+    evaluations: Annotated[int, Field(ge=2)]
     seed: int = 7
 
 
@@ -368,6 +377,18 @@ class Profile(Settings):
             raise ValueError("votes.num_bins must not exceed sampling.num_samples: bins are fitted on the pool")
         if self.selection.target_size > self.sampling.num_samples:
             raise ValueError("selection.target_size must not exceed sampling.num_samples: resampling only removes")
+        return self
+
+    @model_validator(mode="after")
+    def _policy_has_rows(self) -> "Profile":
+        rlhf, on_pairs = self.rlhf, self.rlhf.method == "dpo"
+        if on_pairs and rlhf.prompts_per_step > self.preferences.num_pairs:
+            raise ValueError("rlhf.prompts_per_step must not exceed preferences.num_pairs: dpo takes that many a step")
+        if rlhf.evaluation_prompts + (0 if on_pairs else rlhf.prompts_per_step) > self.selection.target_size:
+            raise ValueError(
+                "rlhf.evaluation_prompts and rlhf.prompts_per_step together must not exceed selection.target_size:"
+                " the policy is measured at other prompts than it is trained on"
+            )
         return self
 
     def plan(self, level: str) -> PrivacyPlan:

@@ -40,7 +40,14 @@ OVERRIDES: dict[str, Any] = {
     "sft": {"max_tokens": 96, "batch_size": 8, "target_modules": ["q_proj", "v_proj"], "rank": 2, "alpha": 4},
     "preferences": {"num_pairs": 12},
     "reward": {"max_tokens": 96, "batch_size": 4, "target_modules": ["q_proj", "v_proj"], "rank": 2, "alpha": 4},
-    "rlhf": {"steps": 1, "prompts_per_step": 2, "max_prompt_tokens": 96, "max_new_tokens": 8},
+    "rlhf": {
+        "steps": 1,
+        "prompts_per_step": 2,
+        "max_prompt_tokens": 96,
+        "max_new_tokens": 8,
+        "evaluation_prompts": 4,
+        "evaluations": 2,
+    },
     "report": {"baseline_samples": 24, "examples": 2, "mauve_buckets": 4},
 }
 

@@ -37,7 +37,7 @@ PARENTS = {
     "sft_model": {"annotated_instructions"},
     "preference_pairs": {"annotated_instructions", "sft_model"},
     "reward_model": {"preference_pairs"},
-    "rlhf_model": {"sft_model", "reward_model", "filtered_instructions"},
+    "rlhf_model": {"sft_model", "reward_model", "preference_pairs", "filtered_instructions"},
     "quality_report": {
         "synthetic_pool",
         "synthetic_embeddings",

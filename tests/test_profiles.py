@@ -84,6 +84,12 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
         ('[corpus]\nsource = { kind = "file", path = "a.csv", columns = { text = "t" } }\n', "user_id"),
         ('[corpus]\nsource = "chitchat"\n', "corpus.source"),
         ("[typo]\nsteps = 1\n", "typo"),
+        ('[rlhf]\nmethod = "ppo"\n', "rlhf.method"),
+        ("[rlhf]\nkl_coefficient = 0\n", "rlhf.kl_coefficient"),
+        ("[rlhf]\nnum_generations = 1\n", "rlhf.num_generations"),
+        ("[rlhf]\nevaluations = 1\n", "rlhf.evaluations"),
+        ("[rlhf]\nprompts_per_step = 9999\n", "rlhf.evaluation_prompts and rlhf.prompts_per_step"),
+        ('[rlhf]\nmethod = "dpo"\nprompts_per_step = 9999\n', "preferences.num_pairs"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused_by_name(tmp_path: Path, text: str, named: str) -> None:

@@ -1,4 +1,4 @@
-"""What the three trainers of TRL share here: quiet, offline, seeded, and without a trace afterwards.
+"""What the trainers of TRL share here: quiet, offline, seeded, and without a trace afterwards.
 
 TRL writes checkpoints and model cards, prints its log, sends usage figures to the Hugging Face hub, seeds the global
 generators and replaces `forward` on the model that it trains. Inside `training_scope` none of this outlives the
@@ -20,13 +20,12 @@ import torch
 from huggingface_hub import constants as hub_constants
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
+from dp_assets.alignment.record import Curve
 from dp_assets.generation.prompts import answer_prompt_ids, end_of_instruction_id
 from dp_assets.progress import Advance
 
 # Its environment variable is read once, when huggingface_hub is first imported, and that may be behind us.
 hub_constants.HF_HUB_DISABLE_TELEMETRY = True
-
-Curve = list[dict[str, float]]
 
 
 @contextmanager
@@ -71,7 +70,7 @@ def _no_dataset_bars() -> Iterator[None]:
 def common_arguments(
     folder: str, *, device: torch.device, learning_rate: float, batch_size: int, seed: int
 ) -> dict[str, Any]:
-    """The training arguments that hold for SFT, reward and RLOO alike. Every step is logged, for the curve."""
+    """The training arguments that hold for all trainers alike. Every step is logged, for the curve."""
     on_gpu = device.type != "cpu"
     return {
         "output_dir": folder,

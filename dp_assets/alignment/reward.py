@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
-from dp_assets.alignment._trainer import Curve, common_arguments, conversation_ids, train_quietly, training_scope
+from dp_assets.alignment._trainer import common_arguments, conversation_ids, train_quietly, training_scope
+from dp_assets.alignment.record import Curve
 from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.seeding import public_seed

@@ -1,43 +1,73 @@
-"""Policy optimisation against the reward model, by REINFORCE with a leave-one-out baseline (TRL's `RLOOTrainer`).
+"""Policy optimisation by one of three methods of TRL, over the same prompts, with the same measurements.
 
-The paper uses PPO with unmodified TRL. TRL 1.x has no `PPOTrainer` any more; its successor for a reward model is RLOO
-(Ahmadian et al., "Back to Basics", arXiv 2402.14740), which drops PPO's value network: an answer's baseline is the mean
-reward of the other answers to the same prompt. The KL penalty to the reference is as in PPO: kl_coefficient times
-log(policy / reference), summed over the answer's tokens, is taken off its reward.
+    rloo  REINFORCE with a leave-one-out baseline (Ahmadian et al., "Back to Basics", arXiv 2402.14740). An answer's
+          baseline is the mean reward of the other answers to its prompt. kl_coefficient times log(policy / reference),
+          summed over the answer's tokens, is taken off its reward, as in PPO.
+    grpo  Group relative policy optimisation (Shao et al., "DeepSeekMath", arXiv 2402.03300). An answer's advantage is
+          its reward less the mean of its prompt's answers, divided by their standard deviation; the KL penalty is part
+          of the loss, token by token. Every token of a batch has the same weight (the loss of DAPO, arXiv 2503.14476),
+          since GRPO's own mean over answers favours long bad ones.
+    dpo   Direct preference optimisation (Rafailov et al., arXiv 2305.18290) on preference pairs: nothing is sampled and
+          the reward model teaches nothing. kl_coefficient is the paper's beta.
+
+The paper uses PPO with unmodified TRL. TRL 1.x has no `PPOTrainer` any more; RLOO, its successor for a reward model,
+drops PPO's value network. GRPO and DPO are for comparison and for those who know that they want them.
 
 The policy continues the SFT adapter, and the reference is a frozen copy of that adapter, which TRL keeps as a second
 adapter named `ref` on the same base weights. So the result is one adapter for the base model itself:
 `PeftModel.from_pretrained(base, folder)` is the aligned policy, without merging the SFT adapter first.
+
+Whatever the method, some prompts are kept from training and the policy is measured at them, by `evaluate_policy`,
+before training, after it and in between. SFT and the reward model may have seen these prompts; policy optimisation has
+not.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
 
+import numpy as np
+import polars as pl
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedTokenizerBase
-from trl import RLOOConfig, RLOOTrainer
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from dp_assets.alignment._trainer import Curve, common_arguments, train_quietly, training_scope
+from dp_assets.alignment._trainer import common_arguments, conversation_ids, train_quietly, training_scope
+from dp_assets.alignment.policy_figures import evaluate_policy
+from dp_assets.alignment.record import Curve
 from dp_assets.alignment.reward import score_answers
 from dp_assets.generation.prompts import answer_prompt_ids
 from dp_assets.progress import Advance
 
+Method = Literal["rloo", "grpo", "dpo"]
+
 REFERENCE_ADAPTER = "ref"
-FIGURES = {"reward": "reward", "kl": "kl", "completions/mean_length": "completion_length"}
 
 
 @dataclass(frozen=True)
 class RlhfTraining:
-    """`curve` has, for each step and before its update, the mean `reward` (without the KL penalty) and
-    `completion_length` (tokens) of the sampled answers, and `kl`: log(policy / reference) in nats, mean over their
-    tokens, an estimate that may be negative.
-    """
+    """The policy in evaluation mode, and what `record` says of `curve`, `figures` and `evaluations`."""
 
     model: PeftModel
     curve: Curve
+    figures: dict[str, float]
+    evaluations: Curve
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A method's trainer, what it trains on, and its settings besides those that all have."""
+
+    trainer: type
+    config: type
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+    batch_size: int
+    figures: dict[str, str]
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def train_policy(
@@ -45,7 +75,9 @@ def train_policy(
     tokenizer: PreTrainedTokenizerBase,
     reward_model: nn.Module,
     prompts: Sequence[str],
+    pairs: pl.DataFrame,
     *,
+    method: Method,
     learning_rate: float,
     steps: int,
     prompts_per_step: int,
@@ -54,6 +86,8 @@ def train_policy(
     max_new_tokens: int,
     temperature: float,
     kl_coefficient: float,
+    evaluation_prompts: int,
+    evaluations: int,
     seed: int,
     advance: Advance,
 ) -> RlhfTraining:
@@ -61,52 +95,192 @@ def train_policy(
 
     Args:
       policy_model: the base model with the SFT adapter, trainable; it is changed in place and returned.
-      reward_model: a sequence classifier with one output, in evaluation mode.
+      reward_model: a sequence classifier with one output, in evaluation mode. With DPO it only measures.
       prompts: instructions; those of more than `max_prompt_tokens` tokens, with the text around them, are left out.
-      prompts_per_step: prompts answered in a step. All their answers make one batch.
-      num_generations: answers sampled to each prompt; at least two, because each is the other's baseline.
+      pairs: columns `prompt`, `chosen`, `rejected`; DPO trains on them, the others do not look at them. Pairs with a
+        conversation of more than `max_prompt_tokens + max_new_tokens` tokens are left out, as are those whose prompt
+        the policy is measured at.
+      prompts_per_step: prompts answered in a step, or pairs. All their answers make one batch.
+      num_generations: answers sampled to each prompt by RLOO and GRPO; at least two, because each is measured against
+        the others.
       max_new_tokens: longest answer. One that reaches it is scored as it stands.
       kl_coefficient: weight of the KL penalty, positive: without it the policy would exploit the reward model's errors.
+      evaluation_prompts: how many of `prompts` are kept from training and measured at; drawn from `seed`, so that
+        they are the same for every method.
+      evaluations: at how many points of the training the policy is measured, at least two: before, after, and evenly
+        between.
 
     Raises:
-      ValueError: `kl_coefficient` is not positive, or fewer than `prompts_per_step` prompts are short enough.
+      ValueError: `kl_coefficient` is not positive, or too few prompts or pairs are short enough.
     """
     if kl_coefficient <= 0:
         raise ValueError("kl_coefficient must be positive, or nothing keeps the policy near the reference")
-    training_prompts = _short_prompts(
-        prompts, tokenizer, max_prompt_tokens=max_prompt_tokens, at_least=prompts_per_step
+    training_prompts, measured_at = _split_prompts(
+        prompts, tokenizer, max_prompt_tokens=max_prompt_tokens, held_out=evaluation_prompts, seed=seed
+    )
+    if method == "dpo":
+        task = _task_on_pairs(
+            [pair for pair in pairs.select("prompt", "chosen", "rejected").iter_rows() if pair[0] not in measured_at],
+            tokenizer,
+            max_tokens=max_prompt_tokens + max_new_tokens,
+            batch_size=prompts_per_step,
+        )
+    else:
+        task = _task_on_prompts(
+            method,
+            training_prompts,
+            prompts_per_step=prompts_per_step,
+            num_generations=num_generations,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            reward=_reward_function(reward_model, tokenizer),
+        )
+    measurements = _Measurements(
+        partial(
+            evaluate_policy,
+            policy_model,
+            tokenizer,
+            reward_model,
+            measured_at,
+            reference_adapter=REFERENCE_ADAPTER,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        ),
+        due={round(number * steps / (evaluations - 1)) for number in range(evaluations)},
     )
     with training_scope(policy_model.get_base_model()) as folder:
-        trainer = _PolicyTrainer(
+        trainer = task.trainer(
             model=policy_model,
-            reward_funcs=_reward_function(reward_model, tokenizer),
-            args=RLOOConfig(
+            args=task.config(
                 **common_arguments(
                     folder,
                     device=policy_model.device,
                     learning_rate=learning_rate,
-                    batch_size=prompts_per_step * num_generations,
+                    batch_size=task.batch_size,
                     seed=seed,
                 ),
                 max_steps=steps,
-                num_generations=num_generations,
-                max_completion_length=max_new_tokens,
-                temperature=temperature,
                 beta=kl_coefficient,
+                **task.settings,
             ),
-            train_dataset=Dataset.from_list(training_prompts),
+            train_dataset=Dataset.from_list(task.rows),
             processing_class=tokenizer,
+            callbacks=[measurements],
+            **task.arguments,
         )
-        curve = train_quietly(trainer, advance=advance, figures=FIGURES)
-        policy_model.delete_adapter(REFERENCE_ADAPTER)
-    return RlhfTraining(policy_model, curve)
+        try:
+            curve = train_quietly(trainer, advance=advance, figures=task.figures)
+        finally:
+            policy_model.delete_adapter(REFERENCE_ADAPTER)
+    rows = pairs.height if method == "dpo" else len(prompts)
+    figures = {"rows_trained_on": float(len(task.rows)), "rows_left_out": float(rows - len(task.rows))}
+    return RlhfTraining(policy_model, curve, figures, measurements.points)
 
 
-class _PolicyTrainer(RLOOTrainer):  # type: ignore[misc]
+def _task_on_prompts(
+    method: Method,
+    prompts: Sequence[str],
+    *,
+    prompts_per_step: int,
+    num_generations: int,
+    max_new_tokens: int,
+    temperature: float,
+    reward: Callable[..., list[float]],
+) -> _Task:
+    if len(prompts) < prompts_per_step:
+        raise ValueError(
+            f"{len(prompts)} prompts are within max_prompt_tokens besides the evaluation_prompts, but a step takes"
+            f" prompts_per_step = {prompts_per_step}; raise max_prompt_tokens, lower prompts_per_step or"
+            " evaluation_prompts, or pass more prompts"
+        )
+    trainer, config, settings = SAMPLING_METHODS[method]
+    sampling = {"num_generations": num_generations, "max_completion_length": max_new_tokens, "temperature": temperature}
+    return _Task(
+        trainer=trainer,
+        config=config,
+        settings=sampling | settings,
+        rows=[{"prompt": prompt} for prompt in prompts],
+        batch_size=prompts_per_step * num_generations,
+        figures={"loss": "loss", "reward": "reward", "kl": "kl", "completions/mean_length": "completion_length"},
+        arguments={"reward_funcs": reward},
+    )
+
+
+def _task_on_pairs(
+    pairs: Iterable[tuple[str, str, str]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, batch_size: int
+) -> _Task:
+    """A cut answer is a worse one, so pairs that are too long are left out whole."""
+    rows = []
+    for prompt, chosen, rejected in pairs:
+        prompt_ids, chosen_ids = conversation_ids(tokenizer, prompt, chosen)
+        _, rejected_ids = conversation_ids(tokenizer, prompt, rejected)
+        if len(prompt_ids) + max(len(chosen_ids), len(rejected_ids)) <= max_tokens:
+            rows.append({"prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids})
+    if len(rows) < batch_size:
+        raise ValueError(
+            f"{len(rows)} preference pairs are within max_prompt_tokens + max_new_tokens = {max_tokens} tokens and have"
+            f" none of the evaluation_prompts, but a step of dpo takes prompts_per_step = {batch_size}; make more"
+            " preference pairs, lower prompts_per_step or evaluation_prompts, or raise max_new_tokens"
+        )
+    return _Task(
+        trainer=_DpoTrainer,
+        config=DPOConfig,
+        # A pass over the pairs ends before a batch that would be smaller than the others.
+        settings={"loss_type": ["sigmoid"], "max_length": None, "dataloader_drop_last": True},
+        rows=rows,
+        batch_size=batch_size,
+        figures={"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"},
+    )
+
+
+class _OwnPrompts:
     """TRL would apply the chat template in its own way; the policy shall see the prompt that answers come from."""
+
+    processing_class: PreTrainedTokenizerBase
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [answer_prompt_ids(self.processing_class, prompt) for prompt in prompts], None, {}
+
+
+class _RlooTrainer(_OwnPrompts, RLOOTrainer):  # type: ignore[misc]
+    pass
+
+
+class _GrpoTrainer(_OwnPrompts, GRPOTrainer):  # type: ignore[misc]
+    pass
+
+
+class _DpoTrainer(DPOTrainer):  # type: ignore[misc]
+    """The same for pairs, which come here as token ids."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        return dataset
+
+
+# What a trainer would take from TRL's defaults is given where it decides the method.
+SAMPLING_METHODS: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "rloo": (_RlooTrainer, RLOOConfig, {}),
+    "grpo": (_GrpoTrainer, GRPOConfig, {"loss_type": "dapo", "scale_rewards": "group"}),
+}
+
+
+class _Measurements(TrainerCallback):  # type: ignore[misc]
+    """Measures the policy when so many steps are done as `due` says; one entry of `points` each."""
+
+    def __init__(self, measure: Callable[[], dict[str, float]], *, due: Set[int]) -> None:
+        self._measure, self._due = measure, due
+        self.points: Curve = []
+
+    def on_train_begin(self, _: object, state: Any, *__: object, **___: object) -> None:
+        self._measure_if_due(state.global_step)
+
+    def on_step_end(self, _: object, state: Any, *__: object, **___: object) -> None:
+        self._measure_if_due(state.global_step)
+
+    def _measure_if_due(self, steps_done: int) -> None:
+        if steps_done in self._due:
+            self.points.append({"step": steps_done, **self._measure()})
 
 
 def _reward_function(reward_model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Callable[..., list[float]]:
@@ -118,13 +292,16 @@ def _reward_function(reward_model: nn.Module, tokenizer: PreTrainedTokenizerBase
     return reward
 
 
-def _short_prompts(
-    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, at_least: int
-) -> list[dict[str, str]]:
+def _split_prompts(
+    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, held_out: int, seed: int
+) -> tuple[list[str], list[str]]:
+    """The prompts that are short enough: those to train on, and `held_out` others drawn from `seed`."""
     short = [prompt for prompt in prompts if len(answer_prompt_ids(tokenizer, prompt)) <= max_prompt_tokens]
-    if len(short) < at_least:
+    different = list(dict.fromkeys(short))
+    if len(different) < held_out:
         raise ValueError(
-            f"{len(short)} prompts are within max_prompt_tokens, but a step takes prompts_per_step = {at_least};"
-            " raise max_prompt_tokens, lower prompts_per_step or pass more prompts"
+            f"{len(different)} prompts are within max_prompt_tokens, but the policy is measured at evaluation_prompts ="
+            f" {held_out}; raise max_prompt_tokens, lower evaluation_prompts or pass more prompts"
         )
-    return [{"prompt": prompt} for prompt in short]
+    measured_at = [different[place] for place in np.random.default_rng(seed).permutation(len(different))[:held_out]]
+    return [prompt for prompt in short if prompt not in set(measured_at)], measured_at

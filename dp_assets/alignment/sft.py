@@ -14,7 +14,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from dp_assets.alignment._trainer import Curve, common_arguments, conversation_ids, train_quietly, training_scope
+from dp_assets.alignment._trainer import common_arguments, conversation_ids, train_quietly, training_scope
+from dp_assets.alignment.record import Curve
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.progress import Advance
 

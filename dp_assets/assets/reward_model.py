@@ -22,6 +22,7 @@ def reward_model(
     preference_pairs: Table,
 ) -> dg.MaterializeResult[Adapter]:
     """A scorer of answers trained on the preference pairs: released, a LoRA adapter with a score head."""
+    from dp_assets.alignment.record import training_record
     from dp_assets.alignment.reward import train_reward_model
     from dp_assets.generation.adapters import adapter_from_model
 
@@ -33,7 +34,7 @@ def reward_model(
         training.model,
         base_model=language_model.public_name,
         charge_ids=preference_pairs.charge_ids,
-        record={"curve": training.curve, "figures": training.figures},
+        record=training_record(training.curve, training.figures),
     )
     extra = training_figures(adapter, title="Reward model")
     return result(context, adapter, ledger=ledger, profile=profile, extra=extra)

@@ -1,11 +1,16 @@
-"""The asset `rlhf_model`."""
+"""The asset `rlhf_model`.
+
+DPO trains on the preference pairs, RLOO and GRPO do not look at them. The edge is there for every method, so that the
+graph, and with it what a run finds out of date, does not depend on the profile. It costs nothing: the pairs are behind
+the reward model anyway.
+"""
 
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._policy import policy_metadata
 from dp_assets.assets._release import result
-from dp_assets.assets._training import training_figures
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from resources.ledger import Ledger
@@ -13,7 +18,7 @@ from resources.models import LanguageModel
 from resources.profile import Profile
 
 
-@pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"})
+@pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"}, code_version="2")
 def rlhf_model(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
@@ -21,29 +26,31 @@ def rlhf_model(
     language_model: LanguageModel,
     sft_model: Adapter,
     reward_model: Adapter,
+    preference_pairs: Table,
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[Adapter]:
-    """The policy optimised against the reward model with RLOO: released, a LoRA adapter on the base model."""
+    """The policy optimised by RLOO, GRPO or DPO: released, a LoRA adapter on the base model."""
+    from dp_assets.alignment.record import policy_record
     from dp_assets.alignment.reward import attach_reward_adapter
     from dp_assets.alignment.rlhf import train_policy
     from dp_assets.generation.adapters import adapter_from_model, attach_adapter
 
     base, tokenizer = language_model.load()
-    prompts = filtered_instructions.collect()["text"].to_list()
-    with progress("optimising the policy with RLOO", profile.rlhf.steps, "steps") as advance:
+    method = profile.rlhf.method
+    with progress(f"optimising the policy with {method.upper()}", profile.rlhf.steps, "steps") as advance:
         training = train_policy(
             attach_adapter(base, sft_model, trainable=True),
             tokenizer,
             attach_reward_adapter(*language_model.load(), reward_model),
-            prompts,
+            filtered_instructions.collect()["text"].to_list(),
+            preference_pairs.collect(),
             advance=advance,
             **profile.rlhf.model_dump(),
         )
     adapter = adapter_from_model(
         training.model,
         base_model=language_model.public_name,
-        charge_ids=union_of_ids(sft_model, reward_model, filtered_instructions),
-        record={"curve": training.curve},
+        charge_ids=union_of_ids(sft_model, reward_model, preference_pairs, filtered_instructions),
+        record=policy_record(training.curve, training.figures, method=method, evaluations=training.evaluations),
     )
-    extra = training_figures(adapter, title="RLOO")
-    return result(context, adapter, ledger=ledger, profile=profile, extra=extra)
+    return result(context, adapter, ledger=ledger, profile=profile, extra=policy_metadata(adapter))

@@ -22,6 +22,7 @@ def sft_model(
     annotated_instructions: Table,
 ) -> dg.MaterializeResult[Adapter]:
     """The policy fine-tuned on the annotated pairs: released, a LoRA adapter."""
+    from dp_assets.alignment.record import training_record
     from dp_assets.alignment.sft import train_sft
     from dp_assets.generation.adapters import adapter_from_model
 
@@ -33,7 +34,7 @@ def sft_model(
         model,
         base_model=language_model.public_name,
         charge_ids=annotated_instructions.charge_ids,
-        record={"curve": curve},
+        record=training_record(curve),
     )
     extra = training_figures(adapter, title="Supervised fine-tuning")
     return result(context, adapter, ledger=ledger, profile=profile, extra=extra)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from dp_assets.generation.diversity import WORD, distinct_n
+
 QUESTION_WORDS = "who whom whose what when where which why how can could would will should do does did is are am may"
 REQUEST_WORDS = (
     "add advise analyse analyze answer arrange brainstorm build calculate change check choose classify code "
@@ -23,7 +25,6 @@ REQUEST_WORDS = (
 # Openings are taken from the start of the text, where an instruction to an assistant usually names what it wants.
 LOOKS_LIKE_INSTRUCTION = rf"(?i)^\W*(?:{'|'.join((QUESTION_WORDS + ' ' + REQUEST_WORDS).split())})\b|\?\W*$"
 ENDS_WITH_QUESTION_MARK = r"\?\W*$"
-WORD = r"[\p{L}\p{N}]+(?:['\u{2019}-][\p{L}\p{N}]+)*"
 
 # Each pattern asks for a whole token, so that version numbers and prices are rarely taken for an address or a number.
 PERSONAL_DATA_PATTERNS = {
@@ -65,20 +66,6 @@ def form_figures(texts: Sequence[str]) -> dict[str, float]:
         "personal_data_like_share": _share(column, "|".join(f"(?:{p})" for p in PERSONAL_DATA_PATTERNS.values())),
         **personal,
     }
-
-
-def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct n-grams of lower-case words divided by all of them (Li et al., NAACL 2016); 0 without any n-gram."""
-    words = (
-        pl.DataFrame({"text": _column(texts)})
-        .with_row_index("row")
-        .select("row", pl.col("text").str.to_lowercase().str.extract_all(WORD).alias("word"))
-        .explode("word")
-    )
-    grams = words.select(
-        pl.col("word").shift(-offset).over("row").alias(f"{offset}") for offset in range(n)
-    ).drop_nulls()
-    return grams.n_unique() / grams.height if grams.height else 0.0
 
 
 def duplicate_share(texts: Sequence[str]) -> float:

@@ -75,16 +75,51 @@ def generate_answers(
     like length share a batch, so a change of `batch_size` or of the list changes sampled answers. `advance` is called
     with the size of each batch.
     """
+    answers = generate_answer_ids(
+        model,
+        tokenizer,
+        instructions=instructions,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        batch_size=batch_size,
+        seed=seed,
+        advance=advance,
+    )
+    return answer_texts(tokenizer, answers)
+
+
+def generate_answer_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    instructions: Sequence[str],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    batch_size: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> list[list[int]]:
+    """The answers of `generate_answers` as token ids; the token that ended an answer is its last one, if any did."""
     settings = _settings(tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+    stop_ids = frozenset(_stop_ids(tokenizer))
     prompts = [answer_prompt_ids(tokenizer, instruction) for instruction in instructions]
-    answers = [""] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
     with public_seed(seed):
         for batch in _batches_by_length(prompts, batch_size):
             drawn = _continuations(model, [prompts[index] for index in batch], settings)
-            for index, text in zip(batch, _texts(tokenizer, drawn), strict=True):
-                answers[index] = text
+            for index, ids in zip(batch, drawn, strict=True):
+                answers[index] = ids[: len(_until_stop(ids, stop_ids)) + 1]
             advance(len(batch))
     return answers
+
+
+def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> list[str]:
+    """Sampled token ids as texts: up to the token that ended each, without surrounding white space."""
+    stop_ids = frozenset(_stop_ids(tokenizer))
+    kept = [_until_stop(ids, stop_ids) for ids in answers]
+    return [text.strip() for text in tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)]
 
 
 def _settings(
@@ -157,18 +192,12 @@ def _until_stop(ids: Sequence[int], stop_ids: frozenset[int]) -> list[int]:
     return list(ids[:length])
 
 
-def _texts(tokenizer: PreTrainedTokenizerBase, drawn: Sequence[Sequence[int]]) -> list[str]:
-    stop_ids = frozenset(_stop_ids(tokenizer))
-    kept = [_until_stop(ids, stop_ids) for ids in drawn]
-    return [text.strip() for text in tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)]
-
-
 def _decoded_samples(tokenizer: PreTrainedTokenizerBase, drawn: Sequence[Sequence[int]]) -> pl.DataFrame:
     stop_ids = frozenset(_stop_ids(tokenizer))
     lengths = [len(_until_stop(ids, stop_ids)) for ids in drawn]
     end_id = end_of_instruction_id(tokenizer)
     finished = [length < len(ids) and ids[length] == end_id for ids, length in zip(drawn, lengths, strict=True)]
-    columns = {"text": _texts(tokenizer, drawn), "num_tokens": lengths, "finished": finished}
+    columns = {"text": answer_texts(tokenizer, drawn), "num_tokens": lengths, "finished": finished}
     return pl.DataFrame(columns, schema=SAMPLES)
 
 

@@ -5,19 +5,11 @@ import pytest
 
 from dp_assets.evaluation.text_figures import (
     PERSONAL_DATA_PATTERNS,
-    distinct_n,
     duplicate_share,
     form_figures,
     normalise,
     text_figures,
 )
-
-
-def test_distinct_n_counts_ngrams_within_texts_only() -> None:
-    texts = ["a b a", "A b", "c"]
-    assert distinct_n(texts, 1) == pytest.approx(3 / 6)
-    assert distinct_n(texts, 2) == pytest.approx(2 / 3)
-    assert distinct_n(texts, 4) == 0
 
 
 def test_duplicates_are_found_across_case_and_white_space_and_the_first_is_none() -> None:

@@ -10,7 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.prompts import answer_prompt_ids, generator_prompt_ids
-from dp_assets.generation.sampling import deduplicate, generate_answers, sample_instructions
+from dp_assets.generation.sampling import (
+    answer_texts,
+    deduplicate,
+    generate_answer_ids,
+    generate_answers,
+    sample_instructions,
+)
 from dp_assets.progress import silent
 
 INSTRUCTIONS = ("why?", "what is the capital of france and how far is it?", "tell me a story", "why is the sky blue?")
@@ -62,7 +68,7 @@ def sample(model: Any, tokenizer: Any, **changes: Any) -> pl.DataFrame:
     return sample_instructions(model, tokenizer, **(arguments | changes))
 
 
-def answer(model: Any, tokenizer: Any, **changes: Any) -> list[str]:
+def answer(model: Any, tokenizer: Any, generate: Any = generate_answers, **changes: Any) -> Any:
     arguments: dict[str, Any] = {
         "instructions": INSTRUCTIONS,
         "max_new_tokens": 6,
@@ -72,7 +78,7 @@ def answer(model: Any, tokenizer: Any, **changes: Any) -> list[str]:
         "seed": 3,
         "advance": silent,
     }
-    return generate_answers(model, tokenizer, **(arguments | changes))
+    return generate(model, tokenizer, **(arguments | changes))
 
 
 def test_a_seed_repeats_the_samples_and_another_seed_does_not(model: Any, tokenizer: Any) -> None:
@@ -166,6 +172,16 @@ def test_sampled_answers_repeat_under_a_seed(model: Any, tokenizer: Any) -> None
     first = answer(model, tokenizer, temperature=1.0)
     assert first == answer(model, tokenizer, temperature=1.0)
     assert first != answer(model, tokenizer, temperature=1.0, seed=4)
+
+
+def test_the_tokens_of_an_answer_end_with_the_one_that_ended_it(ending_model: Any, tokenizer: Any) -> None:
+    asked = {"instructions": INSTRUCTIONS * 8, "temperature": 1.0}
+    answers = answer(ending_model, tokenizer, generate=generate_answer_ids, **asked)
+    ended = [ids for ids in answers if ids[-1] == tokenizer.eos_token_id]
+    assert len(ended) > 0
+    assert all(ids.count(tokenizer.eos_token_id) == 1 for ids in ended)
+    assert max(map(len, answers)) > min(map(len, answers))
+    assert answer_texts(tokenizer, answers) == answer(ending_model, tokenizer, **asked)
 
 
 def test_no_instructions_give_no_answers_and_progress_counts_answers(model: Any, tokenizer: Any) -> None:
