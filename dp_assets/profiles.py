@@ -75,7 +75,7 @@ DEMO = Profile(
         learning_rate=2.5e-2,
         max_tokens=40,
         loss_normaliser=40,
-        tokens_per_micro_batch=1024,
+        tokens_per_micro_batch=256,
     ),
     votes=VotesSettings(num_bins=24, noise_stddev=4.0),
     sampling=SamplingSettings(
@@ -150,7 +150,7 @@ PAPER = Profile(
         learning_rate=1e-3,
         max_tokens=1024,
         loss_normaliser=1024,
-        tokens_per_micro_batch=8192,
+        tokens_per_micro_batch=4096,
     ),
     votes=VotesSettings(num_bins=1000, noise_stddev=10.0),
     sampling=SamplingSettings(

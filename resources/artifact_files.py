@@ -12,6 +12,7 @@ equal tables have equal folders; that of a private one is drawn, since a digest 
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -58,12 +59,12 @@ def read_artifact(folder: Path) -> Artifact:
     """The artifact in a folder; tables are scanned lazily.
 
     Raises:
-      UnreadableArtifact: the folder is missing or holds no artifact.
+      UnreadableArtifact: the folder is missing, holds no artifact, or was replaced while it was read.
     """
     if (folder / CONFIG_FILE).exists():
-        return load_adapter(folder)
+        return _read_whole(folder, load_adapter)
     if (folder / DOCUMENT).exists():
-        return _read_document(folder)
+        return _read_whole(folder, _read_document)
     shards = _shards(folder)
     provenance = json.loads(pl.read_parquet_metadata(shards[0])[PROVENANCE])
     rows = pl.scan_parquet(shards)
@@ -73,6 +74,15 @@ def read_artifact(folder: Path) -> Artifact:
             rows, corpus_id=provenance["corpus_id"], snapshot=provenance["snapshot"], preparation=preparation
         )
     return Table(rows, tuple(provenance["charge_ids"]), provenance.get("record", {}))
+
+
+def _read_whole(folder: Path, read: Callable[[Path], Artifact]) -> Artifact:
+    """An artifact of several files, all of one folder: one that is replaced meanwhile would mix two of them."""
+    before = folder.stat()
+    artifact = read(folder)
+    if not os.path.samestat(before, folder.stat()):
+        raise UnreadableArtifact(f"{folder} was replaced while it was read; run again")
+    return artifact
 
 
 def stored_charge_ids(folder: Path) -> tuple[str, ...]:

@@ -128,21 +128,20 @@ def average_the_loss(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         per_unit,
         "_summed_loss",
-        lambda model, rows, normaliser: summed(model, rows, normaliser) / sum(len(row.target_ids) for row in rows),
+        lambda model, rows, normaliser, **shape: (
+            summed(model, rows, normaliser, **shape) / sum(len(row.target_ids) for row in rows)
+        ),
     )
 
 
 def attend_to_padding(patch: pytest.MonkeyPatch) -> None:
-    """Rows are padded on the left, and the model is not told."""
+    """Rows are padded on the left up to the longest of their micro-batch, and the model is not told."""
     summed = per_unit._summed_loss
 
-    def padded(model: nn.Module, rows: Any, normaliser: float) -> Tensor:
+    def padded(model: nn.Module, rows: Any, normaliser: float, **shape: int) -> Tensor:
         width = max(len(row) for row in rows)
-        return summed(
-            model,
-            [TokenRow((0,) * (width - len(row)) + row.prompt_ids, row.target_ids) for row in rows],
-            normaliser,
-        )
+        longer = [TokenRow((0,) * (width - len(row)) + row.prompt_ids, row.target_ids) for row in rows]
+        return summed(model, longer, normaliser, **shape)
 
     patch.setattr(per_unit, "_summed_loss", padded)
 
@@ -165,7 +164,7 @@ def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
         clipped = clipped_sum(model, *args, **kwargs)
         parameter = choose(model)
         parameter.grad = torch.ones_like(parameter)
-        torch.optim.SGD([parameter], lr=1e-3).step()
+        torch.optim.SGD([parameter], lr=1e-7).step()
         parameter.grad = None
         return clipped
 

@@ -19,7 +19,7 @@ from resources.profile import Profile
 from resources.stores import ReleaseStore
 from resources.zones import private_folder
 
-# In bfloat16 one unit's gradient is rounded differently depending on who shares its micro-batch, which no clip bounds.
+# In bfloat16 a unit's gradient may round by its company on devices that were not measured, and that by percents.
 PRIVATE_TRAINING_DTYPE = "float32"
 
 

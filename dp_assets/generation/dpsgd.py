@@ -82,7 +82,13 @@ def train_privately(
         loss_normaliser=loss_normaliser,
         tokens_per_micro_batch=tokens_per_micro_batch,
     )
-    probed = probe_shares(model, clip, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
+    probed = probe_shares(
+        model,
+        clip,
+        l2_clip_norm=l2_clip_norm,
+        loss_normaliser=loss_normaliser,
+        expected_batch_size=expected_batch_size,
+    )
     trainee = _Trainee(model, learning_rate=learning_rate)
     witness = Witness(model, trainee.optimizer, sampler=sampler, noise=noise, normaliser=expected_batch_size)
     if resume_from is not None:

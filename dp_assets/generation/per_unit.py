@@ -14,16 +14,20 @@ instead of the sum over the batch. A parameter whose gradient could come about i
 trains outside the clip.
 
 What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
-mean over the batch; rows are padded on the right and attend to no padding; layers that mix rows, or whose random mask
-depends on the layout of the batch, are refused. Order and cut of the micro-batches are then free to follow length and
-memory: they change the sum by rounding only.
+mean over the batch; rows are padded on the right, where causal attention does not look; layers that mix rows, or whose
+random mask depends on the layout of the batch, are refused.
 
-That rounding is measured in the run (`probe.py`) and lies inside the sensitivity: the clip aims below its norm by a
-margin that holds it, and a model or precision that rounds more coarsely is refused.
+Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the shape of the
+micro-batch in which a unit is computed follows from that unit alone: its padded width from its longest row, the number
+of its slots from the width and the token budget. Slots that no unit needs are filled with padding, and nothing else
+depends on how many rows there are. Who else is in the batch then decides only which other contents the same kernels
+see, and shares come out the same to the last bit (on the CPU, in float32: `tests/replay`). They are added up in
+float64. What is left is measured in the run (`probe.py`) and lies inside the sensitivity: the clip aims below its norm
+by a margin that holds it, and a device or model that rounds more coarsely is refused.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +42,9 @@ from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 IGNORED = -100  # the label that cross-entropy skips
-PADDING = 0  # any token will do: padding is masked by length, so a text may contain this id
+PADDING = 0  # any token will do: nothing attends to padding, so a text may contain this id
+SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
+WIDTH_STEP, STEPS_A_DOUBLING = 8, 4  # padded widths: 8, 16, ... 64, 80, ... 128, 160, ...
 
 Gradients = dict[str, Tensor]
 
@@ -109,8 +115,9 @@ def clipped_sum(
 
     `unit_ids[i]` is the unit of `rows[i]`. A unit of non-finite gradient contributes exactly zero, and no rows give
     zeros. `tokens_per_micro_batch` bounds memory only: it counts tokens with padding, units are never split over
-    micro-batches, and a unit longer than the budget gets a micro-batch of its own. One that runs out of memory is
-    halved and computed again.
+    micro-batches, and a unit longer than the budget gets a micro-batch of its own. Each micro-batch is computed in
+    full, so a budget far beyond what a batch holds of one width costs time. One that runs out of memory is computed
+    again with half its slots.
 
     Raises:
       UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
@@ -126,7 +133,7 @@ def clipped_sum(
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float64) for name, layer in layers}
     norms = [torch.zeros(0)]
     clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
-    for micro_batch in _micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
+    for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
         for clipped, unit_norms in _within_memory(clip, micro_batch):
             for name, share in clipped.items():
                 total[name] += share
@@ -168,8 +175,16 @@ def _adapter_layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
 
 def _refuse_interaction(model: nn.Module) -> None:
     for name, module in model.named_modules():
+        if SCALED_BY_LENGTH & set(_rope_types(module)):
+            raise RowsInteract(f"{name} scales positions by the longest row it has seen; choose another model")
         if module.training and (_drops_activations(module) or isinstance(module, nn.modules.batchnorm._BatchNorm)):
             raise RowsInteract(f"{name} drops activations or mixes rows in training mode; call model.eval()")
+
+
+def _rope_types(module: nn.Module) -> Collection[str]:
+    """How rotary embeddings scale positions: one way, or one for each kind of layer."""
+    rope_type = getattr(module, "rope_type", ())
+    return rope_type.values() if isinstance(rope_type, Mapping) else {rope_type} if rope_type else ()
 
 
 def _drops_activations(module: nn.Module) -> bool:
@@ -192,36 +207,55 @@ def _rows_by_unit(rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> list[Uni
     return list(units.values())
 
 
-def _micro_batches(units: Sequence[Unit], token_budget: int) -> Iterator[list[Unit]]:
-    """Cut units, longest row first, so that number of rows times longest row stays within the budget.
+@dataclass(frozen=True)
+class MicroBatch:
+    """Units that are computed together, in `slots` rows of `width` tokens; slots beyond their rows hold padding."""
 
-    The sort saves padding, and the first micro-batch is the widest, so a budget beyond memory shows at once.
+    units: tuple[Unit, ...]
+    slots: int
+    width: int
+
+
+def micro_batches(units: Sequence[Unit], token_budget: int) -> Iterator[MicroBatch]:
+    """Cut units into micro-batches whose shapes follow from each of their units alone, the widest first.
+
+    So a budget beyond memory shows at once.
     """
-    micro_batch: list[Unit] = []
-    num_rows = width = 0
-    for unit in sorted(units, key=_width, reverse=True):
-        if micro_batch and (num_rows + len(unit)) * width > token_budget:
-            yield micro_batch
-            micro_batch, num_rows = [], 0
-        if not micro_batch:
-            width = _width(unit)
-        micro_batch.append(unit)
+    of_width: dict[int, list[Unit]] = {}
+    for unit in units:
+        of_width.setdefault(padded_width(unit), []).append(unit)
+    for width in sorted(of_width, reverse=True):
+        yield from _packed(of_width[width], slots=max(1, token_budget // width), width=width)
+
+
+def padded_width(unit: Unit) -> int:
+    """The length of the unit's longest row, rounded up to one of few widths: by less than 8 tokens, or by a quarter."""
+    longest = max(len(row) for row in unit)
+    step = max(WIDTH_STEP, (1 << (longest.bit_length() - 1)) // STEPS_A_DOUBLING)
+    return math.ceil(longest / step) * step
+
+
+def _packed(units: Sequence[Unit], *, slots: int, width: int) -> Iterator[MicroBatch]:
+    """Micro-batches of `slots` rows; a unit of more rows has one of its own, as large as itself."""
+    held: list[Unit] = []
+    num_rows = 0
+    for unit in units:
+        if held and num_rows + len(unit) > slots:
+            yield MicroBatch(tuple(held), max(slots, num_rows), width)
+            held, num_rows = [], 0
+        held.append(unit)
         num_rows += len(unit)
-    if micro_batch:
-        yield micro_batch
-
-
-def _width(unit: Unit) -> int:
-    return max(len(row) for row in unit)
+    if held:
+        yield MicroBatch(tuple(held), max(slots, num_rows), width)
 
 
 Clipped = tuple[Gradients, Tensor]
 
 
-def _within_memory(clip: Callable[[Sequence[Unit]], Clipped], units: Sequence[Unit]) -> Iterator[Clipped]:
-    """`clip(units)`, or its two halves where memory runs out. The sum does not depend on the cut; no unit is lost."""
+def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> Iterator[Clipped]:
+    """`clip(batch)`, or the same units in half the slots where memory runs out. No unit is lost."""
     try:
-        clipped = clip(units)
+        clipped = clip(batch)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -229,13 +263,13 @@ def _within_memory(clip: Callable[[Sequence[Unit]], Clipped], units: Sequence[Un
         yield clipped
         return
     # Out of the handler: while the error lives, its traceback holds the tensors of the failed attempt.
-    if len(units) == 1:
+    slots = max(batch.slots // 2, *(len(unit) for unit in batch.units))
+    if slots >= batch.slots:
         raise MicroBatchTooLarge("the rows of one unit do not fit into memory; allow fewer tokens a row")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    middle = len(units) // 2
-    yield from _within_memory(clip, units[:middle])
-    yield from _within_memory(clip, units[middle:])
+    for smaller in _packed(batch.units, slots=slots, width=batch.width):
+        yield from _within_memory(clip, smaller)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -249,40 +283,45 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _clip_micro_batch(
     model: nn.Module,
     layers: Sequence[tuple[str, nn.Linear]],
-    units: Sequence[Unit],
+    batch: MicroBatch,
     *,
     l2_clip_norm: float,
     loss_normaliser: float,
 ) -> Clipped:
-    """The clipped sum over some units, and the norm of each unit before clipping, shape [units]."""
-    rows = [row for unit in units for row in unit]
-    with _tapped(layers, num_rows=len(rows)) as row_gradients:
-        _summed_loss(model, rows, loss_normaliser).backward()
+    """The clipped sum over some units, and the norm of each unit before clipping, shape [units].
+
+    A slot of padding is treated like a unit whose gradient is zero, so that no shape tells how many there are.
+    """
+    rows = [row for unit in batch.units for row in unit]
+    with _tapped(layers, num_rows=batch.slots) as row_gradients:
+        _summed_loss(model, rows, loss_normaliser, slots=batch.slots, width=batch.width).backward()
     _refuse_untapped(layers, row_gradients)
-    unit_index = torch.tensor([index for index, unit in enumerate(units) for _ in unit])
-    return _clip(_add_rows(row_gradients, unit_index, len(units)), l2_clip_norm)
+    owners = [index for index, unit in enumerate(batch.units) for _ in unit]
+    num_units, num_empty = len(batch.units), batch.slots - len(rows)
+    unit_index = torch.tensor([*owners, *range(num_units, num_units + num_empty)])
+    clipped, norms = _clip(_add_rows(row_gradients, unit_index, num_units + num_empty), l2_clip_norm)
+    return clipped, norms[:num_units]
 
 
-def _summed_loss(model: nn.Module, rows: Sequence[TokenRow], loss_normaliser: float) -> Tensor:
-    """Sum over rows and target tokens of the cross-entropy, divided by a constant; the head runs on targets only."""
+def _summed_loss(
+    model: nn.Module, rows: Sequence[TokenRow], loss_normaliser: float, *, slots: int, width: int
+) -> Tensor:
+    """Sum over rows and target tokens of the cross-entropy, divided by a constant.
+
+    The head runs on every position: on the targets only, its shape would follow from the other rows' lengths. There is
+    no attention mask, since causal attention never looks at padding on the right, and a mask would change the kernel
+    of all rows as soon as one of them is shorter than the rest.
+    """
     device = next(model.parameters()).device
-    width = max(len(row) for row in rows)
-    tokens = torch.full((len(rows), width), PADDING)
-    attention = torch.zeros((len(rows), width), dtype=torch.int64)
-    labels = torch.full((len(rows), width), IGNORED)  # labels[n, t] is the token after position t
+    tokens = torch.full((slots, width), PADDING)
+    labels = torch.full((slots, width), IGNORED)  # labels[n, t] is the token after position t
     for index, row in enumerate(rows):
         tokens[index, : len(row)] = torch.tensor(row.prompt_ids + row.target_ids)
-        attention[index, : len(row)] = 1
         labels[index, len(row.prompt_ids) - 1 : len(row) - 1] = torch.tensor(row.target_ids)
-    predicting = labels != IGNORED
-    logits = model(
-        input_ids=tokens.to(device),
-        attention_mask=attention.to(device),
-        logits_to_keep=predicting.to(device),
-        use_cache=False,
-    ).logits
-    targets = labels[predicting].to(device)
-    loss = functional.cross_entropy(logits.float().reshape(len(targets), -1), targets, reduction="sum")
+    logits = model(input_ids=tokens.to(device), use_cache=False).logits
+    loss = functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten().to(device), ignore_index=IGNORED, reduction="sum"
+    )
     return loss / loss_normaliser
 
 
@@ -354,7 +393,8 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
     A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
     factor of zero would be undefined and would void the whole sum.
     """
-    norms = torch.stack([gradient.square().sum(dim=(1, 2)) for gradient in unit_gradients.values()]).sum(dim=0).sqrt()
+    squares = [gradient.square().sum(dim=(1, 2)).double() for gradient in unit_gradients.values()]
+    norms = torch.stack(squares).sum(dim=0).sqrt().float()
     unusable = ~torch.isfinite(norms)
     factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
     # Products and sums element by element: as a matrix product this could run in TF32, whose error is half the margin.

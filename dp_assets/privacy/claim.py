@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dp_assets.privacy.evidence import fingerprint
-from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
+from dp_assets.privacy.mechanisms import largest_rounding_slack
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
 from dp_assets.privacy.units import PrivacyUnit
 
@@ -110,7 +110,8 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "noised_tensors": evidence.get("trained_tensors", "some"),
         "changed_elsewhere": fingerprint(()),
     }
-    largest = {"continuations": plan.spare_steps, "largest_share": 1.0, "rounding_slack": ROUNDING_MARGIN}
+    slack = largest_rounding_slack(plan.expected_batch_size)
+    largest = {"continuations": plan.spare_steps, "largest_share": 1.0, "rounding_slack": slack}
     found = discrepancies(expected, evidence) + excesses(largest, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
         found.append(Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates")))

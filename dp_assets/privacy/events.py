@@ -5,6 +5,7 @@ module adds the one event it lacks, the discrete Gaussian on integer votes, and 
 refused, never guessed, and the meaning of an existing form never changes: a new meaning gets a new name.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +76,27 @@ def event_to_json(event: DpEvent) -> dict[str, Any]:
     raise UnknownEvent(f"no JSON form for the event {type(event).__name__}")
 
 
+def _number(form: Mapping[str, Any], name: str, *, least: float, largest: float = math.inf, whole: bool = False) -> Any:
+    """A value of an event that makes sense as one: a negative count would take away what others spent."""
+    value = form[name]
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= largest or math.isinf(value):
+        raise UnknownEvent(f"the event {form['type']!r} has no sensible {name!r}; restore what was written")
+    return value
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], DpEvent]] = {
     "non_private": lambda form: NonPrivateDpEvent(),
-    "gaussian": lambda form: GaussianDpEvent(form["noise_multiplier"]),
-    "discrete_gaussian": lambda form: DiscreteGaussianDpEvent(form["noise_stddev"], form["sensitivity"]),
-    "poisson_sampled": lambda form: PoissonSampledDpEvent(form["sampling_probability"], event_from_json(form["event"])),
-    "self_composed": lambda form: SelfComposedDpEvent(event_from_json(form["event"]), form["count"]),
+    "gaussian": lambda form: GaussianDpEvent(_number(form, "noise_multiplier", least=0)),
+    "discrete_gaussian": lambda form: DiscreteGaussianDpEvent(
+        _number(form, "noise_stddev", least=0), _number(form, "sensitivity", least=1, whole=True)
+    ),
+    "poisson_sampled": lambda form: PoissonSampledDpEvent(
+        _number(form, "sampling_probability", least=0, largest=1), event_from_json(form["event"])
+    ),
+    "self_composed": lambda form: SelfComposedDpEvent(
+        event_from_json(form["event"]), _number(form, "count", least=1, whole=True)
+    ),
     "composed": lambda form: ComposedDpEvent([event_from_json(part) for part in form["events"]]),
 }
 
@@ -89,7 +105,7 @@ def event_from_json(form: Mapping[str, Any]) -> DpEvent:
     """The event that `event_to_json` wrote.
 
     Raises:
-      UnknownEvent: the form names no known event.
+      UnknownEvent: the form names no known event, or one with a value that no mechanism has.
     """
     reader = _READERS.get(form.get("type", ""))
     if reader is None:

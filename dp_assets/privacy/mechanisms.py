@@ -19,10 +19,16 @@ from dp_assets.privacy import randomness
 from dp_assets.privacy.randomness import RandomSource
 
 # A clip aims this much, relative, below its norm, so that rounding lies inside the sensitivity: of the norm itself, and
-# of the other shares of a batch, which round differently when a unit comes or goes. Measured in float32: 1e-7 to 3e-4
-# of a share for single units against a few together, 5e-6 of the clip norm for one unit among 256. In bfloat16 it is
-# over 4e-3; a loss averaged over the batch, or padding that counts, gives about 1.
+# of the other shares of a batch, should they round differently when a unit comes or goes.
 ROUNDING_MARGIN = 1e-3
+
+
+def largest_rounding_slack(expected_batch_size: float) -> float:
+    """How much a share may round with the company it is in, so that a whole batch whose roundings align stays inside.
+
+    Half the margin is for that, half for the norm itself. A part of the clip norm, unitless.
+    """
+    return ROUNDING_MARGIN / (2 * max(expected_batch_size, 1.0))
 
 
 class PoissonSampler:

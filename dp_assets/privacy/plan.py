@@ -30,6 +30,7 @@ SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER = 0.2, 200.0
 CALIBRATION_STEP = 2e-5
 """A fifth of the last decimal of a noise multiplier of 1."""
 MOST_CORRECTIONS, CORRECTION = 20, 1e-4
+LEAST_CLIP_NORM = 1e-9
 LEAST_EPSILON, MOST_EPSILON = 1e-12, 1e308
 
 
@@ -56,8 +57,11 @@ class DpSgdPlan:
             raise ValueError("sampling_probability must lie in (0, 1]")
         if self.steps < 1 or self.spare_steps < 0 or self.expected_batch_size < 1:
             raise ValueError("steps and expected_batch_size must be at least 1, spare_steps at least 0")
-        if self.l2_clip_norm <= 0 or self.noise_multiplier < 0:
-            raise ValueError("l2_clip_norm must be positive and noise_multiplier at least 0")
+        if not LEAST_CLIP_NORM <= self.l2_clip_norm <= 1 / LEAST_CLIP_NORM or self.noise_multiplier < 0:
+            raise ValueError(
+                f"l2_clip_norm must lie between {LEAST_CLIP_NORM:g} and {1 / LEAST_CLIP_NORM:g}, where squares of"
+                " float32 neither vanish nor overflow, and noise_multiplier must be at least 0"
+            )
 
     @property
     def event(self) -> DpEvent:

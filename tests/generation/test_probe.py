@@ -1,5 +1,7 @@
 """The probe tells a float32 engine, whose shares add up, from one in which rows interact, and leaves no trace."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from tests.generation.tiny_lora import lora_model
 
-C = 0.3
+C, EXPECTED = 0.3, 4096
 
 
 def probe(model: nn.Module, *, budget: int = 256) -> dict[str, Any]:
     clip = partial(clipped_sum, model, l2_clip_norm=C, loss_normaliser=16.0, tokens_per_micro_batch=budget)
-    return probe_shares(model, clip, l2_clip_norm=C, loss_normaliser=16.0)
+    return probe_shares(model, clip, l2_clip_norm=C, loss_normaliser=16.0, expected_batch_size=EXPECTED)
 
 
 @pytest.fixture
@@ -34,19 +36,28 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("budget", [1, 24, 256])
-def test_in_float32_shares_add_up_and_none_exceeds_the_clip_norm(model: nn.Module, budget: int) -> None:
-    found = probe(model, budget=budget)
-    assert found["rounding_slack"] < ROUNDING_MARGIN / 100
+@pytest.mark.parametrize("precision", [lambda model: model, in_bfloat16], ids=["float32", "bfloat16"])
+def test_shares_add_up_to_the_last_bit_and_none_exceeds_the_clip_norm(
+    model: nn.Module, precision: Callable[[nn.Module], nn.Module], budget: int
+) -> None:
+    found = probe(precision(model), budget=budget)
+    assert found["rounding_slack"] < 1e-14
     assert 0.99 < found["largest_share"] <= 1
 
 
-def test_a_bfloat16_base_is_refused_before_a_row_is_read(model: nn.Module) -> None:
-    with pytest.raises(RoundingTooCoarse, match="float32"):
-        probe(in_bfloat16(model))
+@pytest.mark.parametrize(("slack", "verdict"), [(1e-8, nullcontext()), (1e-5, pytest.raises(RoundingTooCoarse))])
+def test_kernels_that_round_by_position_are_refused_if_a_batch_of_aligned_units_could_exceed_the_margin(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, slack: float, verdict: AbstractContextManager[Any]
+) -> None:
+    add_rows = per_unit._add_rows
 
+    def round_by_position(gradients: Any, *args: Any) -> Any:
+        places = torch.arange(len(next(iter(gradients.values()))), dtype=torch.float64)[:, None, None]
+        return add_rows({name: (g * (1 + slack * places)) for name, g in gradients.items()}, *args)
 
-def test_with_a_micro_batch_for_each_unit_even_a_bfloat16_base_adds_up(model: nn.Module) -> None:
-    assert probe(in_bfloat16(model), budget=1)["rounding_slack"] < 1e-6
+    monkeypatch.setattr(per_unit, "_add_rows", round_by_position)
+    with verdict:
+        probe(model)
 
 
 def test_both_factors_of_a_fresh_adapter_take_part(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +69,7 @@ def test_both_factors_of_a_fresh_adapter_take_part(model: nn.Module, monkeypatch
 
     def mix_a(gradients: Any, *args: Any) -> Any:
         """The first factor's gradients, which are zero on a fresh adapter, lean on who else is there."""
-        mixed = {n: g * len(g) if "lora_A" in n else g for n, g in gradients.items()}
+        mixed = {n: g * int(g.flatten(1).any(1).sum()) if "lora_A" in n else g for n, g in gradients.items()}
         return add_rows(mixed, *args)
 
     monkeypatch.setattr(per_unit, "_add_rows", mix_a)

@@ -204,3 +204,25 @@ def test_the_file_names_of_a_private_table_follow_from_no_row(tmp_path: Path) ->
         write_artifact(folder, PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1"))
         names.update(path.name for path in folder.iterdir())
     assert len(names) == 2
+
+
+def test_an_adapter_that_is_replaced_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "adapter"
+
+    def store(charge_id: str) -> None:
+        with atomic_folder(folder, Zone.RELEASED) as temporary:
+            write_artifact(temporary, Adapter({"a": np.zeros(1, np.float32)}, {}, "base", (charge_id,)))
+
+    load = artifact_files.load_adapter
+
+    def replaced_meanwhile(place: Path) -> Adapter:
+        loaded = load(place)
+        store("charge-b")
+        return loaded
+
+    store("charge-a")
+    monkeypatch.setattr(artifact_files, "load_adapter", replaced_meanwhile)
+    with pytest.raises(UnreadableArtifact, match="replaced while it was read"):
+        read_artifact(folder)
