@@ -29,6 +29,7 @@ from resources.stores import artifact_folder
 from resources.zones import data_home
 
 DAGSTER_HOME = "DAGSTER_HOME"
+FULL_PIPELINE, NEW_SNAPSHOT = "full_pipeline", "new_snapshot"
 CODE_VERSION_TAG, VERSION_TAG = "dagster/code_version", "dagster/data_version"
 VERSION_IS_OURS_TAG = "dagster/data_version_is_user_provided"
 INPUT_VERSION_TAGS = "dagster/input_data_version"
@@ -61,13 +62,18 @@ def persistent_instance() -> Iterator[dg.DagsterInstance]:
 
 
 def materialize(
-    defs: dg.Definitions, instance: dg.DagsterInstance, *, partition: str, assets: Sequence[dg.AssetKey]
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *,
+    job: str = FULL_PIPELINE,
+    partition: str | None = None,
+    assets: Sequence[dg.AssetKey] | None = None,
 ) -> Outcome:
-    """Materialize `assets` for one partition, with the stages shown on standard error."""
-    run = defs.resolve_job_def("full_pipeline").execute_in_process(
+    """Materialize `assets` of a job (None: all) for one partition if it has any, the stages shown on standard error."""
+    run = defs.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=partition,
-        asset_selection=list(assets),
+        asset_selection=None if assets is None else list(assets),
         raise_on_error=False,
         run_config={"loggers": {"console": {}}},
     )
