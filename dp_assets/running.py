@@ -172,7 +172,9 @@ def _reason(error: Any) -> str:
     """The cause nearest to our own code, in one line."""
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error is not None else "unknown"
+    if error is None:
+        return "unknown"
+    return str(error.message).strip().removeprefix(f"{ChargeRefused.__module__}.{ChargeRefused.__name__}: ")
 
 
 class _StageHandler(logging.Handler):

@@ -155,8 +155,8 @@ def code_of(lines: Sequence[Line]) -> int:
 
 
 def _table(lines: Sequence[Line]) -> RichTable:
-    columns = ("partition", "outcome", "charged now", "cohort spent or booked", "of", "left")
-    table = RichTable(*(Column(name, no_wrap=True) for name in columns), box=SIMPLE_HEAD, pad_edge=False)
+    columns = ("partition", "outcome", "charged now", "spent or booked", "of", "left")
+    table = RichTable(*(Column(name, overflow="fold") for name in columns), box=SIMPLE_HEAD, pad_edge=False)
     for line in lines:
         table.add_row(
             line.partition,

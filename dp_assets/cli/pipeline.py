@@ -89,7 +89,7 @@ def exit_code(outcome: "Outcome") -> int:
         if outcome.interrupted:
             complain(f"{asset} was interrupted", "run the same command again to go on from here")
         else:
-            complain(f"{asset} failed", reason)
+            complain(f"{asset} {'was refused' if outcome.refused else 'failed'}", reason)
     return INTERRUPTED if outcome.interrupted else int(not outcome.success)
 
 

@@ -104,7 +104,7 @@ def _check_adaptive_budget(state: LedgerState, registration: Registration, reque
     left = _rdp_within(budget, order, delta) - spent_rdp
     fits = accounting.rdp_to_epsilon(left, order, delta) if left > 0 else 0.0
     raise BudgetExceeded(
-        f"{' and '.join(one.mechanism for one in requests)} at level {request.level} needs epsilon"
+        f"{' with '.join(one.mechanism for one in requests)} at level {request.level} needs epsilon"
         f" {accounting.epsilon(accounting.compose(events), delta):g} alone, cohort {request.cohort!r} has spent or"
         f" booked {state.cohort_epsilon(request.corpus_id, request.cohort):g} of {budget:g}; the largest single"
         f" mechanism that still fits has epsilon {fits:g}. No private row was read. Reuse the stored release, choose a"
