@@ -17,6 +17,7 @@ from dp_assets.running import DAGSTER_HOME
 from tests.household import ROOT, Household
 
 SECONDS_TO_START, SECONDS_TO_END = 120, 20
+ENVIRONMENTS = Path("/proc/self/environ")
 
 
 class Server:

@@ -349,6 +349,19 @@ def prepared(site: Site, profile: Profile) -> dg.ExecuteInProcessResult:
     return dg.materialize([real_instructions], resources=used, run_config=SILENT, raise_on_error=False)
 
 
+def version_of(run: dg.ExecuteInProcessResult) -> str:
+    """The data version of the private table that a run made."""
+    (made,) = run.asset_materializations_for_node("real_instructions")
+    return (made.tags or {})[running.VERSION_TAG]
+
+
+def test_a_private_table_keeps_its_data_version_while_profile_and_snapshot_stay(site: Site) -> None:
+    first, again = (prepared(site, profile_of(site.home, PLANNED)) for _ in range(2))
+    more_levels = prepared(site, profile_of(site.home, PLANNED, planned_levels=("eps-1",)))
+    another = prepared(site, profile_of(site.home, PLANNED, snapshot="2"))
+    assert version_of(first) == version_of(again) == version_of(more_levels) != version_of(another)
+
+
 def test_the_same_rows_in_a_renamed_file_get_no_budget_of_their_own(site: Site) -> None:
     assert prepared(site, site.profile).success
     (site.home / "corpus.parquet").rename(site.home / "renamed.parquet")
