@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dp_assets.privacy.ledger import ChargeRecord
 from resources.artifact_files import read_artifact
 from resources.digests import folder_digest
 from tests.household import Household
+from tests.pipeline import write_corpus
 
 LEVELS = ("eps-2.86", "eps-1")
 BUCKETS = ("bucket-0", "bucket-1")
@@ -45,8 +45,7 @@ def household_of_buckets(folder: Path, model: Path) -> Household:
 def household_of_months(folder: Path, model: Path) -> Household:
     """Instructions as units, in a cohort for each month of a quarter whose last month has no rows yet; registered."""
     household = Household(folder, model)
-    add_month(household.corpus_file, date(2026, 1, 1))
-    add_month(household.corpus_file, date(2026, 2, 1))
+    write_months(household.corpus_file, 1, 2)
     text = household.profile_file.read_text().replace('user_id = "user"', 'created_at = "time"')
     household.profile_file.write_text(text)
     set_corpus(
@@ -61,12 +60,14 @@ def household_of_months(folder: Path, model: Path) -> Household:
     return household
 
 
-def add_month(corpus: Path, day: date) -> None:
-    """Instructions of one day; the first month replaces what is there."""
-    rows = pl.read_parquet(corpus)
-    texts = rows if "time" not in rows.columns else rows.filter(pl.col("time") == pl.col("time").min())
-    month = texts.select(pl.col("prompt") + f" in month {day.month}", time=pl.lit(day).cast(pl.Datetime("us")))
-    (month if texts is rows else pl.concat([rows, month])).write_parquet(corpus)
+def write_months(corpus: Path, *months: int) -> None:
+    """The instructions of these months of 2026: the same questions in each, told apart by their last words."""
+    questions = pl.read_parquet(write_corpus(corpus))["prompt"]
+    tables = [
+        pl.DataFrame({"prompt": questions + f" in month {month}"}).with_columns(time=pl.datetime(2026, month, 1))
+        for month in months
+    ]
+    pl.concat(tables).write_parquet(corpus)
 
 
 def made_of(messages: str) -> Counter[str]:

@@ -1,7 +1,6 @@
 """`dp-instructions backfill`: several levels and cohorts from the command line, and a month that comes later."""
 
 import json
-from datetime import date
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,7 +13,6 @@ from tests.sweeps import (
     BUDGET,
     LEVELS,
     TOO_LARGE,
-    add_month,
     artifacts_of,
     charges_of,
     household_of_buckets,
@@ -23,6 +21,7 @@ from tests.sweeps import (
     made_of,
     noise_of,
     set_corpus,
+    write_months,
 )
 
 pytestmark = pytest.mark.slow
@@ -116,7 +115,7 @@ class Months:
         self.first = household.command("backfill", "--cohorts", "2026-01,2026-02", "--json")
         assert self.first.returncode == 0, self.first.stderr
         self.before = {month: artifacts_of(household, month, "eps-8") for month in ("2026-01", "2026-02")}
-        add_month(household.corpus_file, date(2026, 3, 1))
+        write_months(household.corpus_file, 1, 2, 3)
         self.unnamed = household.command("snapshot")
         set_corpus(household, snapshot="2026-03")
         self.named = household.command("snapshot")
