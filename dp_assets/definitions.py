@@ -1,4 +1,4 @@
-"""The code location: assets, checks, the job of the whole graph, resources and the executor.
+"""The code location: assets, checks, jobs (the whole graph, a new snapshot), a sensor, resources and the executor.
 
 Loads without torch: whatever needs it is imported inside an asset's body.
 """
@@ -28,7 +28,8 @@ from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.profiles import selected_profile
-from dp_assets.running import stage_logger
+from dp_assets.running import FULL_PIPELINE, NEW_SNAPSHOT, stage_logger
+from dp_assets.sensors import statements_follow_the_ledger
 from resources.build import build_resources, fixed
 
 ALL_ASSETS = (
@@ -51,13 +52,19 @@ ALL_ASSETS = (
 )
 
 full_pipeline = dg.define_asset_job(
-    "full_pipeline", selection=dg.AssetSelection.all(), description="The whole graph for one partition."
+    FULL_PIPELINE, selection=dg.AssetSelection.all(), description="The whole graph for one partition."
+)
+new_snapshot = dg.define_asset_job(
+    NEW_SNAPSHOT,
+    selection=dg.AssetSelection.assets(real_instructions, real_embeddings),
+    description="The source read anew as corpus.snapshot. Charges nothing; mechanisms charge anew for a new snapshot.",
 )
 
 defs = dg.Definitions(
     assets=ALL_ASSETS,
     asset_checks=ALL_CHECKS,
-    jobs=[full_pipeline],
+    jobs=[full_pipeline, new_snapshot],
+    sensors=[statements_follow_the_ledger],
     resources=fixed(build_resources(selected_profile())),
     executor=dg.in_process_executor,
     loggers={"console": stage_logger},

@@ -1,8 +1,11 @@
 """Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
 
 Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile and
-code version, is newer than everything it was made from and, if private, holds the present snapshot of the corpus. So an
+code version, was made from what its upstream holds now and, if private, holds the present snapshot of the corpus. So an
 interrupted run goes on where it stopped, a finished one has nothing to do, and after an erasure all of it runs again.
+
+What an upstream holds now is told by time, but for private tables by their data version: each partition's run may make
+those again from the same snapshot, and must not make the other partitions out of date by that.
 """
 
 import logging
@@ -21,21 +24,30 @@ from dagster import AssetRecordsFilter
 from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import LABEL_METADATA, Label
+from resources.ledger import ChargeRefused
 from resources.stores import artifact_folder
 from resources.zones import data_home
 
 DAGSTER_HOME = "DAGSTER_HOME"
+FULL_PIPELINE, NEW_SNAPSHOT = "full_pipeline", "new_snapshot"
+CODE_VERSION_TAG, VERSION_TAG = "dagster/code_version", "dagster/data_version"
+VERSION_IS_OURS_TAG = "dagster/data_version_is_user_provided"
+INPUT_VERSION_TAGS = "dagster/input_data_version"
 INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `made` names the assets that were stored, `failed` those that failed and why."""
+    """How a run ended: `made` names the assets that were stored, `failed` those that failed and why.
+
+    `refused` says that nothing but the gate stood in the way, which is asked before a mechanism reads anything.
+    """
 
     success: bool
     interrupted: bool
     made: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
+    refused: bool = False
 
 
 @contextmanager
@@ -50,13 +62,18 @@ def persistent_instance() -> Iterator[dg.DagsterInstance]:
 
 
 def materialize(
-    defs: dg.Definitions, instance: dg.DagsterInstance, *, partition: str, assets: Sequence[dg.AssetKey]
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *,
+    job: str = FULL_PIPELINE,
+    partition: str | None = None,
+    assets: Sequence[dg.AssetKey] | None = None,
 ) -> Outcome:
-    """Materialize `assets` for one partition, with the stages shown on standard error."""
-    run = defs.resolve_job_def("full_pipeline").execute_in_process(
+    """Materialize `assets` of a job (None: all) for one partition if it has any, the stages shown on standard error."""
+    run = defs.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=partition,
-        asset_selection=list(assets),
+        asset_selection=None if assets is None else list(assets),
         raise_on_error=False,
         run_config={"loggers": {"console": {}}},
     )
@@ -67,12 +84,17 @@ def materialize(
         interrupted=any(_is_interrupt(event.event_specific_data) for event in ends),
         made=tuple(event.step_key or "" for event in run.get_asset_materialization_events()),
         failed=tuple((event.step_key or "", _reason(event.step_failure_data.error)) for event in failures),
+        refused=bool(failures) and all(_is_refusal(event.step_failure_data.error) for event in failures),
     )
 
 
 def _is_interrupt(failure: Any) -> bool:
     """Whether a step, or the run between two steps, was ended by a signal."""
     return failure.error is not None and failure.error.cls_name in INTERRUPTS
+
+
+def _is_refusal(error: Any) -> bool:
+    return error is not None and error.cls_name == ChargeRefused.__name__
 
 
 def out_of_date(
@@ -83,7 +105,7 @@ def out_of_date(
     `profile` is the digest of the profile, `snapshot` the present one of the corpus, which an erasure changes.
     """
     graph = defs.resolve_asset_graph()
-    made: dict[dg.AssetKey, int] = {}
+    made: dict[dg.AssetKey, Any] = {}
     stale: list[dg.AssetKey] = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
@@ -94,10 +116,10 @@ def out_of_date(
             and _is_stored(home, node, own_partition)
             and _is_of(record, profile, node.code_version)
             and _is_of_snapshot(record, snapshot, node)
-            and all(parent in made and made[parent] < record.storage_id for parent in node.parent_keys)
+            and all(parent in made and _is_made_from(record, made[parent], parent) for parent in node.parent_keys)
         )
         if current and record is not None:
-            made[key] = record.storage_id
+            made[key] = record
         else:
             stale.append(key)
     return stale
@@ -118,7 +140,7 @@ def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
 def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
     materialization = record.event_log_entry.asset_materialization
     made_by = materialization.metadata.get(PROFILE_METADATA)
-    same_code = (materialization.tags or {}).get("dagster/code_version") == code_version
+    same_code = _tags(record).get(CODE_VERSION_TAG) == code_version
     return made_by is not None and made_by.value == profile and same_code
 
 
@@ -130,11 +152,29 @@ def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
     return made_from is not None and made_from.value == snapshot
 
 
+def _is_made_from(record: Any, upstream: Any, key: dg.AssetKey) -> bool:
+    """Whether an artifact was made from what its upstream `key` holds now.
+
+    A data version that Dagster made up itself follows from code alone and says nothing of rows: there only time tells.
+    """
+    if upstream.storage_id < record.storage_id:
+        return True
+    held = _tags(upstream)
+    made_from = _tags(record).get(f"{INPUT_VERSION_TAGS}/{key.to_user_string()}")
+    return held.get(VERSION_IS_OURS_TAG) == "true" and held[VERSION_TAG] == made_from
+
+
+def _tags(record: Any) -> dict[str, str]:
+    return dict(record.event_log_entry.asset_materialization.tags or {})
+
+
 def _reason(error: Any) -> str:
     """The cause nearest to our own code, in one line."""
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error is not None else "unknown"
+    if error is None:
+        return "unknown"
+    return str(error.message).strip().removeprefix(f"{ChargeRefused.__module__}.{ChargeRefused.__name__}: ")
 
 
 class _StageHandler(logging.Handler):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dp_accounting import NonPrivateDpEvent
+from dp_accounting import DpEvent, NonPrivateDpEvent
 
 from dp_assets.privacy import gate
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
@@ -257,6 +257,8 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> Charge:
         """Book one invocation of a mechanism of `plan`, durably, before anything private is read.
 
+        What follows it in the plan has to fit the budget too, or a level would be begun that cannot be finished.
+
         Raises:
           ChargeRefused: the gate refuses; nothing was booked.
         """
@@ -272,11 +274,14 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             plan_digest=plan.digest,
             spare_steps=plan.dpsgd.spare_steps if mechanism == GENERATOR else 0,
         )
+        to_come = [
+            replace(request, mechanism=name, event=event_to_json(event)) for name, event in _after(mechanism, plan)
+        ]
         admitted: list[ChargeRecord] = []
 
         def decide(state: LedgerState) -> Entries:
             state.registrations[corpus_id].check_plan(plan)
-            admitted.append(gate.admit(state, request))
+            admitted.append(gate.admit(state, request, to_come=to_come))
             return [("charged", asdict(admitted[0]))]
 
         try:
@@ -337,3 +342,9 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             return [("erased", {"corpus_id": corpus_id, "unit": unit, "reason": reason})]
 
         self.transact(decide)
+
+
+def _after(mechanism: str, plan: PrivacyPlan) -> list[tuple[str, DpEvent]]:
+    """The mechanisms of a plan that read what this one releases, with their events, in the order of the graph."""
+    names = list(plan.events)
+    return [(name, plan.events[name]) for name in names[names.index(mechanism) + 1 :]]

@@ -423,8 +423,9 @@ class Profile(Settings):
     def digest(self) -> str:
         """A short hash of every setting that can change a result.
 
-        Raising a budget or moving a server makes nothing out of date: sampling the pool again might give other texts,
-        and their answers would have to be paid for again.
+        Raising a budget, moving a server or naming a further level makes nothing out of date: sampling the pool again
+        might give other texts, and their answers would have to be paid for again.
         """
         endpoints = {"annotation": {"endpoint": OPERATIONAL}, "preferences": {"judge": OPERATIONAL}}
-        return hashlib.sha256(self.model_dump_json(exclude=endpoints).encode()).hexdigest()[:16]
+        beside = endpoints | {"corpus": {"planned_levels", "budget_epsilon"}}
+        return hashlib.sha256(self.model_dump_json(exclude=beside).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
     witnessed   register, an interrupted run and a full one, with a note of which private rows reached what
     broken      every private step of the graph fails in several ways, saying all it can
     replayed    the graph down to the histogram, with randomness that repeats
+    interrupted_backfill    two partitions, the second of them interrupted in private training, and the same again
 
 A witness notes what it saw in `FOLDER/witness`, which counts as private.
 """
@@ -33,10 +34,11 @@ from dp_assets.cli._console import open_ledger
 from dp_assets.privacy.randomness import SystemRandomness
 from resources.zones import data_home
 from tests.household import interrupt_in_step
-from tests.pipeline import PARTITION
+from tests.pipeline import OVERRIDES, PARTITION
 from tests.privacy.replay import ReplayableSource
 
 MARK = "zq4711kumquat"
+STEPS_OF_A_GENERATOR = OVERRIDES["generator"]["steps"]
 DOWN_TO_THE_HISTOGRAM = (
     "real_instructions",
     "real_embeddings",
@@ -242,7 +244,18 @@ def replayed(folder: Path) -> None:
     (folder / "witness" / "seen.json").write_text(json.dumps({"failed": outcome.failed, "requests": source.requests}))
 
 
-SCENES = {"witnessed": witnessed, "broken": broken, "replayed": replayed}
+def interrupted_backfill(folder: Path) -> None:
+    interrupt_in_step(setattr, STEPS_OF_A_GENERATOR + 2)
+    codes = [command("backfill", "--cohorts", "bucket-0") for _ in range(2)]
+    (folder / "witness" / "seen.json").write_text(json.dumps({"codes": codes}))
+
+
+SCENES = {
+    "witnessed": witnessed,
+    "broken": broken,
+    "replayed": replayed,
+    "interrupted_backfill": interrupted_backfill,
+}
 
 if __name__ == "__main__":
     SCENES[sys.argv[1]](Path(sys.argv[2]))

@@ -50,8 +50,12 @@ def test_wrong_usage_ends_with_2(household: Household, arguments: list[str]) -> 
     assert invoke(*arguments).exit_code == 2
 
 
-def test_an_unknown_partition_is_refused_with_the_known_ones(household: Household) -> None:
-    assert PARTITION in invoke("run", "everyone|eps-8").stderr
+@pytest.mark.parametrize(
+    ("partition", "known"),
+    [("everyone|eps-8", "has all"), ("all|eps-9", "has eps-1, eps-2.86, eps-5.94, eps-8"), ("all", "all|eps-1")],
+)
+def test_an_unknown_partition_is_refused_with_the_known_ones(household: Household, partition: str, known: str) -> None:
+    assert known in invoke("run", partition).stderr
 
 
 def test_registering_books_the_planned_levels_once(household: Household) -> None:

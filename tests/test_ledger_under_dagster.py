@@ -46,6 +46,7 @@ from tests.toy_graph import SILENT
 ROOT = Path(__file__).parents[1]
 PLACE, OTHER_PLACE = "all|eps-2.86", "all|eps-1"
 PLANNED, ENOUGH = 3.1, 60.0  # budgets: the planned levels and hardly more; room for many charges
+ROOM_FOR_ONE_MORE = 3.75  # at the gate the planned levels and one more histogram cost 3.68, and with two more 3.86
 SECONDS_TO_WAIT = 60
 NUM_BINS = 4
 SILENCED = {"telemetry": {"enabled": False}}
@@ -299,6 +300,21 @@ def test_runs_of_a_partition_that_start_together_pay_once(roomy: Site) -> None:
     assert [charge.settled for charge in roomy.charges] == [True]
 
 
+@pytest.mark.slow
+def test_runs_of_several_partitions_that_start_together_keep_the_cap(site: Site) -> None:
+    assert site.run(PLACE, "real_instructions", "real_embeddings", "synthetic_bins").success
+    unplanned = ("all|eps-5.94", "all|eps-8")
+    for place in (OTHER_PLACE, *unplanned):
+        assert site.run(place, "synthetic_bins").success
+    site.ledger.raise_budget(site.corpus_id, ROOM_FOR_ONE_MORE, "one of two more levels")
+    runs = [site.start("run", place) for place in (PLACE, OTHER_PLACE, *unplanned)]
+    ends = [run.communicate(timeout=SECONDS_TO_WAIT)[0] for run in runs]
+    assert ["made" in end for end in ends[:2]] == [True, True]
+    assert sorted("No private row was read" in end for end in ends[2:]) == [False, True]
+    assert [charge.settled for charge in site.charges] == [True] * 3
+    assert site.ledger.state().cohort_epsilon(site.corpus_id, "all") <= ROOM_FOR_ONE_MORE
+
+
 def test_wiping_the_event_log_and_every_artifact_gives_no_budget_back(site: Site) -> None:
     assert site.run().success
     (charge,) = site.charges
@@ -333,6 +349,19 @@ def prepared(site: Site, profile: Profile) -> dg.ExecuteInProcessResult:
     resources = build_resources(profile, site.home / "data")
     used = {name: resources[name] for name in ("profile", "ledger", "io_manager")}
     return dg.materialize([real_instructions], resources=used, run_config=SILENT, raise_on_error=False)
+
+
+def version_of(run: dg.ExecuteInProcessResult) -> str:
+    """The data version of the private table that a run made."""
+    (made,) = run.asset_materializations_for_node("real_instructions")
+    return (made.tags or {})[running.VERSION_TAG]
+
+
+def test_a_private_table_keeps_its_data_version_while_profile_and_snapshot_stay(site: Site) -> None:
+    first, again = (prepared(site, profile_of(site.home, PLANNED)) for _ in range(2))
+    more_levels = prepared(site, profile_of(site.home, PLANNED, planned_levels=("eps-1",)))
+    another = prepared(site, profile_of(site.home, PLANNED, snapshot="2"))
+    assert version_of(first) == version_of(again) == version_of(more_levels) != version_of(another)
 
 
 def test_the_same_rows_in_a_renamed_file_get_no_budget_of_their_own(site: Site) -> None:
@@ -402,11 +431,11 @@ def hold_while_reading(home: Path) -> None:
     module.release_votes = wait
 
 
-def main(home: str, budget: str, act: str) -> int:
+def main(home: str, budget: str, act: str, place: str = PLACE) -> int:
     if act == "hold":
         hold_while_reading(Path(home))
     run = histogram_job(home, float(budget)).execute_in_process(
-        partition_key=PLACE,
+        partition_key=place,
         asset_selection=[dg.AssetKey(HISTOGRAM)],
         raise_on_error=False,
         run_config=SILENT,

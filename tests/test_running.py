@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 import yaml
 
-from dp_assets.artifacts import Table
+from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.privacy.labels import Label
 from dp_assets.running import DAGSTER_HOME, Outcome, materialize, out_of_date, persistent_instance
 from resources.stores import artifact_folder
-from tests.toy_graph import OTHER_PARTITION, PARTITION, PROFILE, SNAPSHOT, definitions, made, noise, secrets
+from tests.toy_graph import OTHER_PARTITION, PARTITION, PROFILE, SNAPSHOT, definitions, made, noise, pool, secrets
 
 ALL = ["secrets", "noise", "pool"]
 
@@ -83,6 +84,43 @@ def test_an_artifact_that_was_removed_is_out_of_date_with_everything_below(
 def test_what_is_older_than_its_upstream_is_out_of_date(finished: Workplace) -> None:
     assert finished.run("noise").success
     assert finished.stale() == ["pool"]
+
+
+def secrets_of(snapshot: str) -> dg.AssetsDefinition:
+    """The private table of another snapshot."""
+
+    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    def secrets() -> dg.MaterializeResult[PrivateTable]:
+        """Private rows of that snapshot."""
+        return made(PrivateTable(pl.LazyFrame({"text": ["another"]}), corpus_id="corpus", snapshot=snapshot))
+
+    return secrets
+
+
+def test_a_private_table_made_again_from_the_same_snapshot_makes_no_partition_out_of_date(finished: Workplace) -> None:
+    assert finished.run(*ALL, partition=OTHER_PARTITION).success
+    assert finished.run("secrets").success
+    assert finished.stale() == finished.stale(OTHER_PARTITION) == []
+
+
+def test_a_private_table_of_another_snapshot_makes_every_partition_out_of_date(finished: Workplace) -> None:
+    finished.defs = definitions(finished.home, [secrets_of("2"), noise, pool])
+    assert finished.run("secrets").success
+    assert finished.stale(snapshot="2") == ["noise", "pool"]
+
+
+def test_a_data_version_that_says_nothing_of_rows_is_not_trusted(workplace: Workplace) -> None:
+    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    def secrets() -> dg.MaterializeResult[PrivateTable]:
+        """Private rows, stored as by a version that named no data version."""
+        table = PrivateTable(pl.LazyFrame({"text": ["some"]}), corpus_id="corpus", snapshot=SNAPSHOT)
+        return dg.MaterializeResult(value=table, metadata=made(table).metadata)
+
+    workplace.defs = definitions(workplace.home, [secrets, noise, pool])
+    assert workplace.run(*ALL).success
+    assert workplace.stale() == []
+    assert workplace.run("secrets").success
+    assert workplace.stale() == ["noise", "pool"]
 
 
 def test_another_partition_shares_the_private_table_and_nothing_else(finished: Workplace) -> None:

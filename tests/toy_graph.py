@@ -9,7 +9,7 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA
+from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA, private_version
 from dp_assets.privacy.labels import Label
 from dp_assets.running import stage_logger
 from resources.stores import ArtifactStore
@@ -21,8 +21,11 @@ SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def made(value: Any) -> dg.MaterializeResult[Any]:
-    snapshot = {SNAPSHOT_METADATA: value.snapshot} if isinstance(value, PrivateTable) else {}
-    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: PROFILE, **snapshot})
+    if not isinstance(value, PrivateTable):
+        return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: PROFILE})
+    version = private_version(profile=PROFILE, snapshot=value.snapshot, code_version="1")
+    shown = {PROFILE_METADATA: PROFILE, SNAPSHOT_METADATA: value.snapshot}
+    return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
 
 
 @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)

@@ -1,5 +1,7 @@
 """What assets share around a release: finding or paying for one, and the metadata of everything below it."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -236,9 +238,26 @@ def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in extra.items() if isinstance(value, int | float)}
 
 
-def private_result(value: PrivateTable, *, ledger: Ledger, profile: Profile) -> dg.MaterializeResult[PrivateTable]:
+def private_result(
+    context: dg.AssetExecutionContext, value: PrivateTable, *, ledger: Ledger, profile: Profile
+) -> dg.MaterializeResult[PrivateTable]:
     """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row."""
     terms = metadata.private_metadata(registration_of(ledger, profile))
     shown = {PROFILE_METADATA: profile.digest, SNAPSHOT_METADATA: value.snapshot, **terms}
     metadata.check_private_keys(shown)
-    return dg.MaterializeResult(value=value, metadata=shown)
+    version = private_version(
+        profile=profile.digest,
+        snapshot=value.snapshot,
+        code_version=context.assets_def.code_versions_by_key[context.asset_key],
+    )
+    return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
+
+
+def private_version(*, profile: str, snapshot: str, code_version: str | None) -> str:
+    """The data version of a private table: a hash of the public names that decide its rows, and of no row.
+
+    The ledger ties a snapshot to its rows, so a table that was made again under the same names holds the same rows, and
+    nothing that was made from it is out of date.
+    """
+    names = json.dumps([profile, snapshot, code_version])
+    return hashlib.sha256(names.encode()).hexdigest()[:16]

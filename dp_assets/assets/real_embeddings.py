@@ -18,7 +18,11 @@ UNIT_COLUMNS = ("unit_id", "instruction_id", "cohort", "split")
 
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"huggingface", "parquet"}, partitioned=False)
 def real_embeddings(
-    ledger: Ledger, profile: dg.ResourceParam[Profile], embedder: Embedder, real_instructions: PrivateTable
+    context: dg.AssetExecutionContext,
+    ledger: Ledger,
+    profile: dg.ResourceParam[Profile],
+    embedder: Embedder,
+    real_instructions: PrivateTable,
 ) -> dg.MaterializeResult[PrivateTable]:
     """Vectors of the training rows: private, float32, one row an instruction."""
 
@@ -30,4 +34,4 @@ def real_embeddings(
     with private_step(ledger.private_root, UnstablePreparation):
         require_alone(embedder.encode_alone)
         table = real_instructions.map(embed)
-    return private_result(table, ledger=ledger, profile=profile)
+    return private_result(context, table, ledger=ledger, profile=profile)

@@ -21,7 +21,9 @@ BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters
 
 
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="2")
-def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.MaterializeResult[PrivateTable]:
+def real_instructions(
+    context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
+) -> dg.MaterializeResult[PrivateTable]:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
@@ -41,4 +43,4 @@ def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.
         hashed = fingerprint(rows.lazy(), key=key)
         ledger.bind_rows(corpus_id, snapshot, rows=hashed, texts=texts, preparation=preparation)
     table = PrivateTable(rows.lazy(), corpus_id=corpus_id, snapshot=snapshot, preparation=treated)
-    return private_result(table, ledger=ledger, profile=profile)
+    return private_result(context, table, ledger=ledger, profile=profile)

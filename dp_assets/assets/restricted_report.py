@@ -50,4 +50,4 @@ def restricted_report(
             ),
             real_instructions,
         )
-    return private_result(table, ledger=ledger, profile=profile)
+    return private_result(context, table, ledger=ledger, profile=profile)

@@ -22,6 +22,8 @@ from dp_assets.profiles import selected_profile
 from resources.zones import data_home
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from dp_assets.running import Outcome
 
 
@@ -37,26 +39,37 @@ def run(
 
 def run_partition(partition: str, *, everything: bool, as_json: bool = False) -> int:
     """Run a partition and return the exit code."""
-    from dp_assets.definitions import defs
-    from dp_assets.partitions import RELEASES
-    from dp_assets.running import Outcome, materialize, out_of_date, persistent_instance
+    from dp_assets.partitions import UnknownPartition, known_partition
+    from dp_assets.running import persistent_instance
 
-    if not RELEASES.has_partition_key(partition):
-        known = ", ".join(RELEASES.get_partition_keys())
-        complain("refused", f"partition {partition!r} is none of {known}")
+    try:
+        known_partition(partition)
+    except UnknownPartition as unknown:
+        complain("refused", str(unknown))
         return WRONG_USAGE
-    snapshot, profile = snapshot_of(open_ledger(), selected_profile()), selected_profile().digest
     with persistent_instance() as instance:
-        stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile, snapshot=snapshot)
-        wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
-        if wanted:
-            outcome = materialize(defs, instance, partition=partition, assets=wanted)
-        else:
-            err.print(f"{partition} is up to date")
-            outcome = Outcome(success=True, interrupted=False, made=(), failed=())
+        outcome = run_on(instance, partition, everything=everything)
     if as_json:
         print_json(summary_of(outcome, partition))
     return exit_code(outcome)
+
+
+def run_on(instance: "dg.DagsterInstance", partition: str, *, everything: bool = False) -> "Outcome":
+    """Materialize what is missing or out of date of a known partition, or everything.
+
+    Raises:
+      ChargeRefused: the corpus is not registered, or on other terms.
+    """
+    from dp_assets.definitions import defs
+    from dp_assets.running import Outcome, materialize, out_of_date
+
+    snapshot, profile = snapshot_of(open_ledger(), selected_profile()), selected_profile().digest
+    stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile, snapshot=snapshot)
+    wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
+    if wanted:
+        return materialize(defs, instance, partition=partition, assets=wanted)
+    err.print(f"{partition} is up to date")
+    return Outcome(success=True, interrupted=False, made=(), failed=())
 
 
 def summary_of(outcome: "Outcome", partition: str) -> dict[str, object]:
@@ -76,7 +89,7 @@ def exit_code(outcome: "Outcome") -> int:
         if outcome.interrupted:
             complain(f"{asset} was interrupted", "run the same command again to go on from here")
         else:
-            complain(f"{asset} failed", reason)
+            complain(f"{asset} {'was refused' if outcome.refused else 'failed'}", reason)
     return INTERRUPTED if outcome.interrupted else int(not outcome.success)
 
 

@@ -2,7 +2,8 @@
 
 Plans booked together at registration, before any output exists, are admitted if their joint PLD fits the budget, and
 count whole from then on. Any later charge may have been chosen after seeing results, so it is admitted only if the RDP
-of everything charged or booked for the cohort, at the order fixed at registration, fits the budget: an RDP filter is
+of everything charged or booked for the cohort, at the order fixed at registration, fits the budget, together with the
+mechanisms of its plan that are still to come, so that a level which cannot be finished is not begun: an RDP filter is
 valid under full adaptivity at a fixed order (Feldman and Zrnic, arXiv 2008.11193), a filter on PLDs is not. The
 guarantee of a cohort is its budget; what is spent so far is accounting.
 """
@@ -50,8 +51,11 @@ def check_plans_fit(registration: Registration, cohort: str, events: Sequence[Dp
         )
 
 
-def admit(state: LedgerState, request: ChargeRecord) -> ChargeRecord:
+def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[ChargeRecord] = ()) -> ChargeRecord:
     """The gate for one charge: the request as it may be booked, drawing on a booking where one matches.
+
+    `to_come` are requests of the same cohort and plan that will follow a charge beyond the bookings: they are not
+    booked with it, but have to fit beside it.
 
     Raises:
       CohortClosed: the cohort takes no more charges.
@@ -68,7 +72,8 @@ def admit(state: LedgerState, request: ChargeRecord) -> ChargeRecord:
     booking = _matching_booking(state, request)
     if booking is not None:
         return replace(request, booking_id=booking.booking_id)
-    _check_adaptive_budget(state, registration, request)
+    unbooked = [one for one in to_come if _matching_booking(state, one) is None]
+    _check_adaptive_budget(state, registration, [request, *unbooked])
     return request
 
 
@@ -89,17 +94,18 @@ def _matching_booking(state: LedgerState, request: ChargeRecord) -> Booking | No
     return None
 
 
-def _check_adaptive_budget(state: LedgerState, registration: Registration, request: ChargeRecord) -> None:
+def _check_adaptive_budget(state: LedgerState, registration: Registration, requests: Sequence[ChargeRecord]) -> None:
     order, delta, budget = registration.gate_order, registration.delta, registration.budget_epsilon
+    request, events = requests[0], [event_from_json(one.event) for one in requests]
     spent_rdp = state.spent_rdp(request.corpus_id, request.cohort, order)
-    asked_rdp = rdp_of_form(canonical(request.event), order)
+    asked_rdp = sum(rdp_of_form(canonical(one.event), order) for one in requests)
     if accounting.rdp_to_epsilon(spent_rdp + asked_rdp, order, delta) <= budget:
         return
     left = _rdp_within(budget, order, delta) - spent_rdp
     fits = accounting.rdp_to_epsilon(left, order, delta) if left > 0 else 0.0
     raise BudgetExceeded(
-        f"{request.mechanism} at level {request.level} needs epsilon"
-        f" {accounting.epsilon(event_from_json(request.event), delta):g} alone, cohort {request.cohort!r} has spent or"
+        f"{' with '.join(one.mechanism for one in requests)} at level {request.level} needs epsilon"
+        f" {accounting.epsilon(accounting.compose(events), delta):g} alone, cohort {request.cohort!r} has spent or"
         f" booked {state.cohort_epsilon(request.corpus_id, request.cohort):g} of {budget:g}; the largest single"
         f" mechanism that still fits has epsilon {fits:g}. No private row was read. Reuse the stored release, choose a"
         " smaller level, or raise the budget with `dp-instructions ledger raise`, which changes the guarantee"

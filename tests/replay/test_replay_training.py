@@ -2,10 +2,10 @@
 
 What is compared, and how randomness and outputs are replayed, is said in `training`.
 
-Slack. A unit is computed in a shape that follows from the unit alone, so that everybody else's shares are the same to the
-last bit, and a sum changes by the newcomer's share up to the rounding of float64 sums: below 1e-14 of C, for texts that
-differ and for a crowd that writes one text, in float32 and with a bfloat16 base. Only where memory cuts a micro-batch
-on one side is a share computed in another shape; it then moves by up to 1e-6 of C.
+Slack. A unit is computed in a shape that follows from the unit alone, so that everybody else's shares are the same to
+the last bit, and a sum changes by the newcomer's share up to the rounding of float64 sums: below 1e-14 of C, for texts
+that differ and for a crowd that writes one text, in float32 and with a bfloat16 base. Only where memory cuts a
+micro-batch on one side is a share computed in another shape; it then moves by up to 1e-6 of C.
 """
 
 from collections.abc import Mapping, Sequence

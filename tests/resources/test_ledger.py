@@ -3,12 +3,15 @@
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
+from dp_accounting import DpEvent
 
+from dp_assets.privacy import accounting
 from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, verify_chain
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
@@ -57,6 +60,26 @@ def test_another_level_on_the_same_people_is_charged_beside_the_booked_one(ledge
     state = ledger.state()
     assert not state.is_planned(corpus.corpus_id, "all")
     assert before < state.cohort_epsilon(corpus.corpus_id, "all") <= 20.0
+
+
+def test_a_level_that_cannot_be_finished_is_refused_at_its_first_mechanism(ledger: Ledger) -> None:
+    generator, histogram = plan_of("eps-2.86").events.values()
+    alone, both = (at_the_gate([*events], 1e-5) for events in ([generator], [generator, histogram]))
+    assert alone < both
+    corpus_id = register(ledger, budget=(alone + both) / 2).corpus_id
+    with pytest.raises(ChargeRefused, match="dp_generator with dp_histogram"):
+        charge(ledger, corpus_id, "eps-2.86", GENERATOR)
+    assert ledger.state().charges == {}
+    ledger.raise_budget(corpus_id, both + 0.01, "room for both")
+    for mechanism in (GENERATOR, HISTOGRAM):
+        charge(ledger, corpus_id, "eps-2.86", mechanism, key=mechanism)
+    assert len(ledger.state().charges) == 2
+
+
+def at_the_gate(events: Sequence[DpEvent], delta: float) -> float:
+    """What the adaptive gate takes these events to cost, at the order of a corpus without planned levels."""
+    order = gate_order(())
+    return accounting.rdp_to_epsilon(sum(accounting.rdp(event, order) for event in events), order, delta)
 
 
 def test_plans_that_exceed_the_budget_together_are_refused_at_registration(ledger: Ledger) -> None:

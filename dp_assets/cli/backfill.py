@@ -1,0 +1,185 @@
+"""`dp-instructions backfill` and `snapshot`: many partitions one after another, and reading the source again.
+
+A backfill runs each partition as `run` does, so a second one skips what is up to date and goes on where the first
+stopped. It goes on after a partition that the gate refused, since nothing was read for it, and ends at any other
+failure, whose cause might spend the budgets of the next partitions in vain.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Column
+from rich.table import Table as RichTable
+
+from dp_assets.assets._corpus import registration_of, snapshot_of
+from dp_assets.cli._console import INTERRUPTED, AsJson, err, open_ledger, out, print_json, refusals
+from dp_assets.cli._ledger_tables import epsilon_in_words
+from dp_assets.cli.pipeline import exit_code, run_on
+from dp_assets.profiles import selected_profile
+
+if TYPE_CHECKING:
+    from dp_assets.partitions import Partition
+    from dp_assets.running import Outcome
+
+How = Literal["made", "up to date", "refused", "failed", "interrupted", "not reached"]
+DONE: tuple[How, ...] = ("made", "up to date")
+GOES_ON: tuple[How, ...] = (*DONE, "refused")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one partition.
+
+    `charges` are the ids that it was charged under now and `epsilon` what they cost together, None if nothing bounds
+    it; `cohort_epsilon` is everything spent on or booked for its cohort by then.
+    """
+
+    partition: str
+    how: How
+    charges: tuple[str, ...]
+    epsilon: float | None
+    cohort_epsilon: float | None
+    budget_epsilon: float
+
+    @property
+    def left(self) -> float | None:
+        """What is left of the cohort's budget."""
+        return None if self.cohort_epsilon is None else max(0.0, self.budget_epsilon - self.cohort_epsilon)
+
+
+@refusals
+def backfill(
+    cohorts: Annotated[str, typer.Option(help="Names or patterns such as 'bucket-*', separated by commas.")] = "*",
+    levels: Annotated[
+        str | None, typer.Option(help="Names or patterns such as 'eps-*', separated by commas; default: the planned.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Materialize what is missing or out of date for every chosen cohort at every chosen level, one after another.
+
+    Ends with 1 if a partition was refused or failed. Give it again to go on with what is missing.
+    """
+    lines = run_all(chosen_partitions(cohorts, levels))
+    if as_json:
+        print_json({"partitions": [asdict(line) | {"left": line.left} for line in lines]})
+    else:
+        out.print(_table(lines))
+    raise typer.Exit(code_of(lines))
+
+
+def chosen_partitions(cohorts: str, levels: str | None) -> "list[Partition]":
+    """The partitions that the options name.
+
+    Raises:
+      typer.BadParameter: a name or pattern fits none that this profile has, or no level is named and none planned.
+    """
+    from dp_assets.partitions import UnknownPartition, matching_partitions
+
+    wanted = list(selected_profile().corpus.planned_levels) if levels is None else _parts(levels)
+    if not wanted:
+        raise typer.BadParameter("the profile plans no level (corpus.planned_levels); name some with --levels")
+    try:
+        return matching_partitions(cohorts=_parts(cohorts), levels=wanted)
+    except UnknownPartition as unknown:
+        raise typer.BadParameter(str(unknown)) from None
+
+
+def _parts(option: str) -> list[str]:
+    return [part.strip() for part in option.split(",")]
+
+
+def run_all(partitions: "Sequence[Partition]") -> list[Line]:
+    """Run the partitions in this order, until one fails in another way than at the gate.
+
+    Raises:
+      ChargeRefused: the corpus is not registered, or on other terms.
+    """
+    from dp_assets.running import persistent_instance
+
+    lines: list[Line] = []
+    with persistent_instance() as instance:
+        for place, partition in enumerate(partitions, start=1):
+            earlier = open_ledger().state().charges.keys()
+            how: How = "not reached"
+            if not lines or lines[-1].how in GOES_ON:
+                err.print(f"partition {partition.key}, {place} of {len(partitions)}", highlight=False)
+                outcome = run_on(instance, partition.key)
+                exit_code(outcome)
+                how = how_it_ended(outcome)
+            lines.append(line_of(partition, how, earlier))
+    return lines
+
+
+def how_it_ended(outcome: "Outcome") -> How:
+    """The end of one partition's run in a word or two."""
+    if outcome.interrupted:
+        return "interrupted"
+    if outcome.success:
+        return "made" if outcome.made else "up to date"
+    return "refused" if outcome.refused else "failed"
+
+
+def line_of(partition: "Partition", how: How, earlier: Collection[str]) -> Line:
+    """What became of a partition, from the ledger as it is now; `earlier` are the charges from before its run."""
+    ledger = open_ledger()
+    registration, state = registration_of(ledger, selected_profile()), ledger.state()
+    here = (registration.corpus_id, partition.cohort, partition.level)
+    charges = tuple(
+        charge.charge_id
+        for charge in state.charges.values()
+        if (charge.corpus_id, charge.cohort, charge.level) == here and charge.charge_id not in earlier
+    )
+    return Line(
+        partition=partition.key,
+        how=how,
+        charges=charges,
+        epsilon=_finite(state.lineage_epsilon(charges)),
+        cohort_epsilon=_finite(state.cohort_epsilon(registration.corpus_id, partition.cohort)),
+        budget_epsilon=registration.budget_epsilon,
+    )
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
+
+
+def code_of(lines: Sequence[Line]) -> int:
+    """The code that a backfill ends with."""
+    if any(line.how == "interrupted" for line in lines):
+        return INTERRUPTED
+    return int(not all(line.how in DONE for line in lines))
+
+
+def _table(lines: Sequence[Line]) -> RichTable:
+    columns = ("partition", "outcome", "charged now", "spent or booked", "of", "left")
+    table = RichTable(*(Column(name, overflow="fold") for name in columns), box=SIMPLE_HEAD, pad_edge=False)
+    for line in lines:
+        table.add_row(
+            line.partition,
+            line.how,
+            epsilon_in_words(line.epsilon) if line.charges else "nothing",
+            epsilon_in_words(line.cohort_epsilon),
+            f"{line.budget_epsilon:g}",
+            "nothing" if line.left is None else f"{line.left:.4f}",
+        )
+    return table
+
+
+@refusals
+def snapshot(as_json: AsJson = False) -> None:
+    """Read the source anew as the snapshot that the profile names. Nothing is charged and nothing is released."""
+    from dp_assets.definitions import defs
+    from dp_assets.running import NEW_SNAPSHOT, materialize, persistent_instance
+
+    name = snapshot_of(open_ledger(), selected_profile())
+    with persistent_instance() as instance:
+        outcome = materialize(defs, instance, job=NEW_SNAPSHOT)
+    if as_json:
+        print_json({"snapshot": name, "success": outcome.success})
+    elif outcome.success:
+        out.print(f"the private tables hold snapshot {name}; mechanisms charge anew for it", highlight=False)
+    raise typer.Exit(exit_code(outcome))

@@ -1,0 +1,80 @@
+"""A statement is made again when its cohort has spent more than it says, and not otherwise."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dp_assets.definitions import defs
+from dp_assets.privacy import metadata
+from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.sensors import STATEMENT, statements_follow_the_ledger
+from resources.ledger import Ledger
+from resources.profile import Profile
+from tests.pipeline import PARTITION, register, tiny_profile, write_corpus
+
+
+class Place:
+    """A registered corpus and an instance that has seen the statements which a test makes up."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.profile: Profile = tiny_profile(write_corpus(folder / "corpus.parquet"), Path("no model"))
+        self.ledger = Ledger(private_root=str(folder / "private"))
+        self.corpus_id = register(self.ledger, self.profile).corpus_id
+
+    @property
+    def spent(self) -> float:
+        return self.ledger.state().cohort_epsilon(self.corpus_id, "all")
+
+    def note(self, partition: str, cohort_epsilon: float) -> None:
+        """Note a statement of a partition that names this figure."""
+        figures = {metadata.COHORT_EPSILON: cohort_epsilon}
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(STATEMENT, None, figures, partition))
+
+    def charge_beyond_the_plan(self) -> None:
+        self.ledger.raise_budget(self.corpus_id, 60.0, "another level")
+        plan = self.profile.plan("eps-1")
+        self.ledger.charge(
+            plan=plan, mechanism=HISTOGRAM, corpus_id=self.corpus_id, cohort="all", snapshot="1", reuse_key="another"
+        )
+
+    def requested(self) -> list[str | None]:
+        """The partitions whose statements the sensor asks for."""
+        resources = {"ledger": self.ledger, "profile": self.profile}
+        with dg.build_sensor_context(self.instance, definitions=defs, resources=resources) as context:
+            return [request.partition_key for request in statements_follow_the_ledger(context)]  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Place(tmp_path, instance)
+
+
+def test_where_nothing_was_stated_nothing_is_made(place: Place) -> None:
+    assert place.requested() == []
+
+
+def test_a_statement_that_names_what_is_spent_is_left_alone(place: Place) -> None:
+    place.note(PARTITION, place.spent)
+    assert place.requested() == []
+
+
+def test_a_charge_beyond_the_plan_asks_for_every_statement_of_its_cohort(place: Place) -> None:
+    for partition in (PARTITION, "all|eps-1"):
+        place.note(partition, place.spent)
+    place.charge_beyond_the_plan()
+    assert sorted(map(str, place.requested())) == ["all|eps-1", PARTITION]
+    place.note(PARTITION, place.spent)
+    assert place.requested() == ["all|eps-1"]
+
+
+def test_what_was_made_without_noise_names_no_figure_to_follow(place: Place) -> None:
+    place.note("all|no-dp", 1.0)
+    assert place.requested() == []
+
+
+def test_the_sensor_is_off_until_somebody_turns_it_on() -> None:
+    assert statements_follow_the_ledger.default_status is dg.DefaultSensorStatus.STOPPED
