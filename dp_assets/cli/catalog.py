@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
 from resources.zones import data_home
 
 
@@ -32,6 +32,16 @@ def sql(
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row))
     out.print(table)
+
+
+def refresh() -> None:
+    """Rebuild the catalog for its readers after a run, which never fails for that."""
+    from resources.catalog import rebuild
+
+    try:
+        rebuild(data_home(), open_ledger().state())
+    except (duckdb.Error, OSError, ValueError) as error:
+        err.print(f"the catalog was not rebuilt, `dp-instructions sql` tries again: {error}", markup=False)
 
 
 def in_json(value: Any) -> Any:

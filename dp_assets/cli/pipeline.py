@@ -17,6 +17,7 @@ from dp_assets.cli._console import (
     print_json,
     refusals,
 )
+from dp_assets.cli.catalog import refresh
 from dp_assets.privacy.labels import TAG
 from dp_assets.profiles import selected_profile
 from resources.zones import data_home
@@ -51,6 +52,7 @@ def run_partition(partition: str, *, everything: bool, as_json: bool = False) ->
         wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
         if wanted:
             outcome = materialize(defs, instance, partition=partition, assets=wanted)
+            refresh()
         else:
             err.print(f"{partition} is up to date")
             outcome = Outcome(success=True, interrupted=False, made=(), failed=())
