@@ -20,6 +20,7 @@ from resources.zones import data_home
 
 if TYPE_CHECKING:
     from dp_assets.export.folder import Merge
+    from dp_assets.export.release import Release
 
 
 @refusals
@@ -38,25 +39,12 @@ def export(
     from dp_assets.export.cards import CardSettings
     from dp_assets.export.folder import write_export
     from dp_assets.export.names import public_names
-    from dp_assets.export.release import asset_folder, gather
     from dp_assets.export.target import check_target
-    from dp_assets.partitions import RELEASES
 
-    if not RELEASES.has_partition_key(partition):
-        complain("refused", f"partition {partition!r} is none of {', '.join(RELEASES.get_partition_keys())}")
-        raise typer.Exit(WRONG_USAGE)
-    parts, home, target = chosen_parts(only or []), data_home(), to.absolute()
-    asset_folder(home, STATEMENT, partition)  # refuses the level no-dp before anything else is looked at
-    check_target(target, home)
-    release = gather(
-        home,
-        open_ledger().state(),
-        partition,
-        parts,
-        stale=_stale(partition),
-        as_stored=as_stored,
-        check_statement=partial(_check_statement, partition=partition),
-    )
+    parts, target = chosen_parts(only or []), to.absolute()
+    _check_partition(partition)
+    check_target(target, data_home())
+    release = _release(partition, parts, as_stored=as_stored)
     names = public_names(release.statement, base_model)
     settings = CardSettings(
         license_id=license_id,
@@ -69,6 +57,30 @@ def export(
         print_json({"folder": str(target), "parts": [part.name for part in parts], "together": release.together})
     else:
         _print(target, parts, release.together["lineage_epsilon"], len(release.together["charge_ids"]))
+
+
+def _check_partition(partition: str) -> None:
+    """End with the code of wrong usage if there is no such partition."""
+    from dp_assets.partitions import RELEASES
+
+    if not RELEASES.has_partition_key(partition):
+        complain("refused", f"partition {partition!r} is none of {', '.join(RELEASES.get_partition_keys())}")
+        raise typer.Exit(WRONG_USAGE)
+
+
+def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Release":
+    """What is exported, or the refusal of `gather`."""
+    from dp_assets.export.release import gather
+
+    return gather(
+        data_home(),
+        open_ledger().state(),
+        partition,
+        parts,
+        stale=_stale(partition),
+        as_stored=as_stored,
+        check_statement=partial(_check_statement, partition=partition),
+    )
 
 
 def _stale(partition: str) -> set[str]:

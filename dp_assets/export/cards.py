@@ -70,10 +70,8 @@ def dataset_card(release: Release, contents: Contents, settings: CardSettings, *
     return _page(front.to_yaml(), sections)
 
 
-def model_card(
-    release: Release, part: Part, settings: CardSettings, *, base_model: str, merged: bool, above: str
-) -> str:
-    """The README.md of an adapter, or of a base model with the adapter merged in. `above` leads to the export."""
+def model_card(release: Release, part: Part, settings: CardSettings, *, base_model: str, merged: bool) -> str:
+    """The README.md of an adapter, or of a base model with the adapter merged in."""
     front = ModelCardData(
         base_model=base_model,
         base_model_relation="finetune" if merged else "adapter",
@@ -91,7 +89,7 @@ def model_card(
         f"```python\n{_loading(part, base_model, merged)}\n```",
         *_guarantee(release, release.costs[part]["lineage_epsilon"], "This model alone"),
         *_not_covered(release),
-        f"The whole statement is in [{STATEMENT}]({above}/{STATEMENT}/document.md).",
+        f"The whole statement is in [{STATEMENT}](../../{STATEMENT}/document.md).",
         *_notes(release, settings),
     ]
     return _page(front.to_yaml(), sections)

@@ -13,6 +13,7 @@ SHA256SUMS                      of every other file
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,12 +22,12 @@ from dp_assets.artifacts import Document
 from dp_assets.export.cards import SPLIT, CardSettings, Contents, dataset_card, model_card
 from dp_assets.export.names import Names, renamed, renamed_statement
 from dp_assets.export.parts import STATEMENT, ExportRefused, Kind, Part
-from dp_assets.export.release import Release, identity
+from dp_assets.export.release import Release, identities
 from dp_assets.export.target import MANIFEST, MARK, write_checksums
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
-from resources.artifact_files import PROVENANCE, SHARDS, write_artifact
+from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, PROVENANCE, SHARDS, write_artifact
 from resources.digests import code_digest
 from resources.zones import atomic_folder
 
@@ -48,29 +49,23 @@ def write_export(
     Raises:
       ExportRefused: a run made an artifact anew meanwhile.
     """
-    before = identity(release)
     base_model = names.get(release.statement["base_model"], release.statement["base_model"])
     with atomic_folder(target, Zone.RELEASED) as folder:
         contents = _write_tables(folder, release, names)
         for part, source in _of_kind(release, Kind.MODEL):
-            place = folder / Kind.MODEL / part.name
-            _write_adapter(source, place, names)
-            card = model_card(release, part, settings, base_model=base_model, merged=False, above="../..")
-            (place / CARD).write_text(card, encoding="utf-8")
+            card = partial(model_card, release, part, settings, base_model=base_model)
+            _write_adapter(source, folder / Kind.MODEL / part.name, names, card(merged=False))
             if merge is not None:
                 merge(part, source, folder / MERGED / part.name)
-                card = model_card(release, part, settings, base_model=base_model, merged=True, above="../..")
-                (folder / MERGED / part.name / CARD).write_text(card, encoding="utf-8")
+                (folder / MERGED / part.name / CARD).write_text(card(merged=True), encoding="utf-8")
         for part, source in _of_kind(release, Kind.DOCUMENT):
-            shutil.copytree(source, folder / part.asset)
+            _copy_document(source, folder / part.asset)
         _write_statement(release, folder / STATEMENT, names)
         (folder / CARD).write_text(dataset_card(release, contents, settings, base_model=base_model), encoding="utf-8")
         _write_manifest(folder / MANIFEST, release, contents, merged=merge is not None)
         write_checksums(folder)
-        if identity(release) != before:
-            raise ExportRefused(
-                "a run made an artifact anew while it was exported; export again once the run has ended"
-            )
+        if identities(release.found) != release.found:
+            raise ExportRefused("a run made an artifact anew meanwhile; export again once the run has ended")
 
 
 def _of_kind(release: Release, kind: Kind) -> list[tuple[Part, Path]]:
@@ -100,17 +95,26 @@ def _write_shard(source: Path, target: Path, names: Names) -> None:
     named.write_parquet(target, metadata={PROVENANCE: pl.read_parquet_metadata(source)[PROVENANCE]})
 
 
-def _write_adapter(source: Path, target: Path, names: Names) -> None:
+def _write_adapter(source: Path, target: Path, names: Names, card: str) -> None:
     target.mkdir(parents=True)
     shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
     for name in (CONFIG_FILE, PROVENANCE_FILE):
         value = renamed(json.loads((source / name).read_text(encoding="utf-8")), names)
         (target / name).write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (target / CARD).write_text(card, encoding="utf-8")
+
+
+def _copy_document(source: Path, target: Path) -> None:
+    """The files of a document, and nothing that somebody left beside them."""
+    target.mkdir()
+    for name in (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
 
 
 def _write_statement(release: Release, target: Path, names: Names) -> None:
     if not names:
-        shutil.copytree(release.statement_folder, target)
+        _copy_document(release.statement_folder, target)
         return
     statement = renamed_statement(release.statement, names)
     target.mkdir()

@@ -1,8 +1,7 @@
 """What an export is made of: the released artifacts of one partition, whole, current and covered by their statement."""
 
 import json
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ class Release:
     """The folders of an export's parts with what they cost.
 
     `costs` is the lineage of each part alone, `together` that of everything: composition over the union of the charges.
-    `out_of_date` names assets that were exported as stored although a run would make them again.
+    `out_of_date` names assets that were exported as stored although a run would make them again. `found` tells the
+    folders apart from those that a later run puts in their place.
     """
 
     partition: str
@@ -31,6 +31,7 @@ class Release:
     costs: Mapping[Part, Mapping[str, Any]]
     together: Mapping[str, Any]
     out_of_date: tuple[str, ...]
+    found: Mapping[Path, tuple[int, int]]
 
 
 def asset_folder(home: Path, asset: str, partition: str) -> Path:
@@ -74,6 +75,7 @@ def gather(
         raise ExportRefused(
             f"out of date: {', '.join(outdated)}; {remedy}, or export what is stored, and say so, with --as-stored"
         )
+    found = identities(folders.values())
     check_statement(folders[STATEMENT])
     statement = json.loads((folders[STATEMENT] / DOCUMENT).read_text())["data"]
     ids = {part: stored_charge_ids(folders[part.asset]) for part in parts}
@@ -90,6 +92,7 @@ def gather(
         costs={part: joint_metadata(state, own) for part, own in ids.items()},
         together=together,
         out_of_date=outdated,
+        found=found,
     )
 
 
@@ -98,10 +101,9 @@ def remake(folder: Path, partition: str) -> str:
     return f"delete {folder} and run `dp-instructions run '{partition}'`"
 
 
-def identity(release: Release) -> dict[str, tuple[int, int]]:
-    """Which folders these are: a run that makes an artifact again puts another folder in its place."""
-    folders = (*release.folders.values(), release.statement_folder)
-    return {str(folder): (found.st_ino, found.st_mtime_ns) for folder in folders for found in [os.stat(folder)]}
+def identities(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Which folders these are now: a run that makes an artifact again puts another folder in its place."""
+    return {folder: (status.st_ino, status.st_mtime_ns) for folder in folders for status in [folder.stat()]}
 
 
 def _check_covered(statement: Mapping[str, Any], ids: Mapping[Part, Sequence[str]], remedy: str) -> None:

@@ -182,6 +182,15 @@ def test_the_same_release_makes_the_same_bytes(tmp_path: Path, exported: Path) -
     assert sums[0] == sums[1]
 
 
+def test_what_lies_beside_an_artifact_stays_there(tmp_path: Path) -> None:
+    state = release_everything(tmp_path / "data")
+    release = gathered(tmp_path / "data", state)
+    for folder in release.found:
+        (folder / "notes.txt").write_text("not released")
+    write_export(tmp_path / "out", gathered(tmp_path / "data", state), SETTINGS, names={})
+    assert not list((tmp_path / "out").rglob("notes.txt"))
+
+
 def test_every_part_is_exported_by_its_name(exported: Path) -> None:
     places = {path.name for kind in ("data", "models") for path in (exported / kind).iterdir()}
     assert places | {"quality"} == {part.name for part in chosen_parts([])}
