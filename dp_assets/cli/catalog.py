@@ -30,8 +30,13 @@ def sql(
         return
     table = RichTable(*(Column(column, overflow="fold") for column in columns))
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
+        table.add_row(*(escape(_shown(value)) for value in row))
     out.print(table)
+
+
+def _shown(value: Any) -> str:
+    """A value in a table; `--json` prints every digit."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def refresh() -> None:
