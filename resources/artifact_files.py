@@ -97,6 +97,16 @@ def stored_charge_ids(folder: Path) -> tuple[str, ...]:
     return tuple(sorted({charge_id for provenance in provenances for charge_id in provenance["charge_ids"]}))
 
 
+def stored_record(folder: Path) -> Mapping[str, Any]:
+    """The public facts stored with a released table or adapter; no rows or tensors are read.
+
+    Raises:
+      UnreadableArtifact: the folder holds no artifact.
+    """
+    record: Mapping[str, Any] = next(_provenances(folder)).get("record", {})
+    return record
+
+
 def _provenances(folder: Path) -> Iterator[Mapping[str, Any]]:
     """What each part of an artifact says about where it comes from."""
     for file in (PROVENANCE_FILE, DOCUMENT):

@@ -11,6 +11,7 @@ from dp_assets.cli._console import INTERRUPTED
 from dp_assets.cli.backfill import backfill, snapshot
 from dp_assets.cli.catalog import sql
 from dp_assets.cli.corpus import erase, register
+from dp_assets.cli.export import export
 from dp_assets.cli.ledger import ledger_app
 from dp_assets.cli.lineage import lineage
 from dp_assets.cli.pipeline import demo, graph, home, run
@@ -19,7 +20,7 @@ from dp_assets.cli.statements import verify_statement
 from dp_assets.quiet import quiet_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql, erase, lineage):
+for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql, erase, lineage, export):
     app.command()(command)
 app.command("verify")(verify_statement)
 app.add_typer(ledger_app, name="ledger")

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.sources import SourceError
+from dp_assets.export.parts import ExportRefused
 from dp_assets.privacy.chain import LedgerTampered
 from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
 from dp_assets.privacy.labels import Zone
@@ -23,6 +24,7 @@ from dp_assets.statements.statement import StatementError
 from resources.artifact_files import UnreadableArtifact
 from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger
+from resources.packaged import ModelUnavailable
 from resources.private_log import PrivateStepFailed
 from resources.zones import data_home
 
@@ -31,8 +33,10 @@ EXPECTED = (
     BudgetExceeded,
     CohortError,
     ErasureRefused,
+    ExportRefused,
     ForeignLineage,
     LedgerTampered,
+    ModelUnavailable,
     ProfileError,
     RegistrationError,
     SourceError,

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
 from resources.zones import data_home
 
 
@@ -30,8 +30,23 @@ def sql(
         return
     table = RichTable(*(Column(column, overflow="fold") for column in columns))
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
+        table.add_row(*(escape(_shown(value)) for value in row))
     out.print(table)
+
+
+def _shown(value: Any) -> str:
+    """A value in a table; `--json` prints every digit."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def refresh() -> None:
+    """Rebuild the catalog for its readers after a run, which never fails for that."""
+    from resources.catalog import rebuild
+
+    try:
+        rebuild(data_home(), open_ledger().state())
+    except (duckdb.Error, OSError, ValueError) as error:
+        err.print(f"the catalog was not rebuilt, `dp-instructions sql` tries again: {error}", markup=False)
 
 
 def in_json(value: Any) -> Any:

@@ -17,6 +17,7 @@ from dp_assets.cli._console import (
     print_json,
     refusals,
 )
+from dp_assets.cli.catalog import refresh
 from dp_assets.privacy.labels import TAG
 from dp_assets.profiles import selected_profile
 from resources.zones import data_home
@@ -67,7 +68,9 @@ def run_on(instance: "dg.DagsterInstance", partition: str, *, everything: bool =
     stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile, snapshot=snapshot)
     wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
     if wanted:
-        return materialize(defs, instance, partition=partition, assets=wanted)
+        outcome = materialize(defs, instance, partition=partition, assets=wanted)
+        refresh()
+        return outcome
     err.print(f"{partition} is up to date")
     return Outcome(success=True, interrupted=False, made=(), failed=())
 

@@ -159,9 +159,9 @@ def _facts(
         "format": FORMAT,
         "release": {"cohorts": cohorts, "levels": levels},
         "terms": _terms(registration),
-        "budget": _budget(state, registration),
+        "budget": budget_form(state, registration),
         "charges": [_charge_form(charge) for charge in charges],
-        "cohorts": {cohort: _cohort_form(state, registration.corpus_id, cohort) for cohort in cohorts},
+        "cohorts": {cohort: cohort_form(state, registration.corpus_id, cohort) for cohort in cohorts},
         "plans": {level: plans[level].to_json() for level in levels},
         "accountant": accountant_form(),
         "ledger": {
@@ -184,7 +184,8 @@ def _terms(registration: Registration) -> dict[str, Any]:
     }
 
 
-def _budget(state: LedgerState, registration: Registration) -> dict[str, Any]:
+def budget_form(state: LedgerState, registration: Registration) -> dict[str, Any]:
+    """What a statement says of a corpus's budget."""
     raised = [raised for raised in state.raises if raised.corpus_id == registration.corpus_id]
     return {
         "epsilon": registration.budget_epsilon,
@@ -206,7 +207,8 @@ def _charge_form(charge: ChargeRecord) -> dict[str, Any]:
     }
 
 
-def _cohort_form(state: LedgerState, corpus_id: str, cohort: str) -> dict[str, Any]:
+def cohort_form(state: LedgerState, corpus_id: str, cohort: str) -> dict[str, Any]:
+    """What a statement says of everything booked or charged for a cohort."""
     return {
         "booked": [dict(form) for form in state.booked_forms(corpus_id, cohort)],
         "later": [dict(form) for form in state.later_forms(corpus_id, cohort)],

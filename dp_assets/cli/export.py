@@ -1,0 +1,136 @@
+"""`dp-instructions export`: one partition's released artifacts as a folder in the form of the Hugging Face hub."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table as RichTable
+
+from dp_assets.assets._corpus import snapshot_of
+from dp_assets.cli._console import WRONG_USAGE, AsJson, complain, open_ledger, out, print_json, refusals
+from dp_assets.cli.statements import all_findings
+from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, Kind, Part, chosen_parts
+from dp_assets.privacy.labels import Zone
+from dp_assets.profiles import selected_profile
+from dp_assets.statements.verification import Outcome
+from resources.artifact_files import DOCUMENT
+from resources.zones import data_home
+
+if TYPE_CHECKING:
+    from dp_assets.export.folder import Merge
+    from dp_assets.export.release import Release
+
+
+@refusals
+def export(
+    partition: Annotated[str, typer.Argument(help="cohort|level, for example 'all|eps-8'")],
+    to: Annotated[Path, typer.Option(help="A new or empty folder, or an earlier export that nobody changed.")],
+    only: Annotated[list[str] | None, typer.Option(help=f"A part; may be repeated: {', '.join(NAMES)}.")] = None,
+    merge_models: Annotated[bool, typer.Option("--merge-models", help="Write full models too.")] = False,
+    license_id: Annotated[str | None, typer.Option("--license", help="The hub's id, such as cc-by-4.0.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="A code such as en; may be repeated.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="The public id of a base model that is a folder here.")] = None,
+    as_stored: Annotated[bool, typer.Option("--as-stored", help="Export what is out of date, and say so.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export released tables, adapters, statement and reports with cards and checksums; spends nothing."""
+    from dp_assets.export.cards import CardSettings
+    from dp_assets.export.folder import write_export
+    from dp_assets.export.names import public_names
+    from dp_assets.export.target import check_target
+
+    parts, target = chosen_parts(only or []), to.absolute()
+    _check_partition(partition)
+    check_target(target, data_home())
+    release = _release(partition, parts, as_stored=as_stored)
+    names = public_names(release.statement, base_model)
+    settings = CardSettings(
+        license_id=license_id,
+        languages=tuple(language or ()),
+        renamed=bool(names),
+        packaged_base=selected_profile().language_model == "packaged",
+    )
+    write_export(target, release, settings, names=names, merge=_merging() if merge_models else None)
+    if as_json:
+        print_json({"folder": str(target), "parts": [part.name for part in parts], "together": release.together})
+    else:
+        _print(target, parts, release.together["lineage_epsilon"], len(release.together["charge_ids"]))
+
+
+def _check_partition(partition: str) -> None:
+    """End with the code of wrong usage if there is no such partition."""
+    from dp_assets.partitions import RELEASES
+
+    if not RELEASES.has_partition_key(partition):
+        complain("refused", f"partition {partition!r} is none of {', '.join(RELEASES.get_partition_keys())}")
+        raise typer.Exit(WRONG_USAGE)
+
+
+def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Release":
+    """What is exported, or the refusal of `gather`."""
+    from dp_assets.export.release import gather
+
+    return gather(
+        data_home(),
+        open_ledger().state(),
+        partition,
+        parts,
+        stale=_stale(partition),
+        as_stored=as_stored,
+        check_statement=partial(_check_statement, partition=partition),
+    )
+
+
+def _stale(partition: str) -> set[str]:
+    """The assets that a run of this partition would make again."""
+    from dp_assets.definitions import defs
+    from dp_assets.running import out_of_date, persistent_instance
+
+    profile = selected_profile()
+    snapshot = snapshot_of(open_ledger(), profile)
+    with persistent_instance() as instance:
+        keys = out_of_date(
+            defs, instance, home=data_home(), partition=partition, profile=profile.digest, snapshot=snapshot
+        )
+    return {key.to_user_string() for key in keys}
+
+
+def _check_statement(folder: Path, partition: str) -> None:
+    """Refuse a statement that does not verify, or that was made for other artifacts.
+
+    Raises:
+      ExportRefused: something differs; every difference is named.
+    """
+    from dp_assets.export.release import remake
+
+    artifacts = data_home() / Zone.RELEASED / "artifacts"
+    wrong = [one for one in all_findings(folder / DOCUMENT, artifacts) if one.outcome is Outcome.DIFFERS]
+    if wrong:
+        named = "; ".join(f"{one.check}: {one.detail}" for one in wrong)
+        raise ExportRefused(f"the {STATEMENT} does not verify ({named}); {remake(folder, partition)}")
+
+
+def _merging() -> "Merge":
+    """How full models are written, from the base model of the profile."""
+    from dp_assets.export.merging import write_merged
+    from resources.build import build_resources
+
+    profile = selected_profile()
+    return partial(
+        write_merged,
+        language_model=build_resources(profile, data_home())["language_model"],
+        dtype="bfloat16" if profile.dtype == "bfloat16" else "float32",
+    )
+
+
+def _print(target: Path, parts: Sequence[Part], epsilon: float | None, charges: int) -> None:
+    table = RichTable("part", "where", "what it is")
+    for part in parts:
+        where = part.asset if part.kind is Kind.DOCUMENT else f"{part.kind}/{part.name}"
+        table.add_row(part.name, where, part.meaning)
+    out.print(table)
+    shown = "unbounded" if epsilon is None else f"{epsilon:.4f}"
+    out.print(f"All of it together descends from {charges} charges: lineage epsilon {shown}.", highlight=False)
+    out.print(f"exported to {target}", highlight=False, soft_wrap=True)

@@ -1,0 +1,145 @@
+"""Writing an export: tables, models, documents, cards, manifest and checksums, in one folder that appears whole.
+
+README.md                       data set card
+data/<config>/train-*.parquet   tables, one config each
+models/<name>/                  PEFT adapters with model cards
+merged/<name>/                  full models, on request
+privacy_statement/              document.json, .md, .html
+quality_report/                 document.json, .md
+export.json                     what was exported, its charges and their cost, for programs
+SHA256SUMS                      of every other file
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from dp_assets.artifacts import Document
+from dp_assets.export.cards import SPLIT, CardSettings, Contents, dataset_card, model_card
+from dp_assets.export.names import Names, renamed, renamed_statement
+from dp_assets.export.parts import STATEMENT, ExportRefused, Kind, Part
+from dp_assets.export.release import Release, identities
+from dp_assets.export.target import MANIFEST, MARK, write_checksums
+from dp_assets.privacy.labels import Zone
+from dp_assets.statements.statement_pages import to_html, to_markdown
+from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
+from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, PROVENANCE, SHARDS, write_artifact
+from resources.digests import code_digest
+from resources.zones import atomic_folder
+
+MERGED = "merged"
+CARD = "README.md"
+NAMING_COLUMN = "annotator"
+
+Merge = Callable[[Part, Path, Path], None]
+"""Writes a full model: the part, the folder of its adapter, and where the model goes."""
+
+
+def write_export(
+    target: Path, release: Release, settings: CardSettings, *, names: Names, merge: Merge | None = None
+) -> None:
+    """Write a release to `target`, which either becomes the whole export or stays as it was.
+
+    `names` are written in place of paths of this machine. `merge` makes full models; None makes none.
+
+    Raises:
+      ExportRefused: a run made an artifact anew meanwhile.
+    """
+    base_model = names.get(release.statement["base_model"], release.statement["base_model"])
+    with atomic_folder(target, Zone.RELEASED) as folder:
+        contents = _write_tables(folder, release, names)
+        for part, source in _of_kind(release, Kind.MODEL):
+            card = partial(model_card, release, part, settings, base_model=base_model)
+            _write_adapter(source, folder / Kind.MODEL / part.name, names, card(merged=False))
+            if merge is not None:
+                merge(part, source, folder / MERGED / part.name)
+                (folder / MERGED / part.name / CARD).write_text(card(merged=True), encoding="utf-8")
+        for part, source in _of_kind(release, Kind.DOCUMENT):
+            _copy_document(source, folder / part.asset)
+        _write_statement(release, folder / STATEMENT, names)
+        (folder / CARD).write_text(dataset_card(release, contents, settings, base_model=base_model), encoding="utf-8")
+        _write_manifest(folder / MANIFEST, release, contents, merged=merge is not None)
+        write_checksums(folder)
+        if identities(release.found) != release.found:
+            raise ExportRefused("a run made an artifact anew meanwhile; export again once the run has ended")
+
+
+def _of_kind(release: Release, kind: Kind) -> list[tuple[Part, Path]]:
+    return [(part, folder) for part, folder in release.folders.items() if part.kind is kind]
+
+
+def _write_tables(folder: Path, release: Release, names: Names) -> Contents:
+    rows, columns = {}, {}
+    for part, source in _of_kind(release, Kind.TABLE):
+        shards = sorted(source.glob(SHARDS))
+        place = folder / Kind.TABLE / part.name
+        place.mkdir(parents=True)
+        for number, shard in enumerate(shards):
+            _write_shard(shard, place / f"{SPLIT}-{number:05d}-of-{len(shards):05d}.parquet", names)
+        scanned = pl.scan_parquet(shards)
+        rows[part.name] = scanned.select(pl.len()).collect().item()
+        columns[part.name] = scanned.collect_schema().names()
+    return Contents(rows, columns)
+
+
+def _write_shard(source: Path, target: Path, names: Names) -> None:
+    """A shard as it is, or with the name of an annotator that was a folder of this machine."""
+    if not names or NAMING_COLUMN not in pl.read_parquet_schema(source):
+        shutil.copyfile(source, target)
+        return
+    named = pl.read_parquet(source).with_columns(pl.col(NAMING_COLUMN).replace(dict(names)))
+    named.write_parquet(target, metadata={PROVENANCE: pl.read_parquet_metadata(source)[PROVENANCE]})
+
+
+def _write_adapter(source: Path, target: Path, names: Names, card: str) -> None:
+    target.mkdir(parents=True)
+    shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
+    for name in (CONFIG_FILE, PROVENANCE_FILE):
+        value = renamed(json.loads((source / name).read_text(encoding="utf-8")), names)
+        (target / name).write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (target / CARD).write_text(card, encoding="utf-8")
+
+
+def _copy_document(source: Path, target: Path) -> None:
+    """The files of a document, and nothing that somebody left beside them."""
+    target.mkdir()
+    for name in (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def _write_statement(release: Release, target: Path, names: Names) -> None:
+    if not names:
+        _copy_document(release.statement_folder, target)
+        return
+    statement = renamed_statement(release.statement, names)
+    target.mkdir()
+    ids = tuple(statement["ledger"]["charge_ids"])
+    write_artifact(target, Document(statement, to_markdown(statement), ids, to_html(statement)))
+
+
+def _write_manifest(file: Path, release: Release, contents: Contents, *, merged: bool) -> None:
+    parts = {
+        part.name: {
+            "asset": part.asset,
+            "rows": contents.rows.get(part.name),
+            "merged": merged and part.kind is Kind.MODEL,
+            "charge_ids": cost["charge_ids"],
+            "lineage_epsilon": cost["lineage_epsilon"],
+        }
+        for part, cost in release.costs.items()
+    }
+    manifest = {
+        "kind": MARK,
+        "format": 1,
+        "code": code_digest(),
+        "partition": release.partition,
+        "parts": parts,
+        "together": release.together,
+        "out_of_date": list(release.out_of_date),
+    }
+    file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,73 @@
+"""Public names in place of paths of this machine.
+
+A base model or an embedder may be configured as a folder. Its path says nothing to whoever receives an export, so a
+model needs a name to be loaded by, which only the user knows; of every other path the last part is kept.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dp_assets.export.parts import ExportRefused
+from dp_assets.statements.statement import digest_of, sealed
+
+Names = Mapping[str, str]
+
+
+def public_names(statement: Mapping[str, Any], base_model: str | None) -> dict[str, str]:
+    """What to write instead of each path that a statement holds.
+
+    Args:
+      base_model: the name that the user gives to a base model which is a folder here.
+
+    Raises:
+      ExportRefused: the base model is a folder and has no name, or is none and was given one.
+    """
+    stated = statement["base_model"]
+    if not is_local(stated):
+        if base_model is not None:
+            raise ExportRefused(f"--base-model names a base model that is a folder, but this one is {stated}")
+        return _last_parts(statement)
+    if base_model is None or is_local(base_model):
+        raise ExportRefused(
+            "the base model is a folder of this machine, which nobody else can load; say with --base-model NAME under"
+            " which id others find it"
+        )
+    return {**_last_parts(statement), stated: base_model}
+
+
+def is_local(name: str) -> bool:
+    """Whether the name of a model is a path here, and no id."""
+    return Path(name).is_absolute() or name.startswith(".") or Path(name).exists()
+
+
+def renamed(value: Any, names: Names) -> Any:
+    """A JSON value with every string that is a path replaced by its name."""
+    match value:
+        case str():
+            return names.get(value, value)
+        case dict():
+            return {key: renamed(item, names) for key, item in value.items()}
+        case list():
+            return [renamed(item, names) for item in value]
+        case _:
+            return value
+
+
+def renamed_statement(statement: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """A statement with public names; no fact or figure is touched, but the digests over the names are taken anew."""
+    changed = renamed(dict(statement), names)
+    changed["configuration"]["sha256"] = digest_of(changed["configuration"]["profile"])
+    return sealed(changed)
+
+
+def _last_parts(value: Any) -> dict[str, str]:
+    return {path: Path(path).name for path in _strings(value) if Path(path).is_absolute() and Path(path).name}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(item)

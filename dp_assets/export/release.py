@@ -1,0 +1,127 @@
+"""What an export is made of: the released artifacts of one partition, whole, current and covered by their statement."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dp_assets.export.parts import STATEMENT, ExportRefused, Part
+from dp_assets.privacy.labels import NO_DP, Label, Zone, zone
+from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.metadata import joint_metadata
+from dp_assets.statements.statement import budget_form, canonical, cohort_form
+from resources.artifact_files import DOCUMENT, stored_charge_ids
+from resources.stores import artifact_folder
+
+
+@dataclass(frozen=True)
+class Release:
+    """The folders of an export's parts with what they cost.
+
+    `costs` is the lineage of each part alone, `together` that of everything: composition over the union of the charges.
+    `out_of_date` names assets that were exported as stored although a run would make them again. `found` tells the
+    folders apart from those that a later run puts in their place.
+    """
+
+    partition: str
+    folders: Mapping[Part, Path]
+    statement_folder: Path
+    statement: Mapping[str, Any]
+    costs: Mapping[Part, Mapping[str, Any]]
+    together: Mapping[str, Any]
+    out_of_date: tuple[str, ...]
+    found: Mapping[Path, tuple[int, int]]
+
+
+def asset_folder(home: Path, asset: str, partition: str) -> Path:
+    """Where the released artifact of an asset lies.
+
+    Raises:
+      ExportRefused: it lies in the private zone.
+    """
+    if zone(Label.RELEASED, partition.split("|")[-1]) is not Zone.RELEASED:
+        raise ExportRefused(f"{partition}: what was made at the level {NO_DP} has no guarantee and is never exported")
+    return artifact_folder(home, [asset], Label.RELEASED, partition)
+
+
+def gather(
+    home: Path,
+    state: LedgerState,
+    partition: str,
+    parts: Sequence[Part],
+    *,
+    stale: Collection[str],
+    as_stored: bool,
+    check_statement: Callable[[Path], None],
+) -> Release:
+    """The release of a partition.
+
+    Args:
+      stale: the assets that a run would make again.
+      check_statement: raises `ExportRefused` if the statement in this folder does not verify.
+
+    Raises:
+      ExportRefused: the level is no-dp, an artifact is missing, out of date (unless `as_stored`) or not covered by
+        the statement, or the statement does not verify or is older than what the ledger says.
+    """
+    assets = (*(part.asset for part in parts), STATEMENT)
+    folders = {asset: asset_folder(home, asset, partition) for asset in assets}
+    remedy = f"run `dp-instructions run '{partition}'` first"
+    if missing := [asset for asset, folder in folders.items() if not folder.is_dir()]:
+        raise ExportRefused(f"{partition} has no {', '.join(missing)}; {remedy}")
+    outdated = tuple(asset for asset in assets if asset in stale)
+    if outdated and not as_stored:
+        raise ExportRefused(
+            f"out of date: {', '.join(outdated)}; {remedy}, or export what is stored, and say so, with --as-stored"
+        )
+    found = identities(folders.values())
+    check_statement(folders[STATEMENT])
+    statement = json.loads((folders[STATEMENT] / DOCUMENT).read_text())["data"]
+    ids = {part: stored_charge_ids(folders[part.asset]) for part in parts}
+    _check_covered(statement, ids, remake(folders[STATEMENT], partition))
+    together = joint_metadata(
+        state, sorted({*statement["ledger"]["charge_ids"], *(i for own in ids.values() for i in own)})
+    )
+    _check_current(state, statement, remake(folders[STATEMENT], partition))
+    return Release(
+        partition=partition,
+        folders={part: folders[part.asset] for part in parts},
+        statement_folder=folders[STATEMENT],
+        statement=statement,
+        costs={part: joint_metadata(state, own) for part, own in ids.items()},
+        together=together,
+        out_of_date=outdated,
+        found=found,
+    )
+
+
+def remake(folder: Path, partition: str) -> str:
+    """How to have one artifact made again."""
+    return f"delete {folder} and run `dp-instructions run '{partition}'`"
+
+
+def identities(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Which folders these are now: a run that makes an artifact again puts another folder in its place."""
+    return {folder: (status.st_ino, status.st_mtime_ns) for folder in folders for status in [folder.stat()]}
+
+
+def _check_covered(statement: Mapping[str, Any], ids: Mapping[Part, Sequence[str]], remedy: str) -> None:
+    covered = set(statement["ledger"]["charge_ids"])
+    if beyond := [part.asset for part, own in ids.items() if set(own) - covered]:
+        raise ExportRefused(
+            f"{', '.join(beyond)} descends from a charge that the privacy statement does not cover, so they were made"
+            f" from different releases; {remedy}"
+        )
+
+
+def _check_current(state: LedgerState, statement: Mapping[str, Any], remedy: str) -> None:
+    """What a statement says of the whole cohort changes when a budget is raised or another run is charged."""
+    corpus_id = statement["ledger"]["corpus_id"]
+    budget = budget_form(state, state.registrations[corpus_id])
+    cohorts = {cohort: cohort_form(state, corpus_id, cohort) for cohort in statement["cohorts"]}
+    if canonical([budget, cohorts]) != canonical([statement["budget"], statement["cohorts"]]):
+        raise ExportRefused(
+            "the ledger has gone on since the privacy statement was made, so it no longer says what holds for the"
+            f" cohort; {remedy}"
+        )

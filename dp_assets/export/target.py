@@ -1,0 +1,66 @@
+"""Where an export may go, and its checksums. An earlier export is replaced only if nobody has changed it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from dp_assets.export.parts import ExportRefused
+
+CHECKSUMS, MANIFEST = "SHA256SUMS", "export.json"
+MARK = "dp-instructions export"
+
+
+def check_target(target: Path, home: Path) -> None:
+    """Refuse a target in which something could be lost or mixed up.
+
+    Raises:
+      ExportRefused: it lies in the data folder, is no folder, or holds what is no unchanged export.
+    """
+    if target.resolve().is_relative_to(home.resolve()) or home.resolve().is_relative_to(target.resolve()):
+        raise ExportRefused(f"--to {target} lies in the data folder or holds it; choose a folder of its own")
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ExportRefused(f"--to {target} is no folder; choose another name")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not _is_export(target):
+        raise ExportRefused(f"--to {target} is not empty and no earlier export; choose an empty folder")
+    if changed := sorted(_changes(target)):
+        raise ExportRefused(
+            f"--to {target} is an earlier export that was changed since ({', '.join(changed[:3])}); choose an empty"
+            " folder, so that nothing of it is lost"
+        )
+
+
+def write_checksums(folder: Path) -> None:
+    """The SHA-256 of every file, in the format that `sha256sum -c SHA256SUMS` checks."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted(_files(folder))]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / MANIFEST).read_text())["kind"] == MARK) and (folder / CHECKSUMS).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _changes(folder: Path) -> Iterator[str]:
+    """The files that the checksums of an export do not know, know otherwise or miss."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = set(_files(folder))
+    yield from found ^ set(known)
+    yield from (name for name in found & set(known) if _sha256(folder / name) != known[name])
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if (path.is_symlink() or not path.is_dir()) and name != CHECKSUMS:
+            yield name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
