@@ -22,6 +22,8 @@ from dp_assets.profiles import selected_profile
 from resources.zones import data_home
 
 if TYPE_CHECKING:
+    from dagster import AssetKey, DagsterInstance
+
     from dp_assets.running import Outcome
 
 
@@ -39,15 +41,14 @@ def run_partition(partition: str, *, everything: bool, as_json: bool = False) ->
     """Run a partition and return the exit code."""
     from dp_assets.definitions import defs
     from dp_assets.partitions import RELEASES
-    from dp_assets.running import Outcome, materialize, out_of_date, persistent_instance
+    from dp_assets.running import Outcome, materialize, persistent_instance
 
     if not RELEASES.has_partition_key(partition):
         known = ", ".join(RELEASES.get_partition_keys())
         complain("refused", f"partition {partition!r} is none of {known}")
         return WRONG_USAGE
-    snapshot, profile = snapshot_of(open_ledger(), selected_profile()), selected_profile().digest
     with persistent_instance() as instance:
-        stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile, snapshot=snapshot)
+        stale = stale_assets(instance, partition)
         wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
         if wanted:
             outcome = materialize(defs, instance, partition=partition, assets=wanted)
@@ -57,6 +58,23 @@ def run_partition(partition: str, *, everything: bool, as_json: bool = False) ->
     if as_json:
         print_json(summary_of(outcome, partition))
     return exit_code(outcome)
+
+
+def stale_assets(instance: "DagsterInstance", partition: str) -> "list[AssetKey]":
+    """What must run for a partition under the selected profile."""
+    from dp_assets.definitions import defs
+    from dp_assets.running import out_of_date
+
+    profile = selected_profile()
+    return out_of_date(
+        defs,
+        instance,
+        home=data_home(),
+        partition=partition,
+        profile=profile.digest,
+        snapshot=snapshot_of(open_ledger(), profile),
+        own_settings=profile.own_digest,
+    )
 
 
 def summary_of(outcome: "Outcome", partition: str) -> dict[str, object]:
