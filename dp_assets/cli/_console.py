@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from dp_assets.assets._preflight import NotReady
 from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.sources import SourceError
 from dp_assets.privacy.chain import LedgerTampered
@@ -27,12 +28,20 @@ from resources.private_log import PrivateStepFailed
 from resources.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
+
+
+class HandoffRefused(ValueError):
+    """Something cannot be handed out to people or taken back; the message says what to do."""
+
+
 EXPECTED = (
     BudgetExceeded,
     CohortError,
     ErasureRefused,
     ForeignLineage,
+    HandoffRefused,
     LedgerTampered,
+    NotReady,
     ProfileError,
     RegistrationError,
     SourceError,

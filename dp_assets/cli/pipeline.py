@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_assets.assets._corpus import register_corpus, snapshot_of
+from dp_assets.assets._preflight import check_outside
 from dp_assets.cli._console import (
     INTERRUPTED,
     WRONG_USAGE,
@@ -19,6 +20,7 @@ from dp_assets.cli._console import (
 )
 from dp_assets.privacy.labels import TAG
 from dp_assets.profiles import selected_profile
+from resources.build import build_resources
 from resources.zones import data_home
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ def run_partition(partition: str, *, everything: bool, as_json: bool = False) ->
     with persistent_instance() as instance:
         stale = stale_assets(instance, partition)
         wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
+        check_outside(
+            selected_profile(),
+            build_resources(selected_profile()),
+            partition,
+            {key.to_user_string() for key in wanted},
+        )
         if wanted:
             outcome = materialize(defs, instance, partition=partition, assets=wanted)
         else:

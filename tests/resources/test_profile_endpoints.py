@@ -90,7 +90,10 @@ def test_only_what_can_change_an_answer_makes_work_out_of_date(tmp_path: Path, g
 
     def digest(settings: dict[str, str]) -> str:
         lines = [f"[{group}]", *(f"{setting} = {value}" for setting, value in settings.items())]
-        return load_profile(profile_file(tmp_path, "\n".join(lines))).digest
+        profile = load_profile(profile_file(tmp_path, "\n".join(lines)))
+        assert profile.digest == DEMO.model_copy(update={"name": profile.name}).digest
+        own = [profile.own_digest(asset) or "" for asset in ("annotated_instructions", "preference_pairs")]
+        return "".join(own)
 
     changed = digest({**values, name: OTHER_VALUES.get(name, "7")})
     assert (changed == digest(values)) == (name in OPERATIONAL)
