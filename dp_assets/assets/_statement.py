@@ -38,7 +38,7 @@ def provenance(profile: Profile, home: Path, partition: Partition, assets: Itera
 
 def public_settings(profile: Profile) -> dict[str, Any]:
     """Every setting but the places of files. That of the source is kept in the ledger, as a keyed hash only."""
-    files = {"corpus": {"source": {"path"}}, "annotation": {"path"}, "preferences": {"path"}}
+    files: Any = {"corpus": {"source": {"path"}}, "annotation": {"path"}, "preferences": {"path"}}
     return profile.model_dump(mode="json", exclude=files)
 
 
