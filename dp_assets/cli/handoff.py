@@ -5,10 +5,11 @@ the next run replaces. What comes back is taken in by the assets themselves, fro
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import polars as pl
 import typer
@@ -22,7 +23,6 @@ from dp_assets.privacy.labels import Label, Zone, zone
 from dp_assets.profiles import selected_profile
 from resources.artifact_files import read_artifact
 from resources.build import build_resources
-from resources.profile import Profile
 from resources.stores import artifact_folder
 from resources.zones import atomic_file, data_home
 
@@ -44,6 +44,10 @@ HANDED_OUT = {Kind.INSTRUCTIONS: ("filtered_instructions",), Kind.PAIRS: ("annot
 
 SETTINGS = {Kind.INSTRUCTIONS: "annotation", Kind.PAIRS: "preferences"}
 
+Released = TypeVar("Released", Table, Adapter)
+HandedOut = tuple[list[dict[str, dict[str, str]]], dict[str, int], tuple[str, ...]]
+"""Tasks, how many were left out by reason, and the charges that they descend from."""
+
 KindArgument = Annotated[Kind, typer.Argument(help="instructions to be answered, or pairs of answers to be compared")]
 PartitionOption = Annotated[str, typer.Option("--partition", help="cohort|level, for example 'all|eps-8'")]
 
@@ -57,9 +61,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write tasks and the labelling configuration for a Label Studio project, and what the tasks descend from."""
-    artifacts = _released(kind, partition)
-    tasks, left_out = _tasks(kind, partition, artifacts)
-    files = _write(to, kind, partition, tasks, union_of_ids(*artifacts))
+    _check_released(kind, partition)
+    tasks, left_out, charge_ids = _instructions(partition) if kind is Kind.INSTRUCTIONS else _pairs(partition)
+    files = _write(to, kind, partition, tasks, charge_ids)
     if as_json:
         print_json({"tasks": len(tasks), "left_out": left_out, "files": [str(path) for path in files]})
         return
@@ -78,9 +82,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what the asset would take from an export of Label Studio, and what not and why. Stores nothing."""
-    rows = _released(kind, partition)[0]
-    assert isinstance(rows, Table)
-    taken = _take(kind, partition, _path(kind, file), rows.collect())
+    _check_released(kind, partition)
+    taken = _take(kind, partition, _path(kind, file), _read(HANDED_OUT[kind][0], partition, Table).collect())
     if as_json:
         drops = [{"reason": drop.reason, "synthetic_id": drop.synthetic_id} for drop in taken.dropped]
         print_json({"taken": taken.rows.height, "annotators": taken.num_annotators, "dropped": drops})
@@ -93,11 +96,11 @@ def check(
         out.print(table)
 
 
-def _released(kind: Kind, partition: str) -> list[Table | Adapter]:
-    """The artifacts that tasks of this kind are made from.
+def _check_released(kind: Kind, partition: str) -> None:
+    """Whether what tasks of this kind are made from may be handed out, and is what a run would keep.
 
     Raises:
-      HandoffRefused: they lie in the private zone, or are missing or out of date.
+      HandoffRefused: it lies in the private zone, or is missing or out of date.
       typer.BadParameter: there is no such partition.
     """
     from dp_assets.partitions import RELEASES
@@ -117,49 +120,57 @@ def _released(kind: Kind, partition: str) -> list[Table | Adapter]:
             f"{' and '.join(missing)} of {partition} are missing or out of date; run dp-instructions run"
             f" '{partition}' first"
         )
-    folders = [artifact_folder(data_home(), [asset], Label.RELEASED, partition) for asset in HANDED_OUT[kind]]
-    return [_handed_out(read_artifact(folder)) for folder in folders]
 
 
-def _handed_out(artifact: Any) -> Table | Adapter:
-    if not isinstance(artifact, Table | Adapter):
-        raise HandoffRefused("only released tables and models are handed out")
+def _read(asset: str, partition: str, kind: type[Released]) -> Released:
+    """The newest artifact of a released asset.
+
+    Raises:
+      HandoffRefused: it is of another kind.
+    """
+    artifact = read_artifact(artifact_folder(data_home(), [asset], Label.RELEASED, partition))
+    if not isinstance(artifact, kind):
+        raise HandoffRefused(f"{asset} of {partition} is no {kind.__name__}; materialize it again")
     return artifact
 
 
-def _tasks(
-    kind: Kind, partition: str, artifacts: list[Table | Adapter]
-) -> tuple[list[dict[str, dict[str, str]]], dict[str, int]]:
-    """The tasks, and how many pairs cannot be compared, by reason."""
-    from dp_assets.alignment.handoff import instruction_tasks, pair_tasks
+def _instructions(partition: str) -> HandedOut:
+    """A task for each filtered instruction."""
+    from dp_assets.alignment.handoff import instruction_tasks
 
-    table, *models = artifacts
-    assert isinstance(table, Table)
-    if kind is Kind.INSTRUCTIONS:
-        return instruction_tasks(table.collect(), partition=partition), {}
-    (policy,) = models
-    assert isinstance(policy, Adapter)
-    compared = _compared(selected_profile(), partition, table.collect(), policy)
-    unfit = compared["unfit"].drop_nulls().value_counts()
-    return pair_tasks(compared, partition=partition), dict(unfit.iter_rows())
+    filtered = _read("filtered_instructions", partition, Table)
+    return instruction_tasks(filtered.collect(), partition=partition), {}, filtered.charge_ids
 
 
-def _compared(profile: Profile, partition: str, annotated: pl.DataFrame, policy: Adapter) -> pl.DataFrame:
-    """Two answers of the policy to each prompt: those that a judge would see."""
+def _pairs(partition: str) -> HandedOut:
+    """A task for each prompt with two answers of the policy that can be compared: those that a judge would see.
+
+    Raises:
+      HandoffRefused: another run is sampling them.
+    """
+    from dp_assets.alignment.answers_store import AnswersBusy
+    from dp_assets.alignment.handoff import pair_tasks
     from dp_assets.alignment.samples import answers_to_compare
 
+    annotated = _read("annotated_instructions", partition, Table)
+    policy, profile = _read("sft_model", partition, Adapter), selected_profile()
     language_model, settings = build_resources(profile)["language_model"], profile.preferences
-    with kept_samples(data_home(), partition, language_model, policy, profile) as samples:
-        return answers_to_compare(
-            annotated,
-            sample=lambda texts: sample_kept(samples, texts),
-            num_pairs=settings.num_pairs,
-            seed=settings.seed,
-        )
+    try:
+        with kept_samples(data_home(), partition, language_model, policy, profile) as samples:
+            compared = answers_to_compare(
+                annotated.collect(),
+                sample=partial(sample_kept, samples),
+                num_pairs=settings.num_pairs,
+                seed=settings.seed,
+            )
+    except AnswersBusy as busy:
+        raise HandoffRefused(str(busy)) from None
+    left_out = dict(compared["unfit"].drop_nulls().value_counts().iter_rows())
+    return pair_tasks(compared, partition=partition), left_out, union_of_ids(annotated, policy)
 
 
 def _write(
-    folder: Path, kind: Kind, partition: str, tasks: list[dict[str, dict[str, str]]], charge_ids: tuple[str, ...]
+    folder: Path, kind: Kind, partition: str, tasks: Sequence[Mapping[str, Any]], charge_ids: tuple[str, ...]
 ) -> list[Path]:
     """The files of a project, each replaced as a whole."""
     from dp_assets.alignment.label_studio import INSTRUCTIONS_CONFIG, PAIRS_CONFIG
