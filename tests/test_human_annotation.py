@@ -80,6 +80,8 @@ def test_people_answer_and_compare_while_nothing_above_them_runs_again(tmp_path:
     folder = household.home / "released/artifacts/preference_pairs/all/eps-8"
     assert sorted(stored_charge_ids(folder)) == sorted(household.ledger.state().charges)
     assert household.ledger.state().anchor == spent
+    statement = household.home / "released/artifacts/privacy_statement/all/eps-8/document.json"
+    assert "responses.json" not in statement.read_text()
 
     (tmp_path / "responses.json").write_text("[{")
     broken = household.command("run", PARTITION)
