@@ -34,6 +34,15 @@ def hand_out(household: Household, kind: str) -> list[dict[str, Any]]:
     return tasks
 
 
+def look_at(household: Household, kind: str, *file: str) -> dict[str, Any]:
+    """What the command says of an export, by default of the one that the profile names."""
+    options = [option for path in file for option in ("--file", path)]
+    done = household.command("handoff", "check", kind, "--partition", PARTITION, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
 def annotate(path: Path, tasks: list[dict[str, Any]], control: str, value: Callable[[int], str]) -> None:
     write(path, full(tasks, {number: [Work(value(number))] for number in range(len(tasks))}, control))
 
@@ -59,6 +68,16 @@ def test_people_answer_and_compare_while_nothing_above_them_runs_again(tmp_path:
 
     tasks = hand_out(household, "instructions")
     annotate(tmp_path / "responses.json", tasks, "response", lambda number: f"answer {number}")
+    spoilt = [{"data": tasks[0]["data"] | {"synthetic_id": "nobody"}, "annotations": []}, *tasks[1:]]
+    annotate(tmp_path / "spoilt.json", spoilt, "response", str)
+    looked_at = look_at(household, "instructions", str(tmp_path / "spoilt.json"))
+    assert looked_at["dropped"] == [
+        {"reason": "unknown_id", "synthetic_id": "nobody"},
+        {"reason": "not_in_file", "synthetic_id": tasks[0]["data"]["synthetic_id"]},
+    ]
+    assert look_at(household, "instructions") == {"taken": len(tasks), "annotators": 1, "dropped": []}
+    assert not (household.home / "released/artifacts/annotated_instructions").exists()
+
     waiting = household.command("run", PARTITION)
     assert "== filtered_instructions" not in waiting.stderr
     assert "handoff export pairs" in waiting.stderr

@@ -237,13 +237,15 @@ def test_a_judged_run_that_is_stopped_neither_samples_nor_pays_twice(
         project = Project(tmp_path, tiny_model_folder, server.url)
         assert project.materialize(annotated_instructions, sft_model).success
         monkeypatch.setattr("dp_assets.generation.sampling.generate_answers", generate)
-        spent = sum(server.computed.values())
-        stopped = project.materialize(preference_pairs, budget_tokens=700)
-        judged = sum(server.computed.values()) - spent
+        before = sum(server.delivered.values())
+        server.plan = lambda *_: "error" if sum(server.delivered.values()) > before + 8 else "fine"
+        stopped = project.materialize(preference_pairs, attempts=2)
+        judged, server.plan = sum(server.delivered.values()) - before - 1, None
         finished = project.materialize(preference_pairs)
         again = project.materialize(preference_pairs)
     assert (stopped.success, finished.success, again.success) == (False, True, True)
-    assert 1 < judged < 24
+    assert 8 <= judged < 24
+    assert metadata(finished, "preference_pairs")["endpoint/reused"] == judged
     assert sorted(drawn) == sorted(TEXTS * 2)
     assert {server.computed[question] for question in server.questions} == {1}
     assert metadata(again, "preference_pairs")["endpoint/reused"] == 24
