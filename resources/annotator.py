@@ -18,6 +18,10 @@ NO_KEY = "none"
 """What a server that needs no key is sent, so that no other key of the environment is."""
 
 
+class NotReady(ValueError):
+    """Something outside that a run will need cannot be used; the message names the setting and the remedy."""
+
+
 class NotReleased(dg.Failure):
     """Something was about to be sent that does not lie in the released zone."""
 

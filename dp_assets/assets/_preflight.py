@@ -9,15 +9,11 @@ import dagster as dg
 from dp_assets.assets._answering import connected
 from dp_assets.assets._preferring import preferences_of_file
 from dp_assets.privacy.labels import Label
-from resources.annotator import Annotator
+from resources.annotator import Annotator, NotReady
 from resources.profile import Profile
 
 MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
 """The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
-
-
-class NotReady(ValueError):
-    """Something outside that the run will need cannot be used; the message names the setting and the remedy."""
 
 
 def check_outside(profile: Profile, resources: dict[str, Any], partition: str, wanted: Collection[str]) -> None:

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dp_assets.assets._preflight import NotReady
 from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.sources import SourceError
 from dp_assets.privacy.chain import LedgerTampered
@@ -21,6 +20,7 @@ from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import RegistrationError
 from dp_assets.profiles import ProfileError
 from dp_assets.statements.statement import StatementError
+from resources.annotator import NotReady
 from resources.artifact_files import UnreadableArtifact
 from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger

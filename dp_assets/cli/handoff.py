@@ -16,7 +16,6 @@ import typer
 from rich.table import Table as RichTable
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
-from dp_assets.assets._preferring import kept_samples, sample_kept
 from dp_assets.cli._console import AsJson, HandoffRefused, out, print_json, refusals
 from dp_assets.cli.pipeline import stale_assets
 from dp_assets.privacy.labels import Label, Zone, zone
@@ -151,6 +150,7 @@ def _pairs(partition: str) -> HandedOut:
     from dp_assets.alignment.answers_store import AnswersBusy
     from dp_assets.alignment.handoff import pair_tasks
     from dp_assets.alignment.samples import answers_to_compare
+    from dp_assets.assets._preferring import kept_samples, sample_kept
 
     annotated = _read("annotated_instructions", partition, Table)
     policy, profile = _read("sft_model", partition, Adapter), selected_profile()

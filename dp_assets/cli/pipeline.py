@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dp_assets.assets._corpus import register_corpus, snapshot_of
-from dp_assets.assets._preflight import check_outside
 from dp_assets.cli._console import (
     INTERRUPTED,
     WRONG_USAGE,
@@ -41,6 +40,7 @@ def run(
 
 def run_partition(partition: str, *, everything: bool, as_json: bool = False) -> int:
     """Run a partition and return the exit code."""
+    from dp_assets.assets._preflight import check_outside
     from dp_assets.definitions import defs
     from dp_assets.partitions import RELEASES
     from dp_assets.running import Outcome, materialize, persistent_instance

@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dp_assets.assets._preflight import NotReady, check_outside
+from dp_assets.assets._preflight import check_outside
+from resources.annotator import NotReady
 from resources.build import build_resources
 from resources.profile import Profile
 from tests.alignment.fake_endpoint import MODEL, PROBE_TEXT, FakeEndpoint, serving
