@@ -249,6 +249,6 @@ def _resolve_paths(settings: dict[str, Any], folder: Path) -> None:
     """A relative path in a profile file is relative to that file, wherever a command is run."""
     corpus = settings["corpus"]
     source = corpus.get("source") if isinstance(corpus, dict) else None
-    for group in (source, settings["preferences"]):
+    for group in (source, settings["annotation"], settings["preferences"]):
         if isinstance(group, dict) and isinstance(group.get("path"), str):
             group["path"] = str((folder / group["path"]).resolve())

@@ -1,8 +1,9 @@
 """Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
 
-Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile and
-code version, was made from what its upstream holds now and, if private, holds the present snapshot of the corpus. So an
-interrupted run goes on where it stopped, a finished one has nothing to do, and after an erasure all of it runs again.
+Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile, the
+settings and file of its own and this code version, was made from what its upstream holds now and, if private, holds the
+present snapshot of the corpus. So an interrupted run goes on where it stopped, a finished one has nothing to do, and
+after an erasure all of it runs again.
 
 What an upstream holds now is told by time, but for private tables by their data version: each partition's run may make
 those again from the same snapshot, and must not make the other partitions out of date by that.
@@ -12,7 +13,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetRecordsFilter
 
-from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA
+from dp_assets.assets._release import OWN_SETTINGS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import LABEL_METADATA, Label
 from resources.ledger import ChargeRefused
@@ -97,12 +98,25 @@ def _is_refusal(error: Any) -> bool:
     return error is not None and error.cls_name == ChargeRefused.__name__
 
 
+def no_own_settings(_: str) -> str | None:
+    """The `own_settings` of a graph in which the profile's digest covers everything."""
+    return None
+
+
 def out_of_date(
-    defs: dg.Definitions, instance: dg.DagsterInstance, *, home: Path, partition: str, profile: str, snapshot: str
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *,
+    home: Path,
+    partition: str,
+    profile: str,
+    snapshot: str,
+    own_settings: Callable[[str], str | None] = no_own_settings,
 ) -> list[dg.AssetKey]:
     """The assets of a partition that must run, in the order of the graph.
 
-    `profile` is the digest of the profile, `snapshot` the present one of the corpus, which an erasure changes.
+    `profile` is the digest of the profile, `own_settings` that of what decides one asset alone, by its name, and
+    `snapshot` the present one of the corpus, which an erasure changes.
     """
     graph = defs.resolve_asset_graph()
     made: dict[dg.AssetKey, Any] = {}
@@ -115,6 +129,7 @@ def out_of_date(
             record is not None
             and _is_stored(home, node, own_partition)
             and _is_of(record, profile, node.code_version)
+            and _metadata(record, OWN_SETTINGS_METADATA) == own_settings(key.to_user_string())
             and _is_of_snapshot(record, snapshot, node)
             and all(parent in made and _is_made_from(record, made[parent], parent) for parent in node.parent_keys)
         )
@@ -138,18 +153,21 @@ def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
 
 
 def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
-    materialization = record.event_log_entry.asset_materialization
-    made_by = materialization.metadata.get(PROFILE_METADATA)
     same_code = _tags(record).get(CODE_VERSION_TAG) == code_version
-    return made_by is not None and made_by.value == profile and same_code
+    return same_code and _metadata(record, PROFILE_METADATA) == profile
+
+
+def _metadata(record: Any, name: str) -> Any:
+    """A value that an asset recorded when it was made; None if it recorded none."""
+    value = record.event_log_entry.asset_materialization.metadata.get(name)
+    return None if value is None else value.value
 
 
 def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
     """Whether a private table holds the present rows. What lies below a private table follows it in the graph."""
     if node.metadata[LABEL_METADATA] != Label.PRIVATE:
         return True
-    made_from = record.event_log_entry.asset_materialization.metadata.get(SNAPSHOT_METADATA)
-    return made_from is not None and made_from.value == snapshot
+    return bool(_metadata(record, SNAPSHOT_METADATA) == snapshot)
 
 
 def _is_made_from(record: Any, upstream: Any, key: dg.AssetKey) -> bool:

@@ -18,13 +18,17 @@ NO_KEY = "none"
 """What a server that needs no key is sent, so that no other key of the environment is."""
 
 
+class NotReady(ValueError):
+    """Something outside that a run will need cannot be used; the message names the setting and the remedy."""
+
+
 class NotReleased(dg.Failure):
     """Something was about to be sent that does not lie in the released zone."""
 
     def __init__(self, group: str) -> None:
         super().__init__(
-            description=f"{group} may only be sent what lies in the released zone; leave the endpoint out for private"
-            " tables and for the level no-dp, so that the local model answers",
+            description=f"{group} may only be sent what lies in the released zone; leave it out for private tables and"
+            " for the level no-dp, so that the local model answers",
             allow_retries=False,
         )
 
@@ -77,5 +81,14 @@ class Annotator:
 
     def answers_file(self, asset: str, partition: str) -> Path:
         """Where the answers for one partition of a released asset are kept."""
-        *folders, level = partition.split("|")
-        return self.home.joinpath(Zone.RELEASED, "answers", asset, *folders, f"{level}.jsonl")
+        return _file_of(self.home, "answers", asset, partition)
+
+
+def samples_file(home: Path, asset: str, partition: str) -> Path:
+    """Where the answers that a policy gave for one partition of a released asset are kept."""
+    return _file_of(home, "samples", asset, partition)
+
+
+def _file_of(home: Path, kind: str, asset: str, partition: str) -> Path:
+    *folders, level = partition.split("|")
+    return home.joinpath(Zone.RELEASED, kind, asset, *folders, f"{level}.jsonl")

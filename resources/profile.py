@@ -147,6 +147,11 @@ OPERATIONAL = {
 }
 """Settings of an endpoint that decide how it is asked, not what."""
 
+OWN_SETTINGS = {"annotated_instructions": "annotation", "preference_pairs": "preferences"}
+"""The groups of settings that decide one asset and what is made from it."""
+
+MISSING_FILE = "missing"
+
 
 class EndpointSettings(Settings):
     """An OpenAI-compatible endpoint.
@@ -224,14 +229,26 @@ class JudgeSettings(EndpointSettings):
 
 
 class AnnotationSettings(Settings):
-    """Answers of the local model, or of an endpoint if there is one; `batch_size` concerns the former only."""
+    """Who answers.
+
+    model     the local model, or an endpoint if there is one; `batch_size` concerns the former only
+    human     people, whose finished annotations are at `path` (`dp-instructions handoff export` writes their tasks)
+    """
 
     max_new_tokens: Positive
     temperature: NonNegativeReal
     top_p: Fraction
     batch_size: Positive
     seed: int = 3
+    source: Literal["model", "human"] = "model"
     endpoint: EndpointSettings | None = None
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _people_need_a_path(self) -> "AnnotationSettings":
+        if self.source == "human" and self.path is None:
+            raise ValueError("source 'human' needs `path`: where the JSON export of Label Studio will be")
+        return self
 
     def sampling(self) -> dict[str, Any]:
         """How an answer is sampled."""
@@ -274,12 +291,13 @@ class PreferenceSettings(Settings):
     offline   the annotated answers against ones made worse; `hot_temperature` samples answers worth rejecting
     judge     two answers of the SFT model, sampled at `judged_temperature` and compared by the endpoint `judge`
     file      a public file of the user's own with the columns prompt, chosen and rejected, at `path`
+    human     two answers as for the judge, compared by people whose finished annotations are at `path`
     """
 
     num_pairs: Positive
     hot_temperature: PositiveReal
     seed: int = 5
-    source: Literal["offline", "judge", "file"] = "offline"
+    source: Literal["offline", "judge", "file", "human"] = "offline"
     judged_temperature: PositiveReal = 1.0
     judge: JudgeSettings | None = None
     path: Path | None = None
@@ -301,6 +319,8 @@ class PreferenceSettings(Settings):
             raise ValueError("source 'judge' needs the settings `judge` of an endpoint: base_url and model at least")
         if self.source == "file" and self.path is None:
             raise ValueError("source 'file' needs `path`: a .parquet, .jsonl or .jsonl.gz file")
+        if self.source == "human" and self.path is None:
+            raise ValueError("source 'human' needs `path`: where the JSON export of Label Studio will be")
         return self
 
 
@@ -421,11 +441,39 @@ class Profile(Settings):
 
     @property
     def digest(self) -> str:
-        """A short hash of every setting that can change a result.
+        """A short hash of every setting that can change a result, except those that `own_digest` covers.
 
-        Raising a budget, moving a server or naming a further level makes nothing out of date: sampling the pool again
-        might give other texts, and their answers would have to be paid for again.
+        Raising a budget or naming a further level makes nothing out of date, and another annotator or judge nothing
+        above its own asset: sampling the pool again might give other texts, and their answers would have to be paid
+        for, or written by people, again.
         """
-        endpoints = {"annotation": {"endpoint": OPERATIONAL}, "preferences": {"judge": OPERATIONAL}}
-        beside = endpoints | {"corpus": {"planned_levels", "budget_epsilon"}}
-        return hashlib.sha256(self.model_dump_json(exclude=beside).encode()).hexdigest()[:16]
+        beside: dict[str, Any] = dict.fromkeys(OWN_SETTINGS.values(), True)
+        beside["corpus"] = {"planned_levels", "budget_epsilon"}
+        return _short_hash(self.model_dump_json(exclude=beside))
+
+    def own_digest(self, asset: str) -> str | None:
+        """A short hash of what decides this asset and no asset above it; None if there is nothing of the kind.
+
+        That is a group of settings and the content of the file that it names. Raising a budget or moving a server or
+        the file changes nothing.
+        """
+        if asset not in OWN_SETTINGS:
+            return None
+        settings: AnnotationSettings | PreferenceSettings = getattr(self, OWN_SETTINGS[asset])
+        reads_file = settings.source in ("file", "human")
+        content = _content_hash(settings.path) if reads_file and settings.path is not None else ""
+        decisive = settings.model_dump_json(exclude={"endpoint": OPERATIONAL, "judge": OPERATIONAL, "path": True})
+        return _short_hash(decisive + content)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _content_hash(path: Path) -> str:
+    """The hash of a file; one that is missing counts as a content of its own."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return MISSING_FILE

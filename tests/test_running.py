@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -28,9 +29,10 @@ class Workplace:
         self.home, self.instance = home, instance
         self.defs = definitions(home)
 
-    def stale(self, partition: str = PARTITION, *, profile: str = PROFILE, snapshot: str = SNAPSHOT) -> list[str]:
+    def stale(self, partition: str = PARTITION, **changes: Any) -> list[str]:
         place = {"home": self.home, "partition": partition}
-        keys = out_of_date(self.defs, self.instance, **place, profile=profile, snapshot=snapshot)
+        decided_by = {"profile": PROFILE, "snapshot": SNAPSHOT, **changes}
+        keys = out_of_date(self.defs, self.instance, **place, **decided_by)
         return [key.to_user_string() for key in keys]
 
     def run(self, *assets: str, partition: str = PARTITION) -> Outcome:
@@ -60,6 +62,12 @@ def test_nothing_is_out_of_date_after_a_run(finished: Workplace) -> None:
 
 def test_another_profile_makes_everything_out_of_date(finished: Workplace) -> None:
     assert finished.stale(profile="another digest") == ALL
+
+
+def test_settings_of_its_own_make_an_asset_out_of_date_with_what_is_below_and_nothing_above(
+    finished: Workplace,
+) -> None:
+    assert finished.stale(own_settings={"noise": "another annotator"}.get) == ["noise", "pool"]
 
 
 def test_an_erasure_makes_everything_out_of_date_because_the_snapshot_is_another(finished: Workplace) -> None:

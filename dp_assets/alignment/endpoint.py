@@ -2,8 +2,9 @@
 
 What holds:
 - An answer that arrived is saved before anything else happens and never asked for again, in this run or a later one.
-- Before the first question a probe with a constant text proves address, key, model and parameters. It is repeated when
-  several questions in a row get no answer, so that one which no server answers is told from a server that is down.
+- Before the first question the list of models proves that somebody answers at all, and a probe with a constant text
+  proves address, key, model and parameters. It is repeated when several questions in a row get no answer, so that one
+  which no server answers is told from a server that is down.
 - A stop (budget, error, interrupt) sends nothing more; what is under way is waited for and saved.
 - Results come in the order of the questions, whatever order they arrived in.
 - Messages name the setting and the remedy and quote neither the key nor what the server wrote.
@@ -44,7 +45,10 @@ MOST_ANSWERS = 2
 DOUBT_AFTER = 5
 """Questions in a row without any answer, after which the endpoint is probed again."""
 
-LONGEST_BACKOFF, LONGEST_RETRY_AFTER, LONGEST_CONNECT = 60.0, 600.0, 5.0
+LISTINGS = 3
+"""How often the list of models is asked for before nobody is said to answer."""
+
+LONGEST_BACKOFF, LONGEST_RETRY_AFTER, LONGEST_CONNECT, LONGEST_LISTING = 60.0, 600.0, 5.0, 10.0
 REPEATABLE, REJECTING, UNAUTHORISED, UNKNOWN = (408, 409, 425, 429), (400, 413, 422), (401, 403), 404
 NO_CREDIT = "insufficient_quota"
 SHOWN_MODELS = 10
@@ -61,6 +65,10 @@ class _NoAnswer(Exception):
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
         self.seconds = seconds
+
+
+def _unreached(error: openai.APIConnectionError) -> _NoAnswer:
+    return _NoAnswer("timed out" if isinstance(error, openai.APITimeoutError) else "no connection")
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,23 @@ def ask(
     return Asked([store.text(key) for key in keys], Counter(reason for reason in reasons if reason), reused)
 
 
+def check_endpoint(*, endpoint: Endpoint, store: AnswersStore, rate: RateLimit, budget: Budget) -> None:
+    """Find out whether an endpoint can be asked, at no cost where it lists the model, else by one probe.
+
+    A list without the model proves nothing, because servers know models by several names or serve any name; a server
+    need not have a list either.
+
+    Raises:
+      EndpointError: nobody answers, or key, model or address are wrong, or the budget is spent.
+    """
+    with endpoint.client() as client:
+        asking = _Asking(endpoint, client, store, rate, budget, bool, settled=lambda _: None)
+        try:
+            asking.check()
+        except BudgetReached as reached:
+            raise EndpointError(f"{reached}; raise the limit and run again") from None
+
+
 def _is_settled(store: AnswersStore, key: str) -> bool:
     return store.last_outcome(key) in FINAL or store.tries(key) >= MOST_ANSWERS
 
@@ -185,6 +210,16 @@ class _Asking:
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._jitter, self._fruitless = random.Random(), 0
 
+    def check(self) -> None:
+        """Probe unless the endpoint lists the model.
+
+        Raises:
+          EndpointError: it cannot be used.
+          BudgetReached: the probe might exceed the budget.
+        """
+        if self._endpoint.model not in self._listed():
+            self._probe()
+
     def settle_all(self, questions: Mapping[str, str]) -> None:
         """Ask until each question is answered, dropped, or proven to be one that a sound endpoint does not answer.
 
@@ -192,6 +227,7 @@ class _Asking:
           EndpointError: the endpoint cannot be used, or stopped answering.
           BudgetReached: the next request might exceed the budget.
         """
+        self._listed()
         for _ in range(ROUNDS):
             self._probe()
             self._settle_in_threads(questions)
@@ -206,17 +242,13 @@ class _Asking:
         Raises:
           EndpointError: there is no answer, or none in the form of a chat completion.
         """
-        group, key = self._endpoint.group, f"probe-{secrets.token_hex(8)}"
-        where = f"{group}.base_url {self._endpoint.base_url!r}"
+        group, key, where = self._endpoint.group, f"probe-{secrets.token_hex(8)}", self._where
         outcome = Outcome.MALFORMED
         for number in range(MOST_ANSWERS):
             try:
                 answer = self._answer(key, PROBE_TEXT, number)
             except _NoAnswer as failure:
-                raise EndpointError(
-                    f"{where} gives no answer ({failure}); start the server or correct the address: {ADDRESS_HINT}."
-                    " What was answered before is saved, so run again then"
-                ) from None
+                raise self._unanswered(failure) from None
             outcome = answer.outcome
             self._save(Answer(key, Outcome.PROBE, "", answer.usage))
             if outcome is not Outcome.MALFORMED:
@@ -311,10 +343,8 @@ class _Asking:
             if error.status_code in REJECTING:
                 return Answer(key, Outcome.REJECTED, "", Usage())
             problem = self._understood(error)
-        except openai.APITimeoutError:
-            problem = _NoAnswer("timed out")
-        except openai.APIConnectionError:
-            problem = _NoAnswer("no connection")
+        except openai.APIConnectionError as error:
+            problem = _unreached(error)
         else:
             return self._read(key, response.text, most)
         # Raised out here, where the request and what the server wrote are no part of the error any more.
@@ -356,11 +386,35 @@ class _Asking:
 
     def _offer(self) -> str:
         """Which models there are, where the server tells."""
-        try:
-            models = [model.id for model in self._client.models.list()][:SHOWN_MODELS]
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
-            models = []
+        models = self._listed()[:SHOWN_MODELS]
         return f"it offers {', '.join(models)}" if models else f"check both: {ADDRESS_HINT}"
+
+    def _listed(self) -> list[str]:
+        """The models that the server lists; none if it has no list.
+
+        Raises:
+          EndpointError: nobody answers.
+        """
+        seconds = min(LONGEST_LISTING, self._endpoint.timeout_seconds)
+        for attempt in range(LISTINGS):
+            try:
+                return [model.id for model in self._client.models.list(timeout=seconds)]
+            except openai.APIConnectionError as error:
+                problem = _unreached(error)
+                self._stopping.wait(self._endpoint.backoff_seconds * attempt)
+            except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+                return []
+        raise self._unanswered(problem)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._endpoint.group}.base_url {self._endpoint.base_url!r}"
+
+    def _unanswered(self, failure: _NoAnswer) -> EndpointError:
+        return EndpointError(
+            f"{self._where} gives no answer ({failure}); start the server or correct the address: {ADDRESS_HINT}."
+            " What was answered before is saved, so run again then"
+        )
 
     def _save(self, answer: Answer) -> None:
         with self._lock:

@@ -9,12 +9,13 @@ Left out: several judges, and grades instead of a choice. What such pairs teach 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import polars as pl
+
+from dp_assets.alignment.samples import answers_to_compare, one_each
 
 JUDGE_PROMPT = """\
 You compare two answers to one instruction. The user's message is a JSON object with the fields "instruction", \
@@ -79,20 +80,10 @@ def judged_pairs(
     Raises:
       ValueError: `sample` or `judge` gave another number of texts than it got.
     """
-    in_order = annotated.sort("synthetic_id")
-    rows = in_order[np.random.default_rng(seed).permutation(in_order.height)[:num_pairs]]
-    prompts = rows["instruction"].to_list()
-    answers = _one_each("sample", sample, prompts + prompts)
-    first, second = ([answer.strip() for answer in half] for half in (answers[: len(prompts)], answers[len(prompts) :]))
-    verdicts = _verdicts(prompts, first, second, judge)
-    named = rows.select(
-        "synthetic_id",
-        pl.col("instruction").alias("prompt"),
-        first=pl.Series(first, dtype=pl.String),
-        second=pl.Series(second, dtype=pl.String),
-        verdict=pl.Series(verdicts, dtype=pl.String),
-    )
-    pairs = named.filter(pl.col("verdict").is_in(["1", "2"])).select(
+    rows = answers_to_compare(annotated, sample=sample, num_pairs=num_pairs, seed=seed)
+    verdicts = _verdicts(rows, judge)
+    judged = rows.with_columns(pl.Series("verdict", verdicts, dtype=pl.String))
+    pairs = judged.filter(pl.col("verdict").is_in(["1", "2"])).select(
         "synthetic_id",
         "prompt",
         chosen=pl.when(pl.col("verdict") == "1").then("first").otherwise("second"),
@@ -102,25 +93,14 @@ def judged_pairs(
     return JudgedPairs(pairs, Counter(verdict for verdict in verdicts if verdict not in ("1", "2")))
 
 
-def _verdicts(
-    prompts: Sequence[str], first: Sequence[str], second: Sequence[str], judge: Callable[[list[str]], list[str]]
-) -> list[str]:
+def _verdicts(rows: pl.DataFrame, judge: Callable[[list[str]], list[str]]) -> list[str]:
     """For each prompt "1" or "2", or the reason why there is no pair. Only pairs that differ are shown to the judge."""
-    verdicts = [_unfit(*pair) or "" for pair in zip(first, second, strict=True)]
-    shown = [number for number, reason in enumerate(verdicts) if not reason]
-    messages = [comparison(prompts[number], first[number], second[number]) for number in shown]
-    messages += [comparison(prompts[number], second[number], first[number]) for number in shown]
-    words = [read_verdict(text) for text in _one_each("judge", judge, messages)]
-    for number, straight, turned in zip(shown, words[: len(shown)], words[len(shown) :], strict=True):
-        verdicts[number] = _agreed(straight, turned)
-    return verdicts
-
-
-def _unfit(first: str, second: str) -> str | None:
-    """Why two answers cannot be compared."""
-    if not first or not second:
-        return "empty"
-    return "same" if first == second else None
+    shown = rows.filter(pl.col("unfit").is_null()).select("prompt", "first", "second").rows()
+    messages = [comparison(prompt, first, second) for prompt, first, second in shown]
+    messages += [comparison(prompt, second, first) for prompt, first, second in shown]
+    words = [read_verdict(text) for text in one_each("judge", judge, messages)]
+    agreed = map(_agreed, words[: len(shown)], words[len(shown) :])
+    return [reason or next(agreed) for reason in rows["unfit"]]
 
 
 def _agreed(straight: Verdict | None, turned: Verdict | None) -> str:
@@ -130,10 +110,3 @@ def _agreed(straight: Verdict | None, turned: Verdict | None) -> str:
     if TIE in (straight, turned):
         return TIE
     return str(straight) if straight != turned else "disagreement"
-
-
-def _one_each(name: str, answer: Callable[[list[str]], list[str]], texts: list[str]) -> list[str]:
-    answers = answer(texts) if texts else []
-    if len(answers) != len(texts):
-        raise ValueError(f"{name} gave {len(answers)} texts for {len(texts)}; it must give one each, in order")
-    return answers

@@ -1,17 +1,21 @@
-"""What assets share that have texts answered: by the local model, or by an endpoint that sees released rows only."""
+"""What assets share that have texts answered: by the local model, or by an endpoint or people, who see released rows
+only.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import polars as pl
 
 from dp_assets.partitions import Partition
-from dp_assets.privacy.labels import LABEL_METADATA, Label
-from dp_assets.progress import Advance
-from resources.annotator import Annotator
+from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
+from dp_assets.progress import Advance, progress
+from resources.annotator import Annotator, NotReleased
 from resources.models import LanguageModel
 from resources.profile import AnnotationSettings, EndpointSettings
 
@@ -21,13 +25,87 @@ if TYPE_CHECKING:
     from dp_assets.alignment.endpoint_limits import Budget
 
 
+def ready() -> None:
+    """The `check` of an answerer that needs nothing from outside."""
+
+
 @dataclass(frozen=True)
 class Answerer:
-    """Who answers: a public name, a function from texts to texts, and figures about the work once it is done."""
+    """Who answers: a public name, a function from texts to texts, and figures about the work once it is done.
+
+    `check` finds out whether it can be asked, for those who have long work to do before they ask.
+    """
 
     name: str
     answer: Callable[[list[str]], list[str]]
     figures: dict[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = ready
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The rows of `annotated_instructions`, and public figures about how they came about."""
+
+    rows: pl.DataFrame
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def annotated_by_model(
+    context: dg.AssetExecutionContext,
+    annotator: Annotator,
+    language_model: LanguageModel,
+    settings: AnnotationSettings,
+    filtered: pl.DataFrame,
+) -> Annotated:
+    """Answers of the local model or of an endpoint.
+
+    Raises:
+      NotReleased: an endpoint is chosen, and this asset lies in the private zone.
+    """
+    from dp_assets.alignment.annotation import annotate
+
+    with (
+        progress("annotating", filtered.height, "instructions") as advance,
+        answerer_of(context, annotator, language_model, settings, advance) as answerer,
+    ):
+        annotation = annotate(filtered, answerer.answer, annotator=answerer.name)
+    return Annotated(annotation.rows, answerer.figures)
+
+
+def annotated_by_people(
+    context: dg.AssetExecutionContext, settings: AnnotationSettings, filtered: pl.DataFrame
+) -> Annotated:
+    """Answers that people gave to tasks which were handed out from these rows.
+
+    Raises:
+      NotReleased: this asset lies in the private zone, from where nothing can have been handed out.
+      ExportError: the file with their answers is missing or cannot be read.
+      NothingUsable: it holds no answer to any of these rows.
+    """
+    from dp_assets.alignment.handoff import take_responses
+
+    path = handed_back(context, "annotation", settings.path)
+    taken = take_responses(path, filtered, partition=context.partition_key, setting="annotation.path")
+    return Annotated(taken.rows, taken.figures)
+
+
+def handed_back(context: dg.AssetExecutionContext, group: str, path: Path | None) -> Path:
+    """The file with what people made of the released rows of this asset's partition.
+
+    Raises:
+      NotReleased: this asset lies in the private zone.
+      ValueError: the profile names no file.
+    """
+    if zone(label_of(context), Partition.of(context).level) is not Zone.RELEASED:
+        raise NotReleased(f"{group}.source 'human'")
+    if path is None:
+        raise ValueError(f"{group}.path is not set; it is where the finished annotations will be")
+    return path
+
+
+def label_of(context: dg.AssetExecutionContext) -> Label:
+    """The privacy label of the asset that runs."""
+    return Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
 
 
 @contextmanager
@@ -79,12 +157,34 @@ def endpoint_answerer(
       NotReleased: this asset lies in the private zone.
       AnswersBusy: another run is answering for the same asset and partition.
     """
+    from dp_assets.alignment.endpoint import ask, check_endpoint
+
+    settings = annotator.admitted(label_of(context), Partition.of(context).level)
+    path = annotator.answers_file(context.asset_key.to_user_string(), context.partition_key)
+    with connected(annotator, settings, path, sampling=sampling, system=system) as parts:
+        figures: dict[str, Any] = {}
+
+        def answer(texts: list[str]) -> list[str]:
+            asked = ask(texts, **parts, is_readable=is_readable, advance=advance)
+            figures.update(_figures(asked, parts["store"], parts["budget"], settings))
+            return asked.texts
+
+        yield Answerer(settings.model, answer, figures, check=partial(check_endpoint, **parts))
+
+
+@contextmanager
+def connected(
+    annotator: Annotator, settings: EndpointSettings, path: Path, *, sampling: Mapping[str, Any], system: str | None
+) -> Iterator[dict[str, Any]]:
+    """What it takes to ask an endpoint: `endpoint`, `store` (in `path`, held until the block ends), `rate`, `budget`.
+
+    Raises:
+      AnswersBusy: another run holds the file.
+    """
     from dp_assets.alignment.answers_store import AnswersStore
-    from dp_assets.alignment.endpoint import Endpoint, ask
+    from dp_assets.alignment.endpoint import Endpoint
     from dp_assets.alignment.endpoint_limits import Budget, RateLimit
 
-    label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
-    settings = annotator.admitted(label, Partition.of(context).level)
     endpoint = Endpoint(
         group=annotator.group,
         parameters=settings.parameters(**sampling),
@@ -94,18 +194,9 @@ def endpoint_answerer(
         **settings.connection(),
     )
     rate = RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute)
-    path = annotator.answers_file(context.asset_key.to_user_string(), context.partition_key)
     with AnswersStore.opened(path) as store:
         budget = Budget(group=annotator.group, spent=store.usage, **settings.limits())
-        asking = partial(ask, endpoint=endpoint, store=store, rate=rate, budget=budget, is_readable=is_readable)
-        figures: dict[str, Any] = {}
-
-        def answer(texts: list[str]) -> list[str]:
-            asked = asking(texts, advance=advance)
-            figures.update(_figures(asked, store, budget, settings))
-            return asked.texts
-
-        yield Answerer(settings.model, answer, figures)
+        yield {"endpoint": endpoint, "store": store, "rate": rate, "budget": budget}
 
 
 def _figures(asked: "Asked", store: "AnswersStore", budget: "Budget", settings: EndpointSettings) -> dict[str, Any]:

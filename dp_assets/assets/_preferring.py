@@ -1,22 +1,27 @@
-"""The three sources of preference pairs, as the asset uses them."""
+"""The sources of preference pairs, as the asset uses them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import Adapter
-from dp_assets.assets._answering import endpoint_answerer
-from dp_assets.progress import progress
-from resources.annotator import Annotator
+from dp_assets.assets._answering import endpoint_answerer, handed_back
+from dp_assets.progress import progress, silent
+from resources.annotator import Annotator, samples_file
 from resources.models import LanguageModel
 from resources.profile import PreferenceSettings, Profile
 
-DROPPED = "preferences/dropped"
+if TYPE_CHECKING:
+    from dp_assets.alignment.samples import Draw, KeptSamples
 
-Sampler = Callable[[list[str]], list[str]]
+DROPPED = "preferences/dropped"
+ASSET = "preference_pairs"
 
 
 @dataclass(frozen=True)
@@ -27,24 +32,63 @@ class Preferences:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def policy_sampler(
-    language_model: LanguageModel, policy: Adapter, profile: Profile, *, temperature: float, label: str
-) -> Sampler:
-    """Answers sampled from a policy at this temperature; the model is loaded when it is asked."""
+def policy_drawing(
+    language_model: LanguageModel,
+    policy: Adapter,
+    profile: Profile,
+    *,
+    temperature: float,
+    advance: Callable[[int], None] = silent,
+) -> "Draw":
+    """Answers sampled from a policy at this temperature; the model is loaded when it is first asked."""
 
-    def sample(instructions: list[str]) -> list[str]:
+    @cache
+    def loaded() -> tuple[Any, Any]:
         from dp_assets.generation.adapters import attach_adapter
-        from dp_assets.generation.sampling import generate_answers
 
         base, tokenizer = language_model.load()
-        settings = {"temperature": temperature, "seed": profile.preferences.seed}
-        sampling = profile.annotation.local_sampling() | settings
-        with progress(label, len(instructions), "answers") as advance:
-            return generate_answers(
-                attach_adapter(base, policy), tokenizer, instructions=instructions, advance=advance, **sampling
-            )
+        return attach_adapter(base, policy), tokenizer
 
-    return sample
+    def draw(texts: list[str], seed: int) -> list[str]:
+        from dp_assets.generation.sampling import generate_answers
+
+        sampling = profile.annotation.local_sampling() | {"temperature": temperature, "seed": seed}
+        return generate_answers(*loaded(), instructions=texts, advance=advance, **sampling)
+
+    return draw
+
+
+@contextmanager
+def kept_samples(
+    home: Path, partition: str, language_model: LanguageModel, policy: Adapter, profile: Profile
+) -> Iterator["KeptSamples"]:
+    """Answers of a policy to be compared, those that were drawn before among them. Their file is held meanwhile.
+
+    Only for partitions whose artifacts lie in the released zone, which whoever calls this has made sure of.
+
+    Raises:
+      AnswersBusy: another run is sampling for the same partition.
+    """
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.alignment.samples import KeptSamples, policy_digest
+
+    settings, sampling = profile.preferences, profile.annotation.sampling()
+    identity = {
+        "base": language_model.public_name,
+        "policy": policy_digest(policy.weights, policy.config),
+        "max_new_tokens": sampling["max_new_tokens"],
+        "top_p": sampling["top_p"],
+        "temperature": settings.judged_temperature,
+    }
+    draw = policy_drawing(language_model, policy, profile, temperature=settings.judged_temperature)
+    with AnswersStore.opened(samples_file(home, ASSET, partition)) as store:
+        yield KeptSamples(store, draw, identity=identity, batch_size=profile.annotation.batch_size, seed=settings.seed)
+
+
+def sample_kept(samples: "KeptSamples", texts: list[str]) -> list[str]:
+    """An answer to each text, with progress."""
+    with progress("sampling answers to compare", len(texts), "answers") as advance:
+        return samples.answers(texts, advance)
 
 
 def offline_preferences(
@@ -54,8 +98,13 @@ def offline_preferences(
     from dp_assets.alignment.preferences import make_preference_pairs
 
     settings = profile.preferences
-    label, temperature = "sampling hot answers to reject", settings.hot_temperature
-    hot = policy_sampler(language_model, policy, profile, temperature=temperature, label=label)
+
+    def hot(texts: list[str]) -> list[str]:
+        with progress("sampling hot answers to reject", len(texts), "answers") as advance:
+            temperature = settings.hot_temperature
+            draw = policy_drawing(language_model, policy, profile, temperature=temperature, advance=advance)
+            return draw(texts, settings.seed)
+
     pairs = make_preference_pairs(annotated, sampled_hot=hot, num_pairs=settings.num_pairs, seed=settings.seed)
     return Preferences(pairs)
 
@@ -73,13 +122,11 @@ def judged_preferences(
     Raises:
       NotReleased: this asset lies in the private zone.
       MissingKey: the endpoint's key is not there.
+      EndpointError: the endpoint cannot be asked; found out before the long sampling, if there is any to do.
     """
     from dp_assets.alignment.judge import JUDGE_PROMPT, judged_pairs, read_verdict
 
     settings = profile.preferences
-    label, temperature = "sampling answers to compare", settings.judged_temperature
-    sample = policy_sampler(language_model, policy, profile, temperature=temperature, label=label)
-    judge.api_key()  # before the long sampling, not after it
     with (
         progress("judging", 2 * min(settings.num_pairs, annotated.height), "comparisons") as advance,
         endpoint_answerer(
@@ -90,7 +137,14 @@ def judged_preferences(
             system=JUDGE_PROMPT,
             is_readable=lambda text: read_verdict(text) is not None,
         ) as answerer,
+        kept_samples(judge.home, context.partition_key, language_model, policy, profile) as samples,
     ):
+
+        def sample(texts: list[str]) -> list[str]:
+            if samples.missing(texts):
+                answerer.check()
+            return sample_kept(samples, texts)
+
         judged = judged_pairs(
             annotated, sample=sample, judge=answerer.answer, num_pairs=settings.num_pairs, seed=settings.seed
         )
@@ -105,3 +159,20 @@ def preferences_of_file(settings: PreferenceSettings) -> Preferences:
         raise ValueError("preferences.path is not set; give it a .parquet, .jsonl or .jsonl.gz file")
     read = read_preference_file(settings.path, num_pairs=settings.num_pairs, seed=settings.seed)
     return Preferences(read.rows, {DROPPED: dict(read.dropped)})
+
+
+def preferences_of_people(
+    context: dg.AssetExecutionContext, settings: PreferenceSettings, annotated: pl.DataFrame
+) -> Preferences:
+    """The verdicts of people on pairs of answers that were handed out to them.
+
+    Raises:
+      NotReleased: this asset lies in the private zone, from where nothing can have been handed out.
+      ExportError: the file with their verdicts is missing or cannot be read.
+      NothingUsable: it holds no verdict on answers to any of these prompts.
+    """
+    from dp_assets.alignment.handoff import take_verdicts
+
+    path = handed_back(context, "preferences", settings.path)
+    taken = take_verdicts(path, annotated, partition=context.partition_key, setting="preferences.path")
+    return Preferences(taken.rows, taken.figures)

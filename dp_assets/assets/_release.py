@@ -24,6 +24,7 @@ from resources.release_lock import only_run_making
 from resources.stores import ReleaseStore
 
 PROFILE_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.SNAPSHOT
+OWN_SETTINGS_METADATA = metadata.OWN_SETTINGS
 OTHER_CORPUS = (
     "the private tables were made from another corpus than the profile's; materialize real_instructions again"
 )
@@ -210,9 +211,11 @@ def result(
     ledger: Ledger,
     profile: Profile,
     extra: Mapping[str, Any],
+    own_settings: str | None = None,
 ) -> dg.MaterializeResult[Any]:
     """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures.
 
+    `own_settings` is the profile's `own_digest` of this asset, taken before a file that it covers was read.
     An asset without partitions belongs to no cohort and no level itself, only to those that it was made from.
     """
     partition = None if context.assets_def.partitions_def is None else Partition.of(context)
@@ -230,7 +233,9 @@ def result(
     except metadata.ForeignLineage as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
     shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)
-    return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: profile.digest, **figures, **shown})
+    decided_by = {PROFILE_METADATA: profile.digest, OWN_SETTINGS_METADATA: own_settings}
+    made_under = {name: digest for name, digest in decided_by.items() if digest is not None}
+    return dg.MaterializeResult(value=value, metadata={**made_under, **figures, **shown})
 
 
 def numbers(extra: Mapping[str, Any]) -> dict[str, float]:

@@ -37,10 +37,9 @@ def provenance(profile: Profile, home: Path, partition: Partition, assets: Itera
 
 
 def public_settings(profile: Profile) -> dict[str, Any]:
-    """Every setting but the place of the source, which the ledger keeps as a keyed hash only."""
-    settings = profile.model_dump(mode="json")
-    del settings["corpus"]["source"]["path"]
-    return settings
+    """Every setting but the places of files. That of the source is kept in the ledger, as a keyed hash only."""
+    files: Any = {"corpus": {"source": {"path"}}, "annotation": {"path"}, "preferences": {"path"}}
+    return profile.model_dump(mode="json", exclude=files)
 
 
 def artifact_digests(home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, str]:

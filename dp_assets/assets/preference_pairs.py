@@ -4,7 +4,13 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._preferring import judged_preferences, offline_preferences, preferences_of_file
+from dp_assets.assets._preferring import (
+    ASSET,
+    judged_preferences,
+    offline_preferences,
+    preferences_of_file,
+    preferences_of_people,
+)
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
 from resources.annotator import Annotator
@@ -23,10 +29,12 @@ def preference_pairs(
     annotated_instructions: Table,
     sft_model: Adapter,
 ) -> dg.MaterializeResult[Table]:
-    """(prompt, chosen, rejected): released; made without a judge, by one, or read from a public file."""
-    annotated, settings = annotated_instructions.collect(), profile.preferences
+    """(prompt, chosen, rejected): released; made without a judge, by one, by people, or read from a public file."""
+    annotated, settings, own = annotated_instructions.collect(), profile.preferences, profile.own_digest(ASSET)
     if settings.source == "file":
         made = preferences_of_file(settings)
+    elif settings.source == "human":
+        made = preferences_of_people(context, settings, annotated)
     elif settings.source == "judge":
         made = judged_preferences(context, judge, annotated, language_model, sft_model, profile)
     else:
@@ -34,4 +42,4 @@ def preference_pairs(
     # A file descends from no charge, but carries the ids of what was read beside it: too many are never wrong.
     value = Table(made.pairs.lazy(), union_of_ids(annotated_instructions, sft_model))
     figures = {"dagster/row_count": made.pairs.height, **made.figures}
-    return result(context, value, ledger=ledger, profile=profile, extra=figures)
+    return result(context, value, ledger=ledger, profile=profile, extra=figures, own_settings=own)

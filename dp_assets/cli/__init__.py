@@ -12,6 +12,7 @@ from dp_assets.cli.backfill import backfill, snapshot
 from dp_assets.cli.catalog import sql
 from dp_assets.cli.corpus import erase, register
 from dp_assets.cli.export import export
+from dp_assets.cli.handoff import handoff_app
 from dp_assets.cli.ledger import ledger_app
 from dp_assets.cli.lineage import lineage
 from dp_assets.cli.pipeline import demo, graph, home, run
@@ -24,6 +25,7 @@ for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql,
     app.command()(command)
 app.command("verify")(verify_statement)
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(handoff_app, name="handoff")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import RegistrationError
 from dp_assets.profiles import ProfileError
 from dp_assets.statements.statement import StatementError
+from resources.annotator import NotReady
 from resources.artifact_files import UnreadableArtifact
 from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger
@@ -29,14 +30,22 @@ from resources.private_log import PrivateStepFailed
 from resources.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
+
+
+class HandoffRefused(ValueError):
+    """Something cannot be handed out to people or taken back; the message says what to do."""
+
+
 EXPECTED = (
     BudgetExceeded,
     CohortError,
     ErasureRefused,
     ExportRefused,
     ForeignLineage,
+    HandoffRefused,
     LedgerTampered,
     ModelUnavailable,
+    NotReady,
     ProfileError,
     RegistrationError,
     SourceError,

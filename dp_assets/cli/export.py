@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table as RichTable
 
-from dp_assets.assets._corpus import snapshot_of
 from dp_assets.cli._console import WRONG_USAGE, AsJson, complain, open_ledger, out, print_json, refusals
+from dp_assets.cli.pipeline import stale_assets
 from dp_assets.cli.statements import all_findings
 from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, Kind, Part, chosen_parts
 from dp_assets.privacy.labels import Zone
@@ -85,16 +85,10 @@ def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Rele
 
 def _stale(partition: str) -> set[str]:
     """The assets that a run of this partition would make again."""
-    from dp_assets.definitions import defs
-    from dp_assets.running import out_of_date, persistent_instance
+    from dp_assets.running import persistent_instance
 
-    profile = selected_profile()
-    snapshot = snapshot_of(open_ledger(), profile)
     with persistent_instance() as instance:
-        keys = out_of_date(
-            defs, instance, home=data_home(), partition=partition, profile=profile.digest, snapshot=snapshot
-        )
-    return {key.to_user_string() for key in keys}
+        return {key.to_user_string() for key in stale_assets(instance, partition)}
 
 
 def _check_statement(folder: Path, partition: str) -> None:

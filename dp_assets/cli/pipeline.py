@@ -20,10 +20,11 @@ from dp_assets.cli._console import (
 from dp_assets.cli.catalog import refresh
 from dp_assets.privacy.labels import TAG
 from dp_assets.profiles import selected_profile
+from resources.build import build_resources
 from resources.zones import data_home
 
 if TYPE_CHECKING:
-    import dagster as dg
+    from dagster import AssetKey, DagsterInstance
 
     from dp_assets.running import Outcome
 
@@ -55,24 +56,43 @@ def run_partition(partition: str, *, everything: bool, as_json: bool = False) ->
     return exit_code(outcome)
 
 
-def run_on(instance: "dg.DagsterInstance", partition: str, *, everything: bool = False) -> "Outcome":
+def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = False) -> "Outcome":
     """Materialize what is missing or out of date of a known partition, or everything.
 
     Raises:
       ChargeRefused: the corpus is not registered, or on other terms.
+      NotReady: an endpoint, a key, a model or a file that it will need is not there; nothing was spent.
     """
+    from dp_assets.assets._preflight import check_outside
     from dp_assets.definitions import defs
-    from dp_assets.running import Outcome, materialize, out_of_date
+    from dp_assets.running import Outcome, materialize
 
-    snapshot, profile = snapshot_of(open_ledger(), selected_profile()), selected_profile().digest
-    stale = out_of_date(defs, instance, home=data_home(), partition=partition, profile=profile, snapshot=snapshot)
+    stale, profile = stale_assets(instance, partition), selected_profile()
     wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
+    check_outside(profile, build_resources(profile), partition, {key.to_user_string() for key in wanted})
     if wanted:
         outcome = materialize(defs, instance, partition=partition, assets=wanted)
         refresh()
         return outcome
     err.print(f"{partition} is up to date")
     return Outcome(success=True, interrupted=False, made=(), failed=())
+
+
+def stale_assets(instance: "DagsterInstance", partition: str) -> "list[AssetKey]":
+    """What must run for a partition under the selected profile."""
+    from dp_assets.definitions import defs
+    from dp_assets.running import out_of_date
+
+    profile = selected_profile()
+    return out_of_date(
+        defs,
+        instance,
+        home=data_home(),
+        partition=partition,
+        profile=profile.digest,
+        snapshot=snapshot_of(open_ledger(), profile),
+        own_settings=profile.own_digest,
+    )
 
 
 def summary_of(outcome: "Outcome", partition: str) -> dict[str, object]:

@@ -32,6 +32,7 @@ ARTIFACT_KEYS = (LABEL, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, 
 MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
 PROFILE = "dp_instructions/profile"
 SNAPSHOT = "dp_instructions/snapshot"
+OWN_SETTINGS = "dp_instructions/own_settings"
 PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, SNAPSHOT))
 NOT_A_RELEASE = "private, not a release"
 

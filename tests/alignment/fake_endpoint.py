@@ -3,7 +3,8 @@
 What it does to a request is decided by a public seed, the question, and how often that question arrived, so a run can
 be repeated whatever order its threads take. It counts what a provider would bill: `computed`, each answer made,
 delivered or not, and `delivered`, each answer that was sent whole. With `honours_idempotency` a repeated request with
-the key of an earlier one gets that one's answer and is not computed again.
+the key of an earlier one gets that one's answer and is not computed again. `listed` are the models that it lists, None
+if it has no list.
 """
 
 import hashlib
@@ -48,6 +49,7 @@ class FakeEndpoint:
     plan: Callable[[str, int], str] | None = None
     seed: int = 0
     key: str | None = None
+    listed: tuple[str, ...] | None = (MODEL,)
     honours_idempotency: bool = True
     reports_usage: bool = True
     stall_seconds: float = 1.0
@@ -108,7 +110,10 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            _send(self, 200, json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}))
+            if endpoint.listed is None:
+                return _send(self, 404, "{}")
+            models = [{"id": name, "object": "model"} for name in endpoint.listed]
+            return _send(self, 200, json.dumps({"object": "list", "data": models}))
 
         def do_POST(self) -> None:
             _handle(self, endpoint)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dp_assets.alignment.endpoint import DOUBT_AFTER, PROBE_TEXT, EndpointError
+from dp_assets.alignment.endpoint import DOUBT_AFTER, MOST_ANSWERS, PROBE_TEXT, EndpointError
 from dp_assets.alignment.endpoint_limits import RateLimit
 from tests.alignment.asking import PARAMETERS, asked, endpoint_at, questions
 from tests.alignment.fake_endpoint import MODEL, FakeEndpoint, serving
@@ -46,6 +46,23 @@ def test_nothing_is_lost_and_nothing_is_computed_twice_under_every_failure(answe
     assert result.texts == expected(texts)
     assert result.dropped == {}
     assert server.computed == dict.fromkeys([*texts, PROBE_TEXT], 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_under_failures_and_useless_answers_together_every_question_is_answered_or_dropped_and_paid_for_at_most_twice(
+    answers: Path, seed: int
+) -> None:
+    texts, useless = questions(100), {"truncated": 0.1, "empty": 0.1, "garbled": 0.1, "refused": 0.05}
+    with serving(FakeEndpoint(FAILURES | STALLS | useless, seed=seed)) as server:
+        result = asked(texts, server.url, answers, timeout_seconds=0.4)
+        before = len(server.requests)
+        again = asked(texts, server.url, answers)
+        assert len(server.requests) == before
+    assert {request.kind for request in server.requests} == {"fine", *FAILURES, *STALLS, *useless}
+    assert again.texts == result.texts
+    assert all(text in ("", f"answer to {question}") for question, text in zip(texts, result.texts, strict=True))
+    assert sum(result.dropped.values()) == result.texts.count("") > 0
+    assert max(server.computed[text] for text in texts) == MOST_ANSWERS
 
 
 def test_an_answer_that_arrived_is_never_asked_for_again_though_the_server_ignores_idempotency_keys(

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dp_assets.alignment.handoff import instruction_tasks, pair_tasks
 from dp_assets.alignment.judge import JUDGE_PROMPT
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.assets.annotated_instructions import annotated_instructions
@@ -22,6 +23,7 @@ from resources.profile import Profile
 from resources.stores import artifact_folder
 from resources.zones import prepare_folder
 from tests.alignment.fake_endpoint import MODEL, PROBE_TEXT, FakeEndpoint, serving
+from tests.alignment.label_studio_exports import Work, full, write
 from tests.alignment.test_judge import verdict_on
 from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources
 
@@ -181,6 +183,7 @@ def test_nothing_made_without_noise_is_sent(tmp_path: Path, asset: dg.AssetsDefi
     assert "may only be sent what lies in the released zone" in messages(result)
     assert server.requests == []
     assert project.answers == []
+    assert not (tmp_path / "released/samples").exists()
 
 
 def test_a_missing_key_stops_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +221,99 @@ def test_a_judge_compares_two_samples_of_the_policy_in_both_orders(tmp_path: Pat
         "annotated_instructions",
         "preference_pairs",
     ]
+
+
+@pytest.mark.slow
+def test_a_judged_run_that_is_stopped_neither_samples_nor_pays_twice(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def generate(*arguments: Any, instructions: list[str], **settings: Any) -> list[str]:
+        drawn.extend(instructions)
+        return [f"{'x' * len(drawn)} {number}" for number, _ in enumerate(instructions)]
+
+    with serving(FakeEndpoint(reply=reply)) as server:
+        project = Project(tmp_path, tiny_model_folder, server.url)
+        assert project.materialize(annotated_instructions, sft_model).success
+        monkeypatch.setattr("dp_assets.generation.sampling.generate_answers", generate)
+        before = sum(server.delivered.values())
+        server.plan = lambda *_: "error" if sum(server.delivered.values()) > before + 8 else "fine"
+        stopped = project.materialize(preference_pairs, attempts=2)
+        judged, server.plan = sum(server.delivered.values()) - before - 1, None
+        finished = project.materialize(preference_pairs)
+        again = project.materialize(preference_pairs)
+    assert (stopped.success, finished.success, again.success) == (False, True, True)
+    assert 8 <= judged < 24
+    assert metadata(finished, "preference_pairs")["endpoint/reused"] == judged
+    assert sorted(drawn) == sorted(TEXTS * 2)
+    assert {server.computed[question] for question in server.questions} == {1}
+    assert metadata(again, "preference_pairs")["endpoint/reused"] == 24
+
+
+def test_a_judge_that_cannot_be_asked_is_named_before_the_policy_is_sampled(tmp_path: Path) -> None:
+    project = Project(tmp_path, NO_MODEL, "http://127.0.0.1:9/v1")
+    project.store_inputs_of_preferences(PARTITION)
+    assert "preferences.judge.base_url" in messages(project.materialize(preference_pairs, attempts=1))
+
+
+def people(tmp_path: Path, group: str) -> Project:
+    """A project in which people do what this group of settings decides."""
+    project = Project(tmp_path, NO_MODEL, "http://127.0.0.1:9/v1")
+    project.plain[group] |= {"source": "human", "path": str(tmp_path / "done.json")}
+    project.preferences = project.plain["preferences"]
+    project.store_inputs_of_preferences(PARTITION)
+    return project
+
+
+def test_what_people_wrote_is_stored_with_a_report_of_what_was_dropped(tmp_path: Path) -> None:
+    project = people(tmp_path, "annotation")
+    tasks = instruction_tasks(FILTERED.collect(), partition=PARTITION)
+    tasks[0]["data"]["instruction"] += "!"
+    write(
+        tmp_path / "done.json", full(tasks, {number: [Work(f"because {number}")] for number in range(11)}, "response")
+    )
+    figures = metadata(project.materialize(annotated_instructions), "annotated_instructions")
+    assert project.rows("annotated_instructions")["response"].to_list() == [f"because {row}" for row in range(1, 11)]
+    assert (figures["dagster/row_count"], figures["unanswered"]) == (10, 2)
+    assert figures["handoff/dropped"] == {"text_changed": 1, "unanswered": 1}
+    assert figures["handoff/dropped_ids"] == {"text_changed": ["pool-00"], "unanswered": ["pool-11"]}
+
+
+def test_verdicts_of_people_become_the_preference_pairs(tmp_path: Path) -> None:
+    project = people(tmp_path, "preferences")
+    compared = FILTERED.collect().select(
+        "synthetic_id", prompt="text", first=pl.lit("a"), second=pl.lit("b"), unfit=pl.lit(None, pl.String)
+    )
+    tasks = pair_tasks(compared, partition=PARTITION)
+    write(tmp_path / "done.json", full(tasks, {0: [Work("Answer 2")], 1: [Work("Tie")]}, "preference"))
+    figures = metadata(project.materialize(preference_pairs), "preference_pairs")
+    rows = project.rows("preference_pairs").select("prompt", "chosen", "rejected", "rejected_by").rows()
+    assert rows == [(TEXTS[0], "b", "a", "human")]
+    assert figures["handoff/dropped"] == {"unanswered": 10, "tie": 1}
+
+
+@pytest.mark.parametrize("content", [None, "[{", "[]"])
+def test_an_import_that_stops_keeps_what_is_stored(tmp_path: Path, content: str | None) -> None:
+    project = people(tmp_path, "annotation")
+    before = project.rows("annotated_instructions")
+    if content is not None:
+        (tmp_path / "done.json").write_text(content)
+    result = project.materialize(annotated_instructions)
+    assert not result.success
+    assert "annotation.path" in messages(result)
+    assert project.rows("annotated_instructions").equals(before)
+
+
+@pytest.mark.parametrize(
+    ("asset", "group"), [(annotated_instructions, "annotation"), (preference_pairs, "preferences")]
+)
+def test_nothing_that_people_say_of_rows_made_without_noise_is_taken(
+    tmp_path: Path, asset: dg.AssetsDefinition, group: str
+) -> None:
+    project = people(tmp_path, group)
+    project.store_inputs_of_preferences("all|no-dp")
+    assert f"{group}.source 'human' may only be sent" in messages(project.materialize(asset, partition="all|no-dp"))
 
 
 def reply(question: str) -> str:

@@ -50,7 +50,9 @@ def test_settings_of_an_endpoint_that_cannot_work_are_refused_by_name(tmp_path: 
     assert "pass@" not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("source", "named"), [("judge", "`judge`"), ("file", "`path`"), ("people", "source")])
+@pytest.mark.parametrize(
+    ("source", "named"), [("judge", "`judge`"), ("file", "`path`"), ("human", "`path`"), ("nobody", "source")]
+)
 def test_a_source_of_preferences_without_its_settings_is_refused(tmp_path: Path, source: str, named: str) -> None:
     with pytest.raises(ProfileError, match=f"preferences.*{named}"):
         load_profile(profile_file(tmp_path, f'[preferences]\nsource = "{source}"\n'))
@@ -69,6 +71,44 @@ def test_a_request_holds_the_sampling_settings_under_the_names_that_the_model_kn
         max_tokens_name="max_completion_tokens", omitted=["temperature", "top_p"], extra_body={"effort": "low"}
     )
     assert reasoning.parameters(**sampling) == {"seed": 3, "max_completion_tokens": 5, "effort": "low"}
+
+
+@pytest.mark.parametrize(
+    ("group", "asset", "source"),
+    [
+        ("annotation", "annotated_instructions", "human"),
+        ("preferences", "preference_pairs", "human"),
+        ("preferences", "preference_pairs", "file"),
+    ],
+)
+def test_the_content_of_a_file_makes_its_asset_out_of_date_and_its_place_does_not(
+    tmp_path: Path, group: str, asset: str, source: str
+) -> None:
+    def own(name: str) -> str | None:
+        text = f'[{group}]\nsource = "{source}"\npath = "{name}"\n'
+        return load_profile(profile_file(tmp_path, text)).own_digest(asset)
+
+    for name, content in {"a": "[]", "b": "[]", "c": "[3]"}.items():
+        (tmp_path / name).write_text(content)
+    assert own("a") == own("b")
+    assert len({own("a"), own("c"), own("missing")}) == 3
+
+
+def test_a_file_that_the_source_does_not_read_decides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    profile = load_profile(profile_file(tmp_path, f'[preferences]\npath = "{path}"\n'))
+    before = profile.own_digest("preference_pairs")
+    path.write_text("{}")
+    assert profile.own_digest("preference_pairs") == before
+
+
+def test_other_assets_are_decided_by_the_profile_alone() -> None:
+    assert DEMO.own_digest("sft_model") is None
+
+
+def test_people_need_a_path_for_what_they_answered(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"annotation.*`path`"):
+        load_profile(profile_file(tmp_path, '[annotation]\nsource = "human"\n'))
 
 
 OTHER_VALUES = {
@@ -90,7 +130,10 @@ def test_only_what_can_change_an_answer_makes_work_out_of_date(tmp_path: Path, g
 
     def digest(settings: dict[str, str]) -> str:
         lines = [f"[{group}]", *(f"{setting} = {value}" for setting, value in settings.items())]
-        return load_profile(profile_file(tmp_path, "\n".join(lines))).digest
+        profile = load_profile(profile_file(tmp_path, "\n".join(lines)))
+        assert profile.digest == DEMO.model_copy(update={"name": profile.name}).digest
+        own = [profile.own_digest(asset) or "" for asset in ("annotated_instructions", "preference_pairs")]
+        return "".join(own)
 
     changed = digest({**values, name: OTHER_VALUES.get(name, "7")})
     assert (changed == digest(values)) == (name in OPERATIONAL)

@@ -1,0 +1,66 @@
+"""Whether what a profile names outside the project can be used, asked before a run spends anything."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from dp_assets.assets._answering import connected
+from dp_assets.assets._preferring import preferences_of_file
+from dp_assets.privacy.labels import Label
+from resources.annotator import Annotator, NotReady
+from resources.profile import Profile
+
+MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
+"""The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
+
+
+def check_outside(profile: Profile, resources: dict[str, Any], partition: str, wanted: Collection[str]) -> None:
+    """Look at the endpoints and the preference file that the `wanted` assets of a partition will need.
+
+    An endpoint that lists its models is asked for the list only; another one gets one short probe, which counts
+    towards the budget of its table.
+
+    Raises:
+      NotReady: a key is missing, an endpoint is unreachable or does not know the model, a file cannot be read, or a
+        partition of the private zone would be sent out.
+    """
+    if profile.preferences.source == "file" and "preference_pairs" in wanted:
+        with _not_ready():
+            preferences_of_file(profile.preferences)
+    for asset, annotator, sampling in _endpoints(profile, resources):
+        if asset in wanted and MADE_JUST_BEFORE[asset] in wanted:
+            with _not_ready():
+                _check_endpoint(annotator, asset, partition, sampling)
+
+
+def _endpoints(profile: Profile, resources: dict[str, Any]) -> Iterator[tuple[str, Annotator, dict[str, Any]]]:
+    """The endpoints that the profile chooses, with the asset that asks each and how an answer is sampled."""
+    if profile.annotation.source == "model" and profile.annotation.endpoint is not None:
+        yield "annotated_instructions", resources["annotator"], profile.annotation.sampling()
+    if profile.preferences.source == "judge":
+        yield "preference_pairs", resources["judge"], profile.preferences.judge_sampling()
+
+
+def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: dict[str, Any]) -> None:
+    from dp_assets.alignment.endpoint import check_endpoint
+
+    settings = annotator.admitted(Label.RELEASED, partition.split("|")[-1])
+    path = annotator.answers_file(asset, partition)
+    with connected(annotator, settings, path, sampling=sampling, system=None) as parts:
+        check_endpoint(**parts)
+
+
+@contextmanager
+def _not_ready() -> Iterator[None]:
+    from dp_assets.alignment.answers_store import AnswersBusy
+    from dp_assets.alignment.endpoint import EndpointError
+    from dp_assets.alignment.preference_file import PreferenceFileError
+
+    try:
+        yield
+    except dg.Failure as refusal:
+        raise NotReady(refusal.description) from None
+    except (AnswersBusy, EndpointError, PreferenceFileError) as refusal:
+        raise NotReady(str(refusal)) from None
