@@ -144,6 +144,11 @@ class PrivateTable:
             preparation=self.preparation if len(preparations) == 1 else UNKNOWN_PREPARATION,
         )
 
+    def width(self, column: str) -> int:
+        """How long each array of a column is: public, since it follows from configuration and never from a row."""
+        (width,) = self._rows.collect_schema()[column].shape
+        return int(width)
+
     def store(self, write: Callable[[pl.LazyFrame], None]) -> None:
         """Hand the rows to a writer of the private zone. For IO managers only."""
         write(self._rows)

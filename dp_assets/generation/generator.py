@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
@@ -28,6 +29,13 @@ from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress
 
+
+class UnfitModel(ValueError):
+    """The language model does not go with the settings of the generator. Says names of settings and layers only."""
+
+
+LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
 # What these say depends on configuration and on how earlier runs ended, never on a row.
 PUBLIC_ERRORS = (
     NoSpareStep,
@@ -36,7 +44,32 @@ PUBLIC_ERRORS = (
     StaleCheckpoint,
     TrainingInProgress,
     UnclippableParameter,
+    UnfitModel,
 )
+
+
+def require_trainable(
+    load_model: LoadModel, *, prompt: GeneratorPrompt, target_modules: Sequence[str], max_tokens: int, **_: object
+) -> None:
+    """Find what is wrong with the model or with the settings that concern it, before anything is charged.
+
+    Raises:
+      UnfitModel: a target module is no layer of the model, or its tokenizer does not go with prompt or max_tokens.
+    """
+    base, tokenizer = load_model()
+    layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    missing = [target for target in target_modules if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
+    if missing:
+        known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
+        raise UnfitModel(
+            f"generator.target_modules names {', '.join(missing)}, which is no linear layer of the language model;"
+            f" choose from {', '.join(known)}"
+        )
+    try:
+        generator_prompt_ids(tokenizer, prompt=prompt)
+        encode_instruction(tokenizer, "", max_tokens=max_tokens)
+    except ValueError as error:
+        raise UnfitModel(f"language_model, generator.prompt and generator.max_tokens do not fit: {error}") from None
 
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
@@ -56,7 +89,7 @@ def train_generator(
     *,
     table: PrivateTable,
     plan: PrivacyPlan,
-    load_model: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    load_model: LoadModel,
     base_model: str,
     checkpoints_root: Path,
     prompt: GeneratorPrompt,
