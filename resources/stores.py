@@ -9,7 +9,6 @@ only with the charge ids of all that was read to make it.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dp_assets.privacy.metadata import check_private_keys
 from resources.allowed_files import check_files
 from resources.artifact_files import Artifact, read_artifact, write_artifact
 from resources.private_log import private_errors
+from resources.room import room_in
 from resources.zones import atomic_folder
 
 
@@ -67,11 +67,12 @@ class ArtifactStore(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Artifact) -> None:
         """Store the value of an asset in the zone of its label and level.
 
-        Raises:
-          BoundaryViolation: an asset that is not private holds a private table.
-          PrivateFigure: a private table comes with metadata beyond the allow-list.
-          LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
-          UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
+          Raises:
+            BoundaryViolation: an asset that is not private holds a private table.
+            PrivateFigure: a private table comes with metadata beyond the allow-list.
+            LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
+            NoRoom: the disk is full; the former artifact is still there.
+        UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
         """
         label = _label(context)
         if isinstance(obj, PrivateTable):
@@ -143,7 +144,8 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 def _store(folder: Path, artifact: Artifact, home: Path, place: Zone) -> None:
     """Write an artifact as a whole. Private rows may be computed only now, so what that says stays private too."""
-    inside = private_errors(str(home / Zone.PRIVATE)) if isinstance(artifact, PrivateTable) else nullcontext()
+    is_private = isinstance(artifact, PrivateTable)
+    inside = private_errors(str(home / Zone.PRIVATE)) if is_private else room_in(home)
     with inside, atomic_folder(folder, place) as temporary:
         write_artifact(temporary, artifact)
         if place is Zone.RELEASED:

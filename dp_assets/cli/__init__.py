@@ -9,6 +9,7 @@ import typer
 
 from dp_assets.cli._console import INTERRUPTED
 from dp_assets.cli.catalog import sql
+from dp_assets.cli.config import config_app
 from dp_assets.cli.corpus import erase, register
 from dp_assets.cli.ledger import ledger_app
 from dp_assets.cli.lineage import lineage
@@ -22,6 +23,7 @@ for command in (register, plan, run, demo, home, graph, sql, erase, lineage):
     app.command()(command)
 app.command("verify")(verify_statement)
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(config_app, name="config")
 
 
 def main() -> None:

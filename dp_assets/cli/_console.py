@@ -21,9 +21,11 @@ from dp_assets.privacy.registration import RegistrationError
 from dp_assets.profiles import ProfileError
 from dp_assets.statements.statement import StatementError
 from resources.artifact_files import UnreadableArtifact
+from resources.data_folder import OtherDataFolder
 from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger
 from resources.private_log import PrivateStepFailed
+from resources.room import NoRoom
 from resources.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
@@ -61,7 +63,7 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except ChargeRefused as refusal:
+        except (ChargeRefused, NoRoom, OtherDataFolder) as refusal:
             complain("refused", refusal.description or "")
             raise typer.Exit(1) from None
         except PrivateStepFailed as failure:
