@@ -78,7 +78,7 @@ def test_other_terms_for_a_registered_source_are_refused_by_name(ledger: Ledger,
 
 
 def test_reading_users_from_another_column_is_refused(ledger: Ledger, corpus: Registration) -> None:
-    with pytest.raises(ChargeRefused, match="corpus.source.columns"):
+    with pytest.raises(ChargeRefused, match=r"corpus\.source\.columns"):
         ledger.registration("somewhere", terms(unit_columns="e-mail"))
 
 
