@@ -20,11 +20,11 @@ BOUNDS = {
     "less_than_equal": ("le", "must be at most"),
 }
 WANTED = {
-    "int_type": "must be a whole number, without quotes",
+    "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
-    "float_type": "must be a number, without quotes",
+    "float_type": "must be a number",
     "finite_number": "must be a finite number",
-    "bool_type": "must be true or false, without quotes",
+    "bool_type": "must be true or false",
     "string_type": "must be a text in quotes",
     "path_type": "must be a path in quotes",
     "string_too_short": "must not be empty",
@@ -35,6 +35,7 @@ WANTED = {
     "mapping_type": "must be a table",
     "missing": "is missing; add it",
 }
+UNQUOTED = ("int_type", "float_type", "bool_type")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _wanted(kind: str, error: Mapping[str, Any]) -> str:
         return f"{words} {context[name]:g}"
     if kind in ("literal_error", "enum"):
         return f"must be {context['expected']}"
-    return WANTED.get(kind, str(error["msg"]))
+    wanted = WANTED.get(kind, str(error["msg"]))
+    return f"{wanted}, without quotes" if kind in UNQUOTED and isinstance(error.get("input"), str) else wanted
 
 
 def _instead(place: Sequence[str], given: object) -> str:

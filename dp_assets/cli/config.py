@@ -99,7 +99,8 @@ def show(file: Name = None, as_json: AsJson = False) -> None:
         named = {name: {"value": value, "from": loaded.origin(name)} for name, value in leaves(settings)}
         print_json({"settings": named, "digest": loaded.profile.digest})
         return
-    out.print("\n".join(toml_lines(settings, loaded)), highlight=False, soft_wrap=True, markup=False)
+    lines = [f'extends = "{loaded.base}"', *toml_lines(settings, loaded)]
+    out.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 
 def without_passwords(value: Any) -> Any:
