@@ -19,7 +19,7 @@ from dp_assets.artifacts import PrivateTable, union_of_ids
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
 from dp_assets.privacy.metadata import check_private_keys
 from resources.allowed_files import check_files
-from resources.artifact_files import Artifact, read_artifact, write_artifact
+from resources.artifact_files import Artifact, UnreadableArtifact, read_artifact, write_artifact
 from resources.private_log import private_errors
 from resources.room import room_in
 from resources.zones import atomic_folder
@@ -86,9 +86,10 @@ class ArtifactStore(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         """The artifact an asset asks for; a dict by partition key when it reads several partitions.
 
-        Raises:
-          BoundaryViolation: a released asset or a check asks for a private table.
-          UnprotectedInput: what will lie in the released zone asks for an artifact made without noise.
+          Raises:
+            BoundaryViolation: a released asset or a check asks for a private table.
+            UnprotectedInput: what will lie in the released zone asks for an artifact made without noise.
+        UnreadableArtifact: there is none.
         """
         upstream = context.upstream_output
         if upstream is None:
@@ -96,12 +97,19 @@ class ArtifactStore(dg.ConfigurableIOManager):
         keys: list[str | None] = list(context.asset_partition_keys) if context.has_asset_partitions else [None]
         if any(_level_of(key) == NO_DP for key in keys) and _reader_zone(context) is Zone.RELEASED:
             raise UnprotectedInput(context.op_def.name)
-        loaded = {key: read_artifact(self._folder(upstream, key)) for key in keys}
+        loaded = {key: self._stored(upstream, key) for key in keys}
         if any(isinstance(artifact, PrivateTable) for artifact in loaded.values()):
             self._check_reader(context)
         step = (context.step_context.run_id, context.step_context.step.key)
         self._read.setdefault(step, set()).update(union_of_ids(*map(_charge_ids, loaded.values())))
         return loaded if len(keys) > 1 else loaded[keys[0]]
+
+    def _stored(self, upstream: dg.OutputContext, partition: str | None) -> Artifact:
+        folder = self._folder(upstream, partition)
+        if not folder.is_dir():
+            asset, of = upstream.asset_key.to_user_string(), f" for {partition}" if partition else ""
+            raise UnreadableArtifact(f"{asset} was not made yet{of}, or was deleted; materialize it first")
+        return read_artifact(folder)
 
     def _check_reader(self, context: dg.InputContext) -> None:
         if not may_read_private(_reader_label(context)):

@@ -25,6 +25,7 @@ from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
+from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.cli import app
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
@@ -89,7 +90,7 @@ class Site:
             raise_on_error=False,
         )
 
-    def store(self, asset: str, value: Table) -> Path:
+    def store(self, asset: str, value: Table | Adapter) -> Path:
         """What an earlier run left."""
         folder = artifact_folder(self.home, [asset], Label.RELEASED, PARTITION)
         write_artifact(prepare_folder(folder, Zone.RELEASED), value)
@@ -175,6 +176,17 @@ def test_a_model_that_cannot_be_loaded_is_found_before_the_first_charge(
     assert site.charges == []
 
 
+@pytest.mark.slow
+def test_from_the_command_line_a_model_that_cannot_be_loaded_is_one_message(tmp_path: Path) -> None:
+    household = Household(tmp_path, tmp_path / "nothing")
+    assert household.command("register").returncode == 0
+    result = household.command("run", PARTITION)
+    assert result.returncode == 1
+    assert f"language_model is '{tmp_path / 'nothing'}'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(household.ledger.state().charges) == []
+
+
 def test_an_embedder_that_cannot_be_loaded_is_named_before_rows_are_embedded(tmp_path: Path) -> None:
     site = Site(tmp_path, NO_MODEL, embedder=str(tmp_path / "nothing"))
     assert site.materialize(real_instructions).success
@@ -212,6 +224,32 @@ def test_settings_out_of_range_or_that_cannot_work_are_refused_before_anything_i
     household.profile_file.write_text(text)
     refused(invoke("register"), *words)
     assert household.ledger.state().registrations == {}
+
+
+def test_a_pool_of_no_samples_is_refused_and_the_former_pool_stays(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    site.store("dp_generator", Adapter({"weight": np.zeros(1, np.float32)}, {"peft_type": "LORA"}, "tiny"))
+    former = site.store("synthetic_pool", Table(pl.LazyFrame({"text": ["why?"]})))
+    result = dg.materialize(
+        ALL_ASSETS,
+        selection=[synthetic_pool],
+        partition_key=PARTITION,
+        resources=site.resources,
+        run_config={"ops": {"synthetic_pool": {"config": {"num_samples": 0}}}},
+        raise_on_error=False,
+    )
+    _, message = failure_of(result)
+    assert "num_samples" in message
+    assert "greater than 0" in message
+    assert rows_of(former) == {"text": ["why?"]}
+
+
+def test_an_asset_whose_upstream_was_not_made_names_it_and_its_partition(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    _, message = failure_of(site.materialize(synthetic_pool))
+    assert f"dp_generator was not made yet for {PARTITION}, or was deleted; materialize it first" in message
+    _, message = failure_of(site.materialize(real_embeddings))
+    assert "real_instructions was not made yet, or was deleted; materialize it first" in message
 
 
 def test_bins_of_another_embedder_are_found_before_the_charge(tmp_path: Path) -> None:
