@@ -248,7 +248,8 @@ def load(name: str) -> LoadedProfile:
         return LoadedProfile(NAMED[name], base=name)
     if not name.endswith(".toml") or not Path(name).is_file():
         raise ProfileError(
-            f"{PROFILE_VARIABLE}={name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file"
+            f"the profile {name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file{_hint(name)};"
+            f" {PROFILE_VARIABLE} names one"
         )
     return _from_toml(Path(name))
 
@@ -257,9 +258,7 @@ def _from_toml(path: Path) -> LoadedProfile:
     overrides = _parsed(path)
     extends = str(overrides.pop("extends", DEMO.name))
     if extends not in NAMED:
-        meant = suggestion(extends, list(NAMED))
-        hint = f"; did you mean {meant}?" if meant else ""
-        raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}{hint}")
+        raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}{_hint(extends)}")
     base = NAMED[extends].model_dump(mode="json")
     settings = _merged(base, {"name": path.stem} | overrides)
     _resolve_paths(settings, path.parent)
@@ -272,6 +271,12 @@ def _from_toml(path: Path) -> LoadedProfile:
         noun = "setting" if len(problems) == 1 else "settings"
         raise ProfileError(f"{path} has {len(problems)} invalid {noun}:", problems)
     return LoadedProfile(profile, base=extends, file=path, own=frozenset(_own_names({"name": ""} | overrides)))
+
+
+def _hint(name: str) -> str:
+    """The named profile that a misspelt name may mean."""
+    meant = suggestion(name, list(NAMED))
+    return f" (did you mean {meant}?)" if meant else ""
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -395,6 +395,13 @@ def test_a_data_folder_of_another_version_is_refused_and_not_touched(household: 
     assert {path: path.stat().st_mtime_ns for path in household.home.rglob("*")} == before
 
 
+def test_a_data_folder_that_is_a_file_is_refused_and_stays(household: Household) -> None:
+    household.home.write_text("notes")
+    for command in (["register"], ["sql", "from metrics"]):
+        refused(invoke(*command), str(household.home), "DP_INSTRUCTIONS_HOME")
+    assert household.home.read_text() == "notes"
+
+
 def test_a_data_folder_from_before_versions_is_accepted_and_says_its_version_from_then_on(household: Household) -> None:
     assert invoke("register").exit_code == 0
     file = household.home / VERSION_FILE

@@ -44,6 +44,8 @@ EXPECTED = (
     VoidRefused,
     duckdb.Error,
 )
+UNUSABLE_PLACE = (FileExistsError, NotADirectoryError, PermissionError)
+PLACE_REMEDY = "check the path, DP_INSTRUCTIONS_HOME and who may write there"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for scripts.")]
 
@@ -68,6 +70,9 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
         except PrivateStepFailed as failure:
             complain("failed", failure.description or "")
+            raise typer.Exit(1) from None
+        except UNUSABLE_PLACE as error:
+            complain("refused", f"{error}; {PLACE_REMEDY}")
             raise typer.Exit(1) from None
         except EXPECTED as refusal:
             complain("refused", str(refusal))
