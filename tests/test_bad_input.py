@@ -19,7 +19,7 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from dp_assets.artifacts import Adapter, Document, Table
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from dp_assets.assets.annotated_instructions import annotated_instructions
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
@@ -29,9 +29,11 @@ from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.cli import app
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
+from dp_assets.profiles import DEMO
 from resources import artifact_files, stores
 from resources.artifact_files import read_artifact, write_artifact
-from resources.data_folder import VERSION, VERSION_FILE
+from resources.build import build_resources
+from resources.data_folder import VERSION, VERSION_FILE, OtherDataFolder
 from resources.models import Embedder
 from resources.private_log import CONSTANT_MESSAGE
 from resources.profile import Profile
@@ -95,6 +97,10 @@ class Site:
         folder = artifact_folder(self.home, [asset], Label.RELEASED, PARTITION)
         write_artifact(prepare_folder(folder, Zone.RELEASED), value)
         return folder
+
+    def store_bins(self, *, dimension: int) -> None:
+        centroids = np.eye(self.profile.votes.num_bins, dimension, dtype=np.float32)
+        self.store("synthetic_bins", Table(pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})))
 
     @property
     def charges(self) -> list[str]:
@@ -255,8 +261,7 @@ def test_an_asset_whose_upstream_was_not_made_names_it_and_its_partition(tmp_pat
 def test_bins_of_another_embedder_are_found_before_the_charge(tmp_path: Path) -> None:
     site = Site(tmp_path, NO_MODEL)
     assert site.materialize(real_instructions, real_embeddings).success
-    centroids = np.ones((site.profile.votes.num_bins, 3), np.float32)
-    site.store("synthetic_bins", Table(pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})))
+    site.store_bins(dimension=3)
     _, message = failure_of(site.materialize(dp_histogram))
     assert f"the real vectors have {site.resources['embedder'].dimension} numbers each and the bins 3" in message
     assert "`embedder`" in message
@@ -392,6 +397,8 @@ def test_a_data_folder_of_another_version_is_refused_and_not_touched(household: 
     before = {path: path.stat().st_mtime_ns for path in household.home.rglob("*")}
     for command in (["register"], ["ledger", "show"], ["run", PARTITION], ["sql", "from metrics"]):
         refused(invoke(*command), f"data folder {household.home}", "upgrade the program", "DP_INSTRUCTIONS_HOME")
+    with pytest.raises(OtherDataFolder):  # so that the code location does not load either
+        build_resources(DEMO, household.home)
     assert {path: path.stat().st_mtime_ns for path in household.home.rglob("*")} == before
 
 
@@ -419,9 +426,26 @@ def test_nobody_outside_is_told_that_a_corpus_is_empty_or_too_small(
 ) -> None:
     site = Site(tmp_path, tiny_model_folder, corpus={"min_words": min_words, "max_words": 60})
     write_corpus(site.corpus, num_users=1)
-    centroids = np.eye(site.profile.votes.num_bins, site.resources["embedder"].dimension, dtype=np.float32)
-    site.store("synthetic_bins", Table(pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})))
+    site.store_bins(dimension=site.resources["embedder"].dimension)
     result = site.materialize(real_instructions, real_embeddings, dp_generator, dp_histogram)
     assert result.success
     assert sorted(site.charges) == ["dp_generator", "dp_histogram"]
     assert all(charge.settled for charge in site.ledger.state().charges.values())
+
+
+@pytest.mark.parametrize("mechanism", [dp_generator, dp_histogram])
+def test_both_mechanisms_say_the_same_of_trouble_with_private_rows(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, mechanism: dg.AssetsDefinition
+) -> None:
+    site = Site(tmp_path, tiny_model_folder)
+    assert site.materialize(real_instructions, real_embeddings).success
+    site.store_bins(dimension=site.resources["embedder"].dimension)
+
+    def open_with_trouble(self: PrivateTable, charge: Any) -> pl.LazyFrame:
+        raise ValueError("user-7 wrote too few rows")
+
+    monkeypatch.setattr(PrivateTable, "open", open_with_trouble)
+    result = site.materialize(mechanism)
+    _, message = failure_of(result)
+    assert CONSTANT_MESSAGE in message
+    assert not any("user-7" in str(event) for event in result.all_events)
