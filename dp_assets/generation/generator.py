@@ -21,7 +21,12 @@ from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, Train
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.per_unit import RowsInteract, TokenRow, UnclippableParameter
 from dp_assets.generation.probe import RoundingTooCoarse
-from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
+from dp_assets.generation.prompts import (
+    GeneratorPrompt,
+    encode_instruction,
+    end_of_instruction_id,
+    generator_prompt_ids,
+)
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
@@ -49,12 +54,12 @@ PUBLIC_ERRORS = (
 
 
 def require_trainable(
-    load_model: LoadModel, *, prompt: GeneratorPrompt, target_modules: Sequence[str], max_tokens: int, **_: object
+    load_model: LoadModel, *, prompt: GeneratorPrompt, target_modules: Sequence[str], **_: object
 ) -> None:
     """Find what is wrong with the model or with the settings that concern it, before anything is charged.
 
     Raises:
-      UnfitModel: a target module is no layer of the model, or its tokenizer does not go with prompt or max_tokens.
+      UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
     """
     base, tokenizer = load_model()
     layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
@@ -67,9 +72,9 @@ def require_trainable(
         )
     try:
         generator_prompt_ids(tokenizer, prompt=prompt)
-        encode_instruction(tokenizer, "", max_tokens=max_tokens)
+        end_of_instruction_id(tokenizer)
     except ValueError as error:
-        raise UnfitModel(f"language_model, generator.prompt and generator.max_tokens do not fit: {error}") from None
+        raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
 
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
