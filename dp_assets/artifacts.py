@@ -153,6 +153,13 @@ class PrivateTable:
             preparation=self.preparation if len(preparations) == 1 else UNKNOWN_PREPARATION,
         )
 
+    def width(self, column: str) -> int:
+        """How long each array of a column is: public, since it follows from configuration and never from a row."""
+        stored = self._rows.collect_schema()[column]
+        if not isinstance(stored, pl.Array):
+            raise TypeError(f"the column {column} holds no arrays of a fixed length")
+        return stored.size
+
     def store(self, write: Callable[[pl.LazyFrame], None]) -> None:
         """Hand the rows to a writer of the private zone. For IO managers only."""
         write(self._rows)

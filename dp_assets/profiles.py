@@ -11,9 +11,12 @@ overrides single settings:
 Profiles lie below the assets, because the partitions of the assets (their cohorts) come from the profile.
 """
 
+import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.profile_checks import contradictions, plan_problems
+from resources.problems import Problem, field_problems, suggestion
 from resources.profile import (
     AdapterTraining,
     AnnotationSettings,
@@ -42,7 +47,11 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class ProfileError(ValueError):
-    """A profile that does not exist or does not validate; every mistake is named at once."""
+    """A profile that does not exist or does not validate; every mistake is named at once, `problems` lists them."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__("\n".join([message, *(f"  {problem}" for problem in problems)]))
+        self.problems = tuple(problems) or (Problem("profile", message),)
 
 
 DEMO = Profile(
@@ -194,6 +203,23 @@ PAPER = Profile(
 NAMED: Mapping[str, Profile] = {profile.name: profile for profile in (DEMO, PAPER)}
 
 
+@dataclass(frozen=True)
+class LoadedProfile:
+    """A profile, and where it comes from: `file` (None: a named one), the profile `base` that it starts from, and the
+    dotted names of the settings that the file itself sets, `own`.
+    """
+
+    profile: Profile
+    base: str
+    file: Path | None = None
+    own: frozenset[str] = frozenset()
+
+    def origin(self, setting: str) -> str:
+        """The name of the file or the profile that a setting's value comes from."""
+        of_file = any(f"{setting}.".startswith(f"{name}.") for name in self.own)
+        return str(self.file) if of_file else self.base
+
+
 @cache
 def selected_profile() -> Profile:
     """The profile that the environment names, `demo` if it names none.
@@ -201,7 +227,12 @@ def selected_profile() -> Profile:
     Raises:
       ProfileError: there is no such profile or file, or a setting is invalid.
     """
-    return load_profile(os.environ.get(PROFILE_VARIABLE, DEMO.name))
+    return load_profile(selected_name())
+
+
+def selected_name() -> str:
+    """The name or file that the environment gives, `demo` if it gives none."""
+    return os.environ.get(PROFILE_VARIABLE, DEMO.name)
 
 
 def load_profile(name: str) -> Profile:
@@ -210,30 +241,107 @@ def load_profile(name: str) -> Profile:
     Raises:
       ProfileError: there is no such profile or file, or a setting is invalid.
     """
+    return load(name).profile
+
+
+def load(name: str) -> LoadedProfile:
+    """The same with where its settings come from.
+
+    Raises:
+      ProfileError: there is no such profile or file, or a setting is invalid.
+    """
     if name in NAMED:
-        return NAMED[name]
+        return LoadedProfile(NAMED[name], base=name)
     if not name.endswith(".toml") or not Path(name).is_file():
         raise ProfileError(
-            f"{PROFILE_VARIABLE}={name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file"
+            f"the profile {name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file{_hint(name)};"
+            f" {PROFILE_VARIABLE} names one"
         )
     return _from_toml(Path(name))
 
 
-def _from_toml(path: Path) -> Profile:
-    try:
-        overrides = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{path} is not valid TOML: {error}") from error
-    base = NAMED.get(str(overrides.pop("extends", DEMO.name)))
-    if base is None:
-        raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}")
-    settings = _merged(base.model_dump(mode="json"), {"name": path.stem} | overrides)
+def _from_toml(path: Path) -> LoadedProfile:
+    overrides = _parsed(path)
+    extends = str(overrides.pop("extends", DEMO.name))
+    if extends not in NAMED:
+        raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}{_hint(extends)}")
+    base = NAMED[extends].model_dump(mode="json")
+    settings = _merged(base, {"name": path.stem} | overrides)
     _resolve_paths(settings, path.parent)
     try:
-        return Profile.model_validate(settings)
+        profile = _validated(settings)
+        problems = contradictions(profile)
     except ValidationError as invalid:
-        lines = [f"  {'.'.join(map(str, error['loc'])) or 'profile'}: {error['msg']}" for error in invalid.errors()]
-        raise ProfileError(f"{path} has {len(lines)} invalid settings:\n" + "\n".join(lines)) from None
+        problems = _all_problems(settings, base, invalid)
+    if problems:
+        noun = "setting" if len(problems) == 1 else "settings"
+        raise ProfileError(f"{path} has {len(problems)} invalid {noun}:", problems)
+    return LoadedProfile(profile, base=extends, file=path, own=frozenset(_own_names({"name": ""} | overrides)))
+
+
+def _hint(name: str) -> str:
+    """The named profile that a misspelt name may mean."""
+    meant = suggestion(name, list(NAMED))
+    return f" (did you mean {meant}?)" if meant else ""
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{path} is not valid TOML: {error}; texts stand in quotes, lists in brackets") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} cannot be read as a text in UTF-8 ({type(error).__name__})") from error
+
+
+def _validated(settings: Mapping[str, Any]) -> Profile:
+    """The profile, if each value has the type that TOML gives it: no number in quotes, no true for 1."""
+    return Profile.model_validate_json(json.dumps(settings, default=str), strict=True)
+
+
+def _all_problems(settings: dict[str, Any], base: Mapping[str, Any], invalid: ValidationError) -> list[Problem]:
+    """What is wrong with single settings, and every contradiction between the others.
+
+    To find the latter, an invalid setting is given the value of the base, or its whole table is; a contradiction that
+    it then takes part in is not counted.
+    """
+    problems = field_problems(Profile, invalid)
+    wrong = [problem.field for problem in problems]
+    repaired = deepcopy(settings)
+    for name in wrong:
+        _put_back(repaired, base, name.split("."))
+    try:
+        profile = _validated(repaired)
+    except ValidationError as still:
+        broken = {str(error["loc"][0]) for error in still.errors() if error["loc"]}
+        try:
+            profile = _validated({name: base[name] if name in broken else repaired[name] for name in base})
+        except ValidationError:
+            return problems
+        wrong += broken
+    found = [*contradictions(profile), *plan_problems(profile)]
+    return [*problems, *(problem for problem in found if not problem.concerns(wrong))]
+
+
+def _put_back(settings: dict[str, Any], base: Mapping[str, Any], place: Sequence[str]) -> None:
+    """Give the innermost setting on the way to `place` that is no table the value of the base, or take it out."""
+    name, *inner = place
+    if inner and isinstance(settings.get(name), dict):
+        below = base.get(name)
+        _put_back(settings[name], below if isinstance(below, Mapping) else {}, inner)
+    elif name in base:
+        settings[name] = base[name]
+    else:
+        settings.pop(name, None)
+
+
+def _own_names(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names that a file sets. A source is replaced as a whole, so it is one."""
+    for name, value in overrides.items():
+        if isinstance(value, Mapping) and name != "source":
+            yield from _own_names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,8 +355,8 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 def _resolve_paths(settings: dict[str, Any], folder: Path) -> None:
     """A relative path in a profile file is relative to that file, wherever a command is run."""
-    corpus = settings["corpus"]
+    corpus = settings.get("corpus")
     source = corpus.get("source") if isinstance(corpus, dict) else None
-    for group in (source, settings["annotation"], settings["preferences"]):
+    for group in (source, settings.get("annotation"), settings.get("preferences")):
         if isinstance(group, dict) and isinstance(group.get("path"), str):
             group["path"] = str((folder / group["path"]).resolve())

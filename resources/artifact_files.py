@@ -126,7 +126,7 @@ def _read_document(folder: Path) -> Document:
 def _shards(folder: Path) -> list[Path]:
     shards = sorted(folder.glob(SHARDS))
     if not shards:
-        raise UnreadableArtifact(f"no artifact in {folder}; materialize the asset {folder.parent.name} first")
+        raise UnreadableArtifact(f"no artifact in {folder}; it was deleted or never made")
     return shards
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from dp_assets.privacy.labels import Zone
 from resources.annotator import Annotator
+from resources.data_folder import require_known_version
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
 from resources.private_output import keep_spilled_rows_private
@@ -16,8 +17,13 @@ from resources.zones import data_home
 
 
 def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any]:
-    """Every resource by its key; `home` defaults to the data folder of the environment."""
+    """Every resource by its key; `home` defaults to the data folder of the environment.
+
+    Raises:
+      OtherDataFolder: the data folder was made by another version of this program.
+    """
     root = home or data_home()
+    require_known_version(root)
     keep_spilled_rows_private(root / Zone.PRIVATE)
     return {
         "profile": profile,

@@ -24,7 +24,7 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import ERASED, LedgerState
+from dp_assets.privacy.ledger import ERASED_SUFFIX, LedgerState
 from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
 from resources.ledger import Ledger
 from resources.private_log import private_errors
@@ -94,7 +94,7 @@ def _rewrite(folder: Path, state: LedgerState, drop: DropErased) -> bool:
     if not isinstance(table, PrivateTable):
         return False
     erased = frozenset(state.erasures.get(table.corpus_id, ()))
-    snapshot = state.snapshot(table.corpus_id, table.snapshot.partition(ERASED)[0])
+    snapshot = state.snapshot(table.corpus_id, table.snapshot.partition(ERASED_SUFFIX)[0])
 
     def write(rows: pl.LazyFrame) -> None:
         kept = drop(rows, erased=erased)

@@ -16,12 +16,13 @@ kept beside it (`ledger-v1.duckdb`); digests and anchors stay as they are. A new
 """
 
 import json
+import os
 import random
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, ch
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.units import keyed_hash
+from resources.data_folder import require_known_version, write_version
+from resources.room import room_in
 from resources.zones import atomic_file, create_once, private_folder, private_umask
 
 Entries = list[tuple[str, Mapping[str, Any]]]
@@ -65,10 +68,10 @@ class LedgerFile:
     """The stored entries of one private root."""
 
     def __init__(self, private_root: Path) -> None:
-        self.folder = private_root / "ledger"
+        self.home, self.folder = private_root.parent, private_root / "ledger"
         self.database = self.folder / "ledger.duckdb"
         # Beside the ledger, and in the released zone, so that a private folder restored from a backup is noticed.
-        self.anchor_files = self.folder / "anchor.json", private_root.parent / Zone.RELEASED / "ledger_anchor.json"
+        self.anchor_files = self.folder / "anchor.json", self.home / Zone.RELEASED / "ledger_anchor.json"
 
     @property
     def key(self) -> bytes:
@@ -77,6 +80,7 @@ class LedgerFile:
         Raises:
           LedgerTampered: there is a ledger but its key is lost. A new one would make strangers of everybody.
         """
+        require_known_version(self.home)
         path, is_used = private_folder(self.folder) / "key", self.is_used()
         if not path.exists():
             if is_used:
@@ -108,7 +112,7 @@ class LedgerFile:
           LedgerTampered: the stored entries are not the ones that were written; nothing was appended.
         """
         commitment = self._key_commitment()  # the key is made before there is a ledger that could miss it
-        with THREADS, self._locked() as connection:
+        with room_in(self.home), THREADS, self._locked() as connection:
             state = self._verified(connection)
             opening: Entries = [] if state.anchor.length else [("keyed", {"commitment": commitment})]
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -116,15 +120,18 @@ class LedgerFile:
             _store(connection, appended)
             grown = state.after(appended)
             self._write_anchors(grown.anchor)
+            write_version(self.home)
             return grown
 
     @contextmanager
     def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection that no other process shares, waiting with jitter for the file lock."""
+        require_known_version(self.home)
         self._refuse_lost_ledger()
         private_folder(self.folder)
         if not self.database.exists():
             create_once(self.anchor_files[0], _anchor_text(Anchor()).encode())
+            _make_database(self.database)
         with private_umask():
             connection = _connect(self.database)
             connection.execute(CREATE)
@@ -189,6 +196,20 @@ class LedgerFile:
         for file, zone in zip(self.anchor_files, (Zone.PRIVATE, Zone.RELEASED), strict=True):
             with atomic_file(file, zone) as temporary:
                 temporary.write_text(_anchor_text(anchor))
+
+
+def _make_database(database: Path) -> None:
+    """An empty database, put in its place as a whole: a half-made one, on a full disk, could never be opened."""
+    made = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with private_umask(), duckdb.connect(str(made)) as connection:
+            connection.execute(CREATE)
+            connection.execute("checkpoint")  # raises here what closing would swallow
+        with suppress(FileExistsError):  # another process was faster
+            os.link(made, database)
+    finally:
+        for left in (made, made.with_name(f"{made.name}.wal")):
+            left.unlink(missing_ok=True)
 
 
 def _connect(database: Path) -> duckdb.DuckDBPyConnection:

@@ -22,6 +22,8 @@ __all__ = ["Embedder", "LanguageModel", "ModelUnavailable"]
 
 PACKAGED = "packaged"
 HASHING = "hashing"
+LANGUAGE_MODEL_SETTING, EMBEDDER_SETTING = "language_model", "embedder"
+"""What people set in a profile, and what a message therefore names."""
 TEXTS_PER_CHUNK = 512
 """Large enough that sorting by length inside a chunk saves padding, small enough to show progress."""
 
@@ -73,7 +75,7 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
             config = _without_dropout(AutoConfig.from_pretrained(reference))
             model = AutoModelForCausalLM.from_pretrained(reference, config=config, dtype=chosen)
         except (OSError, ValueError) as error:
-            raise _unavailable(self.model, "causal language model", error) from error
+            raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
         return model.to(device).requires_grad_(False).eval(), self.load_tokenizer()
 
     def load_config(self) -> Any:
@@ -89,7 +91,7 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             return AutoConfig.from_pretrained(self.model, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise _unavailable(self.model, "causal language model", error) from error
+            raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
 
     def load_tokenizer(self) -> Any:
         """The model's tokenizer. A missing pad token is set to eos, so mask by attention and never by the pad id.
@@ -104,7 +106,7 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             tokenizer = AutoTokenizer.from_pretrained(reference)
         except (OSError, ValueError) as error:
-            raise _unavailable(self.model, "causal language model", error) from error
+            raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
@@ -158,6 +160,20 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
         nothing = np.empty((0, self.dimension), np.float32)
         return np.concatenate([nothing, *(self._encode_chunk([text]) for text in texts)])
 
+    def require_available(self) -> None:
+        """Find out whether the model loads, before anything is spent that would need it later.
+
+        It is loaded on the CPU and let go of, so that it takes no memory beside what is trained meanwhile.
+
+        Raises:
+          ModelUnavailable: the model is neither on this machine nor fetchable, or the device cannot be used.
+        """
+        _device(self.device)
+        if self.model == PACKAGED:
+            packaged.embedder_folder()
+        elif self.model != HASHING:
+            _load_sentence_transformer(self.model, "cpu")
+
     def _encode_chunk(self, texts: list[str]) -> npt.NDArray[np.float32]:
         if self.model == HASHING:
             return hashed_vectors(texts)
@@ -171,29 +187,36 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
         return _sentence_transformer(reference, _device(self.device))
 
 
-@functools.cache
-def _sentence_transformer(reference: str, device: str) -> Any:
-    """One model a process: it is only read, and loading it takes longer than embedding a small table."""
+def _load_sentence_transformer(reference: str, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
     _silence_transformers()
     try:
         return SentenceTransformer(reference, device=device)
     except (OSError, ValueError) as error:
-        raise _unavailable(reference, "sentence-transformers model", error) from error
+        raise _unavailable(EMBEDDER_SETTING, reference, "sentence-transformers model", error) from error
 
 
-def _unavailable(model: str, kind: str, error: Exception) -> ModelUnavailable:
+_sentence_transformer = functools.cache(_load_sentence_transformer)
+"""One model a process: it is only read, and loading it takes longer than embedding a small table."""
+
+
+def _unavailable(setting: str, model: str, kind: str, error: Exception) -> ModelUnavailable:
     return ModelUnavailable(
-        f"field `model` is {model!r}, which cannot be loaded as a {kind}; give the id of one that this machine can"
-        f" reach, a folder, or 'packaged' ({type(error).__name__})"
+        f"{setting} is {model!r}, which cannot be loaded as a {kind}; give the id of one that this machine can reach, a"
+        f" folder that holds one, or 'packaged' ({type(error).__name__})"
     )
 
 
 def _device(name: str) -> str:
     import torch
 
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise ModelUnavailable(f"device is {name!r}, which torch cannot use here; choose auto, cpu or cuda") from None
+    return device
 
 
 def _dtype(name: str, device: str) -> Any:
@@ -203,7 +226,7 @@ def _dtype(name: str, device: str) -> Any:
     if name == "auto":
         name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     if name not in known:
-        raise ValueError(f"field `dtype` is {name!r}; choose auto, float32 or bfloat16")
+        raise ValueError(f"dtype is {name!r}; choose auto, float32 or bfloat16")
     return known[name]
 
 

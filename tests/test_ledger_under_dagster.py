@@ -399,7 +399,7 @@ def test_another_name_of_the_profile_is_the_same_corpus(site: Site) -> None:
     ("settings", "named"),
     [
         ({"cohorts": {"kind": "user_bucket", "num_buckets": 2}}, "cohorts"),
-        ({"source": {"kind": "file", "columns": {"text": "prompt", "user_id": "prompt"}}}, "unit_columns"),
+        ({"source": {"kind": "file", "columns": {"text": "prompt", "user_id": "prompt"}}}, "corpus.source.columns"),
         ({"source": {"kind": "file", "columns": {"text": "user", "user_id": "user"}}}, "corpus.snapshot"),
     ],
     ids=["other cohorts", "other users", "other texts"],

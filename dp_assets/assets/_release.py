@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -109,6 +109,7 @@ def obtain(
     releases: ReleaseStore,
     run: Callable[[Charge], tuple[Released, Evidence]],
     check: Check,
+    ready: Sequence[Callable[[], None]] = (),
     resumable: Callable[[ChargeRecord], bool] = lambda record: False,
 ) -> Released:
     """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
@@ -116,6 +117,9 @@ def obtain(
     The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is
     compared with the plan before the release is stored or returned, and the release is stored before the charge is
     settled. A release carries its evidence, so that one which a crash left unsettled is compared again.
+
+    `ready` are public checks that come before a charge, such as whether a model loads: a mistake that can be found
+    without private rows must cost nothing. They raise what is wrong.
 
     Raises:
       ChargeRefused: the gate refuses the charge, or another run makes this release; no private row was read.
@@ -126,7 +130,7 @@ def obtain(
     with only_run_making(ledger.private_root, mechanism.reuse_key):
         if _is_paid(mechanism, ledger, releases):  # by a run that has ended since
             return releases.load(*mechanism.place)  # type: ignore[return-value]
-        return _pay_and_run(mechanism, ledger, releases, run=run, check=check, resumable=resumable)
+        return _pay_and_run(mechanism, ledger, releases, run=run, check=check, ready=ready, resumable=resumable)
 
 
 def _is_paid(mechanism: Mechanism, ledger: Ledger, releases: ReleaseStore) -> bool:
@@ -141,6 +145,7 @@ def _pay_and_run(
     *,
     run: Callable[[Charge], tuple[Released, Evidence]],
     check: Check,
+    ready: Sequence[Callable[[], None]],
     resumable: Callable[[ChargeRecord], bool],
 ) -> Released:
     """A release that is not settled yet: the stored one of a run that ended before it settled, or a new one."""
@@ -149,6 +154,8 @@ def _pay_and_run(
         stored: Any = releases.load(*place)
         _check_paid_by(unfinished, stored)
         return _settled(Charge(unfinished, ledger), mechanism, stored, check)  # type: ignore[no-any-return]
+    for require in ready:
+        require()
     charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
     record = {**value.record, EVIDENCE: dict(evidence.public)}

@@ -1,6 +1,6 @@
 """The asset `dp_generator`."""
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +13,7 @@ from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
 from resources.ledger import Ledger
-from resources.models import LanguageModel, ModelUnavailable
+from resources.models import Embedder, LanguageModel, ModelUnavailable
 from resources.private_step import private_step
 from resources.profile import Profile
 from resources.stores import ReleaseStore
@@ -31,6 +31,7 @@ def dp_generator(
     ledger: Ledger,
     releases: ReleaseStore,
     language_model: LanguageModel,
+    embedder: Embedder,
     real_instructions: PrivateTable,
 ) -> dg.MaterializeResult[Adapter]:
     """LoRA adapter of the instruction generator, trained with DP-SGD on the real instructions: the first spend."""
@@ -38,6 +39,7 @@ def dp_generator(
 
     settings, checkpoints = profile.generator.tuning(), private_folder(Path(ledger.private_root) / "checkpoints")
     inputs = settings | {"language_model": language_model.public_name}
+    load_model = cache(partial(language_model.load, dtype=PRIVATE_TRAINING_DTYPE))  # for the check and the training
     with private_step(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
@@ -48,11 +50,13 @@ def dp_generator(
                 generator.train_generator,
                 table=real_instructions,
                 plan=mechanism.plan,
-                load_model=partial(language_model.load, dtype=PRIVATE_TRAINING_DTYPE),
+                load_model=load_model,
                 base_model=language_model.public_name,
                 checkpoints_root=checkpoints,
                 **settings,
             ),
+            # The embedder is not used here; without it, what is bought here could not be voted on.
+            ready=(embedder.require_available, partial(generator.require_trainable, load_model, **settings)),
             check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
             resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
         )

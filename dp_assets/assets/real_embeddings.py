@@ -9,7 +9,7 @@ from dp_assets.assets._release import private_result
 from dp_assets.corpus.stability import UnstablePreparation, require_alone
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
-from resources.models import Embedder
+from resources.models import Embedder, ModelUnavailable
 from resources.private_step import private_step
 from resources.profile import Profile
 
@@ -31,7 +31,7 @@ def real_embeddings(
         vectors = pl.Series("vector", embedder.encode_alone(training["text"].to_list()))
         return training.select(*UNIT_COLUMNS, vectors).lazy()
 
-    with private_step(ledger.private_root, UnstablePreparation):
+    with private_step(ledger.private_root, UnstablePreparation, ModelUnavailable):
         require_alone(embedder.encode_alone)
         table = real_instructions.map(embed)
     return private_result(context, table, ledger=ledger, profile=profile)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.assets._asset import pipeline_asset
@@ -15,7 +16,7 @@ from resources.profile import Profile
 class SyntheticPoolConfig(dg.Config):
     """A larger pool refits the bins only where `synthetic_bins` is materialized again."""
 
-    num_samples: int | None = None
+    num_samples: int | None = Field(default=None, gt=0)
 
 
 @pipeline_asset(label=Label.RELEASED, group="generation", kinds={"huggingface", "parquet"})

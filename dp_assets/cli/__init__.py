@@ -10,6 +10,7 @@ import typer
 from dp_assets.cli._console import INTERRUPTED
 from dp_assets.cli.backfill import backfill, snapshot
 from dp_assets.cli.catalog import sql
+from dp_assets.cli.config import config_app
 from dp_assets.cli.corpus import erase, register
 from dp_assets.cli.export import export
 from dp_assets.cli.handoff import handoff_app
@@ -26,6 +27,7 @@ for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql,
 app.command("verify")(verify_statement)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(handoff_app, name="handoff")
+app.add_typer(config_app, name="config")
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def num_adapter_parameters(profile: Profile) -> int:
 
     from dp_assets.generation.per_unit import adapter_parameters
 
-    config = _language_model(profile).load_config()
+    config = language_model_of(profile).load_config()
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config)
     return sum(parameter.numel() for parameter in adapter_parameters(_with_adapter(base, profile)).values())
@@ -57,7 +57,7 @@ def measure_speed(profile: Profile) -> Speed:
     """
     from dp_assets.generation.per_unit import clipped_sum
 
-    base, tokenizer = _language_model(profile).load()
+    base, tokenizer = language_model_of(profile).load()
     model, settings = _with_adapter(base, profile), profile.generator
     row = _public_row(tokenizer, profile)
     a_micro_batch = max(1, settings.tokens_per_micro_batch // len(row))
@@ -80,7 +80,8 @@ def measure_speed(profile: Profile) -> Speed:
     return Speed(tokens_per_second=num_rows * len(row) / run(num_rows), tokens_a_row=len(row))
 
 
-def _language_model(profile: Profile) -> LanguageModel:
+def language_model_of(profile: Profile) -> LanguageModel:
+    """The language model that a profile names."""
     return LanguageModel(
         model=profile.language_model,
         device=profile.device,

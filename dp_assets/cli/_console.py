@@ -23,10 +23,12 @@ from dp_assets.profiles import ProfileError
 from dp_assets.statements.statement import StatementError
 from resources.annotator import NotReady
 from resources.artifact_files import UnreadableArtifact
+from resources.data_folder import OtherDataFolder
 from resources.erasure import ErasureRefused
 from resources.ledger import ChargeRefused, Ledger
 from resources.packaged import ModelUnavailable
 from resources.private_log import PrivateStepFailed
+from resources.room import NoRoom
 from resources.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
@@ -55,6 +57,8 @@ EXPECTED = (
     VoidRefused,
     duckdb.Error,
 )
+UNUSABLE_PLACE = (FileExistsError, NotADirectoryError, PermissionError)
+PLACE_REMEDY = "check the path, DP_INSTRUCTIONS_HOME and who may write there"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for scripts.")]
 
@@ -74,11 +78,14 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except ChargeRefused as refusal:
+        except (ChargeRefused, NoRoom, OtherDataFolder) as refusal:
             complain("refused", refusal.description or "")
             raise typer.Exit(1) from None
         except PrivateStepFailed as failure:
             complain("failed", failure.description or "")
+            raise typer.Exit(1) from None
+        except UNUSABLE_PLACE as error:
+            complain("refused", f"{error}; {PLACE_REMEDY}")
             raise typer.Exit(1) from None
         except EXPECTED as refusal:
             complain("refused", str(refusal))

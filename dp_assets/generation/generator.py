@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
@@ -20,13 +21,25 @@ from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, Train
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.per_unit import RowsInteract, TokenRow, UnclippableParameter
 from dp_assets.generation.probe import RoundingTooCoarse
-from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
+from dp_assets.generation.prompts import (
+    GeneratorPrompt,
+    encode_instruction,
+    end_of_instruction_id,
+    generator_prompt_ids,
+)
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress
+
+
+class UnfitModel(ValueError):
+    """The language model does not go with the settings of the generator. Says names of settings and layers only."""
+
+
+LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 # What these say depends on configuration and on how earlier runs ended, never on a row.
 PUBLIC_ERRORS = (
@@ -36,7 +49,32 @@ PUBLIC_ERRORS = (
     StaleCheckpoint,
     TrainingInProgress,
     UnclippableParameter,
+    UnfitModel,
 )
+
+
+def require_trainable(
+    load_model: LoadModel, *, prompt: GeneratorPrompt, target_modules: Sequence[str], **_: object
+) -> None:
+    """Find what is wrong with the model or with the settings that concern it, before anything is charged.
+
+    Raises:
+      UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
+    """
+    base, tokenizer = load_model()
+    layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    missing = [target for target in target_modules if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
+    if missing:
+        known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
+        raise UnfitModel(
+            f"generator.target_modules names {', '.join(missing)}, which is no linear layer of the language model;"
+            f" choose from {', '.join(known)}"
+        )
+    try:
+        generator_prompt_ids(tokenizer, prompt=prompt)
+        end_of_instruction_id(tokenizer)
+    except ValueError as error:
+        raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
 
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
@@ -56,7 +94,7 @@ def train_generator(
     *,
     table: PrivateTable,
     plan: PrivacyPlan,
-    load_model: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    load_model: LoadModel,
     base_model: str,
     checkpoints_root: Path,
     prompt: GeneratorPrompt,

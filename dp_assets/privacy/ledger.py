@@ -31,8 +31,8 @@ from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.lineage import Spend, worst_case
 from dp_assets.privacy.registration import Registration, RegistrationError
 
-ERASED = "+erased-"
-"""Between the configured name of a snapshot and the number of units erased since; no configured name may hold it."""
+ERASED_SUFFIX = "+erased-"
+"""What the ledger adds to a configured snapshot after erasures, with their number; no configured one may hold it."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class LedgerState:
         How many units were erased is thereby public; which ones, and how many rows they had, is not.
         """
         erased = len(self.erasures.get(corpus_id, ()))
-        return f"{configured}{ERASED}{erased}" if erased else configured
+        return f"{configured}{ERASED_SUFFIX}{erased}" if erased else configured
 
     def charges_of(self, corpus_id: str, cohort: str) -> list[ChargeRecord]:
         """The charges that count towards a cohort's total."""

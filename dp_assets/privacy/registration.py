@@ -16,6 +16,17 @@ from dp_assets.privacy.units import RELATION, PrivacyUnit
 
 GATE_ORDERS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256)
 
+FIXED = {
+    "unit": "corpus.unit",
+    "unit_columns": "corpus.source.columns",
+    "max_rows_per_unit": "corpus.max_rows_per_unit",
+    "cohorts": "corpus.cohorts",
+    "cohort_function": "corpus.cohorts",
+    "delta": "corpus.delta",
+    "relation": "neighbouring relation",
+}
+"""What registration fixes, and what it is called in a profile."""
+
 
 class RegistrationError(ValueError):
     """A corpus is not registered, or its configuration differs from what was registered."""
@@ -64,14 +75,13 @@ class Registration(Terms):
         Raises:
           RegistrationError: a field that fixes the meaning of the guarantee differs.
         """
-        fixed = ("unit", "unit_columns", "max_rows_per_unit", "cohorts", "cohort_function", "delta", "relation")
-        changed = [name for name in fixed if getattr(self, name) != getattr(terms, name)]
+        changed = [said for name, said in FIXED.items() if getattr(self, name) != getattr(terms, name)]
         if terms.is_public and not self.is_public:
-            changed.append("is_public")
+            changed.append("declaration whether it is public")
         if changed:
             raise RegistrationError(
-                f"this corpus is registered with another {', '.join(changed)}; these are fixed by registration:"
-                " restore them in the profile, or register a corpus of other people's data"
+                f"this corpus is registered with another {', '.join(dict.fromkeys(changed))}; these are fixed by"
+                " registration: restore them in the profile, or register a corpus of other people's data"
             )
 
     def check_plan(self, plan: PrivacyPlan) -> None:

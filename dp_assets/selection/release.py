@@ -18,6 +18,25 @@ from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection.votes import exact_votes
 
 
+class DimensionsDiffer(ValueError):
+    """Bins and real vectors come from different embedders. Says lengths of vectors only, which are public."""
+
+
+def require_same_dimension(table: PrivateTable, centroids: npt.NDArray[np.float32]) -> None:
+    """Find bins of another embedder before anything is charged.
+
+    Raises:
+      DimensionsDiffer: the private vectors are not as long as the centroids.
+    """
+    real, bins = table.width("vector"), centroids.shape[1]
+    if real != bins:
+        raise DimensionsDiffer(
+            f"the real vectors have {real} numbers each and the bins {bins}, so they come from different embedders;"
+            " set `embedder` to the one you want, and materialize real_embeddings, synthetic_embeddings and"
+            " synthetic_bins again"
+        )
+
+
 def release_votes(
     charge: OpenableCharge,
     *,

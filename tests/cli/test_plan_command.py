@@ -50,7 +50,7 @@ def test_without_the_model_the_size_of_the_adapter_is_unknown_and_it_says_why(ho
     result = invoke()
     assert result.exit_code == 0
     assert "size unknown" in result.stdout
-    assert "field `model`" in result.stdout
+    assert "language_model is" in result.stdout
 
 
 def test_levels_that_exceed_the_budget_together_are_named(household: Household) -> None:

@@ -1,0 +1,135 @@
+"""Whether the settings of a profile fit together: every contradiction at once, before anything is registered or spent.
+
+A field by itself is checked by its type (`resources/profile.py`). Here stand the rules between fields. Those of
+`contradictions` cost nothing and are asked whenever a file loads; `plan_problems` calibrates the planned levels, which
+takes about a second each, and is asked where a file is wrong already and by `dp-instructions config check`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from dp_assets import planner
+from dp_assets.corpus.cohorts import TIME_NAMES, CohortError, cohort_expr
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.privacy.plan import UnreachableTarget, target_of
+from dp_assets.privacy.units import PrivacyUnit
+from resources.problems import Problem, suggestion
+from resources.profile import Profile
+
+FEWEST_TOKENS = 2
+"""One of the text and the end token."""
+FEWEST_PAIRS = 2
+"""One to train the reward model on, one to measure it with."""
+OF_A_KIND = {"user_bucket": {"num_buckets"}} | {kind: {"first", "last"} for kind in TIME_NAMES}
+"""What each kind of cohorts is described by."""
+
+
+def contradictions(profile: Profile) -> list[Problem]:
+    """Settings that are each possible and cannot be meant together."""
+    return [problem for check in CHECKS for problem in check(profile)]
+
+
+def plan_problems(profile: Profile) -> list[Problem]:
+    """Planned levels that no sensible noise meets, or that do not fit the budget together."""
+    fields = ("votes.noise_stddev", "votes.num_bins", "generator", "corpus.delta")
+    plans, problems = [], []
+    for level in profile.corpus.planned_levels:
+        try:
+            plans.append(profile.plan(level))
+        except (UnreachableTarget, ValueError) as refusal:
+            problems.append(Problem("corpus.planned_levels", str(refusal), fields))
+    together = planner.joint_epsilon([plan for plan in plans if plan.is_private])
+    if together > profile.corpus.budget_epsilon:
+        what = (
+            f"need epsilon {together:g} together, more than corpus.budget_epsilon = {profile.corpus.budget_epsilon:g};"
+            " plan fewer or smaller levels, or set a larger budget"
+        )
+        problems.append(Problem("corpus.planned_levels", what, (*fields, "corpus.budget_epsilon")))
+    return problems
+
+
+def _levels_are_levels(profile: Profile) -> Iterator[Problem]:
+    targets: dict[float, str] = {}
+    for level in profile.corpus.planned_levels:
+        try:
+            target = target_of(level)
+        except ValueError as error:
+            yield Problem("corpus.planned_levels", str(error))
+            continue
+        if target in targets:
+            yield Problem("corpus.planned_levels", f"{targets[target]} and {level} are the same level; leave one out")
+        targets[target] = level
+
+
+def _columns_are_known(profile: Profile) -> Iterator[Problem]:
+    known = SOURCE_ROWS.names()
+    for name in profile.corpus.source.columns:
+        if name not in known:
+            meant = suggestion(name, known)
+            remedy = f"did you mean {meant}?" if meant else f"there are: {', '.join(known)}"
+            yield Problem("corpus.source.columns", f"{name!r} is none of our columns; {remedy} Write ours = 'yours'")
+
+
+def _users_are_named(profile: Profile) -> Iterator[Problem]:
+    source = profile.corpus.source
+    if profile.corpus.unit is PrivacyUnit.USER and source.kind == "file" and "user_id" not in source.columns:
+        what = "'user' needs a source.columns entry for `user_id`; add it, or choose 'instruction'"
+        yield Problem("corpus.unit", what, ("corpus.source",))
+
+
+def _lengths_leave_texts(profile: Profile) -> Iterator[Problem]:
+    corpus, generator = profile.corpus, profile.generator
+    if corpus.min_words > corpus.max_words:
+        what = f"({corpus.min_words}) must not exceed corpus.max_words ({corpus.max_words}): no text would be left"
+        yield Problem("corpus.min_words", what, ("corpus.max_words",))
+    if generator.max_tokens < FEWEST_TOKENS:
+        what = f"must be at least {FEWEST_TOKENS}: one of the tokens ends the text"
+        yield Problem("generator.max_tokens", what)
+
+
+def _cohorts_fit_the_unit(profile: Profile) -> Iterator[Problem]:
+    cohorts, source = profile.corpus.cohorts, profile.corpus.source
+    others = ("corpus.unit", "corpus.source")
+    settings = cohorts.model_dump()
+    try:
+        cohort_expr(unit=profile.corpus.unit, **settings)
+    except CohortError as error:
+        yield Problem("corpus.cohorts", str(error), others)
+    if cohorts.kind in TIME_NAMES and source.kind == "file" and "created_at" not in source.columns:
+        what = f"{cohorts.kind!r} needs a source.columns entry for `created_at`; without times, every row is dropped"
+        yield Problem("corpus.cohorts.kind", what, others)
+    of_this_kind = OF_A_KIND.get(cohorts.kind, set())
+    for name, value in settings.items():
+        if name != "kind" and value is not None and name not in of_this_kind:
+            what = f"means nothing for cohorts.kind = {cohorts.kind!r}; leave it out, or choose the kind you meant"
+            yield Problem(f"corpus.cohorts.{name}", what, ("corpus.cohorts.kind",))
+
+
+def _the_pool_is_large_enough(profile: Profile) -> Iterator[Problem]:
+    samples, target = profile.sampling.num_samples, profile.selection.target_size
+    if profile.votes.num_bins > samples:
+        what = (
+            f"({profile.votes.num_bins}) must not exceed sampling.num_samples ({samples}): bins are fitted on the pool"
+        )
+        yield Problem("votes.num_bins", what, ("sampling.num_samples",))
+    if target > samples:
+        what = f"({target}) must not exceed sampling.num_samples ({samples}): resampling only removes"
+        yield Problem("selection.target_size", what, ("sampling.num_samples",))
+    if profile.rlhf.prompts_per_step > target:
+        what = (
+            f"({profile.rlhf.prompts_per_step}) must not exceed selection.target_size ({target}): the prompts are those"
+            " of the filtered set"
+        )
+        yield Problem("rlhf.prompts_per_step", what, ("selection.target_size",))
+    if profile.preferences.num_pairs < FEWEST_PAIRS:
+        what = f"must be at least {FEWEST_PAIRS}: some pairs train the reward model, others measure it"
+        yield Problem("preferences.num_pairs", what)
+
+
+CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
+    _levels_are_levels,
+    _columns_are_known,
+    _users_are_named,
+    _lengths_leave_texts,
+    _cohorts_fit_the_unit,
+    _the_pool_is_large_enough,
+)

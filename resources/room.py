@@ -1,0 +1,47 @@
+"""When the disk is full: one message with the remedy, whichever library ran into it.
+
+Writers put things in place as a whole (`zones.py`), so what was stored before is still there. Writing private rows is
+left out: how much room they take depends on them, so that failure shows the constant message.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SAYINGS = tuple(os.strerror(number) for number in NO_ROOM)
+"""How the system puts it. Polars, DuckDB and safetensors pass that on, but not the number."""
+
+
+class NoRoom(dg.Failure):
+    """Something could not be written because the disk, the quota or the largest size of a file is reached."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            description=f"there is no room left for the data folder {home}: the disk is full, or a quota or the largest"
+            " size of a file is reached. Free some, then run the same command again. What was stored before is whole",
+            allow_retries=False,
+        )
+
+
+@contextmanager
+def room_in(home: Path) -> Iterator[None]:
+    """Turn the errors of a full disk into `NoRoom`.
+
+    Raises:
+      NoRoom: a library said that there is no room.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _says_no_room(error):
+            raise NoRoom(home) from None
+        raise
+
+
+def _says_no_room(error: Exception) -> bool:
+    return getattr(error, "errno", None) in NO_ROOM or any(saying in str(error) for saying in SAYINGS)

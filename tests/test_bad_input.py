@@ -1,0 +1,451 @@
+"""Bad input gets one message that names the setting and the remedy, before anything is spent, and loses nothing.
+
+Each test runs a command or an asset as people do. Mistakes in the settings of endpoints are tested beside those.
+"""
+
+import errno
+import json
+import resource
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner, Result
+
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.assets.annotated_instructions import annotated_instructions
+from dp_assets.assets.dp_generator import dp_generator
+from dp_assets.assets.dp_histogram import dp_histogram
+from dp_assets.assets.real_embeddings import real_embeddings
+from dp_assets.assets.real_instructions import real_instructions
+from dp_assets.assets.synthetic_pool import synthetic_pool
+from dp_assets.cli import app
+from dp_assets.definitions import ALL_ASSETS
+from dp_assets.privacy.labels import Label, Zone
+from dp_assets.profiles import DEMO
+from resources import artifact_files, stores
+from resources.artifact_files import read_artifact, write_artifact
+from resources.build import build_resources
+from resources.data_folder import VERSION, VERSION_FILE, OtherDataFolder
+from resources.models import Embedder
+from resources.private_log import CONSTANT_MESSAGE
+from resources.profile import Profile
+from resources.room import NoRoom
+from resources.stores import ReleaseStore, artifact_folder
+from resources.zones import prepare_folder
+from tests.cli.households import household_of
+from tests.household import Household
+from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.toy_graph import definitions as toys
+
+NO_MODEL = Path("no model is loaded here")
+SMALL_FILE = 4096
+
+
+@pytest.fixture
+def household(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Household]:
+    with household_of(tmp_path, NO_MODEL, monkeypatch) as household:
+        yield household
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def refused(result: Result, *words: str, code: int = 1) -> None:
+    """One message without a traceback, which holds these words."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("refused: ")
+    assert "Traceback" not in result.output
+    assert [word for word in words if word not in result.stderr] == []
+
+
+class Site:
+    """A registered tiny corpus, whose assets are materialized under settings that differ from the tiny ones."""
+
+    def __init__(self, home: Path, model: Path, **settings: Any) -> None:
+        self.home = home / "data"
+        self.corpus = write_corpus(home / "corpus.parquet")
+        plain = tiny_profile(self.corpus, model).model_dump(mode="json")
+        for name, value in settings.items():
+            plain[name] = {**plain[name], **value} if isinstance(value, Mapping) else value
+        self.profile = Profile.model_validate(plain)
+        self.resources = tiny_resources(self.profile, self.home)
+        self.resources["embedder"] = Embedder(model=self.profile.embedder, device="cpu")
+        self.ledger = self.resources["ledger"]
+        register(self.ledger, self.profile)
+
+    def materialize(self, *assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
+        partition = PARTITION if any(asset.partitions_def for asset in assets) else None
+        return dg.materialize(
+            ALL_ASSETS,
+            selection=list(assets),
+            partition_key=partition,
+            resources=self.resources,
+            raise_on_error=False,
+        )
+
+    def store(self, asset: str, value: Table | Adapter) -> Path:
+        """What an earlier run left."""
+        folder = artifact_folder(self.home, [asset], Label.RELEASED, PARTITION)
+        write_artifact(prepare_folder(folder, Zone.RELEASED), value)
+        return folder
+
+    def store_bins(self, *, dimension: int) -> None:
+        centroids = np.eye(self.profile.votes.num_bins, dimension, dtype=np.float32)
+        self.store("synthetic_bins", Table(pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})))
+
+    @property
+    def charges(self) -> list[str]:
+        return [charge.mechanism for charge in self.ledger.state().charges.values()]
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
+    """The asset that failed, and what is said of it."""
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    error = failure.step_failure_data.error
+    message = "" if error is None else "\n".join(part.message for part in (error, error.cause) if part is not None)
+    return str(failure.step_key), message
+
+
+def source_with(columns: Mapping[str, str], path: Path) -> dict[str, Any]:
+    return {"source": {"kind": "file", "path": str(path), "columns": dict(columns)}}
+
+
+NAMED = {"text": "prompt", "user_id": "user"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "words"),
+    [
+        ({**NAMED, "text": "question"}, None, ("source.columns", "question", "correct the mapping")),
+        (NAMED, {"prompt": [1, 2], "user": ["a", "b"]}, ("prompt", "mapped to text", "must hold strings")),
+    ],
+    ids=["missing column", "wrong type"],
+)
+def test_a_column_that_is_missing_or_no_text_is_named(
+    tmp_path: Path, columns: dict[str, str], rows: dict[str, Any] | None, words: tuple[str, ...]
+) -> None:
+    site = Site(tmp_path, NO_MODEL, corpus=source_with(columns, tmp_path / "corpus.parquet"))
+    if rows is not None:
+        pl.DataFrame(rows).write_parquet(site.corpus)
+    asset, message = failure_of(site.materialize(real_instructions))
+    assert asset == "real_instructions"
+    assert [word for word in words if word not in message] == []
+    assert site.charges == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda path: path.write_bytes(b"no Parquet"), lambda path: path.unlink()],
+    ids=["another format", "no file"],
+)
+def test_a_file_that_cannot_be_read_is_named_and_the_stored_table_stays(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    assert site.materialize(real_instructions).success
+    stored = site.home / "private/artifacts/real_instructions"
+    before = {path.name: path.read_bytes() for path in stored.iterdir()}
+    spoil(site.corpus)
+    _, message = failure_of(site.materialize(real_instructions))
+    assert f"source.path {site.corpus}" in message
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == before
+    assert site.charges == []
+
+
+def test_an_unknown_partition_is_refused_with_the_known_ones(household: Household) -> None:
+    refused(invoke("run", "all|eps-9"), "partition 'all|eps-9'", PARTITION, code=2)
+    assert not household.home.exists()
+
+
+@pytest.mark.parametrize("model", ["folder", "nobody/has-this"], ids=["no model folder", "not reachable"])
+@pytest.mark.parametrize("setting", ["language_model", "embedder"])
+def test_a_model_that_cannot_be_loaded_is_found_before_the_first_charge(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, setting: str, model: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # no network: without this the hub is tried for a minute
+    (tmp_path / "folder").mkdir()
+    name = str(tmp_path / "folder") if model == "folder" else model
+    site = Site(tmp_path, tiny_model_folder, **{setting: name})
+    asset, message = failure_of(site.materialize(real_instructions, dp_generator))
+    assert asset == "dp_generator"
+    assert f"{setting} is {name!r}" in message
+    assert "'packaged'" in message
+    assert site.charges == []
+
+
+@pytest.mark.slow
+def test_from_the_command_line_a_model_that_cannot_be_loaded_is_one_message(tmp_path: Path) -> None:
+    household = Household(tmp_path, tmp_path / "nothing")
+    assert household.command("register").returncode == 0
+    result = household.command("run", PARTITION)
+    assert result.returncode == 1
+    assert f"language_model is '{tmp_path / 'nothing'}'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(household.ledger.state().charges) == []
+
+
+def test_an_embedder_that_cannot_be_loaded_is_named_before_rows_are_embedded(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL, embedder=str(tmp_path / "nothing"))
+    assert site.materialize(real_instructions).success
+    _, message = failure_of(site.materialize(real_embeddings))
+    assert "embedder is" in message
+
+
+def test_a_layer_that_the_model_lacks_is_found_before_the_first_charge(tmp_path: Path, tiny_model_folder: Path) -> None:
+    site = Site(tmp_path, tiny_model_folder, generator={"target_modules": ["q_proj", "v_prj"]})
+    _, message = failure_of(site.materialize(real_instructions, dp_generator))
+    assert "generator.target_modules names v_prj" in message
+    assert "v_proj" in message
+    assert site.charges == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[corpus]\ndelta = 2", ("corpus.delta: must be less than 1, not 2",)),
+        ("[corpus]\ndelta = 0", ("corpus.delta: must be greater than 0",)),
+        ("[corpus]\nbudget_epsilon = -1", ("corpus.budget_epsilon: must be greater than 0",)),
+        ("[corpus]\nbudget_epsilon = inf", ("corpus.budget_epsilon: must be a finite number",)),
+        ('[corpus]\nplanned_levels = ["eps-0"]', ("corpus.planned_levels", "'eps-2.86'")),
+        ('[corpus]\nplanned_levels = ["eps-inf"]', ("corpus.planned_levels", "'eps-2.86'")),
+        ("[votes]\nnoise_stddev = 0.1", ("votes.noise_stddev", "raise")),
+        ("[corpus]\nbudget_epsilon = 1.0", ("corpus.planned_levels", "budget")),
+        ("[votes]\nnum_bins = 1000", ("votes.num_bins", "sampling.num_samples")),
+        ("[selection]\ntarget_size = 100000", ("selection.target_size", "sampling.num_samples")),
+        ("[rlhf]\nprompts_per_step = 301", ("rlhf.prompts_per_step", "selection.target_size")),
+    ],
+)
+def test_settings_out_of_range_or_that_cannot_work_are_refused_before_anything_is_registered(
+    household: Household, text: str, words: tuple[str, ...]
+) -> None:
+    household.profile_file.write_text(text)
+    refused(invoke("register"), *words)
+    assert household.ledger.state().registrations == {}
+
+
+def test_a_pool_of_no_samples_is_refused_and_the_former_pool_stays(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    site.store("dp_generator", Adapter({"weight": np.zeros(1, np.float32)}, {"peft_type": "LORA"}, "tiny"))
+    former = site.store("synthetic_pool", Table(pl.LazyFrame({"text": ["why?"]})))
+    result = dg.materialize(
+        ALL_ASSETS,
+        selection=[synthetic_pool],
+        partition_key=PARTITION,
+        resources=site.resources,
+        run_config={"ops": {"synthetic_pool": {"config": {"num_samples": 0}}}},
+        raise_on_error=False,
+    )
+    _, message = failure_of(result)
+    assert "num_samples" in message
+    assert "greater than 0" in message
+    assert rows_of(former) == {"text": ["why?"]}
+
+
+def test_an_asset_whose_upstream_was_not_made_names_it_and_its_partition(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    _, message = failure_of(site.materialize(synthetic_pool))
+    assert f"dp_generator was not made yet for {PARTITION}, or was deleted; materialize it first" in message
+    _, message = failure_of(site.materialize(real_embeddings))
+    assert "real_instructions was not made yet, or was deleted; materialize it first" in message
+
+
+def test_bins_of_another_embedder_are_found_before_the_charge(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    assert site.materialize(real_instructions, real_embeddings).success
+    site.store_bins(dimension=3)
+    _, message = failure_of(site.materialize(dp_histogram))
+    assert f"the real vectors have {site.resources['embedder'].dimension} numbers each and the bins 3" in message
+    assert "`embedder`" in message
+    assert site.charges == []
+
+
+def test_an_annotator_that_is_down_is_named_and_the_former_answers_stay(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+    endpoint = {"base_url": url, "model": "tiny", "attempts": 1, "backoff_seconds": 0.01}
+    site = Site(tmp_path, NO_MODEL, annotation={"endpoint": endpoint})
+    texts = {"synthetic_id": ["1"], "text": ["why?"], "bin_id": [0], "origin": ["pool"]}
+    site.store("filtered_instructions", Table(pl.LazyFrame(texts)))
+    former = site.store("annotated_instructions", Table(pl.LazyFrame({"response": ["because"]})))
+    _, message = failure_of(site.materialize(annotated_instructions))
+    assert f"annotation.endpoint.base_url {url!r} gives no answer" in message
+    assert "start the server" in message
+    assert rows_of(former) == {"response": ["because"]}
+
+
+def rows_of(folder: Path) -> dict[str, list[Any]]:
+    table = read_artifact(folder)
+    assert isinstance(table, Table)
+    return table.collect().to_dict(as_series=False)
+
+
+def test_a_ledger_whose_key_is_missing_is_refused_and_gets_no_new_one(household: Household) -> None:
+    assert invoke("register").exit_code == 0
+    key = household.home / "private/ledger/key"
+    content = key.read_bytes()
+    key.unlink()
+    for command in (["register"], ["ledger", "show"], ["run", PARTITION]):
+        refused(invoke(*command), "private/ledger/key", "restore")
+    assert not key.exists()
+    key.write_bytes(content)
+    assert invoke("register").exit_code == 0
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to write more, as when the disk is full; Python ignores the signal that goes with it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def artifacts(size: int) -> dict[str, Table | Adapter | Document]:
+    numbers = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    return {
+        "table": Table(pl.LazyFrame({"number": numbers})),
+        "adapter": Adapter({"weight": numbers}, {"peft_type": "LORA"}, "tiny"),
+        "document": Document({"numbers": numbers.tolist()}, "a page"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["table", "adapter", "document"])
+def test_on_a_full_disk_the_former_artifact_stays_whole(tmp_path: Path, kind: str) -> None:
+    releases, place = ReleaseStore(home=str(tmp_path)), ("toy", "eps-8", "key")
+    releases.save(*place, artifacts(10)[kind])
+    folder = releases.folder(*place)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with files_no_larger_than(SMALL_FILE), pytest.raises(NoRoom) as refusal:
+        releases.save(*place, artifacts(100_000)[kind])
+    assert f"data folder {tmp_path}" in str(refusal.value.description)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every artifact is half written when the disk is full."""
+
+    def half_written(folder: Path, artifact: artifact_files.Artifact) -> None:
+        (folder / "part-00000.parquet").write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stores, "write_artifact", half_written)
+
+
+@pytest.mark.parametrize(
+    ("asset", "said"), [("pool", "there is no room left for the data folder"), ("secrets", CONSTANT_MESSAGE)]
+)
+def test_an_asset_on_a_full_disk_keeps_its_former_artifact_and_tells_nothing_of_private_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asset: str, said: str
+) -> None:
+    job = toys(tmp_path).resolve_job_def("full_pipeline")
+    assert job.execute_in_process(partition_key=PARTITION).success
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    fill_the_disk(monkeypatch)
+    result = job.execute_in_process(partition_key=PARTITION, asset_selection=[dg.AssetKey(asset)], raise_on_error=False)
+    failed, message = failure_of(result)
+    assert failed == asset
+    assert said in message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
+
+
+def test_a_ledger_on_a_full_disk_charges_nothing_and_can_be_used_afterwards(household: Household) -> None:
+    with files_no_larger_than(SMALL_FILE):
+        refused(invoke("register"), "there is no room left", "run the same command again")
+    assert household.ledger.state().registrations == {}
+    assert invoke("register").exit_code == 0
+    before = household.ledger.state().anchor
+    with files_no_larger_than(64):
+        (corpus_id,) = household.ledger.state().registrations
+        refused(invoke("ledger", "raise", corpus_id, "12", "--reason", "more"), "there is no room left")
+    assert household.ledger.state().anchor == before
+
+
+def test_another_configuration_of_a_registered_corpus_is_refused_by_name(household: Household) -> None:
+    assert invoke("register").exit_code == 0
+    before, text = household.ledger.state().anchor, household.profile_file.read_text()
+    household.profile_file.write_text(text.replace("[corpus]", "[corpus]\ndelta = 1e-6\nmax_rows_per_unit = 5"))
+    selected_again()
+    for command in (["register"], ["run", PARTITION]):
+        refused(invoke(*command), "another corpus.max_rows_per_unit, corpus.delta", "restore them in the profile")
+    assert household.ledger.state().anchor == before
+
+
+def selected_again() -> None:
+    """The profile is read once a process; a test that changes the file stands for two processes."""
+    from dp_assets.profiles import selected_profile
+
+    selected_profile.cache_clear()
+
+
+@pytest.mark.parametrize("content", [json.dumps({"version": VERSION + 1}), "{}", "not JSON"])
+def test_a_data_folder_of_another_version_is_refused_and_not_touched(household: Household, content: str) -> None:
+    assert invoke("register").exit_code == 0
+    (household.home / VERSION_FILE).write_text(content)
+    before = {path: path.stat().st_mtime_ns for path in household.home.rglob("*")}
+    for command in (["register"], ["ledger", "show"], ["run", PARTITION], ["sql", "from metrics"]):
+        refused(invoke(*command), f"data folder {household.home}", "upgrade the program", "DP_INSTRUCTIONS_HOME")
+    with pytest.raises(OtherDataFolder):  # so that the code location does not load either
+        build_resources(DEMO, household.home)
+    assert {path: path.stat().st_mtime_ns for path in household.home.rglob("*")} == before
+
+
+def test_a_data_folder_that_is_a_file_is_refused_and_stays(household: Household) -> None:
+    household.home.write_text("notes")
+    for command in (["register"], ["sql", "from metrics"]):
+        refused(invoke(*command), str(household.home), "DP_INSTRUCTIONS_HOME")
+    assert household.home.read_text() == "notes"
+
+
+def test_a_data_folder_from_before_versions_is_accepted_and_says_its_version_from_then_on(household: Household) -> None:
+    assert invoke("register").exit_code == 0
+    file = household.home / VERSION_FILE
+    assert json.loads(file.read_text()) == {"version": VERSION}
+    file.unlink()
+    assert invoke("ledger", "show").exit_code == 0
+    (corpus_id,) = household.ledger.state().registrations
+    assert invoke("ledger", "raise", corpus_id, "12", "--reason", "more").exit_code == 0
+    assert json.loads(file.read_text()) == {"version": VERSION}
+
+
+@pytest.mark.parametrize("min_words", [50, 2], ids=["nothing is left", "one person is left"])
+def test_nobody_outside_is_told_that_a_corpus_is_empty_or_too_small(
+    tmp_path: Path, tiny_model_folder: Path, min_words: int
+) -> None:
+    site = Site(tmp_path, tiny_model_folder, corpus={"min_words": min_words, "max_words": 60})
+    write_corpus(site.corpus, num_users=1)
+    site.store_bins(dimension=site.resources["embedder"].dimension)
+    result = site.materialize(real_instructions, real_embeddings, dp_generator, dp_histogram)
+    assert result.success
+    assert sorted(site.charges) == ["dp_generator", "dp_histogram"]
+    assert all(charge.settled for charge in site.ledger.state().charges.values())
+
+
+@pytest.mark.parametrize("mechanism", [dp_generator, dp_histogram])
+def test_both_mechanisms_say_the_same_of_trouble_with_private_rows(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, mechanism: dg.AssetsDefinition
+) -> None:
+    site = Site(tmp_path, tiny_model_folder)
+    assert site.materialize(real_instructions, real_embeddings).success
+    site.store_bins(dimension=site.resources["embedder"].dimension)
+
+    def open_with_trouble(self: PrivateTable, charge: Any) -> pl.LazyFrame:
+        raise ValueError("user-7 wrote too few rows")
+
+    monkeypatch.setattr(PrivateTable, "open", open_with_trouble)
+    result = site.materialize(mechanism)
+    _, message = failure_of(result)
+    assert CONSTANT_MESSAGE in message
+    assert not any("user-7" in str(event) for event in result.all_events)
