@@ -1,5 +1,8 @@
 """The asset `real_instructions`."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import dagster as dg
 import polars as pl
 
@@ -8,9 +11,9 @@ from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import registration_of, snapshot_and_erased, source_of
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
+from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, prepare
-from dp_assets.corpus.sources import SourceError
 from dp_assets.corpus.stability import UnstablePreparation, require_stable
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.registration import RegistrationError
@@ -19,9 +22,10 @@ from resources.private_log import private_errors
 from resources.profile import Profile
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
+STEPS = {"train_fraction", "detect_language"}
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="2")
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="3")
 def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.MaterializeResult[PrivateTable]:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
@@ -30,13 +34,15 @@ def real_instructions(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> dg.
 
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
         cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
-        prepared = prepare(rows, key=key, cohort_of=cohort_of, train_fraction=settings.train_fraction, **bounds)
-        return drop_erased(prepared, erased=erased, key=key)
+        steps = settings.model_dump(include=STEPS) | {"redacted": settings.redact}
+        return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
 
-    with private_errors(ledger.private_root, SourceError, CohortError, RegistrationError, UnstablePreparation):
+    public = (SourceError, CohortError, RegistrationError, UnstablePreparation)
+    with private_errors(ledger.private_root, *public), TemporaryDirectory() as scratch:
         preparation = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
-        rows = prepare_rows(source.scan()).collect()
-        texts = fingerprint(source.scan().select("text"), key=ledger.key)
+        source_rows = source.scan(Path(scratch))
+        rows = prepare_rows(source_rows).collect()
+        texts = fingerprint(source_rows.select("text"), key=ledger.key)
         ledger.bind_rows(registration.corpus_id, snapshot, rows=fingerprint(rows.lazy(), key=ledger.key), texts=texts)
     table = PrivateTable(rows.lazy(), corpus_id=registration.corpus_id, snapshot=snapshot, preparation=preparation)
     return private_result(table, ledger=ledger, profile=profile)

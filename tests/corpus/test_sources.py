@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.schemas import SOURCE_ROWS
-from dp_assets.corpus.sources import ChitchatSource, FileSource, SourceError, asks_something, make_source
+from dp_assets.corpus.sources import ChitchatSource, FileSource, asks_something
 
 RECORDS = [
     {"prompt": "How do I bake bread?", "who": "u1", "when": "2023-01-02T03:04:05Z", "lang": "en", "n": "1"},
@@ -169,7 +170,7 @@ def test_a_column_of_an_unfit_type_is_named(tmp_path: Path, columns: Mapping[str
 
 
 def test_a_missing_file_an_unknown_suffix_and_a_broken_file_say_so(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is not a file"):
+    with pytest.raises(SourceError, match="is neither a file nor a folder"):
         FileSource(tmp_path / "absent.csv", {"text": "t"}).scan()
     with pytest.raises(SourceError, match=r"unknown suffix; use one of \.parquet, \.csv, \.jsonl, \.jsonl\.gz"):
         FileSource(tmp_path / "a.xlsx", {"text": "t"})
@@ -199,14 +200,6 @@ def test_a_file_has_one_locator_however_it_is_reached(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     paths = (tmp_path / "a.jsonl", Path("a.jsonl"), Path("../") / tmp_path.name / "a.jsonl", Path("link.jsonl"))
     assert {FileSource(path, COLUMNS).locator for path in paths} == {f"file:{(tmp_path / 'a.jsonl').resolve()}"}
-
-
-def test_make_source_reads_the_profile_and_refuses_another_kind(tmp_path: Path) -> None:
-    assert isinstance(make_source(kind="chitchat", path=None, columns={}), ChitchatSource)
-    assert make_source(kind="file", path=tmp_path / "a.csv", columns={"text": "t"}).locator.startswith("file:")
-    for kind, path in (("table", tmp_path), ("file", None)):
-        with pytest.raises(SourceError, match=r"source\.kind"):
-            make_source(kind=kind, path=path, columns={"text": "t"})
 
 
 @pytest.mark.parametrize(
