@@ -98,7 +98,7 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
             raise _refusal("the database refuses source.query", error) from None
         schema = dict.fromkeys(result.keys(), pl.String())
         yield pl.DataFrame(schema=schema)
-        for rows in result.partitions():
+        for rows in result.partitions(ROWS_IN_A_BATCH):
             yield pl.DataFrame([[_as_text(value) for value in row] for row in rows], schema=schema, orient="row")
 
 

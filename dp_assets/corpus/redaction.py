@@ -64,13 +64,15 @@ def is_phone_number(found: str) -> bool:
     digits = sum(character.isdigit() for character in found)
     if found.startswith(("+", "00")):
         return 8 <= digits <= 15
-    grouped = re.fullmatch(r"\(?\d{2,5}\)?(?:[ ./-]{1,2}\d{2,8}){1,5}", found) is not None
+    grouped = re.fullmatch(r"\(?\d{2,5}\)?(?:[ ./-]{1,2}\d{1,8}){1,5}", found) is not None
     looks_like_a_date = re.match(r"(?:19|20)\d\d[./-]\d", found) is not None
     return 9 <= digits <= 13 and grouped and not looks_like_a_date and (found[0] in "(0" or digits in (10, 11))
 
 
 def is_address(found: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address."""
+    """Whether it is an IPv4 or IPv6 address; one without a digit is more often code, such as `a::b`."""
+    if not any(character.isdigit() for character in found):
+        return False
     try:
         ip_address(found)
     except ValueError:
