@@ -13,6 +13,8 @@ from resources.digests import code_digest, folder_digest
 from resources.profile import Profile
 from resources.stores import artifact_folder
 
+PLACES_OF_A_SOURCE = ("path", "dataset", "subset", "revision", "query", "url_variable")
+
 
 def evidence_of(state: LedgerState, releases: Mapping[str, Table | Adapter]) -> dict[str, Any]:
     """The evidence that releases carry, by the charge each was made under. `releases` are named by their mechanism."""
@@ -39,7 +41,8 @@ def provenance(profile: Profile, home: Path, partition: Partition, assets: Itera
 def public_settings(profile: Profile) -> dict[str, Any]:
     """Every setting but the place of the source, which the ledger keeps as a keyed hash only."""
     settings = profile.model_dump(mode="json")
-    del settings["corpus"]["source"]["path"]
+    for place in PLACES_OF_A_SOURCE:
+        del settings["corpus"]["source"][place]
     return settings
 
 
