@@ -239,7 +239,9 @@ def _shown(value: Any) -> str:
 
 
 SCOPES = ("cohort", "lineage")
-DEFENCE_IN_DEPTH = "what has a recognisable form, as defence in depth; detectors miss much, and no figure of this statement counts on it"
+DEFENCE_IN_DEPTH = (
+    "what has a recognisable form, as defence in depth; detectors miss much, and no figure here counts on it"
+)
 HOW_TO_CHECK = (
     "The command dp-instructions verify document.json, with the file beside this page, recomputes every figure"
     " from the events in it, offline, and compares the artifacts beside it with the hashes. That proves arithmetic and"

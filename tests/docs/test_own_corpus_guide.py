@@ -1,4 +1,4 @@
-"""The guide on corpora: its profiles load and describe a source, and it names every kind, preset and kind of redaction."""
+"""The guide on corpora: its profiles load and describe a source, and it names every kind, preset and redaction."""
 
 import re
 from pathlib import Path
