@@ -1,11 +1,13 @@
 """Settings of a source that do not fit together are refused by name, before anything is read."""
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from dp_assets.assets._corpus import source_of, terms_of
+from dp_assets.assets._statement import public_settings
 from dp_assets.corpus.columns import SourceError
 from dp_assets.profiles import DEMO
 from resources.profile import CorpusSettings, Profile, SourceSettings
@@ -83,3 +85,23 @@ def test_a_locator_holds_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
         "url_variable": "CORPUS_URL",
     }
     assert source_of(profile_of(source)).locator == "sql:$CORPUS_URL:select t, u from x"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {
+            "kind": "huggingface",
+            "dataset": "secret-team/chats",
+            "columns": TEXT,
+            "subset": "secret",
+            "revision": "secret",
+        },
+        {"kind": "sql", "query": "select secret", "columns": TEXT, "path": "/srv/secret.duckdb"},
+        {"kind": "sql", "query": "select secret", "columns": TEXT, "url_variable": "SECRET_URL"},
+    ],
+)
+def test_a_statement_does_not_say_where_the_source_lies(source: dict[str, Any]) -> None:
+    settings = json.dumps(public_settings(profile_of(source, unit="instruction")))
+    assert "secret" not in settings.lower()
+    assert source["kind"] in settings

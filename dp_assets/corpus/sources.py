@@ -112,7 +112,8 @@ class FileSource:
     `columns` maps our names (`text`, and optionally `user_id`, `created_at`, `language`, `instruction_id`) to the
     file's. `instruction_id` should name one row: rows of one user that share it count as one instruction. Without it,
     rows that agree in all mapped columns count once. Times are ISO 8601; one without an offset is taken as UTC. JSON
-    values that are not strings are taken as they are spelt. A column of chat messages stands for its first user turn.
+    values that are not strings are taken as they are spelt. A Parquet column of chat messages stands for its first user
+    turn.
 
     Files of a folder may differ in format, in the order of columns and in further ones. Hidden files and those that
     begin with an underscore are passed over, as Spark and Hive do.
