@@ -13,7 +13,7 @@ from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.plan import UnreachableTarget, target_of
 from dp_assets.privacy.units import PrivacyUnit
 from resources.problems import Problem, suggestion
-from resources.profile import Profile
+from resources.profile import Profile, SourceSettings
 
 FEWEST_TOKENS = 2
 """One of the text and the end token."""
@@ -69,9 +69,14 @@ def _columns_are_known(profile: Profile) -> Iterator[Problem]:
             yield Problem("corpus.source.columns", f"{name!r} is none of our columns; {remedy} Write ours = 'yours'")
 
 
+def _columns_are_given(source: SourceSettings) -> bool:
+    """Whether the columns are those of the settings, and not known beforehand."""
+    return source.kind != "chitchat" and source.layout is None
+
+
 def _users_are_named(profile: Profile) -> Iterator[Problem]:
     source = profile.corpus.source
-    if profile.corpus.unit is PrivacyUnit.USER and source.kind == "file" and "user_id" not in source.columns:
+    if profile.corpus.unit is PrivacyUnit.USER and _columns_are_given(source) and "user_id" not in source.columns:
         what = "'user' needs a source.columns entry for `user_id`; add it, or choose 'instruction'"
         yield Problem("corpus.unit", what, ("corpus.source",))
 
@@ -94,7 +99,7 @@ def _cohorts_fit_the_unit(profile: Profile) -> Iterator[Problem]:
         cohort_expr(unit=profile.corpus.unit, **settings)
     except CohortError as error:
         yield Problem("corpus.cohorts", str(error), others)
-    if cohorts.kind in TIME_NAMES and source.kind == "file" and "created_at" not in source.columns:
+    if cohorts.kind in TIME_NAMES and _columns_are_given(source) and "created_at" not in source.columns:
         what = f"{cohorts.kind!r} needs a source.columns entry for `created_at`; without times, every row is dropped"
         yield Problem("corpus.cohorts.kind", what, others)
     of_this_kind = OF_A_KIND.get(cohorts.kind, set())
@@ -114,15 +119,24 @@ def _the_pool_is_large_enough(profile: Profile) -> Iterator[Problem]:
     if target > samples:
         what = f"({target}) must not exceed sampling.num_samples ({samples}): resampling only removes"
         yield Problem("selection.target_size", what, ("sampling.num_samples",))
-    if profile.rlhf.prompts_per_step > target:
-        what = (
-            f"({profile.rlhf.prompts_per_step}) must not exceed selection.target_size ({target}): the prompts are those"
-            " of the filtered set"
-        )
-        yield Problem("rlhf.prompts_per_step", what, ("selection.target_size",))
     if profile.preferences.num_pairs < FEWEST_PAIRS:
         what = f"must be at least {FEWEST_PAIRS}: some pairs train the reward model, others measure it"
         yield Problem("preferences.num_pairs", what)
+
+
+def _the_policy_has_rows(profile: Profile) -> Iterator[Problem]:
+    rlhf, pairs, target = profile.rlhf, profile.preferences.num_pairs, profile.selection.target_size
+    trained_on_pairs = rlhf.method == "dpo"
+    if trained_on_pairs and rlhf.prompts_per_step > pairs:
+        what = f"({rlhf.prompts_per_step}) must not exceed preferences.num_pairs ({pairs}): dpo takes that many a step"
+        yield Problem("rlhf.prompts_per_step", what, ("preferences.num_pairs", "rlhf.method"))
+    prompts = rlhf.evaluation_prompts + (0 if trained_on_pairs else rlhf.prompts_per_step)
+    if prompts > target:
+        what = (
+            f"and rlhf.prompts_per_step together ({prompts}) must not exceed selection.target_size ({target}): the policy"
+            " is measured at other prompts than it is trained on"
+        )
+        yield Problem("rlhf.evaluation_prompts", what, ("selection.target_size", "rlhf.prompts_per_step"))
 
 
 CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
@@ -132,4 +146,5 @@ CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
     _lengths_leave_texts,
     _cohorts_fit_the_unit,
     _the_pool_is_large_enough,
+    _the_policy_has_rows,
 )

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -57,18 +57,103 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class SourceSettings(Settings):
-    """Where the real instructions come from. `columns` maps our names (`text`, `user_id`, ...) to the file's."""
+PresetName = Literal[
+    "lmsys/lmsys-chat-1m", "lmsys/chatbot_arena_conversations", "OpenAssistant/oasst1", "allenai/WildChat-1M"
+]
+PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
+VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
-    kind: Literal["chitchat", "file"]
+
+class PresetSteps(Settings):
+    """Which rows of a preset's data set stay. Empty `languages` keep all; `drop_flagged` says which turn counts."""
+
+    languages: tuple[str, ...] = ("en",)
+    drop_redacted: bool = True
+    drop_flagged: Literal["any", "first", "last", "never"] = "any"
+
+
+class SourceSettings(Settings):
+    """Where the real instructions come from. `columns` maps our names (`text`, `user_id`, ...) to the source's.
+
+    chitchat     the packaged public corpus
+    file         a file or a folder of files at `path`
+    huggingface  the `split` of a `dataset` of the hub, or of a local copy at `path`; a data set with a preset, or one
+                 that `preset` says is laid out like it, needs no `columns`
+    sql          the SELECT `query` on the DuckDB file at `path`, on what the query itself names, or on the database
+                 whose SQLAlchemy address is in the environment variable `url_variable`
+    """
+
+    kind: Literal["chitchat", "file", "huggingface", "sql"]
     path: Path | None = None
     columns: Mapping[str, str] = Field(default_factory=dict)
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
+    subset: str | None = None
+    split: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "train"
+    revision: str | None = None
+    preset: PresetName | None = None
+    steps: PresetSteps = PresetSteps()
+    query: Annotated[str, Field(pattern=r"\S")] | None = None
+    url_variable: str | None = None
+
+    @property
+    def layout(self) -> str | None:
+        """The preset: the one that is named, else that of the data set's own name."""
+        return self.preset or (self.dataset if self.dataset in PRESET_NAMES else None)
+
+    @field_validator("url_variable")
+    @classmethod
+    def _is_a_name(cls, variable: str | None) -> str | None:
+        # The message does not repeat the value, which may be the address itself.
+        if variable is not None and not VARIABLE_NAME.fullmatch(variable):
+            raise ValueError("give the name of an environment variable such as CORPUS_URL, never the address itself")
+        return variable
 
     @model_validator(mode="after")
-    def _file_needs_path_and_text(self) -> "SourceSettings":
+    def _has_what_its_kind_needs(self) -> "SourceSettings":
+        unset = type(self).model_construct(kind=self.kind)
+        others = sorted(set(type(self).model_fields) - FIELDS_OF_KINDS[self.kind])
+        foreign = [name for name in others if getattr(self, name) != getattr(unset, name)]
+        if foreign:
+            raise ValueError(f"a source of kind {self.kind!r} takes no {', '.join(foreign)}; leave it out")
         if self.kind == "file" and (self.path is None or "text" not in self.columns):
             raise ValueError("a source of kind 'file' needs `path` and a `columns` entry for `text`")
         return self
+
+    @model_validator(mode="after")
+    def _data_set_is_described(self) -> "SourceSettings":
+        if self.kind != "huggingface":
+            return self
+        if (self.dataset is None) == (self.path is None):
+            raise ValueError(
+                "a source of kind 'huggingface' needs either `dataset`, an id on the hub, or a local `path`"
+            )
+        if self.layout is not None and self.columns:
+            raise ValueError("the preset knows the columns; leave `columns` out")
+        if self.layout is None and "text" not in self.columns:
+            raise ValueError(f"needs a `columns` entry for `text`, or a `preset`: one of {', '.join(PRESET_NAMES)}")
+        if self.layout is None and self.steps != PresetSteps():
+            raise ValueError(
+                "`steps` belong to a preset; without one use corpus.languages, or select rows at the source"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _query_is_described(self) -> "SourceSettings":
+        if self.kind != "sql":
+            return self
+        if self.query is None or "text" not in self.columns:
+            raise ValueError("a source of kind 'sql' needs `query` and a `columns` entry for `text`")
+        if self.path is not None and self.url_variable is not None:
+            raise ValueError("give either `path`, a DuckDB file, or `url_variable`, not both")
+        return self
+
+
+FIELDS_OF_KINDS: Mapping[str, set[str]] = {
+    "chitchat": set(),
+    "file": {"path", "columns"},
+    "huggingface": {"path", "columns", "dataset", "subset", "split", "revision", "preset", "steps"},
+    "sql": {"path", "columns", "query", "url_variable"},
+}
 
 
 class CohortSettings(Settings):
@@ -81,9 +166,14 @@ class CohortSettings(Settings):
 
 
 class CorpusSettings(Settings):
-    """The registered terms of a corpus and its preparation, which treats each unit's rows apart from all others."""
+    """The registered terms of a corpus and its preparation, which treats each unit's rows apart from all others.
+
+    `name` is a public name under which the corpus is registered, in place of where its source lies. `redact` replaces
+    what has a recognisable form; it is defence in depth, and no figure counts on it.
+    """
 
     source: SourceSettings
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None
     snapshot: PublicName = "1"
     unit: PrivacyUnit
     max_rows_per_unit: Positive
@@ -91,6 +181,8 @@ class CorpusSettings(Settings):
     max_words: Positive
     max_characters: Positive
     languages: tuple[str, ...] | None = None
+    detect_language: bool = False
+    redact: tuple[Literal["secret", "email", "ip", "card", "phone"], ...] = ()
     train_fraction: Fraction
     cohorts: CohortSettings = CohortSettings()
     delta: Annotated[float, Field(gt=0, lt=1)]
@@ -215,7 +307,7 @@ class EndpointSettings(Settings):
     @classmethod
     def _is_a_name(cls, variable: str | None) -> str | None:
         # The message does not repeat the value, which may be the key itself.
-        if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
+        if variable is not None and not VARIABLE_NAME.fullmatch(variable):
             raise ValueError("give the name of an environment variable such as OPENAI_API_KEY, never the key itself")
         return variable
 
@@ -404,18 +496,6 @@ class Profile(Settings):
     embedder: str = "packaged"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-
-    @model_validator(mode="after")
-    def _policy_has_rows(self) -> "Profile":
-        rlhf, on_pairs = self.rlhf, self.rlhf.method == "dpo"
-        if on_pairs and rlhf.prompts_per_step > self.preferences.num_pairs:
-            raise ValueError("rlhf.prompts_per_step must not exceed preferences.num_pairs: dpo takes that many a step")
-        if rlhf.evaluation_prompts + (0 if on_pairs else rlhf.prompts_per_step) > self.selection.target_size:
-            raise ValueError(
-                "rlhf.evaluation_prompts and rlhf.prompts_per_step together must not exceed selection.target_size:"
-                " the policy is measured at other prompts than it is trained on"
-            )
-        return self
 
     def plan(self, level: str) -> PrivacyPlan:
         """The privacy plan of a level.

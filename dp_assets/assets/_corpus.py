@@ -2,13 +2,23 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
-from dp_assets.corpus.sources import Source, make_source
+from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.hub import HubSource, HubSteps
+from dp_assets.corpus.queries import QuerySource
+from dp_assets.corpus.sources import ChitchatSource, FileSource, Source
 from dp_assets.privacy.registration import Registration, Terms
+from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import Ledger
-from resources.profile import Profile
+from resources.profile import Profile, SourceSettings
+from resources.query_reader import QueryRefused, duckdb_batches, sql_batches
 
 PUBLIC_SOURCES = ("chitchat",)
 # Settings of a corpus that shape no row: what is claimed of it, what it is called, and where its rows lie.
@@ -17,6 +27,7 @@ SHAPES_NO_ROW: dict[str, Any] = {
     "delta": True,
     "budget_epsilon": True,
     "planned_levels": True,
+    "name": True,
     "source": {"path"},
 }
 
@@ -25,10 +36,55 @@ def source_of(profile: Profile) -> Source:
     """The source of a profile's corpus.
 
     Raises:
-      SourceError: the source cannot be read as configured.
+      SourceError: the source cannot be read as configured, or does not name users though they are the units.
     """
     settings = profile.corpus.source
-    return make_source(kind=settings.kind, path=settings.path, columns=settings.columns)
+    source = _sources_by_kind(settings)
+    is_packaged = settings.kind in PUBLIC_SOURCES
+    if profile.corpus.unit is PrivacyUnit.USER and not is_packaged and "user_id" not in source.columns:
+        raise SourceError(f"{settings.layout} does not say who wrote a row; set corpus.unit to 'instruction'")
+    return source
+
+
+def locator_of(profile: Profile) -> str:
+    """What a corpus is registered under: its public name if it has one, else where its source lies.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+    """
+    source, name = source_of(profile), profile.corpus.name
+    return source.locator if name is None else f"name:{name}"
+
+
+def _sources_by_kind(settings: SourceSettings) -> Source:
+    if settings.kind == "chitchat":
+        return ChitchatSource()
+    if settings.kind == "file" and settings.path is not None:
+        return FileSource(settings.path, settings.columns)
+    if settings.kind == "huggingface":
+        where = settings.model_dump(include={"dataset", "path", "subset", "split", "revision"})
+        steps = HubSteps(**settings.steps.model_dump())
+        return HubSource(**where, preset=settings.layout, own_columns=dict(settings.columns), steps=steps)
+    if settings.kind == "sql" and settings.query is not None:
+        read = partial(_batches, settings, settings.query)
+        return QuerySource(_database_of(settings), settings.query, settings.columns, read)
+    raise SourceError(f"a source of kind {settings.kind!r} is not described; see docs/guides/own-corpus.md")
+
+
+def _database_of(settings: SourceSettings) -> str:
+    if settings.url_variable is not None:
+        return f"${settings.url_variable}"
+    return "" if settings.path is None else str(settings.path.resolve())
+
+
+def _batches(settings: SourceSettings, query: str, spill_folder: Path) -> Iterator[pl.DataFrame]:
+    try:
+        if settings.url_variable is not None:
+            yield from sql_batches(settings.url_variable, query)
+        else:
+            yield from duckdb_batches(settings.path, query, spill_folder)
+    except QueryRefused as refusal:
+        raise SourceError(str(refusal)) from None
 
 
 def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
@@ -40,7 +96,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
     settings = profile.corpus
     cohorts = settings.cohorts.model_dump()
     cohort_expr(unit=settings.unit, **cohorts)
-    columns = settings.source.columns
+    columns = source_of(profile).columns
     return Terms(
         unit=settings.unit,
         unit_columns=json.dumps({name: columns.get(name) for name in ("user_id", "created_at")}),
@@ -61,7 +117,7 @@ def register_corpus(ledger: Ledger, profile: Profile, *, declared_public: bool) 
       RegistrationError: the source is registered on other terms.
     """
     terms = terms_of(profile, declared_public=declared_public)
-    return ledger.register(locator=source_of(profile).locator, terms=terms, plans=profile.planned())
+    return ledger.register(locator=locator_of(profile), terms=terms, plans=profile.planned())
 
 
 def registration_of(ledger: Ledger, profile: Profile) -> Registration:
@@ -70,7 +126,7 @@ def registration_of(ledger: Ledger, profile: Profile) -> Registration:
     Raises:
       ChargeRefused: it is not registered, or on other terms.
     """
-    return ledger.registration(source_of(profile).locator, terms_of(profile, declared_public=False))
+    return ledger.registration(locator_of(profile), terms_of(profile, declared_public=False))
 
 
 def snapshot_of(ledger: Ledger, profile: Profile) -> str:

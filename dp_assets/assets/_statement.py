@@ -13,6 +13,8 @@ from resources.digests import code_digest, folder_digest
 from resources.profile import Profile
 from resources.stores import artifact_folder
 
+PLACES_OF_A_SOURCE = ("path", "dataset", "subset", "revision", "query", "url_variable")
+
 
 def evidence_of(state: LedgerState, releases: Mapping[str, Table | Adapter]) -> dict[str, Any]:
     """The evidence that releases carry, by the charge each was made under. `releases` are named by their mechanism."""
@@ -38,8 +40,8 @@ def provenance(profile: Profile, home: Path, partition: Partition, assets: Itera
 
 def public_settings(profile: Profile) -> dict[str, Any]:
     """Every setting but the places of files. That of the source is kept in the ledger, as a keyed hash only."""
-    files: Any = {"corpus": {"source": {"path"}}, "annotation": {"path"}, "preferences": {"path"}}
-    return profile.model_dump(mode="json", exclude=files)
+    places: Any = {"corpus": {"source": PLACES_OF_A_SOURCE}, "annotation": {"path"}, "preferences": {"path"}}
+    return profile.model_dump(mode="json", exclude=places)
 
 
 def artifact_digests(home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, str]:

@@ -40,6 +40,7 @@ def privacy_statement(
         evidence=evidence_of(state, {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}),
         base_model=dp_generator.base_model,
         source_kind=profile.corpus.source.kind,
+        redacted=profile.corpus.redact,
         provenance=provenance(profile, Path(releases.home), partition, behind),
     )
     markdown = to_markdown(statement)

@@ -1,5 +1,8 @@
 """The asset `real_instructions`."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import dagster as dg
 import polars as pl
 
@@ -8,9 +11,9 @@ from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_and_erased, source_of
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
+from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, prepare
-from dp_assets.corpus.sources import SourceError
 from dp_assets.corpus.stability import UnstablePreparation, require_stable
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
@@ -18,9 +21,10 @@ from resources.private_step import private_step
 from resources.profile import Profile
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
+STEPS = {"train_fraction", "detect_language"}
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="2")
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="3")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
 ) -> dg.MaterializeResult[PrivateTable]:
@@ -33,13 +37,15 @@ def real_instructions(
 
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
         cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
-        prepared = prepare(rows, key=key, cohort_of=cohort_of, train_fraction=settings.train_fraction, **bounds)
-        return drop_erased(prepared, erased=erased, key=key)
+        steps = settings.model_dump(include=STEPS) | {"redacted": settings.redact}
+        return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
 
-    with private_step(ledger.private_root, SourceError, CohortError, UnstablePreparation):
+    public = (SourceError, CohortError, UnstablePreparation)
+    with private_step(ledger.private_root, *public), TemporaryDirectory() as scratch:
         treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
-        rows = prepare_rows(source.scan()).collect()
-        texts = fingerprint(source.scan().select("text"), key=key)
+        source_rows = source.scan(Path(scratch))
+        rows = prepare_rows(source_rows).collect()
+        texts = fingerprint(source_rows.select("text"), key=key)
         hashed = fingerprint(rows.lazy(), key=key)
         ledger.bind_rows(corpus_id, snapshot, rows=hashed, texts=texts, preparation=preparation)
     table = PrivateTable(rows.lazy(), corpus_id=corpus_id, snapshot=snapshot, preparation=treated)

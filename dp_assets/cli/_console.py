@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dp_assets.corpus.cohorts import CohortError
-from dp_assets.corpus.sources import SourceError
+from dp_assets.corpus.columns import SourceError
 from dp_assets.export.parts import ExportRefused
 from dp_assets.privacy.chain import LedgerTampered
 from dp_assets.privacy.gate import BudgetExceeded, VoidRefused

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -11,11 +13,13 @@ import typer
 from dp_assets.assets._corpus import source_of
 from dp_assets.cli._adapter import language_model_of, num_adapter_parameters
 from dp_assets.cli._console import AsJson, out, print_json, refusals
-from dp_assets.corpus.sources import SourceError
+from dp_assets.corpus.columns import SourceError
+from dp_assets.privacy.labels import Zone
 from dp_assets.profile_checks import plan_problems
 from dp_assets.profiles import LoadedProfile, ProfileError, load, selected_name
 from resources.annotator import Annotator, MissingKey
 from resources.models import PACKAGED, Embedder, ModelUnavailable
+from resources.private_step import private_step
 from resources.problems import Problem
 from resources.profile import Profile
 from resources.zones import data_home
@@ -63,7 +67,7 @@ def _missing_here(profile: Profile) -> Iterator[Problem]:
     """What a run on this machine would miss."""
     endpoints = {"annotation.endpoint": profile.annotation.endpoint, "preferences.judge": profile.preferences.judge}
     needed: dict[str, Callable[[], object]] = {
-        "corpus.source": lambda: source_of(profile).scan(),
+        "corpus.source": partial(_require_source, profile),
         "language_model": partial(_require_language_model, profile),
         "embedder": Embedder(model=profile.embedder, device=profile.device).require_available,
         **{name: Annotator(name, endpoint, data_home()).api_key for name, endpoint in endpoints.items()},
@@ -75,6 +79,16 @@ def _missing_here(profile: Profile) -> Iterator[Problem]:
             yield Problem(setting, failure.description or "")
         except (SourceError, ModelUnavailable, ValueError) as error:
             yield Problem(setting, str(error))
+
+
+def _require_source(profile: Profile) -> None:
+    """The source, opened as far as its columns. What a reader keeps meanwhile lies in the private zone and goes again.
+
+    Raises:
+      SourceError: it cannot be read as configured.
+    """
+    with private_step(str(data_home() / Zone.PRIVATE), SourceError), TemporaryDirectory() as scratch:
+        source_of(profile).scan(Path(scratch))
 
 
 def _require_language_model(profile: Profile) -> None:

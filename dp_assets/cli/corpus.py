@@ -99,9 +99,10 @@ def unit_named(name: str, *, is_unit_id: bool, unit: PrivacyUnit, key: bytes, is
         raise typer.BadParameter(
             "the corpus's unit is the instruction: look its unit_id up, and pass it with --unit-id"
         )
-    if not name.strip():
+    named = unit_of_user(name, key=key)
+    if not named.startswith("user:"):
         raise typer.BadParameter("a blank user id names nobody")
-    return unit_of_user(name, key=key)
+    return named
 
 
 def print_erasure(corpus_id: str, snapshot: str, *, as_json: bool) -> None:

@@ -4,9 +4,9 @@ Guarantee: every step maps one unit's rows to rows without looking at another un
 removes its at most `max_rows_per_unit` rows and changes nothing else, whatever the order of the source. That is what
 lets the privacy of a mechanism over the prepared rows be a statement about the source.
 
-A unit is a user where the row names one, else the row itself. A row that is its own unit is known by all it holds, so
-two unnamed rows that agree in everything are one unit: telling them apart would need their position, which depends on
-other rows.
+A unit is a user where the row names one, else the row itself; `users.py` says how ids are spelt. A row that is its own
+unit is known by all it holds, so two unnamed rows that agree in everything are one unit: telling them apart would need
+their position, which depends on other rows.
 
 Left out: duplicates across units (the paper's released code drops a text that shares a 10-gram with an earlier one, so
 one more log entry can delete many), quality and safety filters, and cutting; a text that is too long is dropped.
@@ -18,7 +18,10 @@ import polars as pl
 
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.hashing import keyed_hash_of
+from dp_assets.corpus.language import detect_languages
+from dp_assets.corpus.redaction import redact
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, check_schema
+from dp_assets.corpus.users import canonical_user_ids
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
 TEST_SPLIT = "test"
@@ -37,6 +40,8 @@ def prepare(
     languages: Sequence[str] | None,
     cohort_of: pl.Expr,
     train_fraction: float,
+    detect_language: bool = False,
+    redacted: Sequence[str] = (),
 ) -> pl.LazyFrame:
     """Rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
 
@@ -49,14 +54,19 @@ def prepare(
       languages: keep these only, so that a row without a language is dropped; None keeps all rows.
       cohort_of: the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row.
       train_fraction: the expected share of units in the split `train`.
+      detect_language: fill in the language of rows that name none.
+      redacted: what is replaced by placeholders, names of `redaction.DETECTORS`. Everything after it, ids of rows too,
+        is as if the source had held the redacted texts; the bounds of length hold before it.
 
     Raises:
       SchemaError: a column is missing or has another type.
+      SourceError: a language is to be detected, and the library for it is not installed.
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
-    kept = normalise_text(rows.select(SOURCE_ROWS.names()))
+    kept = canonical_user_ids(normalise_text(rows.select(SOURCE_ROWS.names())))
     kept = keep_lengths(kept, min_words=min_words, max_words=max_words, max_characters=max_characters)
-    kept = keep_languages(kept, languages=languages)
+    kept = keep_languages(detect_languages(kept) if detect_language else kept, languages=languages)
+    kept = redact(kept, kinds=redacted)
     named = name_units(kept, unit=unit, key=key)
     bounded = bound_contributions(drop_duplicates_in_units(named), max_rows_per_unit=max_rows_per_unit)
     split = assign_splits(bounded, key=key, train_fraction=train_fraction)
@@ -121,9 +131,9 @@ def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyF
 
 
 def unit_of_user(user_id: str, *, key: bytes) -> str:
-    """The unit id of the rows that name this user."""
+    """The unit id of the rows that name this user, in whichever spelling."""
     named = pl.LazyFrame([(None, user_id, None, None, None)], schema=SOURCE_ROWS, orient="row")
-    (unit_id,) = name_units(named, unit=PrivacyUnit.USER, key=key).collect()["unit_id"]
+    (unit_id,) = name_units(canonical_user_ids(named), unit=PrivacyUnit.USER, key=key).collect()["unit_id"]
     return str(unit_id)
 
 

@@ -1,10 +1,12 @@
-"""Where real instructions come from: a packaged public corpus, or a file of the user's.
+"""Where real instructions come from: a packaged public corpus, or files of the user's.
 
-A source is scanned lazily into the columns of `SOURCE_ROWS`, every one nullable. How a row is read never depends on
-another row: no type, date format or separator is guessed from data, and a value that does not parse becomes null.
-Errors concern configuration (paths, column names and types) and quote no value.
+Data sets of the Hugging Face hub (`hub.py`) and queries (`queries.py`) are further sources. Each one is scanned into
+the columns of `SOURCE_ROWS`, every one nullable. How a row is read never depends on another row: no type, date format
+or separator is guessed from data, and a value that does not parse becomes null. Errors concern configuration (paths,
+column names and types) and quote no value.
 
-Left out: folders of files, nested columns, and CSV whose quotes do not match, where no reader can tell the rows apart.
+Left out: nested columns other than chat messages, and CSV whose quotes do not match, where no reader can tell the rows
+apart.
 """
 
 import json
@@ -16,7 +18,8 @@ from typing import Protocol
 
 import polars as pl
 
-from dp_assets.corpus.schemas import SOURCE_ROWS, TIME
+from dp_assets.corpus.columns import SourceError, check_mapping, parsed_time, require_columns, source_rows
+from dp_assets.corpus.schemas import SOURCE_ROWS
 
 CHITCHAT_WORDS = (5, 60)
 INTERROGATIVES = (
@@ -25,12 +28,6 @@ INTERROGATIVES = (
 )
 REQUESTS = "tell give show describe explain write suggest recommend name list help please"
 OPENERS = frozenset(f"{INTERROGATIVES} {REQUESTS}".split())
-WANTED_TYPES = {"text": "strings", "created_at": "times, dates or ISO 8601 strings"}
-TIME_FORMATS = ("%+", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d")
-
-
-class SourceError(ValueError):
-    """A source is missing, unreadable, or lacks a mapped column. The message quotes configuration only."""
 
 
 class Source(Protocol):
@@ -40,21 +37,16 @@ class Source(Protocol):
     def locator(self) -> str:
         """The canonical public name: the same source has the same locator however it is configured."""
 
-    def scan(self) -> pl.LazyFrame:
-        """The rows with the columns of `SOURCE_ROWS`."""
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Which of the source's columns ours are read from; registration fixes those of user and time."""
 
+    def scan(self, scratch: Path) -> pl.LazyFrame:
+        """The rows with the columns of `SOURCE_ROWS`.
 
-def make_source(*, kind: str, path: Path | None, columns: Mapping[str, str]) -> Source:
-    """The source that a profile describes; `kind` is `chitchat` or `file`, and a file needs `path` and `columns`.
-
-    Raises:
-      SourceError: the kind is unknown or the file's settings are incomplete.
-    """
-    if kind == "chitchat":
-        return ChitchatSource()
-    if kind != "file" or path is None:
-        raise SourceError(f"source.kind must be 'chitchat', or 'file' with a `path`; got {kind!r}")
-    return FileSource(path, columns)
+        What cannot be scanned where it lies is put into `scratch`, an empty folder of the private zone that outlives
+        the rows' use.
+        """
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,11 @@ class ChitchatSource:
     def locator(self) -> str:
         return "packaged:chitchat-dataset"
 
-    def scan(self) -> pl.LazyFrame:
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return {}
+
+    def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
         """The turns; `instruction_id` is `chitchat-<conversation>-<number of the turn's first message>`.
 
         Raises:
@@ -84,7 +80,7 @@ class ChitchatSource:
         conversations = json.loads(content).items()
         turns = [turn for name, conversation in conversations for turn in _asking_turns(name, conversation["messages"])]
         texts = pl.DataFrame(turns, schema=dict.fromkeys(SOURCE_ROWS, pl.String()), orient="row").lazy()
-        return texts.with_columns(_parsed_time("created_at"))
+        return texts.with_columns(parsed_time("created_at"))
 
 
 def asks_something(messages: Sequence[str]) -> bool:
@@ -111,12 +107,16 @@ def _asking_turns(conversation: str, turns: Sequence[Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class FileSource:
-    """One Parquet, CSV (with a header), JSONL or gzipped JSONL file.
+    """A Parquet, CSV (with a header), JSONL or gzipped JSONL file, or a folder of such files, searched to the bottom.
 
     `columns` maps our names (`text`, and optionally `user_id`, `created_at`, `language`, `instruction_id`) to the
     file's. `instruction_id` should name one row: rows of one user that share it count as one instruction. Without it,
     rows that agree in all mapped columns count once. Times are ISO 8601; one without an offset is taken as UTC. JSON
-    values that are not strings are taken as they are spelt.
+    values that are not strings are taken as they are spelt. A Parquet column of chat messages stands for its first user
+    turn.
+
+    Files of a folder may differ in format, in the order of columns and in further ones. Hidden files and those that
+    begin with an underscore are passed over, as Spark and Hive do.
 
     Raises:
       SourceError: the suffix or one of our names is unknown, or `text` is not mapped.
@@ -126,92 +126,59 @@ class FileSource:
     columns: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.columns) - set(SOURCE_ROWS))
-        if unknown or "text" not in self.columns:
-            raise SourceError(
-                f"source.columns must map `text` and may map {', '.join(sorted(set(SOURCE_ROWS) - {'text'}))}"
-                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-            )
-        self._reader()
+        check_mapping(self.columns)
+        if not self.path.is_dir():
+            _reader_of(self.path, place=f"source.path {self.path}")
 
     @property
     def locator(self) -> str:
         return f"file:{self.path.resolve()}"
 
-    def scan(self) -> pl.LazyFrame:
+    def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
         """The rows.
 
         Raises:
           SourceError: the file is missing or unreadable, a mapped column is not in it, or a column's type does not fit.
         """
-        if not self.path.is_file():
-            raise SourceError(f"source.path {self.path} is not a file")
-        rows = self._reader()(self.path, sorted(set(self.columns.values())))
-        types = rows.collect_schema()
-        return rows.select(self._column(name, dtype, types) for name, dtype in SOURCE_ROWS.items())
+        if not self.path.is_dir():
+            if not self.path.is_file():
+                raise SourceError(f"source.path {self.path} is neither a file nor a folder")
+            return self._rows_of(self.path, place=str(self.path))
+        files = files_below(self.path)
+        if not files:
+            raise SourceError(f"source.path {self.path} holds no file with one of the suffixes {', '.join(READERS)}")
+        # Which file it is stays unsaid: names of files may be those of people.
+        return pl.concat([self._rows_of(file, place=f"a file below {self.path}") for file in files])
 
-    def _reader(self) -> Callable[[Path, Sequence[str]], pl.LazyFrame]:
-        for suffix, reader in READERS.items():
-            if self.path.name.lower().endswith(suffix):
-                return reader
-        raise SourceError(f"source.path {self.path} has an unknown suffix; use one of {', '.join(READERS)}")
-
-    def _column(self, name: str, dtype: pl.DataType, types: pl.Schema) -> pl.Expr:
-        if name not in self.columns:
-            return pl.lit(None, dtype=dtype).alias(name)
-        theirs = self.columns[name]
-        if not _fits(name, types[theirs]):
-            wanted = WANTED_TYPES.get(name, "strings or numbers")
-            kind = types[theirs].base_type().__name__  # the names inside a nested type may be values of rows
-            raise SourceError(f"column {theirs!r}, mapped to {name}, holds {kind}; it must hold {wanted}")
-        return _typed(theirs, name, types[theirs]).alias(name)
+    def _rows_of(self, file: Path, *, place: str) -> pl.LazyFrame:
+        names = sorted(set(self.columns.values()))
+        return source_rows(_reader_of(file, place=place)(file, names, place), self.columns)
 
 
-def _fits(name: str, found: pl.DataType) -> bool:
-    textual = isinstance(found, pl.String | pl.Categorical | pl.Enum | pl.Null)
-    if name == "text":
-        return textual
-    if name == "created_at":
-        return textual or isinstance(found, pl.Datetime | pl.Date)
-    return textual or found.is_numeric()
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of the folders in it, sorted, without those whose path has a hidden or `_` part."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [file for file in files if not any(part[0] in "._" for part in file.relative_to(folder).parts)]
 
 
-def _typed(column: str, name: str, found: pl.DataType) -> pl.Expr:
-    """The column in our type. Blank and NaN become null: a blank user id names nobody, it does not name one user."""
-    if name == "created_at":
-        return pl.col(column).cast(TIME) if found.is_temporal() else _parsed_time(column)
-    value = _spelt(column) if found.is_float() else pl.col(column).cast(pl.String)
-    return value if name == "text" else pl.when(value.str.contains(r"\S")).then(value)
+def _reader_of(file: Path, *, place: str) -> "Reader":
+    for suffix, reader in READERS.items():
+        if file.name.lower().endswith(suffix):
+            return reader
+    raise SourceError(f"{place} has an unknown suffix; use one of {', '.join(READERS)}")
 
 
-def _spelt(column: str) -> pl.Expr:
-    """Floats as strings, whole ones without a fraction; NaN is null.
-
-    A tool that meets one missing id may turn user 1 into user 1.0, and that must not become another unit.
-    """
-    value = pl.col(column).fill_nan(None)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(value == whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
-
-
-def _parsed_time(column: str) -> pl.Expr:
-    """Each format is tried on each value; one inferred from the first value would let a row decide for others."""
-    text = pl.col(column).cast(pl.String).str
-    parsed = [text.to_datetime(form, time_unit="us", time_zone="UTC", strict=False) for form in TIME_FORMATS]
-    return pl.coalesce(parsed).alias(column)
-
-
-def _scan_parquet(path: Path, names: Sequence[str]) -> pl.LazyFrame:
+def _scan_parquet(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
     rows = pl.scan_parquet(path, glob=False)
     try:
         found = rows.collect_schema().names()
     except pl.exceptions.PolarsError:
-        raise SourceError(f"source.path {path} is not a readable Parquet file") from None
-    _require_columns(path, names, found)
+        raise SourceError(f"{place} is not a readable Parquet file") from None
+    require_columns(names, found, place=place)
     return rows
 
 
-def _scan_csv(path: Path, names: Sequence[str]) -> pl.LazyFrame:
+def _scan_csv(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
     rows = pl.scan_csv(
         path,
         infer_schema=False,
@@ -221,11 +188,11 @@ def _scan_csv(path: Path, names: Sequence[str]) -> pl.LazyFrame:
         encoding="utf8-lossy",
         glob=False,
     )
-    _require_columns(path, names, rows.collect_schema().names())
+    require_columns(names, rows.collect_schema().names(), place=place)
     return rows
 
 
-def _scan_json_lines(path: Path, names: Sequence[str]) -> pl.LazyFrame:
+def _scan_json_lines(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
     """Each line by itself; Polars' own reader of JSON lines fails as a whole on one malformed line."""
     lines = pl.scan_csv(
         path,
@@ -245,14 +212,8 @@ def _scan_json_lines(path: Path, names: Sequence[str]) -> pl.LazyFrame:
     return lines.select(line.str.json_path_match(f"$[{json.dumps(name)}]").alias(name) for name in names)
 
 
-def _require_columns(path: Path, names: Sequence[str], found: Sequence[str]) -> None:
-    missing = [name for name in names if name not in found]
-    if missing:
-        # What the file has instead is not said: without a header line, its first line is somebody's row.
-        raise SourceError(f"source.columns names {', '.join(missing)}, which {path} lacks; correct the mapping")
-
-
-READERS: Mapping[str, Callable[[Path, Sequence[str]], pl.LazyFrame]] = {
+Reader = Callable[[Path, Sequence[str], str], pl.LazyFrame]
+READERS: Mapping[str, Reader] = {
     ".parquet": _scan_parquet,
     ".csv": _scan_csv,
     ".jsonl": _scan_json_lines,

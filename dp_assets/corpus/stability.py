@@ -99,12 +99,15 @@ def probe_rows(*, num_words: int, num_rows_of_busiest: int, language: str | None
         *(("first", text) for text in (texts[0], texts[0].upper(), texts[1])),
         *(("second", text) for text in (texts[0], texts[2], many[0])),
         ("third", texts[1]),
+        (" Fourth ", texts[0]),
+        ("4.0", texts[1]),
         *((None, text) for text in (texts[0], texts[0], texts[3], many[-1])),
     ]
     content = [(str(number), user, text, language, created_at) for number, (user, text) in enumerate(written)]
     twins = [(None, None, texts[3], language, created_at)] * 2
     shared_id = [("0", "second", texts[3], language, created_at)]
-    return pl.DataFrame([*content, *twins, *shared_id], schema=SOURCE_ROWS, orient="row")
+    nameless = [("a", user, texts[2], None, created_at) for user in ("third", None)]  # in a language to be detected
+    return pl.DataFrame([*content, *twins, *shared_id, *nameless], schema=SOURCE_ROWS, orient="row")
 
 
 def moment_in(cohort: str) -> datetime:

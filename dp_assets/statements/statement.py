@@ -89,6 +89,7 @@ def make_statement(
     evidence: Mapping[str, Mapping[str, Any]],
     base_model: str,
     source_kind: str,
+    redacted: Sequence[str] = (),
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The statement of the release behind `charge_ids` as a JSON value.
@@ -96,6 +97,7 @@ def make_statement(
     Args:
       plans: one for each privacy level that the release descends from.
       evidence: the public evidence of mechanisms, by charge id.
+      redacted: kinds of personal data and secrets that were replaced in the real instructions; no figure counts on it.
       provenance: `code`, `configuration` and `artifacts`, as hashes and public settings.
 
     Raises:
@@ -108,7 +110,7 @@ def make_statement(
     facts = _facts(state, registration, by_level, charges) | {
         "evidence": {charge_id: dict(public) for charge_id, public in evidence.items()},
         "base_model": base_model,
-        "source": {"kind": source_kind, "declared_public": registration.is_public},
+        "source": {"kind": source_kind, "declared_public": registration.is_public, "redacted": list(redacted)},
         "setting": SETTING,
         "sampler": SAMPLER,
         "randomness": RANDOMNESS,

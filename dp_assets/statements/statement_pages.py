@@ -142,6 +142,8 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
         ("neighbouring relation", f"{terms['relation']}: one unit more or less, so the number of units is hidden too"),
         ("source", f"{source['kind']}, {'declared public' if source['declared_public'] else 'private'}"),
     ]
+    if source.get("redacted"):  # statements made before redaction was recorded say nothing of it
+        rows.append(("replaced by placeholders beforehand", f"{', '.join(source['redacted'])}: {DEFENCE_IN_DEPTH}"))
     return Grid(("what", "value"), tuple(rows))
 
 
@@ -237,6 +239,9 @@ def _shown(value: Any) -> str:
 
 
 SCOPES = ("cohort", "lineage")
+DEFENCE_IN_DEPTH = (
+    "what has a recognisable form, as defence in depth; detectors miss much, and no figure here counts on it"
+)
 HOW_TO_CHECK = (
     "The command dp-instructions verify document.json, with the file beside this page, recomputes every figure"
     " from the events in it, offline, and compares the artifacts beside it with the hashes. That proves arithmetic and"

@@ -7,13 +7,16 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 import dp_assets.definitions
 from dp_assets.assets._corpus import snapshot_of
 from dp_assets.cli import app
+from dp_assets.cli.corpus import unit_named
 from dp_assets.corpus.prepare import unit_of_user
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.profiles import selected_profile
 from dp_assets.running import out_of_date
 from resources.artifact_files import SHARDS
@@ -182,3 +185,9 @@ def test_private_tables_of_an_older_snapshot_open_no_mechanism(pipeline: Pipelin
     ledger.record_erasure(corpus_id, unit_of_user(USER, key=ledger.key), "broken off before anything was removed")
     assert not pipeline.run(GENERATOR)
     assert ledger.state().charges == {}
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t", "\ufeff\u200b"])
+def test_a_user_id_that_nobody_can_see_names_nobody(name: str) -> None:
+    with pytest.raises(typer.BadParameter, match="names nobody"):
+        unit_named(name, is_unit_id=False, unit=PrivacyUnit.USER, key=b"key", is_confirmed=True)

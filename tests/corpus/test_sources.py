@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.schemas import SOURCE_ROWS
-from dp_assets.corpus.sources import ChitchatSource, FileSource, SourceError, asks_something, make_source
+from dp_assets.corpus.sources import ChitchatSource, FileSource, asks_something
 
 RECORDS = [
     {"prompt": "How do I bake bread?", "who": "u1", "when": "2023-01-02T03:04:05Z", "lang": "en", "n": "1"},
@@ -169,7 +170,7 @@ def test_a_column_of_an_unfit_type_is_named(tmp_path: Path, columns: Mapping[str
 
 
 def test_a_missing_file_an_unknown_suffix_and_a_broken_file_say_so(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is not a file"):
+    with pytest.raises(SourceError, match="is neither a file nor a folder"):
         FileSource(tmp_path / "absent.csv", {"text": "t"}).scan()
     with pytest.raises(SourceError, match=r"unknown suffix; use one of \.parquet, \.csv, \.jsonl, \.jsonl\.gz"):
         FileSource(tmp_path / "a.xlsx", {"text": "t"})
@@ -201,14 +202,6 @@ def test_a_file_has_one_locator_however_it_is_reached(tmp_path: Path, monkeypatc
     assert {FileSource(path, COLUMNS).locator for path in paths} == {f"file:{(tmp_path / 'a.jsonl').resolve()}"}
 
 
-def test_make_source_reads_the_profile_and_refuses_another_kind(tmp_path: Path) -> None:
-    assert isinstance(make_source(kind="chitchat", path=None, columns={}), ChitchatSource)
-    assert make_source(kind="file", path=tmp_path / "a.csv", columns={"text": "t"}).locator.startswith("file:")
-    for kind, path in (("table", tmp_path), ("file", None)):
-        with pytest.raises(SourceError, match=r"source\.kind"):
-            make_source(kind=kind, path=path, columns={"text": "t"})
-
-
 @pytest.mark.parametrize(
     ("messages", "asks"),
     [
@@ -234,3 +227,47 @@ def test_chitchat_holds_asking_turns_of_a_thousand_senders() -> None:
     assert rows["instruction_id"].is_unique().all()
     assert (rows.height, rows["user_id"].n_unique()) == (34_693, 1_033)
     assert rows["created_at"].min() == utc(2018, 4, 10, 18, 2, 17)
+
+
+def write_folder(folder: Path) -> Path:
+    """The records of every format, in folders of folders, beside what is passed over."""
+    for place, (name, write) in zip(("", "b", "b/c", "d"), WRITERS.items(), strict=True):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        write(folder / place / name)
+    (folder / "_SUCCESS").touch()
+    (folder / ".hidden.csv").touch()
+    (folder / "_old").mkdir()
+    (folder / "_old" / "a.csv").touch()
+    return folder
+
+
+def test_a_folder_gives_the_rows_of_all_its_files_whatever_their_formats(tmp_path: Path) -> None:
+    rows = scan(write_folder(tmp_path), COLUMNS)
+    expected = pl.DataFrame(EXPECTED, schema=SOURCE_ROWS)
+    assert rows.equals(pl.concat([expected] * len(WRITERS)))
+
+
+def test_columns_of_a_folders_files_are_found_by_name_whatever_their_order_and_type(tmp_path: Path) -> None:
+    pl.DataFrame({"prompt": ["a"], "who": [7]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"who": ["7"], "extra": [1.5], "prompt": ["b"]}).write_parquet(tmp_path / "b.parquet")
+    rows = scan(tmp_path, {"text": "prompt", "user_id": "who"})
+    assert rows.select("text", "user_id").rows() == [("a", "7"), ("b", "7")]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("anna.csv", "names who, which a file below .* lacks"), ("anna.txt", "a file below .* has an unknown suffix")],
+)
+def test_what_is_wrong_with_a_file_of_a_folder_is_said_without_its_name(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / name).write_text("prompt,other\na secret,1\n")
+    with pytest.raises(SourceError, match=message) as refusal:
+        scan(tmp_path, {"text": "prompt", "user_id": "who"})
+    assert "anna" not in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds no file with one of the suffixes \.parquet"):
+        scan(tmp_path, {"text": "prompt"})

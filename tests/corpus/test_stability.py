@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
+from dp_assets.corpus.redaction import DETECTORS
 from dp_assets.corpus.stability import (
     ACROSS_UNITS,
     Prepare,
@@ -27,7 +29,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 ROWS = probe_rows(num_words=12, num_rows_of_busiest=5, language=None, created_at=NOW)
 
 
-def prepare_rows(unit: PrivacyUnit, *, max_rows_per_unit: int = 2) -> Prepare:
+def prepare_rows(unit: PrivacyUnit, *, max_rows_per_unit: int = 2, **steps: Any) -> Prepare:
     return lambda rows: prepare(
         rows,
         unit=unit,
@@ -39,6 +41,7 @@ def prepare_rows(unit: PrivacyUnit, *, max_rows_per_unit: int = 2) -> Prepare:
         languages=None,
         cohort_of=cohort_expr("all", unit=unit),
         train_fraction=0.5,
+        **steps,
     )
 
 
@@ -64,7 +67,10 @@ def split_by_rank(prepared: Prepare) -> Prepare:
 
 @pytest.mark.parametrize("unit", [USER, INSTRUCTION])
 def test_the_real_preparation_treats_units_apart(unit: PrivacyUnit) -> None:
-    assert preparation_of(prepare_rows(unit), ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"
+    every_step = {"detect_language": True, "redacted": tuple(DETECTORS)}
+    for steps in ({}, every_step):
+        prepared = prepare_rows(unit, **steps)
+        assert preparation_of(prepared, ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"
 
 
 @pytest.mark.parametrize("unit", [USER, INSTRUCTION])

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dp_assets.assets._corpus import source_of, terms_of
+from dp_assets.assets._corpus import terms_of
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
+from dp_assets.corpus.sources import ChitchatSource
 from dp_assets.generation.generator import unit_rows
 from dp_assets.generation.per_unit import clipped_sum
 from dp_assets.privacy.plan import GENERATOR
@@ -33,7 +34,7 @@ NUM_UNITS = {PrivacyUnit.USER: SENDERS, PrivacyUnit.INSTRUCTION: TURNS}
 
 @cache
 def turns() -> pl.DataFrame:
-    return source_of(DEMO).scan().collect()
+    return ChitchatSource().scan().collect()
 
 
 @cache

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
-from dp_assets.corpus.sources import make_source
+from dp_assets.corpus.sources import FileSource
 from dp_assets.generation.generator import unit_rows
 from dp_assets.generation.per_unit import TokenRow
 from dp_assets.generation.prompts import generator_prompt_ids
@@ -131,7 +131,7 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
 def prepared(path: Path, unit: PrivacyUnit, *, train_fraction: float = 1.0) -> pl.DataFrame:
     """`real_instructions` of a source file."""
     return prepare(
-        make_source(kind="file", path=path, columns=COLUMNS).scan(),
+        FileSource(path, COLUMNS).scan(),
         unit=unit,
         key=KEY,
         max_rows_per_unit=MAX_ROWS if unit is PrivacyUnit.USER else 1,

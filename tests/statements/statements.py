@@ -112,6 +112,7 @@ def statement_of(
     plans: Sequence[PrivacyPlan] = (PLAN,),
     *,
     charge_ids: Sequence[str] = (GENERATOR, HISTOGRAM),
+    redacted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The statement of a release behind these charges, whose mechanisms did what their plans say."""
     by_level = {plan.level: plan for plan in plans}
@@ -128,6 +129,7 @@ def statement_of(
         },
         base_model="a model",
         source_kind="file",
+        redacted=redacted,
         provenance=PROVENANCE,
     )
 

@@ -1,0 +1,128 @@
+"""Data sets of the Hugging Face hub, streamed into the private zone; a folder or file in the hub's layout works too.
+
+The library reads in a process of its own (`hub_reader.py`), because it and the hub's client fix the places of their
+caches when they are first imported, and this process may have imported them for public models. There every cache lies
+in the private scratch folder, progress bars and telemetry are off, and what is printed goes where standard error leads.
+
+Left out: data sets that are not stored as Parquet, since their columns' types would be guessed from private rows.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from dp_assets.corpus.columns import SourceError, check_mapping
+from dp_assets.corpus.presets import PRESETS, Turn
+from dp_assets.corpus.spool import spooled
+
+REFUSED = 3
+"""The reader's exit status where its standard output says what to correct; any other failure may depend on rows."""
+CODE = Path(__file__).parents[2]
+DEFAULT_HF_HOME = Path("~/.cache/huggingface")
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+CACHES = {
+    "HF_HOME": "hub",
+    "HF_HUB_CACHE": "hub/hub",
+    "HUGGINGFACE_HUB_CACHE": "hub/hub",
+    "HF_ASSETS_CACHE": "hub/assets",
+    "HUGGINGFACE_ASSETS_CACHE": "hub/assets",
+    "HF_XET_CACHE": "hub/xet",
+    "HF_DATASETS_CACHE": "hub/datasets",
+    "HF_MODULES_CACHE": "hub/modules",
+    "XDG_CACHE_HOME": "cache",
+    "TMPDIR": "tmp",
+    "POLARS_OOC_SPILL_DIR": "tmp",
+}
+
+
+@dataclass(frozen=True)
+class HubSteps:
+    """Which rows of a preset's data set stay; see `presets.py`. No `languages` means all of them."""
+
+    languages: Sequence[str]
+    drop_redacted: bool
+    drop_flagged: Turn
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """One split of a data set: by `dataset`, an id on the hub, or by `path`, a local folder or Parquet file.
+
+    A preset knows the columns and the steps; without one, `own_columns` maps ours to the data set's, as for files.
+    `revision` pins a commit, a branch or a tag.
+
+    Raises:
+      SourceError: there is no such preset, or the mapping lacks `text`.
+    """
+
+    dataset: str | None
+    path: Path | None
+    subset: str | None
+    split: str
+    revision: str | None
+    preset: str | None
+    own_columns: Mapping[str, str]
+    steps: HubSteps
+
+    def __post_init__(self) -> None:
+        if self.preset is None:
+            check_mapping(self.own_columns)
+        elif self.preset not in PRESETS:
+            raise SourceError(f"source.preset must be one of {', '.join(PRESETS)}")
+
+    @property
+    def locator(self) -> str:
+        """The data set, whatever the split and the revision: these are other snapshots of one corpus."""
+        return f"huggingface:{self.dataset.lower()}" if self.dataset else f"file:{Path(self.path or '').resolve()}"
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return self.own_columns if self.preset is None else PRESETS[self.preset].columns
+
+    def scan(self, scratch: Path) -> pl.LazyFrame:
+        """The rows, streamed into `scratch` by the time this returns.
+
+        Raises:
+          SourceError: the library is not installed, the data set cannot be opened or is not Parquet, or its columns
+            are not those of the mapping or the preset.
+          RuntimeError: reading broke off; what the reader said of it may depend on rows.
+        """
+        if self.path is not None and not self.path.exists():
+            raise SourceError(f"source.path {self.path} is neither a file nor a folder")
+        rows = scratch / "rows"
+        for folder in (rows, *(scratch / name for name in CACHES.values())):
+            folder.mkdir(parents=True, exist_ok=True)
+        request = asdict(self) | {"path": None if self.path is None else str(self.path), "rows": str(rows)}
+        done = subprocess.run(
+            [sys.executable, "-m", "dp_assets.corpus.hub_reader"],
+            input=json.dumps(request),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=reader_environment(scratch),
+        )
+        if done.returncode == REFUSED:
+            raise SourceError(done.stdout)
+        if done.returncode:
+            raise RuntimeError("the data set could not be read to its end")
+        return spooled(rows)
+
+
+def reader_environment(scratch: Path) -> dict[str, str]:
+    """The environment of the reader: caches in `scratch`, and the user's own access token, wherever it is kept."""
+    home = Path(os.environ.get("HF_HOME", DEFAULT_HF_HOME)).expanduser()
+    token = {"HF_TOKEN_PATH": os.environ.get("HF_TOKEN_PATH", str(home / "token"))}
+    caches = {variable: str(scratch / name) for variable, name in CACHES.items()}
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | token | caches | QUIET | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,101 @@
+"""The process that streams a data set: `python -m dp_assets.corpus.hub_reader`, which `hub.py` starts.
+
+It reads a request from standard input and puts rows down batch by batch, so that a million conversations need the
+memory of one batch. On standard output it says nothing but what is to be corrected in the configuration.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dp_assets.corpus.columns import SourceError, require_columns, source_rows
+from dp_assets.corpus.hub import REFUSED
+from dp_assets.corpus.presets import PRESETS
+from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool
+
+STORED_WITH_TYPES = ("parquet", "arrow")
+
+
+def main() -> int:
+    """Read one request, and return the exit status."""
+    request = json.load(sys.stdin)
+    try:
+        spool(batches_of(request), Path(request["rows"]))
+    except SourceError as refusal:
+        print(refusal, end="")
+        return REFUSED
+    return 0
+
+
+def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    """The data set in batches with the columns of `SOURCE_ROWS`, after the steps of its preset.
+
+    Raises:
+      SourceError: see `HubSource.scan`.
+    """
+    preset = PRESETS.get(request["preset"] or "")
+    names = sorted(set(request["own_columns"].values())) if preset is None else preset.read
+    place = f"the data set {request['dataset'] or request['path']}"
+    stream = _open(request, place)
+    if stream.features is not None:
+        require_columns(names, list(stream.features), place=place)
+        stream = stream.select_columns(names)
+    for batch in stream.with_format("arrow").iter(batch_size=ROWS_IN_A_BATCH):
+        rows = pl.DataFrame(batch).lazy()
+        require_columns(names, rows.collect_schema().names(), place=place)
+        columns = request["own_columns"] if preset is None else preset.columns
+        try:
+            kept = rows if preset is None else preset.steps(rows, **request["steps"])
+            kept.collect_schema()
+        except (pl.exceptions.PolarsError, TypeError):
+            _explain()
+            raise SourceError(f"the columns of {place} do not have the types of preset {request['preset']}") from None
+        yield source_rows(kept, columns).collect()
+
+
+def _open(request: Mapping[str, Any], place: str) -> Any:
+    """The split as a stream; nothing of it has been read."""
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise SourceError("source.kind 'huggingface' needs the package datasets: pip install datasets") from None
+    try:
+        builder = datasets.load_dataset_builder(**_where(request))
+    except Exception as error:
+        _explain()
+        raise SourceError(
+            f"{place} cannot be opened ({type(error).__name__}): check source.dataset or path, subset and revision, the"
+            " network, and for a gated data set that its terms are accepted and HF_TOKEN is set"
+        ) from None
+    if builder.name not in STORED_WITH_TYPES:
+        raise SourceError(
+            f"{place} is stored as {builder.name}, whose types would be guessed from its rows; for one on the hub set"
+            " source.revision to 'refs/convert/parquet', for local files use source.kind 'file'"
+        )
+    try:
+        return builder.as_streaming_dataset(split=request["split"])
+    except ValueError:
+        _explain()
+        raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
+
+
+def _where(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the library for a data set on the hub, a folder or a single file."""
+    path = request["path"]
+    if path is not None and Path(path).is_file():
+        return {"path": "parquet", "data_files": {request["split"]: path}}
+    return {"path": path or request["dataset"], "name": request["subset"], "revision": request["revision"]}
+
+
+def _explain() -> None:
+    """Put the details where they may depend on rows: standard error leads to the private log."""
+    traceback.print_exc(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""The language of rows that name none, by py3langid: offline, from a model in its package, one text at a time.
+
+Left out: a measure of doubt. Short texts are often taken for a neighbouring language, and code for any.
+"""
+
+import polars as pl
+
+from dp_assets.corpus.columns import SourceError
+
+
+def detect_languages(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Fill missing languages with ISO 639-1 codes such as `en`, each from its own row's text.
+
+    Raises:
+      SourceError: py3langid is not installed.
+    """
+    try:
+        import py3langid
+    except ModuleNotFoundError:
+        raise SourceError("corpus.detect_language needs the package py3langid: pip install py3langid") from None
+
+    def detect(unnamed: pl.Series) -> pl.Series:
+        return pl.Series([None if text is None else py3langid.classify(text)[0] for text in unnamed], dtype=pl.String)
+
+    # Only texts without a language are read: the others are null to the detector.
+    unnamed = pl.when(pl.col("language").is_null()).then(pl.col("text"))
+    detected = unnamed.map_batches(detect, return_dtype=pl.String(), is_elementwise=True)
+    return rows.with_columns(language=pl.coalesce("language", detected))

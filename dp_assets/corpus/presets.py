@@ -1,0 +1,165 @@
+"""Public chat data sets of the Hugging Face hub: how their rows become first user turns, and which rows are left out.
+
+The steps are those of the paper (language, redaction, moderation), each a function of one row and each to be switched
+off. The paper looks at the moderation of the last turn although it keeps the first; here `drop_flagged` says which
+turn counts, and `any` is the careful choice. A row whose record is missing counts as neither flagged nor redacted.
+
+Left out: the paper's removal of near duplicates, which looks across users (see `prepare.py`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+Turn = Literal["any", "first", "last", "never"]
+NEVER: Turn = "never"
+TOXIC = 0.5
+"""From this score on, an automatic classifier's score counts as a flag."""
+
+LANGUAGE_CODES = {
+    "arabic": "ar",
+    "chinese": "zh",
+    "czech": "cs",
+    "dutch": "nl",
+    "english": "en",
+    "french": "fr",
+    "german": "de",
+    "greek": "el",
+    "hebrew": "he",
+    "hindi": "hi",
+    "hungarian": "hu",
+    "indonesian": "id",
+    "italian": "it",
+    "japanese": "ja",
+    "korean": "ko",
+    "persian": "fa",
+    "polish": "pl",
+    "portuguese": "pt",
+    "romanian": "ro",
+    "russian": "ru",
+    "spanish": "es",
+    "swedish": "sv",
+    "thai": "th",
+    "turkish": "tr",
+    "ukrainian": "uk",
+    "vietnamese": "vi",
+}
+"""Names of languages in these data sets, lower case; a name that is not here stays as it is."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How one data set is read.
+
+    columns     our names to the data set's
+    needed      further columns that the steps look at
+    flagged     whether moderation flagged the given turn
+    redacted    whether the providers redacted the row, if they say so
+    is_opening  whether the row opens a conversation with a user's turn
+    respelt     columns brought into a form that the mapping takes
+    """
+
+    columns: Mapping[str, str]
+    needed: Sequence[str]
+    flagged: Callable[[Turn], pl.Expr]
+    redacted: pl.Expr | None = None
+    is_opening: pl.Expr = field(default_factory=lambda: pl.lit(True))
+    respelt: Sequence[pl.Expr] = ()
+
+    @property
+    def read(self) -> list[str]:
+        """Every column that is read."""
+        return sorted({*self.columns.values(), *self.needed})
+
+    def steps(
+        self, rows: pl.LazyFrame, *, languages: Sequence[str], drop_redacted: bool, drop_flagged: Turn
+    ) -> pl.LazyFrame:
+        """The rows that the steps leave, one looked at without the others. No `languages` means all of them."""
+        kept = rows.filter(self.is_opening).with_columns(language_code(self.columns["language"]), *self.respelt)
+        if languages:
+            kept = kept.filter(pl.col(self.columns["language"]).is_in(list(languages)))
+        if drop_redacted and self.redacted is not None:
+            kept = kept.filter(~self.redacted.fill_null(False))
+        if drop_flagged != NEVER:
+            kept = kept.filter(~self.flagged(drop_flagged).fill_null(False))
+        return kept
+
+
+def language_code(column: str) -> pl.Expr:
+    """ISO 639-1 codes for the names of `LANGUAGE_CODES`."""
+    return pl.col(column).replace(
+        {spelt: code for name, code in LANGUAGE_CODES.items() for spelt in (name, name.capitalize())}
+    )
+
+
+def _flag_of_turn(turn: Turn) -> pl.Expr:
+    """The flag in `openai_moderation`, a list with a record for each turn."""
+    flags = pl.col("openai_moderation").list.eval(pl.element().struct.field("flagged"))
+    return {"any": flags.list.any(), "first": flags.list.first(), "last": flags.list.last()}[turn]
+
+
+def _wildchat_flag(turn: Turn) -> pl.Expr:
+    """OpenAI's moderation or, in `toxic`, the provider's judgement by that and a second classifier."""
+    toxic = pl.col("conversation").list.eval(pl.element().struct.field("toxic"))
+    judged = {"any": pl.col("toxic"), "first": toxic.list.first(), "last": toxic.list.last()}[turn]
+    return _flag_of_turn(turn).fill_null(False) | judged.fill_null(False)
+
+
+def _flag_of_prompt(turn: Turn) -> pl.Expr:
+    """One record for the whole conversation."""
+    return pl.col("openai_moderation").struct.field("flagged")
+
+
+def _oasst_flag(turn: Turn) -> pl.Expr:
+    """Deleted, turned down by the reviewers, or toxic to the classifier. A row is one turn."""
+    scores = pl.max_horizontal(pl.col("detoxify").struct.field("*"))
+    turned_down = ~pl.col("review_result").fill_null(True)
+    return pl.col("deleted").fill_null(False) | turned_down | (scores >= TOXIC).fill_null(False)
+
+
+PRESETS: Mapping[str, Preset] = {
+    "lmsys/lmsys-chat-1m": Preset(
+        columns={"instruction_id": "conversation_id", "text": "conversation", "language": "language"},
+        needed=("redacted", "openai_moderation"),
+        redacted=pl.col("redacted"),
+        flagged=_flag_of_turn,
+    ),
+    "lmsys/chatbot_arena_conversations": Preset(
+        columns={
+            "instruction_id": "question_id",
+            "user_id": "judge",  # who asked the question and compared the answers
+            "text": "conversation_a",  # both conversations open with the same question
+            "language": "language",
+            "created_at": "tstamp",
+        },
+        needed=("openai_moderation",),
+        flagged=_flag_of_prompt,
+        respelt=((pl.col("tstamp") * 1_000_000).cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC")),),
+    ),
+    "OpenAssistant/oasst1": Preset(
+        columns={
+            "instruction_id": "message_id",
+            "user_id": "user_id",
+            "text": "text",
+            "language": "lang",
+            "created_at": "created_date",
+        },
+        needed=("parent_id", "role", "deleted", "review_result", "detoxify"),
+        flagged=_oasst_flag,
+        is_opening=pl.col("parent_id").is_null() & (pl.col("role") == "prompter"),
+    ),
+    "allenai/WildChat-1M": Preset(
+        columns={
+            "instruction_id": "conversation_hash",
+            "user_id": "hashed_ip",
+            "text": "conversation",
+            "language": "language",
+            "created_at": "timestamp",
+        },
+        needed=("redacted", "openai_moderation", "toxic"),
+        redacted=pl.col("redacted"),
+        flagged=_wildchat_flag,
+    ),
+}

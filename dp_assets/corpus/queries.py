@@ -1,0 +1,54 @@
+"""A database query as a source. The reader, which knows the database, is handed in.
+
+The query belongs to the preparation, so it has to treat rows apart: what one person wrote must not decide what becomes
+of another's rows. Each row of the result should be one instruction.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from dp_assets.corpus.columns import check_mapping, require_columns, source_rows
+from dp_assets.corpus.spool import spool, spooled
+
+ReadQuery = Callable[[Path], Iterator[pl.DataFrame]]
+"""Batches of a query's result, an empty one if there is no row; the folder is for what the database spills."""
+
+
+@dataclass(frozen=True)
+class QuerySource:
+    """The rows of `query` on `database`, a public name of it: a path or the name of a variable, never an address.
+
+    Raises:
+      SourceError: the mapping lacks `text` or has an unknown name.
+    """
+
+    database: str
+    query: str
+    columns: Mapping[str, str]
+    read: ReadQuery
+
+    def __post_init__(self) -> None:
+        check_mapping(self.columns)
+
+    @property
+    def locator(self) -> str:
+        return f"sql:{self.database}:{' '.join(self.query.split())}"
+
+    def scan(self, scratch: Path) -> pl.LazyFrame:
+        """The result, which lies in `scratch` by the time this returns.
+
+        Raises:
+          SourceError: the query is refused, or its result lacks a mapped column or holds one of another type.
+        """
+        rows, spilled = scratch / "rows", scratch / "spilled"
+        rows.mkdir()
+        spilled.mkdir()
+        spool(map(self._typed, self.read(spilled)), rows)
+        return spooled(rows)
+
+    def _typed(self, batch: pl.DataFrame) -> pl.DataFrame:
+        require_columns(sorted(set(self.columns.values())), batch.columns, place="the result of source.query")
+        return source_rows(batch.lazy(), self.columns).collect()

@@ -1,0 +1,56 @@
+"""A query's rows become source rows through the same mapping as a file's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.queries import QuerySource
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.spool import spool, spooled
+
+COLUMNS = {"text": "body", "user_id": "who"}
+
+
+def source(*batches: pl.DataFrame, query: str = "select 1") -> QuerySource:
+    return QuerySource("chat.duckdb", query, COLUMNS, lambda spilled: iter(batches))
+
+
+def test_batches_are_typed_and_put_into_the_scratch_folder(tmp_path: Path) -> None:
+    first, second = pl.DataFrame({"body": ["a"], "who": [7.0]}), pl.DataFrame({"body": ["b"], "who": [8.0]})
+    rows = source(first, second).scan(tmp_path).collect()
+    assert rows.schema == SOURCE_ROWS
+    assert rows.select("text", "user_id").rows() == [("a", "7"), ("b", "8")]
+
+
+def test_a_result_without_rows_is_a_corpus_without_rows(tmp_path: Path) -> None:
+    assert source(pl.DataFrame(schema={"body": pl.String, "who": pl.String})).scan(tmp_path).collect().is_empty()
+
+
+def test_a_result_without_a_mapped_column_or_of_another_type_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(SourceError, match=r"names who, which the result of source\.query lacks"):
+        source(pl.DataFrame({"body": ["a secret"]})).scan(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(SourceError, match="mapped to text, holds Int64"):
+        source(pl.DataFrame({"body": [1], "who": [1]})).scan(tmp_path / "b")
+
+
+def test_a_query_is_the_same_source_however_it_is_laid_out() -> None:
+    assert source(query="select  *\n from t").locator == source(query="select * from t").locator
+    assert source(query="select * from t").locator != source(query="select * from u").locator
+
+
+def test_each_batch_is_put_down_before_the_next_one_is_asked_for(tmp_path: Path) -> None:
+    files_beside: list[int] = []
+
+    def batches() -> Iterator[pl.DataFrame]:
+        for _ in range(5):
+            files_beside.append(len(list(tmp_path.iterdir())))
+            yield pl.DataFrame([[None] * len(SOURCE_ROWS)], schema=SOURCE_ROWS, orient="row")
+
+    spool(batches(), tmp_path)
+    assert files_beside == [1, 2, 3, 4, 5]  # one of them empty, for the schema
+    assert len(spooled(tmp_path).collect()) == 5

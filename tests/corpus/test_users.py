@@ -1,0 +1,99 @@
+"""However a file format or a tool spells a user's id, it is one unit; ids of different users stay apart."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dp_assets.corpus.cohorts import cohort_expr
+from dp_assets.corpus.prepare import prepare, unit_of_user
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import FileSource
+from dp_assets.corpus.users import canonical_user_ids
+from dp_assets.privacy.units import PrivacyUnit
+
+
+def respelt(*user_ids: str | None) -> list[str | None]:
+    rows = pl.LazyFrame({"user_id": list(user_ids)}, schema={"user_id": pl.String})
+    return canonical_user_ids(rows).collect()["user_id"].to_list()
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("1", " 1", "1 ", "1.0", "01", "+1", "1.", "1e0", "1.00", "\ufeff1", "\u00a01\u200b", "\t1\r"),
+        ("1000", "1e3", "1E+3", "1000.0", "0001000"),
+        ("0", "-0", "0.0", "00"),
+        ("12345678901234567890123", "12345678901234567890123.0"),
+        ("-7", "-7.0", "-07"),
+        ("1.5", "1.50", "01.5"),
+        ("caf\u00e9", "cafe\u0301", " caf\u00e9"),
+    ],
+)
+def test_spellings_of_one_id_are_one(spellings: tuple[str, ...]) -> None:
+    assert len(set(respelt(*spellings))) == 1
+
+
+@pytest.mark.parametrize(
+    "user_ids",
+    [
+        ("1", "-1", "10", "1.5", "1a", "a1", "1 2", "u1"),
+        ("12345678901234567890123", "12345678901234567890124"),
+        ("anna", "Anna", "anna b"),
+        ("1e9999999", "1e99999999", "inf", "nan", "0x1"),
+        ("1e5", "1e6", "1e999999"),
+    ],
+)
+def test_ids_of_different_users_stay_apart(user_ids: tuple[str, ...]) -> None:
+    found = respelt(*user_ids)
+    assert all(first != second for first, second in combinations(found, 2))
+
+
+def test_a_blank_id_names_nobody() -> None:
+    assert respelt("", "  ", "\t\n", "\u00a0", "\ufeff", None) == [None] * 6
+
+
+def test_an_id_is_spelt_by_itself() -> None:
+    user_ids = ["1.0", None, " x", "", "2"]
+    assert respelt(*user_ids) == [respelt(user_id)[0] for user_id in user_ids]
+
+
+def units_of(path: Path) -> set[str]:
+    columns = {"text": "prompt", "user_id": "who"}
+    prepared = prepare(
+        FileSource(path, columns).scan(),
+        unit=PrivacyUnit.USER,
+        key=b"key",
+        max_rows_per_unit=2,
+        min_words=1,
+        max_words=9,
+        max_characters=99,
+        languages=None,
+        cohort_of=cohort_expr("all", unit=PrivacyUnit.USER),
+        train_fraction=0.5,
+    )
+    return set(prepared.collect()["unit_id"])
+
+
+def test_a_user_is_one_unit_across_the_files_of_a_folder_whatever_their_formats(tmp_path: Path) -> None:
+    lines = [{"prompt": "json int", "who": 1}, {"prompt": "float", "who": 1.0}, {"prompt": "string", "who": " 1"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "b.csv").write_text('prompt,who\ncsv, 1 \nquoted,"1.0"\n')
+    pl.DataFrame({"prompt": ["ints"], "who": [1]}).write_parquet(tmp_path / "c.parquet")
+    pl.DataFrame({"prompt": ["floats"], "who": [1.0]}).write_parquet(tmp_path / "d.parquet")
+    assert units_of(tmp_path) == {unit_of_user("1", key=b"key")}
+
+
+def test_rows_with_a_blank_id_are_units_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"prompt": text, "who": " "}) + "\n" for text in ("a", "b")))
+    units = units_of(tmp_path / "a.jsonl")
+    assert len(units) == 2
+    assert all(unit.startswith("instruction:") for unit in units)
+
+
+@pytest.mark.parametrize("spelling", [" 7", "7.0", "07", "7"])
+def test_a_user_is_found_under_any_spelling(spelling: str) -> None:
+    assert unit_of_user(spelling, key=b"key") == unit_of_user("7", key=b"key")
+    assert pl.Schema(SOURCE_ROWS)["user_id"] == pl.String

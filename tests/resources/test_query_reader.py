@@ -1,0 +1,162 @@
+"""Queries as sources: read-only, in batches, one SELECT that treats rows apart; refusals name configuration only."""
+
+import sqlite3
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from resources.query_reader import ROWS_IN_A_BATCH, QueryRefused, duckdb_batches, sql_batches
+
+URL = "CORPUS_URL"
+ENDLESS = 10**15
+
+
+@pytest.fixture
+def duckdb_file(tmp_path: Path) -> Path:
+    with duckdb.connect(tmp_path / "chat.duckdb") as connection:
+        connection.execute("create table messages (body varchar, who bigint, sent timestamptz)")
+        connection.execute("insert into messages values ('Why?', 7, '2026-01-02 03:04:05+02'), (null, null, null)")
+    return tmp_path / "chat.duckdb"
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    with sqlite3.connect(tmp_path / "chat.sqlite") as connection:
+        connection.execute("create table messages (body text, who, sent text)")
+        rows = [("Why?", 7, "2026-01-02"), ("How?", "7", None), ("What?", 7.0, None), (b"\xff", None, None)]
+        connection.executemany("insert into messages values (?, ?, ?)", rows)
+    monkeypatch.setenv(URL, f"sqlite:///{tmp_path / 'chat.sqlite'}")
+    return tmp_path / "chat.sqlite"
+
+
+def from_duckdb(query: str, folder: Path, database: Path | None = None) -> pl.DataFrame:
+    return pl.concat(duckdb_batches(database, query, folder))
+
+
+def test_a_duckdb_file_is_read_and_cannot_be_changed(duckdb_file: Path, tmp_path: Path) -> None:
+    rows = from_duckdb("select body as text, who, sent from messages", tmp_path, duckdb_file)
+    assert rows.select("text", "who").rows() == [("Why?", 7), (None, None)]
+    assert rows["sent"].dt.convert_time_zone("UTC")[0].replace(tzinfo=None) == datetime(2026, 1, 2, 1, 4, 5)
+    before = duckdb_file.read_bytes()
+    for query in ("delete from messages", "insert into messages values ('x', 1, null) returning body"):
+        with pytest.raises(QueryRefused, match="must be one SELECT"):
+            from_duckdb(query, tmp_path, duckdb_file)
+    assert duckdb_file.read_bytes() == before
+
+
+def test_without_a_database_a_query_reads_the_files_that_it_names(tmp_path: Path) -> None:
+    for number in range(2):
+        pl.DataFrame({"body": [f"Question {number}?"]}).write_parquet(tmp_path / f"{number}.parquet")
+    rows = from_duckdb(f"select body as text from '{tmp_path}/*.parquet' where body like '%1%'", tmp_path)
+    assert rows["text"].to_list() == ["Question 1?"]
+
+
+def test_an_endless_result_gives_its_first_batch(tmp_path: Path, sqlite_url: Path) -> None:
+    """So a result is never held whole, neither by DuckDB nor by the driver."""
+    batches = duckdb_batches(None, f"select 'x' || i as text from range({ENDLESS}) t(i)", tmp_path)
+    assert [len(next(batches)) for _ in range(3)] == [0, ROWS_IN_A_BATCH, ROWS_IN_A_BATCH]
+    batches.close()  # type: ignore[attr-defined]
+    endless = f"with recursive n(i) as (select 1 union all select i + 1 from n where i < {ENDLESS}) select i from n"
+    others = sql_batches(URL, endless)
+    assert [len(next(others)) for _ in range(3)] == [0, ROWS_IN_A_BATCH, ROWS_IN_A_BATCH]
+    others.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("select distinct who from messages", "DISTINCT"),
+        ("select distinct on (body) body from messages", "DISTINCT"),
+        ("select count(*) from messages", "the aggregate count_star"),
+        ("select who from messages group by who", "GROUP BY"),
+        ("select who from messages group by all", "GROUP BY"),
+        ("select body from messages where sent = (select max(sent) from messages)", "the aggregate max"),
+        ("select body from (select body, row_number() over (order by sent) as n from messages)", "a window function"),
+        ("select body from messages qualify row_number() over (partition by body) = 1", "a window function"),
+        ("select body from messages limit 5", "LIMIT"),
+        ("select body from messages limit 5%", "LIMIT"),
+        ("select body from messages using sample 1", "SAMPLE"),
+        ("select body from messages union select 'x'", "UNION without ALL"),
+        ("select body from messages except select 'x'", "EXCEPT"),
+        ("select body from messages intersect select 'x'", "INTERSECT"),
+        ("summarize messages", "SUMMARIZE or DESCRIBE"),
+    ],
+)
+def test_a_query_that_lets_rows_decide_about_each_other_is_refused(
+    duckdb_file: Path, tmp_path: Path, query: str, named: str
+) -> None:
+    with pytest.raises(QueryRefused, match=rf"source\.query uses .*{named}.*another's"):
+        from_duckdb(query, tmp_path, duckdb_file)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select upper(body), list_max([who, 1]) from messages where body like 'W%' order by who",
+        "select a.body from messages a left join messages b on a.who = b.who",
+        "select body from messages where who not in (select 3) union all select 'x'",
+    ],
+)
+def test_a_query_that_looks_at_rows_one_by_one_is_run(duckdb_file: Path, tmp_path: Path, query: str) -> None:
+    assert len(from_duckdb(query, tmp_path, duckdb_file)) > 0
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("selec body", r"DuckDB refuses source.query \(ParserException\)"),
+        ("select body from nowhere", r"DuckDB refuses source.query \(CatalogException\)"),
+        ("select nothing from messages", r"DuckDB refuses source.query \(BinderException\)"),
+        ("select 1; select 2", "must be one SELECT"),
+    ],
+)
+def test_a_query_that_cannot_run_is_refused_by_the_kind_of_its_error(
+    duckdb_file: Path, tmp_path: Path, query: str, message: str
+) -> None:
+    with pytest.raises(QueryRefused, match=message):
+        from_duckdb(query, tmp_path, duckdb_file)
+
+
+def test_a_file_that_is_no_database_is_refused_without_its_content(tmp_path: Path) -> None:
+    (tmp_path / "x.duckdb").write_text("a secret " * 500)
+    with pytest.raises(QueryRefused, match=r"cannot be opened as a DuckDB database \(\w+\)") as refusal:
+        from_duckdb("select 1", tmp_path, tmp_path / "x.duckdb")
+    assert "secret" not in str(refusal.value)
+
+
+def test_what_another_database_holds_becomes_text_value_by_value(sqlite_url: Path) -> None:
+    rows = pl.concat(sql_batches(URL, "select body, who, sent from messages"))
+    assert rows.rows() == [
+        ("Why?", "7", "2026-01-02"),
+        ("How?", "7", None),
+        ("What?", "7.0", None),
+        (None, None, None),
+    ]
+
+
+def test_another_database_is_not_changed(sqlite_url: Path) -> None:
+    before = sqlite_url.read_bytes()
+    for query in ("delete from messages", "drop table messages"):
+        with pytest.raises(QueryRefused, match="must be one SELECT"):
+            list(sql_batches(URL, query))
+    assert sqlite_url.read_bytes() == before
+
+
+def test_an_address_is_never_repeated(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(QueryRefused, match=r"CORPUS_URL, named by source.url_variable, is not set"):
+        list(sql_batches(URL, "select 1"))
+    for address in ("sqlite:////nowhere/hunter2.db", "nosuch://me:hunter2@host/db", "me:hunter2@host", "://hunter2"):
+        monkeypatch.setenv(URL, address)
+        with pytest.raises(QueryRefused, match="CORPUS_URL cannot be reached") as refusal:
+            list(sql_batches(URL, "select 1"))
+        assert "hunter2" not in str(refusal.value)
+        assert refusal.value.__cause__ is None
+    assert "hunter2" not in "".join(capfd.readouterr())
+
+
+def test_a_query_that_the_database_refuses_is_named_by_the_kind_of_its_error(sqlite_url: Path) -> None:
+    with pytest.raises(QueryRefused, match=r"the database refuses source.query \(OperationalError\)"):
+        list(sql_batches(URL, "select nothing from messages"))
