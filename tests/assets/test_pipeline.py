@@ -30,7 +30,7 @@ TABLES = (
     "preference_pairs",
 )
 ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
-DOCUMENTS = ("quality_report", "privacy_statement")
+DOCUMENTS = ("quality_report", "privacy_statement", "release_report")
 PRIVATE = ("real_instructions", "real_embeddings", "restricted_report")
 
 
