@@ -196,7 +196,8 @@ def tradeoff_figure(fpr: Floats, curves: Mapping[str, Floats], *, title: str, th
 
     Args:
       fpr: increasing false-positive rates, shape (n,); those that are 0 have no place on the logarithmic axis.
-      curves: the largest true-positive rate at each, shape (n,), by what it is a bound for. Equal ones become one.
+      curves: the largest true-positive rate at each, shape (n,), by what it is a bound for; the first has its values
+        written at `MARKED_RATES`.
     """
     figure = new_figure(
         theme,
@@ -207,14 +208,16 @@ def tradeoff_figure(fpr: Floats, curves: Mapping[str, Floats], *, title: str, th
     axes = figure.subplots()
     dress(axes, theme, xlabel="absent units wrongly accused (false positives)", title="present units found, at most")
     drawn = fpr > 0
-    lowest = float(max(fpr[drawn].min(), LOWEST_RATE))
+    lowest = float(fpr[drawn].min())
     chance = np.geomspace(lowest, 1, 200)
     axes.plot(chance, chance, color=theme.quiet, linewidth=1.4, linestyle=(0, (4, 3)))
-    note(axes, theme, "guessing", (0.25, 0.25), offset=(-8, 4), colour=theme.quiet, ha="right")
+    note(axes, theme, "guessing", (0.1, 0.1), offset=(-8, 4), colour=theme.quiet, ha="right")
     for (name, rates), colour in zip(curves.items(), series_colours(theme, len(curves)), strict=True):
         axes.plot(fpr[drawn], rates[drawn], color=colour, linewidth=2.2)
-        _mark_rates(axes, theme, fpr, rates, colour)
-        _name_curve(axes, theme, name, fpr[drawn], rates[drawn], colour, first=name == next(iter(curves)))
+        is_first = name == next(iter(curves))
+        _name_curve(axes, theme, name, fpr[drawn], rates[drawn], colour, first=is_first)
+        if is_first:
+            _mark_rates(axes, theme, fpr, rates, colour)
     axes.set_ylim(0, 1.04)
     rate_axis(axes, lowest)
     axes.yaxis.set_major_formatter(PERCENT)
@@ -264,8 +267,8 @@ def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: floa
         _shade_history(axes, history.answered, theme.series[0])
         _draw_history(axes, history.spent, theme.series[0], 2.4)
     _name_histories(axes, theme, histories, own)
-    highest = [budget, *(max(history.answered, default=0.0) for history in histories)]
-    axes.set_ylim(0, 1.12 * max(value for value in highest if np.isfinite(value)))
+    highest = [budget, *(value for history in histories for value in history.answered if np.isfinite(value))]
+    axes.set_ylim(0, 1.12 * max(highest))
     note(axes, theme, f"budget {budget:g}", (0, budget), offset=(2, 7), ha="left")
     return figure
 
@@ -292,9 +295,11 @@ def _name_histories(axes: Axes, theme: Theme, histories: Sequence[CohortHistory]
     for history in histories:
         is_own = history.cohort == own
         if is_own or len(histories) <= MOST_NAMED_COHORTS:
-            end = (len(history.spent) - 1, history.spent[-1])
+            bounded = [value for value in history.spent if np.isfinite(value)]
+            end = (len(bounded) - 1, bounded[-1]) if bounded else (0, 0.0)
             colour = theme.series[0] if is_own else theme.quiet
-            text = f"{history.cohort}: {history.spent[-1]:.4g}"
+            spent = f"{end[1]:.4g}" if len(bounded) == len(history.spent) else "no bound"
+            text = f"{history.cohort}: {spent}"
             note(axes, theme, text, end, offset=(9, -10 if is_own else -22), colour=colour, bold=is_own)
         labels = history.labels if is_own else labels
     shown = range(len(labels)) if len(labels) <= MOST_NAMED_CHARGES else range(0, len(labels), -(-len(labels) // 6))

@@ -36,6 +36,7 @@ h1 {{ margin-bottom: .5rem; }}
 h2 {{ margin-top: 3rem; padding-top: 1rem; border-top: 1px solid #8886; }}
 picture img {{ display: block; width: 100%; max-width: 50rem; height: auto; margin: 1.5rem 0; }}
 table {{ font-size: .9rem; font-variant-numeric: tabular-nums; }}
+td:not(:last-child) {{ overflow-wrap: normal; }}
 @media screen and (prefers-color-scheme: dark) {{ body {{ background: {DARK.ground}; color: {DARK.ink}; }} }}
 @media print {{
   h2 {{ margin-top: 1.5rem; }}
