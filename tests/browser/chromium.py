@@ -72,7 +72,7 @@ def launch(page: Page, address: str, asset: str, levels: Sequence[str]) -> None:
     """Materialize an asset for these levels of all cohorts: one run for one partition, else a backfill."""
     page.goto(f"{address}/assets/{asset}?view=partitions")
     page.get_by_role("button", name="Materialize").first.click()
-    window = page.get_by_role("dialog")
+    window = page.get_by_role("dialog").filter(has_text="Launch runs to materialize")
     window.get_by_role("button", name="All").first.click()
     window.get_by_text("Select a partition or create one").last.click()
     for level in levels:

@@ -22,7 +22,7 @@ from tests.browser.dagster_ui import dagster_ui
 GROUPS = ("corpus", "generation", "selection", "alignment", "reports")
 GRAPH_SIZE, ASSET_SIZE = (2300, 1250), (1500, 1130)
 WIDTH, COLOURS = 1600, 64
-MILLISECONDS_TO_SETTLE = 3000
+MILLISECONDS_TO_SETTLE = 2000
 
 
 def main(folder: Path) -> None:
@@ -36,19 +36,24 @@ def main(folder: Path) -> None:
         dagster_ui(environment, Path(logs) / "dagster.log") as ui,
         chromium.chromium_page(executable) as page,
     ):
-        page.set_viewport_size({"width": GRAPH_SIZE[0], "height": GRAPH_SIZE[1]})
-        chromium.open_graph(page, ui.address, GROUPS)
+        take(page, ui.address, folder)
+
+
+def take(page: Page, address: str, folder: Path) -> None:
+    """The asset graph, and the page of the quality report with its pictures."""
+    page.set_viewport_size({"width": GRAPH_SIZE[0], "height": GRAPH_SIZE[1]})
+    chromium.open_graph(page, address, GROUPS)
+    page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
+    _save([_shot(page)], folder / "ui_graph.png")
+    page.set_viewport_size({"width": ASSET_SIZE[0], "height": ASSET_SIZE[1]})
+    chromium.open_events(page, address, "quality_report")
+    shots = [_shot(page)]
+    for key in ("votes", "map"):
+        window = chromium.open_picture(page, key)
         page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
-        _save([_shot(page)], folder / "ui_graph.png")
-        page.set_viewport_size({"width": ASSET_SIZE[0], "height": ASSET_SIZE[1]})
-        chromium.open_events(page, ui.address, "quality_report")
-        shots = [_shot(page)]
-        for key in ("votes", "map"):
-            window = chromium.open_picture(page, key)
-            page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
-            shots.append(Image.open(io.BytesIO(window.screenshot())))
-            chromium.close_window(page)
-        _save(shots, folder / "ui_asset.png")
+        shots.append(Image.open(io.BytesIO(window.screenshot())))
+        chromium.close_window(page)
+    _save(shots, folder / "ui_asset.png")
 
 
 def _shot(page: Page) -> Image.Image:
