@@ -20,8 +20,8 @@ from tests.browser import chromium
 from tests.browser.dagster_ui import dagster_ui
 
 GROUPS = ("corpus", "generation", "selection", "alignment", "reports")
-GRAPH_SIZE, ASSET_SIZE = (2300, 1250), (1500, 1130)
-WIDTH, COLOURS = 1600, 64
+GRAPH_SIZE, ASSET_SIZE = (2300, 1400), (1500, 1130)
+WIDTH, COLOURS = 1600, 160
 MILLISECONDS_TO_SETTLE = 2000
 
 
