@@ -211,7 +211,7 @@ def tradeoff_figure(fpr: Floats, curves: Mapping[str, Floats], *, title: str, th
     lowest = float(fpr[drawn].min())
     chance = np.geomspace(lowest, 1, 200)
     axes.plot(chance, chance, color=theme.quiet, linewidth=1.4, linestyle=(0, (4, 3)))
-    note(axes, theme, "guessing", (0.1, 0.1), offset=(-8, 4), colour=theme.quiet, ha="right")
+    note(axes, theme, "guessing", (0.2, 0.2), offset=(10, -9), colour=theme.quiet)
     for (name, rates), colour in zip(curves.items(), series_colours(theme, len(curves)), strict=True):
         axes.plot(fpr[drawn], rates[drawn], color=colour, linewidth=2.2)
         is_first = name == next(iter(curves))
@@ -262,7 +262,7 @@ def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: floa
     axes.axhline(budget, color=theme.ink, linewidth=1.2, linestyle=(0, (4, 3)))
     others = [history for history in histories if history.cohort != own]
     for history in others:
-        _draw_history(axes, history.spent, theme.area, 1.6)
+        _draw_history(axes, history.spent, theme.quiet, 1.4)
     for history in (history for history in histories if history.cohort == own):
         _shade_history(axes, history.answered, theme.series[0])
         _draw_history(axes, history.spent, theme.series[0], 2.4)
@@ -273,18 +273,21 @@ def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: floa
     return figure
 
 
+def _stepped(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Steps and heights of a line that keeps its height between two entries and for half a step beyond the last; an
+    unbounded value ends it."""
+    bounded = [value if np.isfinite(value) else np.nan for value in values]
+    return [*map(float, range(len(bounded))), len(bounded) - 0.5], [*bounded, *bounded[-1:]]
+
+
 def _shade_history(axes: Axes, values: Sequence[float], colour: str) -> None:
-    """The area below a stepped line, which goes on half a step beyond its last entry."""
-    drawn = [value if np.isfinite(value) else np.nan for value in values]
-    steps, heights = [*range(len(drawn)), len(drawn) - 0.5], [*drawn, *drawn[-1:]]
-    axes.fill_between(steps, heights, step="post", color=colour, alpha=0.14, linewidth=0)
+    axes.fill_between(*_stepped(values), step="post", color=colour, alpha=0.14, linewidth=0)
 
 
 def _draw_history(axes: Axes, values: Sequence[float], colour: str, linewidth: float) -> None:
-    """A line that keeps its height between two entries; an unbounded value ends it."""
-    drawn = [value if np.isfinite(value) else np.nan for value in values]
-    axes.step(range(len(drawn)), drawn, where="post", color=colour, linewidth=linewidth)
-    axes.plot(range(len(drawn)), drawn, "o", color=colour, markersize=linewidth + 2)
+    steps, heights = _stepped(values)
+    axes.step(steps, heights, where="post", color=colour, linewidth=linewidth)
+    axes.plot(steps[:-1], heights[:-1], "o", color=colour, markersize=linewidth + 2)
 
 
 def _name_histories(axes: Axes, theme: Theme, histories: Sequence[CohortHistory], own: str) -> None:
@@ -300,7 +303,7 @@ def _name_histories(axes: Axes, theme: Theme, histories: Sequence[CohortHistory]
             colour = theme.series[0] if is_own else theme.quiet
             spent = f"{end[1]:.4g}" if len(bounded) == len(history.spent) else "no bound"
             text = f"{history.cohort}: {spent}"
-            note(axes, theme, text, end, offset=(9, -10 if is_own else -22), colour=colour, bold=is_own)
+            note(axes, theme, text, end, offset=(9, -9), colour=colour, bold=is_own)
         labels = history.labels if is_own else labels
     shown = range(len(labels)) if len(labels) <= MOST_NAMED_CHARGES else range(0, len(labels), -(-len(labels) // 6))
     axes.xaxis.set_major_locator(FixedLocator(list(shown)))
