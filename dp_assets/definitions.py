@@ -20,6 +20,7 @@ from dp_assets.assets.privacy_statement import privacy_statement
 from dp_assets.assets.quality_report import quality_report
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
+from dp_assets.assets.release_report import release_report
 from dp_assets.assets.restricted_report import restricted_report
 from dp_assets.assets.reward_model import reward_model
 from dp_assets.assets.rlhf_model import rlhf_model
@@ -49,6 +50,7 @@ ALL_ASSETS = (
     quality_report,
     restricted_report,
     privacy_statement,
+    release_report,
 )
 
 full_pipeline = dg.define_asset_job(

@@ -133,8 +133,8 @@ def _the_policy_has_rows(profile: Profile) -> Iterator[Problem]:
     prompts = rlhf.evaluation_prompts + (0 if trained_on_pairs else rlhf.prompts_per_step)
     if prompts > target:
         what = (
-            f"and rlhf.prompts_per_step together ({prompts}) must not exceed selection.target_size ({target}): the policy"
-            " is measured at other prompts than it is trained on"
+            f"and rlhf.prompts_per_step together ({prompts}) must not exceed selection.target_size ({target}): the"
+            " policy is measured at other prompts than it is trained on"
         )
         yield Problem("rlhf.evaluation_prompts", what, ("selection.target_size", "rlhf.prompts_per_step"))
 

@@ -11,7 +11,7 @@ from dp_assets.artifacts import Adapter, Document, Table
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.registration import Registration
-from resources.artifact_files import read_artifact
+from resources.artifact_files import HTML_PAGE, read_artifact
 from resources.profile import Profile
 
 EXAMPLES = 4
@@ -29,7 +29,7 @@ def print_summary(
     _print_sizes(out, artifacts)
     _print_quality(out, artifacts.document("quality_report"))
     _print_examples(out, artifacts)
-    _print_places(out, home)
+    _print_places(out, home, artifacts)
 
 
 class _Artifacts:
@@ -38,8 +38,11 @@ class _Artifacts:
     def __init__(self, home: Path, partition: str) -> None:
         self._root, self._partition = home / Zone.RELEASED / "artifacts", partition.split("|")
 
+    def folder(self, asset: str) -> Path:
+        return self._root.joinpath(asset, *self._partition)
+
     def read(self, asset: str) -> Any:
-        return read_artifact(self._root.joinpath(asset, *self._partition))
+        return read_artifact(self.folder(asset))
 
     def table(self, asset: str) -> pl.DataFrame:
         table: Table = self.read(asset)
@@ -114,7 +117,9 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST_EXAMPLE else f"{line[:LONGEST_EXAMPLE]}..."
 
 
-def _print_places(out: Console, home: Path) -> None:
-    out.print(f"\nreleased artifacts: {home / Zone.RELEASED / 'artifacts'}", highlight=False, soft_wrap=True)
+def _print_places(out: Console, home: Path, artifacts: _Artifacts) -> None:
+    page = artifacts.folder("release_report") / HTML_PAGE
+    out.print(f"\nthe release on one page: {page}", highlight=False, soft_wrap=True)
+    out.print(f"released artifacts: {home / Zone.RELEASED / 'artifacts'}", highlight=False, soft_wrap=True)
     out.print('ask them: dp-instructions sql "from metrics"', highlight=False)
     out.print("see them: make ui", highlight=False)

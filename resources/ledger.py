@@ -15,6 +15,7 @@ import dagster as dg
 from dp_accounting import DpEvent, NonPrivateDpEvent
 
 from dp_assets.privacy import gate
+from dp_assets.privacy.chain import Entry
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
@@ -158,6 +159,14 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
           LedgerTampered: the stored entries are not the ones that were written.
         """
         return self._file.state() if self._file.is_used() else LedgerState()
+
+    def entries(self) -> Sequence[Entry]:
+        """All entries in their order, verified.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        return self._file.entries() if self._file.is_used() else ()
 
     def transact(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
         """Append what `decide` returns for the current state, all or nothing, with no other writer in between.

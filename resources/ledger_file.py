@@ -21,7 +21,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -104,6 +104,16 @@ class LedgerFile:
         """
         with THREADS, self._locked() as connection:
             return self._verified(connection)
+
+    def entries(self) -> Sequence[Entry]:
+        """All entries in their order.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        with THREADS, self._locked() as connection:
+            self._verified(connection)
+            return tuple(_known[self.database].entries)
 
     def append(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
         """Append what `decide` returns for the current state, all or nothing, with no other writer in between.

@@ -55,6 +55,7 @@ PARENTS = {
         "filtered_instructions",
     },
     "privacy_statement": {"dp_generator", "dp_histogram", "filtered_instructions"},
+    "release_report": {"quality_report", "privacy_statement", "sft_model", "reward_model", "rlhf_model"},
 }
 LABELS = dict.fromkeys(PARENTS, Label.RELEASED) | {
     "real_instructions": Label.PRIVATE,

@@ -88,7 +88,7 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
         ("[rlhf]\nkl_coefficient = 0\n", "rlhf.kl_coefficient"),
         ("[rlhf]\nnum_generations = 1\n", "rlhf.num_generations"),
         ("[rlhf]\nevaluations = 1\n", "rlhf.evaluations"),
-        ("[rlhf]\nprompts_per_step = 9999\n", "rlhf.evaluation_prompts and rlhf.prompts_per_step"),
+        ("[rlhf]\nprompts_per_step = 9999\n", "rlhf.evaluation_prompts"),
         ('[rlhf]\nmethod = "dpo"\nprompts_per_step = 9999\n', "preferences.num_pairs"),
     ],
 )

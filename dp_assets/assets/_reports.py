@@ -1,6 +1,7 @@
 """What the two reports gather before the evaluation package computes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -22,27 +23,47 @@ def set_in_bins(texts: Sequence[str], vectors: Vectors, centroids: Vectors) -> S
     return SyntheticSet(texts, nearest_bin(vectors, centroids))
 
 
-def quality_metadata(
-    report: Document, noisy_votes: Bins, noise_stddev: float, filtered_bins: Bins, pool_bins: Bins
-) -> dict[str, Any]:
-    """The report, its picture and its headline figures for the asset's page."""
-    from dp_assets.evaluation.agreement import bin_shares, noisy_shares
-    from dp_assets.evaluation.plots import to_markdown_png, votes_figure
+def with_map(
+    report: Document,
+    pool: pl.DataFrame,
+    filtered: pl.DataFrame,
+    encode: Callable[[Sequence[str]], Vectors],
+    centroids: Vectors,
+    noisy_votes: Bins,
+    seed: int,
+) -> Document:
+    """The quality report with the map of both sets in its data. Rows of the top-up have no vectors yet: `encode`."""
+    from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
 
-    num_bins, total = len(noisy_votes), max(1, int(noisy_votes.clip(0).sum()))
-    picture = votes_figure(
-        noisy_shares(noisy_votes),
-        bin_shares(pool_bins, num_bins),
-        bin_shares(filtered_bins, num_bins),
-        noise_stddev / total,
+    from_pool = filtered.join(pool.select("synthetic_id", "vector"), on="synthetic_id", how="inner")
+    added = filtered.join(pool, on="synthetic_id", how="anti")
+    kept_vectors, texts = from_pool["vector"].to_numpy(), added["text"].to_list()
+    vectors = np.concatenate([kept_vectors, encode(texts)]) if texts else kept_vectors
+    rows = pl.concat([from_pool.select("text", "bin_id"), added.select("text", "bin_id")])
+    pool_vectors = pool["vector"].to_numpy()
+    drawn = synthetic_map(
+        BinnedSet(pool["text"].to_list(), pool_vectors, nearest_bin(pool_vectors, centroids)),
+        BinnedSet(rows["text"].to_list(), vectors, rows["bin_id"].to_numpy()),
+        noisy_votes=noisy_votes,
+        centroids=centroids,
+        seed=seed,
     )
+    return replace(report, data={**report.data, "map": drawn.to_json()})
+
+
+def quality_metadata(report: Document) -> dict[str, Any]:
+    """The report, its pictures and its headline figures for the asset's page."""
+    from dp_assets.evaluation.pictures import map_markdown, votes_drawing
+    from dp_assets.evaluation.synthetic_map import SyntheticMap
+
     figures = {
         f"quality/{name}_{when}": float(report.data[when][name])
         for when in ("before", "after", "baseline")
         for name in ("total_variation", "jensen_shannon")
     }
     return figures | {
-        "votes": dg.MetadataValue.md(to_markdown_png(picture, "Noisy votes against the pool and the filtered set")),
+        "votes": dg.MetadataValue.md(votes_drawing(report.data).markdown()),
+        "map": dg.MetadataValue.md(map_markdown(SyntheticMap.from_json(report.data["map"]))),
         "report": dg.MetadataValue.md(report.markdown),
     }
 

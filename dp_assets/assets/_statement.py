@@ -1,13 +1,16 @@
 """What a privacy statement says besides the ledger: evidence, and code, configuration and artifacts by hash."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
+from dp_assets.statements.history import CohortHistory
 from dp_assets.statements.statement import digest_of
 from resources.digests import code_digest, folder_digest
 from resources.profile import Profile
@@ -26,6 +29,17 @@ def evidence_of(state: LedgerState, releases: Mapping[str, Table | Adapter]) -> 
         and charge_id in state.charges
         and state.charges[charge_id].mechanism == mechanism
     }
+
+
+def pictures(
+    statement: Mapping[str, Any], histories: Sequence[CohortHistory], partition: Partition
+) -> dict[str, dg.MetadataValue[Any]]:
+    """The trade-off curve and the spending of the cohorts for the asset's page."""
+    from dp_assets.evaluation.pictures import epsilon_drawing, tradeoff_drawing
+
+    spent = epsilon_drawing(histories, own=partition.cohort, budget=statement["budget"]["epsilon"])
+    drawings = {"trade_off": tradeoff_drawing(statement), "epsilon_spent": spent}
+    return {name: dg.MetadataValue.md(drawing.markdown()) for name, drawing in drawings.items()}
 
 
 def provenance(profile: Profile, home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, Any]:

@@ -6,18 +6,22 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter
 
+TITLES = {
+    "sft_model": "Supervised fine-tuning",
+    "reward_model": "Reward model",
+    "rlhf_model": "Policy optimisation",
+}
+"""The trainings on released text by their asset, as pictures and pages name them."""
+
 
 def training_figures(adapter: Adapter, *, title: str) -> dict[str, Any]:
     """Figures and the curve of an adapter's training, from its own record."""
-    from dp_assets.evaluation.plots import curve_figure, to_markdown_png
+    from dp_assets.evaluation.pictures import training_drawing
 
     curve = [dict(point) for point in adapter.record["curve"]]
     names = [name for name in curve[-1] if name != "step"] if curve else []
     last = {f"training/{name}": float(curve[-1][name]) for name in names}
     measured = {f"training/{name}": float(value) for name, value in adapter.record.get("figures", {}).items()}
-    shown = [name for name in ("loss", "reward", "kl") if name in names]
-    picture = {}
-    if len(curve) > 1 and shown:
-        markdown = to_markdown_png(curve_figure(curve, x="step", ys=shown, title=title), f"{title}: curves")
-        picture = {"curve": dg.MetadataValue.md(markdown)}
+    drawing = training_drawing(title, curve)
+    picture = {} if drawing is None else {"curve": dg.MetadataValue.md(drawing.markdown())}
     return {**last, **measured, **picture}

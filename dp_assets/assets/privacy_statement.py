@@ -8,10 +8,11 @@ from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import registration_of
 from dp_assets.assets._release import result
-from dp_assets.assets._statement import evidence_of, provenance
+from dp_assets.assets._statement import evidence_of, pictures, provenance
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.statements.history import cohort_histories
 from dp_assets.statements.statement import make_statement
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from resources.ledger import Ledger
@@ -32,9 +33,10 @@ def privacy_statement(
     """What is guaranteed for this release, recomputable by anyone from its events: released, as JSON and as pages."""
     partition, ids = Partition.of(context), union_of_ids(dp_generator, dp_histogram, filtered_instructions)
     state, behind = ledger.state(), ("dp_generator", "dp_histogram", "filtered_instructions")
+    corpus_id = registration_of(ledger, profile).corpus_id
     statement = make_statement(
         state,
-        registration_of(ledger, profile).corpus_id,
+        corpus_id,
         [profile.plan(partition.level)],
         charge_ids=ids,
         evidence=evidence_of(state, {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}),
@@ -43,11 +45,11 @@ def privacy_statement(
         redacted=profile.corpus.redact,
         provenance=provenance(profile, Path(releases.home), partition, behind),
     )
-    markdown = to_markdown(statement)
+    markdown, histories = to_markdown(statement), cohort_histories(ledger.entries(), corpus_id)
     return result(
         context,
         Document(statement, markdown, ids, to_html(statement)),
         ledger=ledger,
         profile=profile,
-        extra={"statement": dg.MetadataValue.md(markdown)},
+        extra={"statement": dg.MetadataValue.md(markdown)} | pictures(statement, histories, partition),
     )

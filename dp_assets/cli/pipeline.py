@@ -147,7 +147,7 @@ def graph(path: Annotated[Path, typer.Argument(help="Where the PNG goes.")]) -> 
     """Draw the asset graph of the code."""
     from dp_assets.definitions import ALL_ASSETS, defs
     from dp_assets.evaluation.asset_graph import draw_asset_graph
-    from dp_assets.evaluation.plots import to_png
+    from dp_assets.evaluation.plot_style import to_png
 
     nodes = [(spec.key.to_user_string(), spec.tags[TAG]) for asset in ALL_ASSETS for spec in asset.specs]
     groups = {spec.key.to_user_string(): spec.group_name or "" for asset in ALL_ASSETS for spec in asset.specs}

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 
-from dp_assets.evaluation.plots import BLUE, INK, ORANGE, QUIET, VERMILLION
+from dp_assets.evaluation.plot_style import BLUE, INK, ORANGE, QUIET, VERMILLION
 
 Edge = tuple[str, str]
 # An asset's own place is (name, its row); (name, a later row) is its lane beside the assets of that row.

@@ -10,6 +10,7 @@ The data of the report:
     diversity_sample_size     texts of each set behind its diversity figures
     noise_floor               the total variation that the noise of the votes causes alone
     num_bins, clearly_occupied_bins, target, shortage
+    bins                      the shares of each bin in the noisy votes, the pool and the resampled set, and the noise
     examples                  texts by set
 """
 
@@ -24,8 +25,10 @@ from dp_assets.artifacts import Document
 from dp_assets.evaluation.agreement import (
     Integers,
     agreement_figures,
+    bin_shares,
     clearly_occupied_bins,
     expected_noise_total_variation,
+    noisy_shares,
 )
 from dp_assets.evaluation.text_figures import diversity_figures, form_figures
 
@@ -120,15 +123,22 @@ def quality_report(
         **_figures(sets, noisy_votes, noise_stddev=noise_stddev, seed=seed),
         "target": target,
         "shortage": shortage,
+        "bins": _bins(pool, filtered, noisy_votes, noise_stddev=noise_stddev),
         "examples": {name: _draw(each.texts, num_examples, seed) for name, each in sets.items()},
     }
     return Document(data=data, markdown=_markdown(data), charge_ids=charge_ids)
 
 
+def one_line(text: str) -> str:
+    """The text without line breaks and characters that cannot be printed."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
 def escape_markdown(text: str) -> str:
     """One line that Markdown and HTML show as plain text, in a table cell too: nothing in it is run or loaded."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    escaped = "".join(f"\\{character}" if character in MARKDOWN_PUNCTUATION else character for character in line)
+    escaped = "".join(
+        f"\\{character}" if character in MARKDOWN_PUNCTUATION else character for character in one_line(text)
+    )
     return html.escape(escaped, quote=False)
 
 
@@ -155,18 +165,43 @@ def _figures(
     }
 
 
+def _bins(pool: SyntheticSet, filtered: SyntheticSet, noisy_votes: Integers, *, noise_stddev: float) -> dict[str, Any]:
+    num_bins, total = len(noisy_votes), max(1, int(noisy_votes.clip(0).sum()))
+    return {
+        "votes": noisy_shares(noisy_votes).tolist(),
+        "before": bin_shares(pool.bin_ids, num_bins).tolist(),
+        "after": bin_shares(filtered.bin_ids, num_bins).tolist(),
+        "noise_share_stddev": noise_stddev / total,
+    }
+
+
 def _draw(texts: Sequence[str], count: int, seed: int) -> list[str]:
     """The first `count` texts in an order that the public seed fixes."""
     return [texts[row] for row in np.random.default_rng(seed).permutation(len(texts))[:count]]
 
 
 def _markdown(data: Mapping[str, Any]) -> str:
-    names = [name for name in SET_TITLES if data[name] is not None]
-    sections = ["## Quality of the synthetic set", _summary(data), _table(data, names), *_examples(data["examples"])]
+    sections = [
+        "## Quality of the synthetic set",
+        summary(data),
+        markdown_table(figure_rows(data)),
+        *_examples(data["examples"]),
+    ]
     return "\n\n".join(sections) + "\n"
 
 
-def _summary(data: Mapping[str, Any]) -> str:
+def figure_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The figures as a table, its header first: one row a figure, one column a set, and what the figure says."""
+    names = [name for name in SET_TITLES if data[name] is not None]
+    rows = [
+        (figure.title, *(_shown(figure, data[name][key]) for name in names), figure.meaning)
+        for key, figure in FIGURES.items()
+    ]
+    return [("figure", *(COLUMN_TITLES[name] for name in names), "what it says"), *rows]
+
+
+def summary(data: Mapping[str, Any]) -> str:
+    """What the report says in a few sentences."""
     before, after, floor = data["before"]["total_variation"], data["after"]["total_variation"], data["noise_floor"]
     return (
         f"Resampling moved the set from {before:.1%} to {after:.1%} distance to the noisy votes. The noise of the votes"
@@ -178,14 +213,14 @@ def _summary(data: Mapping[str, Any]) -> str:
     )
 
 
-def _table(data: Mapping[str, Any], names: Sequence[str]) -> str:
-    header = ["figure", *(COLUMN_TITLES[name] for name in names), "what it says"]
-    alignment = ["---", *("---:" for _ in names), "---"]
-    rows = [
-        [figure.title, *(_shown(figure, data[name][key]) for name in names), figure.meaning]
-        for key, figure in FIGURES.items()
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, alignment, *rows])
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its header first, with figures at the right between a first and a last column of text.
+
+    Cells stand as they are: escape what may hold markup.
+    """
+    header, *body = rows
+    alignment = ("---", *("---:" for _ in header[1:-1]), "---")
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, alignment, *body])
 
 
 def _shown(figure: Figure, value: float) -> str:
@@ -197,11 +232,13 @@ def _shown(figure: Figure, value: float) -> str:
 def _examples(examples: Mapping[str, Sequence[str]]) -> list[str]:
     """A one-column table a set: a table cell holds inline text only, so no example can open a heading or a list."""
     return [
-        "\n".join([f"| {SET_TITLES[name]} |", "| --- |", *(f"| {_excerpt(text)} |" for text in texts)])
+        "\n".join([f"| {SET_TITLES[name]} |", "| --- |", *(f"| {escape_markdown(excerpt(text))} |" for text in texts)])
         for name, texts in examples.items()
         if texts
     ]
 
 
-def _excerpt(text: str) -> str:
-    return escape_markdown(text if len(text) <= LONGEST_EXAMPLE else f"{text[:LONGEST_EXAMPLE]} ...")
+def excerpt(text: str) -> str:
+    """One line of the text, cut where it is long."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST_EXAMPLE else f"{line[:LONGEST_EXAMPLE]} ..."

@@ -60,6 +60,12 @@ def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def trade_off_curves(facts: Mapping[str, Any], at: Sequence[float]) -> dict[str, list[float]]:
+    """An attacker's largest true-positive rate at each false-positive rate of `at`, for both scopes of the figures."""
+    cohort = _Headline(facts, basis_of(facts)).true_positive_rates(at)
+    return {"cohort": list(cohort.values()), "lineage": list(_rates(lineage_of(facts), at).values())}
+
+
 def lineage_of(facts: Mapping[str, Any]) -> list[Spend]:
     """The charges behind the release."""
     return [
@@ -108,13 +114,13 @@ class _Headline:
         """Stated for plans only: the gate knows no relation but its own."""
         return _replaced(self._spends, delta) if self._basis == FIXED_BEFOREHAND else None
 
-    def true_positive_rates(self) -> dict[str, float]:
+    def true_positive_rates(self, at: Sequence[float] = FALSE_POSITIVE_RATES) -> dict[str, float]:
         if self._basis == FIXED_BEFOREHAND:
-            return _rates(self._spends)
+            return _rates(self._spends, at)
         if self._basis == BUDGET:
             pairs = [(self._budget_at(delta), delta) for delta in DELTA_GRID]
-            return {f"{rate:g}": _rounded(_rate_of_pairs(pairs, rate)) for rate in FALSE_POSITIVE_RATES}
-        return {f"{rate:g}": 1.0 for rate in FALSE_POSITIVE_RATES}
+            return {f"{rate:g}": _rounded(_rate_of_pairs(pairs, rate)) for rate in at}
+        return {f"{rate:g}": 1.0 for rate in at}
 
     def _budget_at(self, delta: float) -> float:
         moved = math.log(self._terms["delta"] / delta) / (self._terms["gate_order"] - 1)
@@ -144,9 +150,9 @@ def _epsilon_of_a_person(
     return {str(size): _worst(lineage, figure, cohorts_met=size) for size, figure in figures.items()}
 
 
-def _rates(spends: Sequence[Spend]) -> dict[str, float]:
-    """An attacker's largest true-positive rate at each reported false-positive rate."""
-    return {f"{rate:g}": _rounded(worst_case(spends, partial(_rate, at=rate))) for rate in FALSE_POSITIVE_RATES}
+def _rates(spends: Sequence[Spend], at: Sequence[float] = FALSE_POSITIVE_RATES) -> dict[str, float]:
+    """An attacker's largest true-positive rate at each of these false-positive rates."""
+    return {f"{rate:g}": _rounded(worst_case(spends, partial(_rate, at=rate))) for rate in at}
 
 
 def _rate(event: DpEvent, at: float) -> float:

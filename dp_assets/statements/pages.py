@@ -26,7 +26,7 @@ th { background: #8882; }
 
 @dataclass(frozen=True)
 class Heading:
-    """A title (level 1) or the heading of a section (level 2)."""
+    """A title (level 1) or the heading of a section (level 2) or of a part of one (level 3)."""
 
     level: int
     text: str
@@ -54,7 +54,17 @@ class Items:
     items: tuple[str, ...]
 
 
-Block = Heading | Paragraph | Grid | Items
+@dataclass(frozen=True)
+class Picture:
+    """A picture for light pages and one for dark ones, as addresses that hold the image itself; `alt` says in words
+    what can be seen."""
+
+    light: str
+    dark: str
+    alt: str
+
+
+Block = Heading | Paragraph | Grid | Items | Picture
 
 
 def markdown_page(blocks: Sequence[Block]) -> str:
@@ -62,9 +72,9 @@ def markdown_page(blocks: Sequence[Block]) -> str:
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
-def html_page(title: str, blocks: Sequence[Block]) -> str:
-    """The blocks as an HTML page."""
-    head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>'
+def html_page(title: str, blocks: Sequence[Block], *, further_head: str = "") -> str:
+    """The blocks as an HTML page; `further_head` goes into its head as it is."""
+    head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>{further_head}'
     body = "\n".join(_html(block) for block in blocks)
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
@@ -77,6 +87,8 @@ def _markdown(block: Block) -> str:
             return block.text
         case Items():
             return "\n".join(f"- {item}" for item in block.items)
+        case Picture():
+            return f"![{_cell(block.alt)}]({block.light})"
         case Grid():
             lines = (block.header, ("---",) * len(block.header), *block.rows)
             return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
@@ -95,9 +107,18 @@ def _html(block: Block) -> str:
             return f"<p>{_with_bold(html.escape(block.text, quote=False))}</p>"
         case Items():
             return f"<ul>{''.join(f'<li>{html.escape(item, quote=False)}</li>' for item in block.items)}</ul>"
+        case Picture():
+            return _html_picture(block)
         case Grid():
             rows = "\n".join(_row("td", row) for row in block.rows)
             return f"<table>\n<thead>{_row('th', block.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def _html_picture(picture: Picture) -> str:
+    """The dark picture on dark screens only: paper is light whatever the reader's setting."""
+    dark = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{html.escape(picture.dark)}">'
+    light = f'<img src="{html.escape(picture.light)}" alt="{html.escape(picture.alt)}">'
+    return f"<picture>{dark}{light}</picture>"
 
 
 def _with_bold(text: str) -> str:

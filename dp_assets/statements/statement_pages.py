@@ -26,7 +26,7 @@ def to_html(statement: Mapping[str, Any]) -> str:
 def blocks(statement: Mapping[str, Any]) -> list[Block]:
     """What the pages say, from top to bottom."""
     sections: tuple[tuple[str, Sequence[Block]], ...] = (
-        ("In plain words", _plain_words(statement)),
+        ("In plain words", plain_words(statement)),
         ("The figures", _figures(statement)),
         ("What is protected, and from whom", [_setting(statement)]),
         ("The mechanisms", [_mechanisms(level, plan) for level, plan in statement["plans"].items()]),
@@ -49,7 +49,8 @@ def _title(statement: Mapping[str, Any]) -> str:
     return f"Privacy statement: cohort {cohorts}, level {levels}"
 
 
-def _plain_words(statement: Mapping[str, Any]) -> list[Block]:
+def plain_words(statement: Mapping[str, Any]) -> list[Block]:
+    """What is guaranteed, in a few sentences for everybody."""
     guarantee, terms = statement["guarantee"], statement["terms"]
     if guarantee["headline_basis"] == WITHOUT_NOISE:
         text = "**No guarantee.** It ran without noise, on a public source, and nothing of it leaves the private zone."

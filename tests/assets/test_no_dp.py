@@ -1,5 +1,6 @@
 """The level without noise: on public sources only, and nothing of it outside the private zone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -8,16 +9,21 @@ import pytest
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.assets.synthetic_pool import synthetic_pool
+from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LINEAGE_EPSILON
 from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
 
+SOME_ASSETS = (real_instructions, dp_generator, synthetic_pool)
 
-def materialize(home: Path, model: Path, *, is_public: bool) -> dg.ExecuteInProcessResult:
+
+def materialize(
+    home: Path, model: Path, *, is_public: bool, assets: Sequence[dg.AssetsDefinition] = SOME_ASSETS
+) -> dg.ExecuteInProcessResult:
     profile = tiny_profile(write_corpus(home / "corpus.parquet"), model)
     resources = tiny_resources(profile, home / "data")
     register(resources["ledger"], profile, is_public=is_public)
     return dg.materialize(
-        [real_instructions, dp_generator, synthetic_pool],
+        assets,
         partition_key="all|no-dp",
         resources=resources,
         raise_on_error=False,
@@ -46,3 +52,20 @@ def test_on_a_public_source_it_runs_claims_nothing_and_stays_in_the_private_zone
     assert metadata[LABEL].value == "private"
     assert [path.name for path in (tmp_path / "data/released").rglob("*") if path.is_file()] == ["ledger_anchor.json"]
     assert (tmp_path / "data/private/artifacts/synthetic_pool/all/no-dp").is_dir()
+
+
+@pytest.mark.slow
+def test_the_whole_graph_runs_and_shows_neither_a_text_nor_a_picture_outside_the_private_zone(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    result = materialize(tmp_path, tiny_model_folder, is_public=True, assets=ALL_ASSETS)
+    assert result.success
+    for event in result.get_asset_materialization_events():
+        pictures = [
+            name
+            for name, value in event.materialization.metadata.items()
+            if isinstance(value, dg.MarkdownMetadataValue)
+        ]
+        assert pictures == [], event.asset_key
+    assert (tmp_path / "data/private/artifacts/release_report/all/no-dp/document.html").is_file()
+    assert not list((tmp_path / "data/released").rglob("*.html"))

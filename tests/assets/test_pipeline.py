@@ -1,5 +1,6 @@
 """The whole graph in memory: every asset's value, metadata and ledger rows, from one real run at a tiny size."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ TABLES = (
     "preference_pairs",
 )
 ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
-DOCUMENTS = ("quality_report", "privacy_statement")
+DOCUMENTS = ("quality_report", "privacy_statement", "release_report")
 PRIVATE = ("real_instructions", "real_embeddings", "restricted_report")
 
 
@@ -183,6 +184,33 @@ def test_the_quality_report_compares_pool_filtered_set_and_baseline(run: Run) ->
     report: Document = run.value("quality_report")
     for subject in ("before", "after", "baseline"):
         assert 0 <= report.data[subject]["total_variation"] <= 1
+
+
+PICTURES = {
+    "quality_report": ("votes", "map"),
+    "privacy_statement": ("trade_off", "epsilon_spent"),
+    "sft_model": ("curve",),
+    "reward_model": ("curve",),
+}
+
+
+@pytest.mark.parametrize(("asset", "key"), [(asset, key) for asset, keys in PICTURES.items() for key in keys])
+def test_pictures_stand_inline_in_the_metadata_with_words_for_them(run: Run, asset: str, key: str) -> None:
+    assert re.match(r"!\[[^\]]{40,}\]\(data:image/png;base64,", run.metadata(asset)[key])
+
+
+def test_the_release_report_shows_every_picture_on_one_page(run: Run) -> None:
+    report: Document = run.value("release_report")
+    assert report.html is not None
+    assert set(report.data["pictures"]) >= {"trade_off", "epsilon", "votes", "map", "Supervised fine-tuning"}
+    assert report.html.count("<picture>") == len(report.data["pictures"])
+    assert report.data["statement_digest"] == run.value("privacy_statement").data["digest"]
+
+
+def test_the_map_draws_every_row_of_both_sets(run: Run) -> None:
+    drawn = run.value("quality_report").data["map"]
+    assert len(drawn["pool_xy"]) == run.value("synthetic_pool").collect().height
+    assert len(drawn["filtered_xy"]) == run.value("filtered_instructions").collect().height
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from dp_assets.privacy import accounting
 from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, verify_chain
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
+from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
 from resources.ledger import Charge, ChargeRefused, Ledger
@@ -33,6 +34,13 @@ def corpus(ledger: Ledger) -> Registration:
 
 def test_plans_booked_at_registration_count_whole_before_anything_runs(ledger: Ledger, corpus: Registration) -> None:
     assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == plan_of("eps-8").epsilon
+
+
+def test_the_entries_are_those_that_the_state_adds_up(ledger: Ledger) -> None:
+    assert ledger.entries() == ()
+    charge(ledger, register(ledger, "eps-8").corpus_id, "eps-8")
+    assert LedgerState.of(ledger.entries()) == ledger.state()
+    assert [entry.kind for entry in ledger.entries()] == ["keyed", "registered", "planned", "planned", "charged"]
 
 
 def test_a_charge_that_draws_on_its_booking_costs_nothing_more(ledger: Ledger, corpus: Registration) -> None:

@@ -1,0 +1,47 @@
+"""The asset `release_report`."""
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter, Document, union_of_ids
+from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._corpus import registration_of
+from dp_assets.assets._release import result
+from dp_assets.assets._training import TITLES
+from dp_assets.partitions import Partition
+from dp_assets.privacy.labels import Label
+from dp_assets.statements.history import cohort_histories
+from resources.ledger import Ledger
+from resources.profile import Profile
+
+
+@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"matplotlib", "html"})
+def release_report(
+    context: dg.AssetExecutionContext,
+    profile: dg.ResourceParam[Profile],
+    ledger: Ledger,
+    quality_report: Document,
+    privacy_statement: Document,
+    sft_model: Adapter,
+    reward_model: Adapter,
+    rlhf_model: Adapter,
+) -> dg.MaterializeResult[Document]:
+    """Guarantee, quality, maps and trainings of this release on one self-contained page: released, HTML."""
+    from dp_assets.evaluation.release_report import Training
+    from dp_assets.evaluation.release_report import release_report as make_report
+
+    partition = Partition.of(context)
+    models = {"sft_model": sft_model, "reward_model": reward_model, "rlhf_model": rlhf_model}
+    report = make_report(
+        cohort=partition.cohort,
+        level=partition.level,
+        quality=quality_report.data,
+        statement=privacy_statement.data,
+        trainings=[
+            Training(TITLES[name], model.record["curve"], model.record.get("figures", {}))
+            for name, model in models.items()
+        ],
+        histories=cohort_histories(ledger.entries(), registration_of(ledger, profile).corpus_id),
+        charge_ids=union_of_ids(quality_report, privacy_statement, *models.values()),
+    )
+    extra = {"report": dg.MetadataValue.md(report.markdown)}
+    return result(context, report, ledger=ledger, profile=profile, extra=extra)
