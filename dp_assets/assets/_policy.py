@@ -28,11 +28,12 @@ def policy_metadata(adapter: Adapter) -> dict[str, Any]:
         "policy/evaluations": dg.MetadataValue.table([dg.TableRecord(dict(point)) for point in points]),
         "training/loss": float(record["curve"][-1]["loss"]),
         **{f"training/{name}": float(value) for name, value in record["figures"].items()},
-        "curve": dg.MetadataValue.md(_picture(points, names, title=f"{record['method'].upper()}: the policy")),
+        **_picture(points, title=f"{record['method'].upper()}: the policy"),
     }
 
 
-def _picture(points: Sequence[Mapping[str, float]], names: Sequence[str], *, title: str) -> str:
-    from dp_assets.evaluation.plots import curve_figure, to_markdown_png
+def _picture(points: Sequence[Mapping[str, float]], *, title: str) -> dict[str, Any]:
+    from dp_assets.evaluation.pictures import training_drawing
 
-    return to_markdown_png(curve_figure(points, x="step", ys=names, title=title), title)
+    drawing = training_drawing(title, points)
+    return {} if drawing is None else {"curve": dg.MetadataValue.md(drawing.markdown())}

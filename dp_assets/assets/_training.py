@@ -1,5 +1,6 @@
 """Metadata of ordinary training on released data: the last values of its curve, and the curve as a picture."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,12 @@ TITLES = {
     "rlhf_model": "Policy optimisation",
 }
 """The trainings on released text by their asset, as pictures and pages name them."""
+
+
+def course_of(adapter: Adapter) -> Sequence[Mapping[str, float]]:
+    """The points of a training to draw: a policy's measurements, which compare between methods, else the losses."""
+    points: Sequence[Mapping[str, float]] = adapter.record.get("evaluations") or adapter.record["curve"]
+    return points
 
 
 def training_figures(adapter: Adapter, *, title: str) -> dict[str, Any]:

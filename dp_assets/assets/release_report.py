@@ -6,7 +6,7 @@ from dp_assets.artifacts import Adapter, Document, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import registration_of
 from dp_assets.assets._release import result
-from dp_assets.assets._training import TITLES
+from dp_assets.assets._training import TITLES, course_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.statements.history import cohort_histories
@@ -37,8 +37,7 @@ def release_report(
         quality=quality_report.data,
         statement=privacy_statement.data,
         trainings=[
-            Training(TITLES[name], model.record["curve"], model.record.get("figures", {}))
-            for name, model in models.items()
+            Training(TITLES[name], course_of(model), model.record.get("figures", {})) for name, model in models.items()
         ],
         histories=cohort_histories(ledger.entries(), registration_of(ledger, profile).corpus_id),
         charge_ids=union_of_ids(quality_report, privacy_statement, *models.values()),

@@ -37,7 +37,9 @@ CURVES = {
     "accuracy": "share of pairs ranked right",
     "reward": "mean reward",
     "kl": "KL to the SFT model",
-    "completion_length": "tokens an answer",
+    "answer_tokens": "tokens an answer",
+    "distinct_1": "share of distinct words",
+    "distinct_2": "share of distinct word pairs",
 }
 MOST_COLUMNS = 3
 ROOM_FOR_VALUE = 0.26
