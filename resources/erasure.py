@@ -16,7 +16,7 @@ deleted files, other corpora in the same root, and releases, whose guarantee cov
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -24,14 +24,15 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import ERASED_SUFFIX, LedgerState
+from dp_assets.privacy.ledger import ERASED_SUFFIX
 from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
 from resources.ledger import Ledger
 from resources.private_log import private_errors
 from resources.private_step import StepsRunning, no_private_step
 from resources.zones import atomic_folder
 
-UNIT_TABLES = ("real_instructions", "real_embeddings")
+INSTRUCTIONS = "real_instructions"
+UNIT_TABLES = (INSTRUCTIONS, "real_embeddings")
 LOCK = "lock"
 
 # How a table shows that it cannot be read: damaged, half written, or written by something else.
@@ -49,7 +50,13 @@ class ErasureRefused(ValueError):
     """Nothing was erased: a running step may hold rows in its memory."""
 
 
-def erase(ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased) -> None:
+Fingerprint = Callable[[pl.LazyFrame], str]
+"""A keyed hash of a whole table; the corpus package has it."""
+
+
+def erase(
+    ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased, fingerprint: Fingerprint
+) -> None:
     """Log the erasure of a unit and remove its rows, and all that was made from exact rows, from the private root.
 
     Raises:
@@ -58,39 +65,42 @@ def erase(ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: Dr
     """
     try:
         with no_private_step(ledger.private_root):
-            _erase(ledger, corpus_id=corpus_id, unit_id=unit_id, reason=reason, drop=drop)
+            ledger.record_erasure(corpus_id, unit_id, reason)
+            _erase_everywhere(ledger, drop, fingerprint)
     except StepsRunning as running:
         raise ErasureRefused(f"{running}, then erase") from None
 
 
-def _erase(ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased) -> None:
+def _erase_everywhere(ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> None:
     root = Path(ledger.private_root)
-    ledger.record_erasure(corpus_id, unit_id, reason)
     with private_errors(ledger.private_root):
-        _erase_from_artifacts(root / "artifacts", ledger.state(), drop)
+        _erase_from_artifacts(root / "artifacts", ledger, drop, fingerprint)
         for derived in ("releases", "tmp"):
             _remove_content(root / derived)
         _discard_checkpoints(root / "checkpoints")
     _empty_files(root / "log")
 
 
-def _erase_from_artifacts(artifacts: Path, state: LedgerState, drop: DropErased) -> None:
+def _erase_from_artifacts(artifacts: Path, ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> None:
     """Rewrite the tables of units. All else goes, what an interrupted writer left behind too; the graph makes it again.
 
     A table that cannot be rewritten goes as well: it may hold the unit.
     """
     for folder in _content(artifacts):
         try:
-            is_rewritten = folder.name in UNIT_TABLES and _rewrite(folder, state, drop)
+            is_rewritten = folder.name in UNIT_TABLES and _rewrite(folder, ledger, drop, fingerprint)
         except UNREADABLE:
             is_rewritten = False
         if not is_rewritten:
             _remove(folder)
 
 
-def _rewrite(folder: Path, state: LedgerState, drop: DropErased) -> bool:
-    """Replace a table of units by one without the erased units of its corpus, under the corpus's present snapshot."""
-    table = read_artifact(folder)
+def _rewrite(folder: Path, ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> bool:
+    """Replace a table of units by one without the erased units of its corpus, under the corpus's present snapshot.
+
+    What is left of the instructions is tied to that snapshot, as `real_instructions` ties what it prepares.
+    """
+    table, state = read_artifact(folder), ledger.state()
     if not isinstance(table, PrivateTable):
         return False
     erased = frozenset(state.erasures.get(table.corpus_id, ()))
@@ -98,6 +108,9 @@ def _rewrite(folder: Path, state: LedgerState, drop: DropErased) -> bool:
 
     def write(rows: pl.LazyFrame) -> None:
         kept = drop(rows, erased=erased)
+        if folder.name == INSTRUCTIONS:
+            remaining = fingerprint(kept)
+            ledger.bind_remaining(table.corpus_id, former=table.snapshot, snapshot=snapshot, rows=remaining)
         same = {"corpus_id": table.corpus_id, "preparation": table.preparation}
         write_artifact(temporary, PrivateTable(kept, **same, snapshot=snapshot))
 

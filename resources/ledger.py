@@ -18,7 +18,7 @@ from dp_assets.privacy import gate
 from dp_assets.privacy.chain import Entry
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
+from dp_assets.privacy.ledger import Bound, ChargeRecord, LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms, gate_order
 from dp_assets.privacy.units import keyed_hash
@@ -228,7 +228,8 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
           ChargeRefused: `preparation`, a digest of public settings, differs from the one that the snapshot is tied to.
         """
-        if self.state().preparations.get((corpus_id, snapshot), preparation) != preparation:
+        bound = self.state().snapshots.get((corpus_id, snapshot))
+        if bound is not None and bound.preparation not in (None, preparation):
             raise ChargeRefused(
                 RegistrationError(
                     "settings of corpus that shape its rows (source, columns, lengths, languages, train_fraction ...)"
@@ -245,11 +246,11 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
           RegistrationError: the snapshot held other rows before, or another corpus holds the same texts.
         """
-        tied = {"rows": rows, "texts": texts, "preparation": preparation}
+        bound = Bound(rows, texts, preparation)
 
         def decide(state: LedgerState) -> Entries:
             known = state.snapshots.get((corpus_id, snapshot))
-            if known == rows:
+            if known is not None and known.rows == rows:
                 return []
             if known is not None:
                 raise RegistrationError(
@@ -257,7 +258,21 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                 )
             if state.texts.get(texts, corpus_id) != corpus_id:
                 raise RegistrationError("these rows are registered already under another source; use that registration")
-            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **tied})]
+            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **asdict(bound)})]
+
+        self.transact(decide)
+
+    def bind_remaining(self, corpus_id: str, *, former: str, snapshot: str, rows: str) -> None:
+        """Tie the snapshot that an erasure left to the rows that are left of `former`, so that no others pass for them.
+
+        Where `former` is not tied to rows itself, nothing can be said of what is left, and nothing is tied.
+        """
+
+        def decide(state: LedgerState) -> Entries:
+            known = state.snapshots.get((corpus_id, former))
+            if known is None or (corpus_id, snapshot) in state.snapshots:
+                return []
+            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **asdict(replace(known, rows=rows))})]
 
         self.transact(decide)
 

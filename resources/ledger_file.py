@@ -3,8 +3,9 @@
 Every use reads all entries and checks the whole chain, both anchors and the key while it holds the lock. Appended
 entries are committed before the anchors are written (beside the database and into the released zone) and before the
 lock is given back, so an anchor can only lag behind a committed ledger, never run ahead of it: a process that is killed
-at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor and a lost or changed
-key are refused, never replaced by new ones.
+at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor beside it and a lost
+or changed key are refused, never replaced by new ones. A missing anchor of the released zone is written anew, so that
+whoever deletes it gives up what it would have noticed.
 
 A process remembers the rows that it has checked, and what they add up to, so that a long ledger is hashed and parsed
 once: later, the stored rows are compared with the remembered ones as they are, and only new ones are hashed. Rows that

@@ -32,6 +32,10 @@ OTHER_SNAPSHOT = (
     "the private tables hold another snapshot than the corpus's present one, which an erasure or corpus.snapshot sets;"
     " materialize real_instructions and real_embeddings again"
 )
+UNBOUND = (
+    "the private tables are not tied to their snapshot, so other rows could pass for them; materialize"
+    " real_instructions again, and real_embeddings from it"
+)
 UNPROBED = (
     "the private tables were stored without a probe of their preparation, so no claim could rest on them; materialize"
     " real_instructions again, and real_embeddings from it"
@@ -85,6 +89,8 @@ class Mechanism:
             raise ChargeRefused(RegistrationError(OTHER_CORPUS))
         if table.snapshot != snapshot_of(ledger, profile):
             raise ChargeRefused(RegistrationError(OTHER_SNAPSHOT))
+        if (table.corpus_id, table.snapshot) not in ledger.state().snapshots:
+            raise ChargeRefused(RegistrationError(UNBOUND))
         if table.preparation == UNKNOWN_PREPARATION:
             raise ChargeRefused(RegistrationError(UNPROBED))
         name, partition = context.asset_key.to_user_string(), Partition.of(context)

@@ -1,6 +1,6 @@
 """What a privacy statement says besides the ledger: evidence, and code, configuration and artifacts by hash."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.statements.history import CohortHistory
 from dp_assets.statements.statement import digest_of
+from resources.artifact_files import stored_charge_ids
 from resources.digests import code_digest, folder_digest
 from resources.profile import Profile
 from resources.stores import artifact_folder
@@ -42,13 +43,19 @@ def pictures(
     return {name: dg.MetadataValue.md(drawing.markdown()) for name, drawing in drawings.items()}
 
 
-def provenance(profile: Profile, home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, Any]:
-    """The `code`, `configuration` and `artifacts` of a statement. `assets` are those whose folders it was made from."""
+def provenance(
+    profile: Profile, home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]
+) -> dict[str, Any]:
+    """The `code`, `configuration` and `artifacts` of a statement, and of those that it was `made_from` by asset.
+
+    Raises:
+      dg.Failure: one of them was replaced since it was handed over.
+    """
     settings = public_settings(profile)
     return {
         "code": code_digest(),
         "configuration": {"profile_digest": profile.digest, "sha256": digest_of(settings), "profile": settings},
-        "artifacts": artifact_digests(home, partition, assets),
+        "artifacts": artifact_digests(home, partition, made_from),
     }
 
 
@@ -58,12 +65,18 @@ def public_settings(profile: Profile) -> dict[str, Any]:
     return profile.model_dump(mode="json", exclude=places)
 
 
-def artifact_digests(home: Path, partition: Partition, assets: Iterable[str]) -> dict[str, str]:
-    """The digest of each asset's newest folder by its place below `artifacts`. A run in memory leaves no folders."""
-    key = f"{partition.cohort}|{partition.level}"
-    folders = {asset: artifact_folder(home, [asset], Label.RELEASED, key) for asset in assets}
-    return {
-        f"{asset}/{partition.cohort}/{partition.level}": folder_digest(folder)
-        for asset, folder in folders.items()
-        if folder.is_dir()
-    }
+def artifact_digests(home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]) -> dict[str, str]:
+    """The digest of each asset's newest folder by its place below `artifacts`. A run in memory leaves no folders.
+
+    Raises:
+      dg.Failure: a folder holds something of other charges than what was handed over.
+    """
+    key, digests = f"{partition.cohort}|{partition.level}", {}
+    for asset, artifact in made_from.items():
+        folder = artifact_folder(home, [asset], Label.RELEASED, key)
+        if not folder.is_dir():
+            continue
+        if set(stored_charge_ids(folder)) != set(artifact.charge_ids):
+            raise dg.Failure(f"{asset} was replaced while the statement was made; materialize privacy_statement again")
+        digests[f"{asset}/{partition.cohort}/{partition.level}"] = folder_digest(folder)
+    return digests

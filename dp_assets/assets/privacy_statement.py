@@ -31,19 +31,20 @@ def privacy_statement(
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[Document]:
     """What is guaranteed for this release, recomputable by anyone from its events: released, as JSON and as pages."""
-    partition, ids = Partition.of(context), union_of_ids(dp_generator, dp_histogram, filtered_instructions)
-    state, behind = ledger.state(), ("dp_generator", "dp_histogram", "filtered_instructions")
+    releases_of: dict[str, Table | Adapter] = {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}
+    made_from = {**releases_of, "filtered_instructions": filtered_instructions}
+    partition, ids, state = Partition.of(context), union_of_ids(*made_from.values()), ledger.state()
     corpus_id = registration_of(ledger, profile).corpus_id
     statement = make_statement(
         state,
         corpus_id,
         [profile.plan(partition.level)],
         charge_ids=ids,
-        evidence=evidence_of(state, {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}),
+        evidence=evidence_of(state, releases_of),
         base_model=dp_generator.base_model,
         source_kind=profile.corpus.source.kind,
         redacted=profile.corpus.redact,
-        provenance=provenance(profile, Path(releases.home), partition, behind),
+        provenance=provenance(profile, Path(releases.home), partition, made_from),
     )
     markdown, histories = to_markdown(statement), cohort_histories(ledger.entries(), corpus_id)
     return result(

@@ -9,6 +9,7 @@ import typer
 
 from dp_assets.assets._corpus import register_corpus, registration_of, snapshot_of
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, unit_of_user
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.units import PrivacyUnit
@@ -77,7 +78,8 @@ def erase(
     if not yes:
         typer.confirm("An erased unit cannot come back under the same id. Erase it?", abort=True, err=True)
     drop = partial(drop_erased, key=ledger.key)
-    erase_unit(ledger, corpus_id=registration.corpus_id, unit_id=named, reason=reason, drop=drop)
+    corpus_id, hashed = registration.corpus_id, partial(fingerprint, key=ledger.key)
+    erase_unit(ledger, corpus_id=corpus_id, unit_id=named, reason=reason, drop=drop, fingerprint=hashed)
     print_erasure(registration.corpus_id, snapshot_of(ledger, profile), as_json=as_json)
 
 

@@ -4,7 +4,7 @@ Needs neither the ledger nor a data folder. What it proves is said in `statement
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from dp_assets.cli._console import AsJson, out, print_json, refusals
 from dp_assets.statements.statement import StatementError
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import PROVES, Finding, Outcome, findings
-from resources.artifact_files import HTML_PAGE, MARKDOWN_PAGE
+from resources.artifact_files import HTML_PAGE, MARKDOWN_PAGE, stored_charge_ids
 from resources.digests import code_digest, folder_digest
 
 COLOURS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}
@@ -59,7 +59,8 @@ def all_findings(path: Path, artifacts: Path) -> Iterator[Finding]:
         yield Finding("document", Outcome.DIFFERS, "charge_ids are not those of the statement")
     same_code = statement["code"]["sha256"] == code_digest()["sha256"]
     yield from (_page(path.parent / name, statement, same_code) for name in PAGES if (path.parent / name).exists())
-    yield from (_artifact(artifacts, *named) for named in statement["artifacts"].items())
+    covered = set(statement["ledger"]["charge_ids"])
+    yield from (_artifact(artifacts, place, stated, covered) for place, stated in statement["artifacts"].items())
     yield _code(statement, same_code)
 
 
@@ -78,12 +79,14 @@ def _beside(path: Path) -> Path:
     return path.absolute().parents[3] if len(path.absolute().parents) > 3 else path.absolute().parent
 
 
-def _artifact(artifacts: Path, place: str, stated: str) -> Finding:
+def _artifact(artifacts: Path, place: str, stated: str, covered: Set[str]) -> Finding:
     folder = artifacts / place
     if not folder.is_dir():
         return Finding(f"artifact {place}", Outcome.NOT_CHECKED, f"not found in {artifacts}")
     if folder_digest(folder) != stated:
         return Finding(f"artifact {place}", Outcome.DIFFERS, "it is not the artifact that the statement was made for")
+    if not set(stored_charge_ids(folder)) <= covered:
+        return Finding(f"artifact {place}", Outcome.DIFFERS, "it descends from charges that the statement lacks")
     return Finding(f"artifact {place}", Outcome.AGREES)
 
 

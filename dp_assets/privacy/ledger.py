@@ -89,6 +89,19 @@ class BudgetRaise:
     reason: str
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What a snapshot is tied to.
+
+    Keyed hashes of its prepared rows and of the source's texts, and a digest of the public settings that turned the one
+    into the other (None in entries older than that field).
+    """
+
+    rows: str
+    texts: str
+    preparation: str | None = None
+
+
 CohortKey = tuple[str, str]  # corpus id, cohort
 
 
@@ -97,9 +110,8 @@ class LedgerState:
     """What the entries add up to.
 
     `booked` and `later` count the events of each cohort as canonical JSON: of everything booked beforehand, and of
-    every charge beyond the bookings. By corpus and snapshot, `snapshots` holds the keyed hash of the rows and
-    `preparations` a digest of the public settings that they were prepared with. `closed` holds the reasons of each
-    closed cohort, `erasures` the keyed hashes of erased units by corpus.
+    every charge beyond the bookings. `snapshots` says by corpus and snapshot what it is tied to, `closed` holds the
+    reasons of each closed cohort, `erasures` the keyed hashes of erased units by corpus.
     """
 
     registrations: dict[str, Registration] = field(default_factory=dict)
@@ -108,8 +120,7 @@ class LedgerState:
     booked: dict[CohortKey, Counter[str]] = field(default_factory=dict)
     later: dict[CohortKey, Counter[str]] = field(default_factory=dict)
     key_commitment: str | None = None
-    snapshots: dict[tuple[str, str], str] = field(default_factory=dict)
-    preparations: dict[tuple[str, str], str] = field(default_factory=dict)
+    snapshots: dict[tuple[str, str], Bound] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     erasures: dict[str, tuple[str, ...]] = field(default_factory=dict)
     closed: dict[CohortKey, tuple[str, ...]] = field(default_factory=dict)
@@ -170,11 +181,9 @@ class LedgerState:
             self.registrations[registration.corpus_id] = replace(registration, budget_epsilon=after)
 
     def _bind(self, body: Mapping[str, Any]) -> None:
-        snapshot = body["corpus_id"], body["snapshot"]
-        self.snapshots[snapshot] = body["rows"]
-        self.texts[body["texts"]] = body["corpus_id"]
-        if "preparation" in body:  # an earlier version wrote none
-            self.preparations[snapshot] = body["preparation"]
+        bound = Bound(body["rows"], body["texts"], body.get("preparation"))
+        self.snapshots[body["corpus_id"], body["snapshot"]] = bound
+        self.texts[bound.texts] = body["corpus_id"]
 
     def _charge(self, charge: ChargeRecord) -> None:
         self.charges[charge.charge_id] = charge

@@ -109,6 +109,15 @@ def test_an_edit_that_carries_no_figure_is_found_by_the_digest(released: Path) -
     assert "digest" in refused.stderr
 
 
+def test_an_artifact_that_descends_from_other_charges_than_the_statement_is_found(released: Path) -> None:
+    place = ARTIFACTS[0]
+    shutil.rmtree(released / place)
+    stored(released / place, Table(pl.LazyFrame({"number": [0]}), ("charge of another run",)))
+    digest = folder_digest(released / place)
+    edit(document_of(released), lambda statement: statement["artifacts"].update({place: digest}), reseal=True)
+    assert findings(document_of(released))[f"artifact {place}"] == "differs"
+
+
 @pytest.mark.parametrize("page", ["document.md", "document.html"])
 def test_a_page_that_says_something_else_is_found(released: Path, page: str) -> None:
     file = document_of(released).with_name(page)

@@ -8,15 +8,16 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import PrivateTable, Table
+from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import HISTOGRAM, make_plan
-from dp_assets.privacy.registration import Registration, Terms
+from dp_assets.privacy.registration import Registration, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources import erasure
 from resources.artifact_files import SHARDS, read_artifact, write_artifact
 from resources.erasure import ErasureRefused, erase
-from resources.ledger import Ledger
+from resources.ledger import ChargeRefused, Ledger
 from resources.private_log import PrivateStepFailed
 from resources.private_step import private_step
 from resources.zones import atomic_folder, private_folder
@@ -85,7 +86,9 @@ class House:
 
     def erase(self, unit_id: str = GONE) -> None:
         drop = partial(drop_erased, key=self.ledger.key)
-        erase(self.ledger, corpus_id=self.corpus.corpus_id, unit_id=unit_id, reason="asked for", drop=drop)
+        hashed = partial(fingerprint, key=self.ledger.key)
+        corpus_id = self.corpus.corpus_id
+        erase(self.ledger, corpus_id=corpus_id, unit_id=unit_id, reason="asked for", drop=drop, fingerprint=hashed)
 
     def holding(self, text: str) -> set[Path]:
         return {path.relative_to(self.private) for path in files_holding(self.private, text)}
@@ -121,6 +124,19 @@ def test_private_tables_keep_the_other_units_under_the_ledgers_snapshot_and_clos
     assert house.snapshot_of(name) == house.ledger.state().snapshot(house.corpus.corpus_id, "1") != "1"
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (house.table(name), *house.table(name).iterdir())}
     assert modes == {0o700, 0o600}
+
+
+def test_the_snapshot_that_an_erasure_leaves_is_tied_to_what_is_left(house: House) -> None:
+    corpus_id, key = house.corpus.corpus_id, house.ledger.key
+    before = fingerprint(house.rows(TABLES[0]).lazy(), key=key)
+    house.ledger.bind_rows(corpus_id, "1", rows=before, texts="texts", preparation="settings")
+    house.erase()
+    snapshot, left = house.snapshot_of(TABLES[0]), fingerprint(house.rows(TABLES[0]).lazy(), key=key)
+    house.ledger.bind_rows(corpus_id, snapshot, rows=left, texts="texts", preparation="settings")
+    with pytest.raises(RegistrationError, match="source changed"):
+        house.ledger.bind_rows(corpus_id, snapshot, rows="more rows", texts="texts", preparation="settings")
+    with pytest.raises(ChargeRefused, match=r"corpus\.snapshot"):
+        house.ledger.check_preparation(corpus_id, snapshot, "other settings")
 
 
 def test_a_second_erasure_changes_the_snapshot_of_tables_that_were_rewritten_before(house: House) -> None:
@@ -227,5 +243,6 @@ def test_an_empty_private_root_can_be_erased_from(tmp_path: Path) -> None:
     ledger = Ledger(private_root=str(tmp_path / "private"))
     corpus_id = ledger.register(locator="here", terms=TERMS, plans=[PLAN]).corpus_id
     drop = partial(drop_erased, key=ledger.key)
-    erase(ledger, corpus_id=corpus_id, unit_id=GONE, reason="asked for", drop=drop)
+    hashed = partial(fingerprint, key=ledger.key)
+    erase(ledger, corpus_id=corpus_id, unit_id=GONE, reason="asked for", drop=drop, fingerprint=hashed)
     assert len(ledger.state().erasures[corpus_id]) == 1
