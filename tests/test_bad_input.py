@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_stored_table_stays(
 
 
 def test_an_unknown_partition_is_refused_with_the_known_ones(household: Household) -> None:
-    refused(invoke("run", "all|eps-9"), "partition 'all|eps-9'", PARTITION, code=2)
+    refused(invoke("run", "all|eps-9"), "no level 'eps-9'", "eps-8", code=2)
     assert not household.home.exists()
 
 

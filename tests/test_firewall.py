@@ -47,7 +47,9 @@ pytestmark = pytest.mark.slow
 NUM_SECRETS = 200
 LETTERS = "abcdefghijkmnopqrstuvwxyz"
 PRIVATE_ASSETS = ("real_instructions", "real_embeddings", "restricted_report")
-DAGSTER_TAGS = re.compile(r"dagster/(code_version|data_version|partition/\w+|input_(data_version|event_pointer)/\w+)")
+DAGSTER_TAGS = re.compile(
+    r"dagster/(code_version|data_version(_is_user_provided)?|partition/\w+|input_(data_version|event_pointer)/\w+)"
+)
 SERVER_SECONDS = 90
 
 
@@ -187,7 +189,7 @@ def test_the_resume_is_stated_after_an_interrupted_run(lived: Played) -> None:
 def test_released_folders_hold_allowed_files_only(lived: Played) -> None:
     released = lived.household.home / "released"
     folders = [*released.glob("artifacts/*/*/*"), *released.glob("releases/*/*")]
-    assert len(folders) == 13 + 2
+    assert len(folders) == 14 + 2
     assert [path for folder in folders for path in unexpected_files(folder, type(read_artifact(folder)))] == []
     top = {path.name for path in released.iterdir()}
     assert top == {"artifacts", "releases", "ledger_anchor.json", "catalog.duckdb"}
@@ -322,7 +324,7 @@ def test_no_secret_is_served_over_http(lived: Played) -> None:
         client.wait()
         counts = read_everything(client)
     assert counts["runs"] == 2
-    assert counts["materializations"] == 16
+    assert counts["materializations"] == 17
     assert counts["ExecutionStepFailureEvent"] == 1
     assert counts["characters of output"] > 100
     assert needles_in(b"\n".join(client.answers), *lived.needles) == set()

@@ -60,6 +60,7 @@ def rows(ledger: Ledger, profile: dg.ResourceParam[Profile]) -> PrivateTable:
     (corpus_id,) = ledger.state().registrations
     empty = pl.LazyFrame(schema={"cohort": pl.String, "split": pl.String})
     preparation = profile.corpus.unit.preparation
+    ledger.bind_rows(corpus_id, profile.corpus.snapshot, rows="none", texts="none", preparation="none")
     return PrivateTable(empty, corpus_id=corpus_id, snapshot=profile.corpus.snapshot, preparation=preparation)
 
 

@@ -164,7 +164,7 @@ def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
         clipped = clipped_sum(model, *args, **kwargs)
         parameter = choose(model)
         parameter.grad = torch.ones_like(parameter)
-        torch.optim.SGD([parameter], lr=1e-7).step()
+        torch.optim.SGD([parameter], lr=1e-8).step()
         parameter.grad = None
         return clipped
 

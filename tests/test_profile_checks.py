@@ -73,7 +73,7 @@ def test_a_contradiction_with_a_setting_that_is_wrong_itself_is_not_told(tmp_pat
         ("dtype = 'float16'", "dtype: must be 'auto', 'float32' or 'bfloat16', not 'float16'"),
         ("[annotation.endpoint]\nmodel = 'm'", "annotation.endpoint.base_url: is missing; add it"),
         ("[votes]\ndelta = 0.1", "votes.delta: is no setting here; corpus.delta is"),
-        ("[rlhf]\nnonsense = 1", "rlhf.nonsense: is no setting; leave it out. There are: learning_rate"),
+        ("[rlhf]\nnonsense = 1", "rlhf.nonsense: is no setting; leave it out. There are: method"),
     ],
 )
 def test_a_value_of_another_type_is_not_coerced_and_said_in_words(tmp_path: Path, text: str, wanted: str) -> None:

@@ -4,8 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +12,11 @@ from dp_assets.assets._corpus import source_of
 from dp_assets.cli._adapter import language_model_of, num_adapter_parameters
 from dp_assets.cli._console import AsJson, out, print_json, refusals
 from dp_assets.corpus.columns import SourceError
-from dp_assets.privacy.labels import Zone
+from dp_assets.corpus.sources import FileSource
 from dp_assets.profile_checks import plan_problems
 from dp_assets.profiles import LoadedProfile, ProfileError, load, selected_name
 from resources.annotator import Annotator, MissingKey
 from resources.models import PACKAGED, Embedder, ModelUnavailable
-from resources.private_step import private_step
 from resources.problems import Problem
 from resources.profile import Profile
 from resources.zones import data_home
@@ -82,13 +79,14 @@ def _missing_here(profile: Profile) -> Iterator[Problem]:
 
 
 def _require_source(profile: Profile) -> None:
-    """The source, opened as far as its columns. What a reader keeps meanwhile lies in the private zone and goes again.
+    """A file or a folder of files, opened as far as its columns. What only reading would show is left to the run.
 
     Raises:
       SourceError: it cannot be read as configured.
     """
-    with private_step(str(data_home() / Zone.PRIVATE), SourceError), TemporaryDirectory() as scratch:
-        source_of(profile).scan(Path(scratch))
+    source = source_of(profile)
+    if isinstance(source, FileSource):
+        source.scan()
 
 
 def _require_language_model(profile: Profile) -> None:

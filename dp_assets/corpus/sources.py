@@ -143,7 +143,7 @@ class FileSource:
         if not self.path.is_dir():
             if not self.path.is_file():
                 raise SourceError(f"source.path {self.path} is neither a file nor a folder")
-            return self._rows_of(self.path, place=str(self.path))
+            return self._rows_of(self.path, place=f"source.path {self.path}")
         files = files_below(self.path)
         if not files:
             raise SourceError(f"source.path {self.path} holds no file with one of the suffixes {', '.join(READERS)}")

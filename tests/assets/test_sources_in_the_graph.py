@@ -10,6 +10,8 @@ import pytest
 
 from dp_assets.assets.real_instructions import real_instructions
 from resources.ledger import Ledger
+from resources.private_log import CONSTANT_MESSAGE
+from resources.private_output import log_file
 from tests.corpus.chat_data import talk, write_data_set
 from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
 
@@ -32,6 +34,10 @@ class Folder:
     @property
     def rows(self) -> pl.DataFrame:
         return pl.read_parquet(self.home / "data/private/artifacts/real_instructions/*.parquet")
+
+    @property
+    def log(self) -> str:
+        return log_file(self.home / "data/private").read_text()
 
     @property
     def corpora(self) -> int:
@@ -107,14 +113,17 @@ def test_a_named_corpus_stays_one_corpus_whatever_its_file_is_called(folder: Fol
 def test_without_a_name_another_file_is_another_corpus_and_the_same_rows_are_refused(folder: Folder) -> None:
     first, second = (write_corpus(folder.home / name) for name in ("a.parquet", "b.parquet"))
     assert folder.prepare(file_source(first)).success
-    assert "registered" in message_of(folder.prepare(file_source(second)))
-    assert "registered" in message_of(folder.prepare(file_source(second), name="another-name"))
+    for name in ({}, {"name": "another-name"}):
+        assert CONSTANT_MESSAGE in message_of(folder.prepare(file_source(second), **name))
+        assert "registered already" in folder.log
+        log_file(folder.home / "data/private").unlink()
 
 
 def test_new_rows_of_a_named_corpus_need_a_new_snapshot(folder: Folder) -> None:
     assert folder.prepare(file_source(write_corpus(folder.home / "a.parquet")), name="chat").success
     changed = file_source(write_corpus(folder.home / "b.parquet", num_users=61))
-    assert "snapshot" in message_of(folder.prepare(changed, name="chat"))
+    assert CONSTANT_MESSAGE in message_of(folder.prepare(changed, name="chat"))
+    assert "unchanged corpus.snapshot" in folder.log
 
 
 @pytest.mark.parametrize("changed", [{"split": "test"}, {"preset": "OpenAssistant/oasst1"}])

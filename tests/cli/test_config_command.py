@@ -91,7 +91,7 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
         result = invoke("check", "--here", "--json")
         problems = {problem["setting"]: problem["problem"] for problem in json.loads(result.stdout)["problems"]}
         assert set(problems) == {"corpus.source", "language_model", "embedder", "annotation.endpoint"}
-        assert "is not a file" in problems["corpus.source"]
+        assert "is neither a file nor a folder" in problems["corpus.source"]
         assert "nothing" in problems["language_model"]
         assert "device is 'gpu'" in problems["embedder"]
         assert "ABSENT_KEY" in problems["annotation.endpoint"]

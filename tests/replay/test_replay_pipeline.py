@@ -46,6 +46,7 @@ DOWN_TO_THE_VOTES = (
 )
 IDS = r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
 TIMES = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+(\.\d+)? ?m?s\b"
+TAG_OF_CONTENT = re.compile(r"-[0-9a-f]{16}(?=\.parquet$)")  # follows from the released votes, which differ
 NAMES_OF_A_RUN = re.compile(f"{IDS}|{TIMES}")
 
 
@@ -111,7 +112,7 @@ def materialize(side: Side, profile: Profile, home: Path) -> Side:
         side.metadata[event.asset_key.to_user_string()] = blanked(repr(sorted(values.items())), home)
     folder = home / Zone.RELEASED
     files = [path for path in folder.rglob("*") if path.is_file()]
-    side.released = sorted(blanked(str(path.relative_to(folder)), home) for path in files)
+    side.released = sorted(TAG_OF_CONTENT.sub("-*", blanked(str(path.relative_to(folder)), home)) for path in files)
     side.records = [result.output_for_node(name).record for name in ("dp_generator", "dp_histogram")]
     return side
 
