@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import Decimal
@@ -108,12 +109,23 @@ def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None
     listed = connection.execute("select function_name, function_type from duckdb_functions()").fetchall()
     scalar = {name for name, kind in listed if kind != "aggregate"}
     aggregates = {name for name, kind in listed if kind == "aggregate"} - scalar
-    found = sorted(set(_across_rows(json.loads(form), aggregates)))
+    read = Counter(_tables(json.loads(form)))
+    twice = {f"the table {name} twice" for name, times in read.items() if times > 1}
+    found = sorted({*_across_rows(json.loads(form), aggregates), *twice})
     if found:
         raise QueryRefused(
             f"source.query uses {', '.join(found)}, which lets one person's rows decide about another's; select rows"
             " one by one, and leave duplicates and bounds to corpus.max_rows_per_unit"
         )
+
+
+def _tables(form: Any) -> Iterator[str]:
+    """The name of each table that a query reads, as often as it does."""
+    if isinstance(form, Mapping) and form.get("type") == "BASE_TABLE":
+        yield str(form["table_name"]).lower()
+    parts = form.values() if isinstance(form, Mapping) else form if isinstance(form, list) else ()
+    for part in parts:
+        yield from _tables(part)
 
 
 def _across_rows(form: Any, aggregates: set[str]) -> Iterator[str]:

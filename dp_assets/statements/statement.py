@@ -65,6 +65,8 @@ NOT_COVERED = (
     "what the public base model and embedder learned from their own training data",
     "what other people wrote about a person: the unit is the author's rows, not mentions of somebody",
     "other corpora with some of the same rows: overlaps are the owner's to declare",
+    "whether a query that reads the source gives each row by itself, beyond what its form shows: joins, views and"
+    " databases other than DuckDB are the owner's to check",
     "with the unit instruction, a row that is edited or re-dated: it is another row then",
     "a budget that was raised after results were seen: the raised budget is the guarantee",
     "a person who writes under several user ids, or whose rows name no user: each id or row is a unit of its own",
