@@ -74,6 +74,13 @@ def _columns_are_given(source: SourceSettings) -> bool:
     return source.kind != "chitchat" and source.layout is None
 
 
+def _queries_are_named(profile: Profile) -> Iterator[Problem]:
+    source = profile.corpus.source
+    if source.kind == "sql" and source.path is None and source.url_variable is None and profile.corpus.name is None:
+        what = "is needed for a query that names its own files: another query must not be another corpus; give one"
+        yield Problem("corpus.name", what, ("corpus.source",))
+
+
 def _users_are_named(profile: Profile) -> Iterator[Problem]:
     source = profile.corpus.source
     if profile.corpus.unit is PrivacyUnit.USER and _columns_are_given(source) and "user_id" not in source.columns:
@@ -142,6 +149,7 @@ def _the_policy_has_rows(profile: Profile) -> Iterator[Problem]:
 CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
     _levels_are_levels,
     _columns_are_known,
+    _queries_are_named,
     _users_are_named,
     _lengths_leave_texts,
     _cohorts_fit_the_unit,

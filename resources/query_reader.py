@@ -37,6 +37,10 @@ ACROSS_ROWS = {
     ("setop_type", "INTERSECT"): "INTERSECT",
 }
 
+# The place of a row among others, as a column and as a function.
+POSITIONS, BY_POSITION = frozenset(["rowid", "file_row_number"]), frozenset(["nextval", "currval"])
+ONE_BY_ONE = frozenset(["unnest", "range", "generate_series"])  # table functions of constants or of a row's own list
+
 
 class QueryRefused(ValueError):
     """A query that cannot be run as configured. The message quotes configuration only."""
@@ -104,49 +108,59 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
 
 
 def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Refuse a query that lets rows decide about each other, as far as its form shows it."""
-    (form,) = connection.execute("select json_serialize_sql(?::varchar)", [query]).fetchone() or ("{}",)
-    listed = connection.execute("select function_name, function_type from duckdb_functions()").fetchall()
-    scalar = {name for name, kind in listed if kind != "aggregate"}
-    aggregates = {name for name, kind in listed if kind == "aggregate"} - scalar
-    read = Counter(_tables(json.loads(form)))
-    twice = {f"the table {name} twice" for name, times in read.items() if times > 1}
-    found = sorted({*_across_rows(json.loads(form), aggregates), *twice})
+    """Refuse a query unless its form shows that it takes rows one by one: tables once each, and scalar functions."""
+    (text,) = connection.execute("select json_serialize_sql(?::varchar)", [query]).fetchone() or ("{}",)
+    named = "select function_name from duckdb_functions() where function_type = 'scalar'"
+    scalar = {name for (name,) in connection.execute(named).fetchall()} - BY_POSITION
+    parts = list(_parts(json.loads(text)))
+    read = Counter(table for part in parts if (table := _table(part)) is not None)
+    twice = {f"{table} twice" for table, times in read.items() if times > 1}
+    found = sorted(twice.union(*(_across_rows(part, scalar) for part in parts)))
     if found:
         raise QueryRefused(
-            f"source.query uses {', '.join(found)}, which lets one person's rows decide about another's; select rows"
-            " one by one, and leave duplicates and bounds to corpus.max_rows_per_unit"
+            f"source.query uses {', '.join(found)}, which can let one person's rows decide about another's; select rows"
+            " one by one with scalar functions, and leave duplicates and bounds to corpus.max_rows_per_unit"
         )
 
 
-def _tables(form: Any) -> Iterator[str]:
-    """The name of each table that a query reads, as often as it does."""
-    if isinstance(form, Mapping) and form.get("type") == "BASE_TABLE":
-        yield str(form["table_name"]).lower()
-    parts = form.values() if isinstance(form, Mapping) else form if isinstance(form, list) else ()
-    for part in parts:
-        yield from _tables(part)
+def _parts(form: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object in a query's form, however deep it lies."""
+    if isinstance(form, Mapping):
+        yield form
+    for part in form.values() if isinstance(form, Mapping) else form if isinstance(form, list) else ():
+        yield from _parts(part)
 
 
-def _across_rows(form: Any, aggregates: set[str]) -> Iterator[str]:
-    """What in a query's form looks at several rows at once, however deep it lies."""
-    if isinstance(form, list):
-        for part in form:
-            yield from _across_rows(part, aggregates)
-    if not isinstance(form, Mapping):
-        return
-    for key, value in form.items():
-        if isinstance(value, str) and (key, value) in ACROSS_ROWS:
-            yield ACROSS_ROWS[key, value]
-        yield from _across_rows(value, aggregates)
-    if form.get("group_expressions"):
+def _table(part: Mapping[str, Any]) -> str | None:
+    """What a part of the form reads. All Parquet files are one, since two patterns may name the same file."""
+    if part.get("type") != "BASE_TABLE":
+        return None
+    name = str(part["table_name"]).lower()
+    return "Parquet files" if _is_file(name) else f"the table {name}"
+
+
+def _is_file(name: str) -> bool:
+    return "." in name or "/" in name
+
+
+def _across_rows(part: Mapping[str, Any], scalar: set[str]) -> Iterator[str]:
+    """What in one part of the form looks at several rows, or at the place of a row among others."""
+    yield from (said for (key, value), said in ACROSS_ROWS.items() if part.get(key) == value)
+    if part.get("group_expressions"):
         yield "GROUP BY"
-    if form.get("sample"):
+    if part.get("sample"):
         yield "SAMPLE"
-    if form.get("setop_type") == "UNION" and not form.get("setop_all"):
+    if part.get("setop_type") == "UNION" and not part.get("setop_all"):
         yield "UNION without ALL"
-    if form.get("class") == "FUNCTION" and form.get("function_name") in aggregates:
-        yield f"the aggregate {form['function_name']}"
+    if part.get("type") == "BASE_TABLE" and _is_file(name := str(part["table_name"])) and not name.endswith(".parquet"):
+        yield "a file that is no .parquet, whose types would be guessed from all rows (see source.kind = 'file')"
+    is_table_function = part.get("type") == "TABLE_FUNCTION"
+    if is_table_function and part["function"]["function_name"] not in ONE_BY_ONE:
+        yield f"the table function {part['function']['function_name']}"
+    if part.get("class") == "FUNCTION" and part["function_name"] not in scalar | ONE_BY_ONE:
+        yield f"the function {part['function_name']}"
+    if part.get("class") == "COLUMN_REF" and part["column_names"][-1].lower() in POSITIONS:
+        yield f"the column {part['column_names'][-1]}"
 
 
 def _frame(batch: Any) -> pl.DataFrame:

@@ -71,9 +71,11 @@ def test_a_preset_without_users_is_refused_where_users_are_the_units() -> None:
 
 def test_the_columns_that_a_preset_reads_units_from_are_registered() -> None:
     profile = profile_of({"kind": "huggingface", "dataset": "allenai/WildChat-1M"})
-    assert (
-        terms_of(profile, declared_public=False).unit_columns == '{"user_id": "hashed_ip", "created_at": "timestamp"}'
-    )
+    registered = json.loads(terms_of(profile, declared_public=False).unit_columns)
+    assert {name: registered[name] for name in ("user_id", "created_at")} == {
+        "user_id": "hashed_ip",
+        "created_at": "timestamp",
+    }
 
 
 def test_a_locator_holds_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +86,7 @@ def test_a_locator_holds_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
         "columns": TEXT | {"user_id": "u"},
         "url_variable": "CORPUS_URL",
     }
-    assert source_of(profile_of(source)).locator == "sql:$CORPUS_URL:select t, u from x"
+    assert source_of(profile_of(source)).locator == "sql:$CORPUS_URL"
 
 
 @pytest.mark.parametrize(

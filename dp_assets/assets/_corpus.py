@@ -12,6 +12,7 @@ import polars as pl
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.hub import HubSource, HubSteps
+from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.queries import QuerySource
 from dp_assets.corpus.sources import ChitchatSource, FileSource, Source
 from dp_assets.privacy.registration import Registration, Terms
@@ -99,7 +100,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
     columns = source_of(profile).columns
     return Terms(
         unit=settings.unit,
-        unit_columns=json.dumps({name: columns.get(name) for name in ("user_id", "created_at")}),
+        unit_columns=json.dumps({name: columns.get(name) for name in OWN_UNIT_COLUMNS}),
         max_rows_per_unit=settings.max_rows_per_unit,
         cohorts=cohort_names(**cohorts),
         cohort_function=settings.cohorts.model_dump_json(),

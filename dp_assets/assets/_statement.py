@@ -17,6 +17,7 @@ from resources.digests import code_digest, folder_digest
 from resources.profile import Profile
 from resources.stores import artifact_folder
 
+PRIVATE_OF_AN_ENDPOINT = {"base_url", "extra_body", "api_key_variable"}
 PLACES_OF_A_SOURCE = ("path", "dataset", "subset", "revision", "query", "url_variable")
 
 
@@ -60,8 +61,15 @@ def provenance(
 
 
 def public_settings(profile: Profile) -> dict[str, Any]:
-    """Every setting but the places of files. That of the source is kept in the ledger, as a keyed hash only."""
-    places: Any = {"corpus": {"source": PLACES_OF_A_SOURCE}, "annotation": {"path"}, "preferences": {"path"}}
+    """Every setting but places of files and endpoints, and what may hold a secret of theirs.
+
+    The place of the source is kept in the ledger, as a keyed hash only.
+    """
+    places: Any = {
+        "corpus": {"source": set(PLACES_OF_A_SOURCE)},
+        "annotation": {"path": True, "endpoint": PRIVATE_OF_AN_ENDPOINT},
+        "preferences": {"path": True, "judge": PRIVATE_OF_AN_ENDPOINT},
+    }
     return profile.model_dump(mode="json", exclude=places)
 
 

@@ -5,11 +5,13 @@ memory of one batch. On standard output it says nothing but what is to be correc
 """
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 
@@ -24,12 +26,22 @@ STORED_WITH_TYPES = ("parquet", "arrow")
 def main() -> int:
     """Read one request, and return the exit status."""
     request = json.load(sys.stdin)
-    try:
-        spool(batches_of(request), Path(request["rows"]))
-    except SourceError as refusal:
-        print(refusal, end="")
-        return REFUSED
+    with _kept_for_refusals() as answer:
+        try:
+            spool(batches_of(request), Path(request["rows"]))
+        except SourceError as refusal:
+            print(refusal, end="", file=answer)
+            return REFUSED
     return 0
+
+
+@contextmanager
+def _kept_for_refusals() -> Iterator[TextIO]:
+    """The standard output, while whatever libraries print there goes to standard error."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)
+        yield answer
 
 
 def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:

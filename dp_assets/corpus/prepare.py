@@ -5,8 +5,8 @@ removes its at most `max_rows_per_unit` rows and changes nothing else, whatever 
 lets the privacy of a mechanism over the prepared rows be a statement about the source.
 
 A unit is a user where the row names one, else the row itself; `users.py` says how ids are spelt. A row that is its own
-unit is known by all it holds, so two unnamed rows that agree in everything are one unit: telling them apart would need
-their position, which depends on other rows.
+unit is known by what the source holds of it, before any setting touches it, so two unnamed rows that agree in all of
+that are one unit: telling them apart would need their position, which depends on other rows.
 
 Left out: duplicates across units (the paper's released code drops a text that shares a 10-gram with an earlier one, so
 one more log entry can delete many), quality and safety filters, and cutting; a text that is too long is dropped.
@@ -26,6 +26,8 @@ from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
 TEST_SPLIT = "test"
 HASHED_BITS = 60
+OWN_UNIT_COLUMNS = ("user_id", "text", "created_at", "instruction_id")
+"""What tells a row that is a unit of its own from others: as the source has it, in columns that are registered."""
 
 
 def prepare(
@@ -55,19 +57,19 @@ def prepare(
       cohort_of: the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row.
       train_fraction: the expected share of units in the split `train`.
       detect_language: fill in the language of rows that name none.
-      redacted: what is replaced by placeholders, names of `redaction.DETECTORS`. Everything after it, ids of rows too,
-        is as if the source had held the redacted texts; the bounds of length hold before it.
+      redacted: what is replaced by placeholders, names of `redaction.DETECTORS`. Everything after it is as if the
+        source had held the redacted texts, but for the ids of units; the bounds of length hold before it.
 
     Raises:
       SchemaError: a column is missing or has another type.
       SourceError: a language is to be detected, and the library for it is not installed.
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
-    kept = canonical_user_ids(normalise_text(rows.select(SOURCE_ROWS.names())))
+    known = name_own_units(canonical_user_ids(rows.select(SOURCE_ROWS.names())), key=key)
+    kept = normalise_text(known)
     kept = keep_lengths(kept, min_words=min_words, max_words=max_words, max_characters=max_characters)
     kept = keep_languages(detect_languages(kept) if detect_language else kept, languages=languages)
-    kept = redact(kept, kinds=redacted)
-    named = name_units(kept, unit=unit, key=key)
+    named = name_units(redact(kept, kinds=redacted), unit=unit, key=key)
     bounded = bound_contributions(drop_duplicates_in_units(named), max_rows_per_unit=max_rows_per_unit)
     split = assign_splits(bounded, key=key, train_fraction=train_fraction)
     placed = split.with_columns(cohort=cohort_of).drop_nulls("cohort")
@@ -115,17 +117,26 @@ def keep_languages(rows: pl.LazyFrame, *, languages: Sequence[str] | None) -> pl
     return rows if languages is None else rows.filter(pl.col("language").is_in(list(languages)))
 
 
+def name_own_units(rows: pl.LazyFrame, *, key: bytes) -> pl.LazyFrame:
+    """Add `own_unit`, the id under which a row is a unit of its own.
+
+    It follows from `OWN_UNIT_COLUMNS` before any setting of the preparation touches them: a unit's cohort follows from
+    its id, so another setting must not move a row to a cohort with another budget, nor bring an erased one back.
+    """
+    own_unit = keyed_hash_of(OWN_UNIT_COLUMNS, key=key, purpose="own unit")
+    return rows.with_columns(own_unit=pl.lit("instruction:") + own_unit)
+
+
 def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyFrame:
     """Add `row_hash`, a keyed hash of all that a row holds, and `unit_id`; give the row hash as missing instruction id.
 
     Unit ids are `user:` or `instruction:` and 128 bits of keyed hash as hex, so that they say nothing without the key.
     """
     hashed = rows.with_columns(row_hash=keyed_hash_of(SOURCE_ROWS.names(), key=key, purpose="row"))
-    own_unit = pl.lit("instruction:") + pl.col("row_hash")
     user = pl.lit("user:") + keyed_hash_of(["user_id"], key=key, purpose="user")
     names_user = pl.col("user_id").is_not_null() if unit == PrivacyUnit.USER else pl.lit(False)
     return hashed.with_columns(
-        unit_id=pl.when(names_user).then(user).otherwise(own_unit),
+        unit_id=pl.when(names_user).then(user).otherwise("own_unit"),
         instruction_id=pl.coalesce("instruction_id", "row_hash"),
     )
 
@@ -133,7 +144,8 @@ def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyF
 def unit_of_user(user_id: str, *, key: bytes) -> str:
     """The unit id of the rows that name this user, in whichever spelling."""
     named = pl.LazyFrame([(None, user_id, None, None, None)], schema=SOURCE_ROWS, orient="row")
-    (unit_id,) = name_units(canonical_user_ids(named), unit=PrivacyUnit.USER, key=key).collect()["unit_id"]
+    rows = name_own_units(canonical_user_ids(named), key=key)
+    (unit_id,) = name_units(rows, unit=PrivacyUnit.USER, key=key).collect()["unit_id"]
     return str(unit_id)
 
 

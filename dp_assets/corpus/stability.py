@@ -19,6 +19,7 @@ import numpy.typing as npt
 import polars as pl
 from polars.testing import assert_frame_equal
 
+from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.units import PrivacyUnit
 
@@ -129,9 +130,9 @@ def _letters(number: int, num_words: int) -> list[str]:
 
 
 def _rows_of_each_unit(rows: pl.DataFrame, unit: PrivacyUnit) -> list[pl.DataFrame]:
-    """One frame a unit: a user's rows where they name one, else all rows that agree in everything."""
+    """One frame a unit: a user's rows where they name one, else all rows that agree in what tells them apart."""
     names_user = pl.col("user_id").is_not_null() & (unit is PrivacyUnit.USER)
-    whole_row = pl.struct(SOURCE_ROWS.names()).rank("dense").cast(pl.String)
+    whole_row = pl.struct(OWN_UNIT_COLUMNS).rank("dense").cast(pl.String)
     owner = pl.when(names_user).then("user " + pl.col("user_id")).otherwise("row " + whole_row)
     return [frame.drop("owner") for frame in rows.with_columns(owner=owner).partition_by("owner")]
 

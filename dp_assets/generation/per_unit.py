@@ -15,7 +15,8 @@ trains outside the clip.
 
 What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
 mean over the batch; rows are padded on the right, where causal attention does not look; layers that mix rows, or whose
-random mask depends on the layout of the batch, are refused.
+random mask depends on the layout of the batch, are refused, and so are routed experts, which compute on whatever tokens
+all rows send them.
 
 Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the shape of the
 micro-batch in which a unit is computed follows from that unit alone: its padded width from its longest row, the number
@@ -43,6 +44,7 @@ from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 IGNORED = -100  # the label that cross-entropy skips
 PADDING = 0  # any token will do: nothing attends to padding, so a text may contain this id
+ROUTED = frozenset(["experts", "router", "moe"])
 SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
 WIDTH_STEP, STEPS_A_DOUBLING = 8, 4  # padded widths: 8, 16, ... 64, 80, ... 128, 160, ...
 
@@ -117,7 +119,7 @@ def clipped_sum(
     zeros. `tokens_per_micro_batch` bounds memory only: it counts tokens with padding, units are never split over
     micro-batches, and a unit longer than the budget gets a micro-batch of its own. Each micro-batch is computed in
     full, so a budget far beyond what a batch holds of one width costs time. One that runs out of memory is computed
-    again with half its slots.
+    again with half its slots, the one case in which a share's rounding may follow from the state of the memory.
 
     Raises:
       UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
@@ -177,6 +179,8 @@ def _refuse_interaction(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if SCALED_BY_LENGTH & set(_rope_types(module)):
             raise RowsInteract(f"{name} scales positions by the longest row it has seen; choose another model")
+        if name.rpartition(".")[2] in ROUTED:
+            raise RowsInteract(f"{name} sends tokens to experts in groups of all rows; choose a dense model")
         if module.training and (_drops_activations(module) or isinstance(module, nn.modules.batchnorm._BatchNorm)):
             raise RowsInteract(f"{name} drops activations or mixes rows in training mode; call model.eval()")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -255,3 +256,52 @@ def test_an_older_client_answers_every_question(finished: Household) -> None:
         asked, env=os.environ | {"PYTHONPATH": os.environ[OLDER_CLIENT]}, capture_output=True, text=True, check=False
     )
     assert answered.returncode == 0, answered.stderr
+
+
+# What the documents tell people to type, in their order; what changes the private tables comes last.
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"^ {4,}(?:\.venv/bin/)?dp-instructions ([^\n]+)$", re.MULTILINE)
+TYPED = list(dict.fromkeys(line.strip() for page in DOCUMENTS for line in COMMAND.findall(page.read_text())))
+LAST = ("snapshot", "erase")
+IN_A_PROCESS_OF_THEIR_OWN = ("run", "backfill", *LAST)  # they redirect the streams of their process
+RUN_ELSEWHERE = {
+    "config check examples/paper-gpu.toml --here": "asks for a GPU and models of the hub",
+    "backfill --levels 'eps-1,eps-2.86' --cohorts 'bucket-*'": "other cohorts: tests/test_backfills.py",
+    "backfill --cohorts 2026-03": "other cohorts: tests/test_backfills.py",
+    "handoff check instructions --partition 'all|eps-8'": "needs people's answers: tests/test_human_annotation.py",
+    "handoff check pairs --partition 'all|eps-8'": "needs people's answers: tests/test_human_annotation.py",
+}
+
+
+@pytest.mark.parametrize("line", sorted(TYPED, key=lambda line: line.startswith(LAST)))
+def test_every_command_of_the_documents_does_what_it_says(
+    finished: Household, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    if line in RUN_ELSEWHERE:
+        pytest.skip(RUN_ELSEWHERE[line])
+    monkeypatch.chdir(finished.folder)
+    document = finished.home / "released/artifacts/privacy_statement/all/eps-8/document.json"
+    for name, target in (("mine.toml", finished.profile_file), ("document.json", document)):
+        shutil.copy(target, name)
+    Path("released").unlink(missing_ok=True)
+    Path("released").symlink_to(finished.home / "released")
+    words = shlex.split(line.replace("PATH", str(document)), comments=True)
+    if words[0] == "export":  # the household's base model is a folder, whose place must not be published
+        words += ["--base-model", "org/tiny", "--to", "out of the documents"]
+    if words[0] not in IN_A_PROCESS_OF_THEIR_OWN:
+        result = invoke(*words)
+        assert result.exit_code == 0, result.output
+        return
+    typed = subprocess.run(
+        [sys.executable, "-m", "dp_assets.cli", *words],
+        env=os.environ | finished.environment | {"PYTHONPATH": str(ROOT)},
+        input="user-7\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert typed.returncode == 0, typed.stderr
+
+
+def test_the_commands_that_are_run_elsewhere_are_in_the_documents() -> None:
+    assert set(RUN_ELSEWHERE) <= set(TYPED)

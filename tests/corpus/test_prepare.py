@@ -141,7 +141,7 @@ def test_a_text_out_of_bounds_is_dropped_alone(text: str | None, kept: bool) -> 
 
 
 def test_languages_keep_only_rows_that_name_one_of_them() -> None:
-    rows = [row("bake some bread", language=language) for language in ("en", "de", "fr", None)]
+    rows = [row("bake some bread", name=str(language), language=language) for language in ("en", "de", "fr", None)]
     assert prepared(rows).height == 4
     assert prepared(rows, languages=["en", "de"]).height == 2
 
@@ -164,6 +164,15 @@ def test_rows_that_differ_only_in_the_unnamed_writers_are_one_unit() -> None:
 
 def test_the_same_text_of_two_users_stays_twice() -> None:
     assert prepared([row("the same text", user="u1"), row("the same text", user="u2")]).height == 2
+
+
+@pytest.mark.parametrize("changes", [{"redacted": ["email"]}, {"detect_language": True}, {"max_rows_per_unit": 1}])
+@pytest.mark.parametrize("unit", PrivacyUnit)
+def test_no_setting_of_the_preparation_gives_a_row_another_unit(unit: PrivacyUnit, changes: dict[str, Any]) -> None:
+    rows = [row(f"write to {number}@example.org", user=f"u{number}" if number % 2 else None) for number in range(40)]
+    before, after = prepared(rows, unit=unit), prepared(rows, unit=unit, **changes)
+    assert set(after["unit_id"]) == set(before["unit_id"])
+    assert len(set(before["unit_id"])) == 40
 
 
 def test_which_rows_stay_depends_on_the_key() -> None:

@@ -329,6 +329,12 @@ def test_positions_that_are_scaled_by_the_longest_row_are_refused(model: nn.Modu
         engine(model, ROWS, ONE_ROW_EACH)
 
 
+def test_routed_experts_are_refused(model: nn.Module) -> None:
+    model.get_base_model().model.layers[0].mlp.add_module("experts", nn.ModuleList([nn.Identity()]))
+    with pytest.raises(RowsInteract, match="experts"):
+        engine(model, ROWS, ONE_ROW_EACH)
+
+
 def test_batch_norm_is_refused_in_training_mode(model: nn.Module) -> None:
     model.add_module("mixer", nn.BatchNorm1d(4, affine=False))
     with pytest.raises(RowsInteract, match="mixer"):
