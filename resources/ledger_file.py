@@ -50,6 +50,7 @@ create table if not exists entries (
 );
 create table if not exists schema_version (version bigint);
 """
+INTERRUPTED = "Query interrupted"
 INSERT = "insert into entries values (?, ?, ?, ?, ?, ?)"
 
 
@@ -143,13 +144,14 @@ class LedgerFile:
         if not self.database.exists():
             create_once(self.anchor_files[0], _anchor_text(Anchor()).encode())
             _make_database(self.database)
-        with private_umask():
-            connection = _connect(self.database)
-            connection.execute(CREATE)
-        try:
-            yield connection
-        finally:
-            connection.close()
+        with _interrupts_as_such():
+            with private_umask():
+                connection = _connect(self.database)
+            try:
+                connection.execute(CREATE)
+                yield connection
+            finally:
+                connection.close()
 
     def _refuse_lost_ledger(self) -> None:
         if self.is_used() and not self.database.exists():
@@ -221,6 +223,17 @@ def _make_database(database: Path) -> None:
     finally:
         for left in (made, made.with_name(f"{made.name}.wal")):
             left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interrupts_as_such() -> Iterator[None]:
+    """DuckDB says of Ctrl-C during a query only that the query was interrupted, which would pass for a failure."""
+    try:
+        yield
+    except (RuntimeError, duckdb.Error) as error:
+        if str(error).endswith(INTERRUPTED):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _connect(database: Path) -> duckdb.DuckDBPyConnection:

@@ -1,6 +1,9 @@
 """The ledger's file: older schema versions are brought up to date, newer ones refused."""
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import duckdb
@@ -77,3 +80,12 @@ def test_a_newer_ledger_is_refused(old_ledger: Ledger) -> None:
         connection.execute("update schema_version set version = 99")
     with pytest.raises(LedgerTampered, match="upgrade"):
         old_ledger.state()
+
+
+def test_an_interrupt_during_a_query_of_the_ledger_is_an_interrupt(tmp_path: Path) -> None:
+    ledger = Ledger(private_root=str(tmp_path / "private"))
+    register(ledger)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), ledger._file._locked() as connection:
+        connection.execute("select sum(a.range * b.range) from range(200_000) a, range(200_000) b")
+    assert len(ledger.state().registrations) == 1
