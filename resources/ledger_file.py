@@ -148,7 +148,8 @@ class LedgerFile:
             with private_umask():
                 connection = _connect(self.database)
             try:
-                connection.execute(CREATE)
+                with private_umask():
+                    connection.execute(CREATE)
                 yield connection
             finally:
                 connection.close()
