@@ -400,7 +400,7 @@ def test_another_name_of_the_profile_is_the_same_corpus(site: Site) -> None:
     [
         ({"cohorts": {"kind": "user_bucket", "num_buckets": 2}}, "cohorts"),
         ({"source": {"kind": "file", "columns": {"text": "prompt", "user_id": "prompt"}}}, "corpus.source.columns"),
-        ({"source": {"kind": "file", "columns": {"text": "user", "user_id": "user"}}}, "corpus.snapshot"),
+        ({"source": {"kind": "file", "columns": {"text": "user", "user_id": "user"}}}, "corpus.source.columns"),
     ],
     ids=["other cohorts", "other users", "other texts"],
 )
