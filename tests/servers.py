@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def dagster_over(household: Household) -> Iterator[Server]:
         server.wait()
         yield server
     finally:
-        end_processes_of(household)
+        end_processes_on(household.dagster_home)
 
 
 def _start(household: Household, name: str, *arguments: str) -> None:
@@ -80,20 +80,21 @@ def free_port() -> int:
         return port
 
 
-def end_processes_of(household: Household) -> None:
-    """End every process whose Dagster home is the household's: code servers and runs outlive their parents."""
+def end_processes_on(dagster_home: Path | str) -> None:
+    """End every process that works on a Dagster home: code servers and runs outlive their parents."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + SECONDS_TO_END
-        for process in processes_of(household):
-            os.kill(process, sign)
-        while processes_of(household) and time.monotonic() < deadline:
+        for process in processes_on(dagster_home):
+            with suppress(ProcessLookupError):
+                os.kill(process, sign)
+        while processes_on(dagster_home) and time.monotonic() < deadline:
             time.sleep(0.2)
-    assert not processes_of(household)
+    assert not processes_on(dagster_home)
 
 
-def processes_of(household: Household) -> list[int]:
-    """The ids of the living processes that were given the household's Dagster home, this one excepted."""
-    wanted = f"{DAGSTER_HOME}={household.dagster_home}".encode()
+def processes_on(dagster_home: Path | str) -> list[int]:
+    """The ids of the living processes that were given a Dagster home, this one excepted."""
+    wanted = f"{DAGSTER_HOME}={dagster_home}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -7,19 +7,19 @@ environment, which nobody else works on, and ended by their ids.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dp_assets.running import DAGSTER_HOME
 from tests.household import ROOT
+from tests.servers import end_processes_on, free_port
 
 SECONDS_TO_START, SECONDS_TO_STOP = 90, 10
 
@@ -53,7 +53,7 @@ class DagsterUi:
 @contextmanager
 def dagster_ui(environment: Mapping[str, str], log: Path) -> Iterator[DagsterUi]:
     """The UI of the catalog that `environment` names, ended with all it started. What it prints goes to `log`."""
-    ui = DagsterUi(_free_port())
+    ui = DagsterUi(free_port())
     command = [Path(sys.executable).with_name("dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -72,13 +72,6 @@ def dagster_ui(environment: Mapping[str, str], log: Path) -> Iterator[DagsterUi]
         _end(server, environment[DAGSTER_HOME])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _wait_until_ready(ui: DagsterUi, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while not ui.is_ready:
@@ -94,29 +87,4 @@ def _end(server: subprocess.Popen[bytes], dagster_home: str) -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
-    for process in processes_of(dagster_home):
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + SECONDS_TO_STOP
-    while processes_of(dagster_home) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    for process in processes_of(dagster_home):
-        _signal(process, signal.SIGKILL)
-
-
-def processes_of(dagster_home: str) -> list[int]:
-    """The ids of all processes but this one that work on a Dagster home."""
-    mark = f"{DAGSTER_HOME}={dagster_home}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is somebody else's
-            continue
-        if mark in environment and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
-
-
-def _signal(process: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process, number)
+    end_processes_on(dagster_home)

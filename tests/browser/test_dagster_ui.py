@@ -13,8 +13,9 @@ import pytest
 from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LEDGER_IDS, LINEAGE_EPSILON
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.running import DAGSTER_HOME
-from tests.browser.dagster_ui import DagsterUi, dagster_ui, processes_of
+from tests.browser.dagster_ui import DagsterUi, dagster_ui
 from tests.household import Household
+from tests.servers import processes_on
 
 pytest.importorskip("playwright", reason="needs the Python package playwright, which drives the browser")
 from tests.browser import chromium
@@ -102,4 +103,4 @@ def test_the_ui_shows_the_graph_and_the_pictures_and_launches_a_run_and_a_backfi
 
 
 def test_nothing_that_the_server_started_outlives_it(household: Household) -> None:
-    assert processes_of(household.environment[DAGSTER_HOME]) == []
+    assert processes_on(household.environment[DAGSTER_HOME]) == []
