@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.generation import dpsgd, generator, per_unit
-from dp_assets.generation.per_unit import Gradients, TokenRow
+from dp_assets.generation.packing import TokenRow
+from dp_assets.generation.per_unit import Gradients
 from dp_assets.privacy import randomness
 from dp_assets.privacy.claim import STEP_COUNTS
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler

@@ -13,7 +13,7 @@ from resources.profile import Profile
 from resources.zones import data_home
 
 if TYPE_CHECKING:
-    from dp_assets.generation.per_unit import TokenRow
+    from dp_assets.generation.packing import TokenRow
 
 PUBLIC_TEXT = "Please explain, step by step and with an example, how I can do this at home without special tools. "
 TIMED_MICRO_BATCHES = 2
@@ -107,7 +107,7 @@ def _with_adapter(base: Any, profile: Profile) -> Any:
 
 def _public_row(tokenizer: Any, profile: Profile) -> "TokenRow":
     """A row of public text after the generator's prompt, as long as the profile allows."""
-    from dp_assets.generation.per_unit import TokenRow
+    from dp_assets.generation.packing import TokenRow
     from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 
     settings = profile.generator

@@ -19,7 +19,8 @@ from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
-from dp_assets.generation.per_unit import RowsInteract, TokenRow, UnclippableParameter
+from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
+from dp_assets.generation.per_unit import UnclippableParameter
 from dp_assets.generation.probe import RoundingTooCoarse
 from dp_assets.generation.prompts import (
     GeneratorPrompt,
@@ -60,6 +61,7 @@ def require_trainable(
 
     Raises:
       UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
+      RowsInteract: the model mixes the tokens of different texts.
     """
     base, tokenizer = load_model()
     layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
@@ -75,6 +77,7 @@ def require_trainable(
         end_of_instruction_id(tokenizer)
     except ValueError as error:
         raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
+    require_rows_apart(base)
 
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dp_assets.generation.per_unit import ClippingEvidence, Gradients, TokenRow, adapter_parameters
+from dp_assets.generation.packing import TokenRow, require_rows_apart
+from dp_assets.generation.per_unit import ClippingEvidence, Gradients, adapter_parameters
 from dp_assets.privacy.mechanisms import largest_rounding_slack
 
 # Any vocabulary has these ids. Long rows, short ones, some between, and one unit of two rows, so that units of one
@@ -58,6 +59,7 @@ def probe_shares(
       RoundingTooCoarse: train in float32, without TF32, or with `tokens_per_micro_batch = 1`.
       UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `per_unit`; no private row was read yet.
     """
+    require_rows_apart(model)
     largest_share = rounding_slack = 0.0
     with _public_adapter(model):
         for scale in SCALES:

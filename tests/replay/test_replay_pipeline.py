@@ -23,7 +23,7 @@ import torch
 
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.generation import generator
-from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.packing import TokenRow
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
