@@ -128,10 +128,10 @@ def sample_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def average_the_loss(patch: pytest.MonkeyPatch) -> None:
-    backpropagate = per_unit._backpropagate
+    backpropagate = per_unit.backpropagate
     patch.setattr(
         per_unit,
-        "_backpropagate",
+        "backpropagate",
         lambda model, packed, normaliser: backpropagate(
             model, packed, normaliser * sum(len(row.target_ids) for row in packed.rows)
         ),

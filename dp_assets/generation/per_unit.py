@@ -280,29 +280,35 @@ def _clip_micro_batch(
     loss_normaliser: float,
 ) -> Clipped:
     """The clipped sum over some units, and the norm of each unit before clipping, shape [units]."""
+    packed, owners = pack(batch, next(model.parameters()).device)
+    with _tapped(layers, packed) as row_gradients:
+        backpropagate(model, packed, loss_normaliser)
+    _refuse_untapped(layers, row_gradients)
+    return _clip(_add_rows(row_gradients, owners, len(batch.units)), l2_clip_norm)
+
+
+def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
+    """The rows of a micro-batch end to end, and for each row its unit's place in the batch."""
     owned = sorted(
         ((owner, row) for owner, unit in enumerate(batch.units) for row in unit),
         key=lambda owner_and_row: padded_width(len(owner_and_row[1])),
     )
-    packed = PackedRows([row for _, row in owned], batch.num_tokens, next(model.parameters()).device)
-    with _tapped(layers, packed) as row_gradients:
-        _backpropagate(causal_lm(model), packed, loss_normaliser)
-    _refuse_untapped(layers, row_gradients)
-    owners = torch.tensor([owner for owner, _ in owned])
-    return _clip(_add_rows(row_gradients, owners, len(batch.units)), l2_clip_norm)
+    rows, owners = [row for _, row in owned], [owner for owner, _ in owned]
+    return PackedRows(rows, batch.num_tokens, device), torch.tensor(owners, device=device)
 
 
-def _backpropagate(model: Any, packed: PackedRows, loss_normaliser: float) -> None:
+def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) -> None:
     """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
 
     The head runs on places that have a label only, in chunks of one size: their logits are the largest tensors of all,
     and each chunk's are gone before the next one's come.
     """
-    output = decode(model, packed)
+    base = causal_lm(model)
+    output = decode(base, packed)
     hidden = output.last_hidden_state  # [1, tokens, features]
     leaf = hidden.detach().requires_grad_()
     for places, labels in packed.label_chunks:
-        logits = logits_of(model, output, leaf[:, places])
+        logits = logits_of(base, output, leaf[:, places])
         loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
         (loss / loss_normaliser).backward()
     if hidden.requires_grad:
@@ -364,7 +370,7 @@ def _add_rows(row_gradients: Gradients, owners: Tensor, num_units: int) -> Gradi
     if len(owners) == num_units:
         return row_gradients  # one row a unit, the usual case, needs no second copy of the largest tensors
     return {
-        name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, owners.to(gradient.device), gradient)
+        name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, owners, gradient)
         for name, gradient in row_gradients.items()
     }
 
