@@ -32,6 +32,7 @@ from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints
 from dp_assets.generation.packing import IGNORED, TokenRow, attending_within_rows
 from dp_assets.generation.per_unit import ClippingEvidence, Gradients, adapter_parameters, clipped_sum, micro_batches
+from dp_assets.generation.probe import probe_shares
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.witness import Witness
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
@@ -260,6 +261,25 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             seconds["private"],
         ),
         "peak_bytes": peaks(names, given),
+        "precision": precision(given),
+    }
+
+
+def precision(given: argparse.Namespace) -> dict[str, Any]:
+    """How the clipped sum with a bfloat16 base differs from the float32 one, and by how much shares round in each."""
+    sums, slacks = {}, {}
+    for dtype in OTHERS:
+        model, tokenizer = load(given, dtype=dtype)
+        rows, clip = token_rows(given, tokenizer), _clip(model, given)
+        found, _ = clip(rows, [str(index) for index in range(len(rows))])
+        sums[dtype] = torch.cat([tensor.flatten().cpu() for tensor in found.values()])
+        constants = {"l2_clip_norm": L2_CLIP_NORM, "loss_normaliser": MAX_TOKENS, "expected_batch_size": len(rows)}
+        slacks[dtype] = probe_shares(model, clip, **constants)["rounding_slack"]
+    exact, coarse = sums["float32"], sums["bfloat16"]
+    return {
+        "cosine": float(torch.nn.functional.cosine_similarity(exact, coarse, dim=0)),
+        "relative_difference": float((exact - coarse).norm() / exact.norm()),
+        "rounding_slack": slacks,
     }
 
 

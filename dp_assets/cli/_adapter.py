@@ -57,8 +57,9 @@ def measure_speed(profile: Profile) -> Speed:
     """
     from dp_assets.generation.per_unit import clipped_sum
 
-    base, tokenizer = language_model_of(profile).load()
-    model, settings = _with_adapter(base, profile), profile.generator
+    settings = profile.generator
+    base, tokenizer = language_model_of(profile).load(dtype=settings.dtype)
+    model = _with_adapter(base, profile)
     row = _public_row(tokenizer, profile)
     a_micro_batch = max(1, settings.tokens_per_micro_batch // len(row))
 
