@@ -84,7 +84,8 @@ DEMO = Profile(
         learning_rate=2.5e-2,
         max_tokens=40,
         loss_normaliser=40,
-        tokens_per_micro_batch=256,
+        tokens_per_micro_batch=512,
+        dtype="auto",
     ),
     votes=VotesSettings(num_bins=24, noise_stddev=4.0),
     sampling=SamplingSettings(

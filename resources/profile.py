@@ -191,7 +191,10 @@ class CorpusSettings(Settings):
 
 
 class GeneratorSettings(Settings):
-    """DP-SGD of a LoRA adapter on the `last_layers` blocks (None: all); fewer trained parameters mean less noise."""
+    """DP-SGD of a LoRA adapter on the `last_layers` blocks (None: all); fewer trained parameters mean less noise.
+
+    `dtype` is that of the frozen model in private training. Adapter, norms, sums and noise are never below float32.
+    """
 
     prompt: GeneratorPrompt
     rank: Positive
@@ -207,12 +210,13 @@ class GeneratorSettings(Settings):
     max_tokens: Positive
     loss_normaliser: PositiveReal
     tokens_per_micro_batch: Positive
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: int = 0
 
     def tuning(self) -> dict[str, Any]:
-        """The settings that the privacy plan does not hold: they shape the adapter, not the guarantee."""
-        planned = {"sampling_probability", "expected_batch_size", "steps", "spare_steps", "l2_clip_norm"}
-        return self.model_dump(mode="json", exclude=planned)
+        """What shapes the adapter and not the guarantee, but for the type in which the model is loaded."""
+        elsewhere = {"sampling_probability", "expected_batch_size", "steps", "spare_steps", "l2_clip_norm", "dtype"}
+        return self.model_dump(mode="json", exclude=elsewhere)
 
 
 class VotesSettings(Settings):

@@ -5,7 +5,8 @@ fail the asset without a retry, book a supplementary charge, close the cohort an
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.generation import dpsgd, generator, per_unit
-from dp_assets.generation.per_unit import Gradients, TokenRow
+from dp_assets.generation.packing import ROWS_APART, TokenRow, attending_within_rows
+from dp_assets.generation.per_unit import Gradients
 from dp_assets.privacy import randomness
 from dp_assets.privacy.claim import STEP_COUNTS
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
@@ -124,26 +128,29 @@ def sample_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def average_the_loss(patch: pytest.MonkeyPatch) -> None:
-    summed = per_unit._summed_loss
+    backpropagate = per_unit.backpropagate
     patch.setattr(
         per_unit,
-        "_summed_loss",
-        lambda model, rows, normaliser, **shape: (
-            summed(model, rows, normaliser, **shape) / sum(len(row.target_ids) for row in rows)
+        "backpropagate",
+        lambda model, packed, normaliser: backpropagate(
+            model, packed, normaliser * sum(len(row.target_ids) for row in packed.rows)
         ),
     )
 
 
-def attend_to_padding(patch: pytest.MonkeyPatch) -> None:
-    """Rows are padded on the left up to the longest of their micro-batch, and the model is not told."""
-    summed = per_unit._summed_loss
+def attend_across_rows(patch: pytest.MonkeyPatch) -> None:
+    """In the clipped sum, attention looks along the whole line, whatever row a token belongs to."""
 
-    def padded(model: nn.Module, rows: Any, normaliser: float, **shape: int) -> Tensor:
-        width = max(len(row) for row in rows)
-        longer = [TokenRow((0,) * (width - len(row)) + row.prompt_ids, row.target_ids) for row in rows]
-        return summed(model, longer, normaliser, **shape)
+    def across(module: nn.Module, *states: Any, scaling: float, **_: Any) -> Any:
+        return sdpa_attention_forward(module, *states, scaling=scaling, is_causal=True)
 
-    patch.setattr(per_unit, "_summed_loss", padded)
+    @contextmanager
+    def attending_across_rows(model: nn.Module) -> Iterator[None]:
+        with attending_within_rows(model):
+            AttentionInterface.register(ROWS_APART, across)
+            yield
+
+    patch.setattr(per_unit, "attending_within_rows", attending_across_rows)
 
 
 def clip_each_tensor(patch: pytest.MonkeyPatch) -> None:
@@ -284,7 +291,7 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a sample drawn again": (sample_twice, ("samples_drawn",)),
     "another sampling probability": (train_with(sampling_probability=0.5), ("sampling_probability",)),
     "a loss averaged over the batch": (average_the_loss, ("rounding_slack",)),
-    "padding that counts": (attend_to_padding, ("rounding_slack",)),
+    "attention across rows": (attend_across_rows, ("rounding_slack",)),
     "a clip for each tensor": (clip_each_tensor, ("largest_share",)),
     "another clip norm": (train_with(l2_clip_norm=7.0), ("l2_clip_norm",)),
     "a base weight trained besides": (train_besides(an_embedding), ("changed_elsewhere",)),

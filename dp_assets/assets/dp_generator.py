@@ -19,9 +19,6 @@ from resources.profile import Profile
 from resources.stores import ReleaseStore
 from resources.zones import private_folder
 
-# In bfloat16 a unit's gradient may round by its company on devices that were not measured, and that by percents.
-PRIVATE_TRAINING_DTYPE = "float32"
-
 
 @pipeline_asset(label=Label.MECHANISM, group="generation", kinds={"pytorch", "huggingface"})
 def dp_generator(
@@ -38,8 +35,10 @@ def dp_generator(
     from dp_assets.generation import generator
 
     settings, checkpoints = profile.generator.tuning(), private_folder(Path(ledger.private_root) / "checkpoints")
-    inputs = settings | {"language_model": language_model.public_name}
-    load_model = cache(partial(language_model.load, dtype=PRIVATE_TRAINING_DTYPE))  # for the check and the training
+    dtype = profile.generator.dtype
+    inputs = settings | {"language_model": language_model.public_name, "dtype": dtype}
+    load_model = cache(partial(language_model.load, dtype=dtype))  # for the check and the training
+    fits = partial(generator.require_trainable, load_model, **settings)
     with private_step(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
@@ -56,7 +55,7 @@ def dp_generator(
                 **settings,
             ),
             # The embedder is not used here; without it, what is bought here could not be voted on.
-            ready=(embedder.require_available, partial(generator.require_trainable, load_model, **settings)),
+            ready=(embedder.require_available, partial(fits, mechanism.plan.dpsgd)),
             check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
             resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
         )

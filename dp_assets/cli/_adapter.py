@@ -13,7 +13,7 @@ from resources.profile import Profile
 from resources.zones import data_home
 
 if TYPE_CHECKING:
-    from dp_assets.generation.per_unit import TokenRow
+    from dp_assets.generation.packing import TokenRow
 
 PUBLIC_TEXT = "Please explain, step by step and with an example, how I can do this at home without special tools. "
 TIMED_MICRO_BATCHES = 2
@@ -57,8 +57,9 @@ def measure_speed(profile: Profile) -> Speed:
     """
     from dp_assets.generation.per_unit import clipped_sum
 
-    base, tokenizer = language_model_of(profile).load()
-    model, settings = _with_adapter(base, profile), profile.generator
+    settings = profile.generator
+    base, tokenizer = language_model_of(profile).load(dtype=settings.dtype)
+    model = _with_adapter(base, profile)
     row = _public_row(tokenizer, profile)
     a_micro_batch = max(1, settings.tokens_per_micro_batch // len(row))
 
@@ -107,7 +108,7 @@ def _with_adapter(base: Any, profile: Profile) -> Any:
 
 def _public_row(tokenizer: Any, profile: Profile) -> "TokenRow":
     """A row of public text after the generator's prompt, as long as the profile allows."""
-    from dp_assets.generation.per_unit import TokenRow
+    from dp_assets.generation.packing import TokenRow
     from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 
     settings = profile.generator

@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from dp_assets.generation.checkpoints import Checkpoints, TrainingState
-from dp_assets.generation.per_unit import Gradients, TokenRow, adapter_parameters, clipped_sum
+from dp_assets.generation.packing import TokenRow
+from dp_assets.generation.per_unit import Gradients, adapter_parameters, clipped_sum
 from dp_assets.generation.probe import probe_shares
 from dp_assets.generation.witness import Witness
 from dp_assets.privacy import randomness

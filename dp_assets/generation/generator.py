@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
+import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,8 +21,9 @@ from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
-from dp_assets.generation.per_unit import RowsInteract, TokenRow, UnclippableParameter
-from dp_assets.generation.probe import RoundingTooCoarse
+from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
+from dp_assets.generation.per_unit import UnclippableParameter, clipped_sum
+from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
 from dp_assets.generation.prompts import (
     GeneratorPrompt,
     encode_instruction,
@@ -30,7 +33,7 @@ from dp_assets.generation.prompts import (
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
-from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress
 
@@ -54,12 +57,25 @@ PUBLIC_ERRORS = (
 
 
 def require_trainable(
-    load_model: LoadModel, *, prompt: GeneratorPrompt, target_modules: Sequence[str], **_: object
+    load_model: LoadModel,
+    plan: DpSgdPlan,
+    *,
+    prompt: GeneratorPrompt,
+    rank: int,
+    alpha: int,
+    target_modules: Sequence[str],
+    last_layers: int | None,
+    loss_normaliser: float,
+    tokens_per_micro_batch: int,
+    seed: int,
+    **_: object,
 ) -> None:
     """Find what is wrong with the model or with the settings that concern it, before anything is charged.
 
     Raises:
       UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
+      RowsInteract: the model mixes the tokens of different texts.
+      RoundingTooCoarse: below float32, shares of units round by more than the clip's margin holds.
     """
     base, tokenizer = load_model()
     layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
@@ -75,6 +91,36 @@ def require_trainable(
         end_of_instruction_id(tokenizer)
     except ValueError as error:
         raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
+    require_rows_apart(base)
+    if base.dtype != torch.float32:
+        model = _with_adapter(base, rank, alpha, target_modules, last_layers, seed)
+        clip = partial(
+            clipped_sum,
+            model,
+            l2_clip_norm=plan.l2_clip_norm,
+            loss_normaliser=loss_normaliser,
+            tokens_per_micro_batch=tokens_per_micro_batch,
+        )
+        probe_shares(
+            model,
+            clip,
+            l2_clip_norm=plan.l2_clip_norm,
+            loss_normaliser=loss_normaliser,
+            expected_batch_size=plan.expected_batch_size,
+        )
+        model.unload()
+
+
+def _with_adapter(
+    base: PreTrainedModel,
+    rank: int,
+    alpha: int,
+    target_modules: Sequence[str],
+    last_layers: int | None,
+    seed: int,
+) -> PeftModel:
+    layers = last_blocks(base.config.num_hidden_layers, last_layers)
+    return new_adapter_model(base, rank=rank, alpha=alpha, target_modules=target_modules, layers=layers, seed=seed)
 
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
@@ -114,8 +160,7 @@ def train_generator(
     with the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
     """
     base, tokenizer = load_model()
-    layers = last_blocks(base.config.num_hidden_layers, last_layers)
-    model = new_adapter_model(base, rank=rank, alpha=alpha, target_modules=target_modules, layers=layers, seed=seed)
+    model = _with_adapter(base, rank, alpha, target_modules, last_layers, seed)
     checkpoints = Checkpoints(checkpoints_root / charge.charge_id)
     state = checkpoints.load()
     reading = charge.continued(state.digest) if state is not None else charge
@@ -144,7 +189,7 @@ def train_generator(
             resume_from=state,
             advance=advance,
         )
-    record = public_record(plan, evidence)
+    record = public_record(plan, evidence) | {"base_dtype": str(base.dtype).removeprefix("torch.")}
     adapter = adapter_from_model(model, base_model=base_model, charge_ids=(), record=record)
     return adapter, evidence.also(preparation=table.preparation, population=read.population)
 

@@ -9,27 +9,32 @@ at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping
 sensitivity by its rows.
 
 How: only LoRA layers are trainable. During the pass each is run by an autograd function that computes the same
-product, and whose backward keeps the gradient of every row, the einsum over tokens of output gradient and input,
+product, and whose backward keeps the gradient of every row, the product over its tokens of output gradient and input,
 instead of the sum over the batch. A parameter whose gradient could come about in any other way is refused, so nothing
 trains outside the clip.
 
-What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
-mean over the batch; rows are padded on the right, where causal attention does not look; layers that mix rows, or whose
-random mask depends on the layout of the batch, are refused, and so are routed experts, which compute on whatever tokens
-all rows send them.
+What is exploited for speed: the sum over a batch depends neither on its order nor on how it is cut. So units are packed
+into micro-batches of a fixed number of tokens, longest first, their rows laid end to end without padding (`packing.py`
+says how rows stay apart); the language model's head runs only where a token has a label, in chunks; the gradient of a
+low-rank matrix is formed row by row, which costs less than a second backward pass for its norm. None of it changes
+what is computed for a unit.
 
-Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the shape of the
-micro-batch in which a unit is computed follows from that unit alone: its padded width from its longest row, the number
-of its slots from the width and the token budget. Slots that no unit needs are filled with padding, and nothing else
-depends on how many rows there are. Who else is in the batch then decides only which other contents the same kernels
-see, and shares come out the same to the last bit (on the CPU, in float32: `tests/replay`). They are added up in
-float64. What is left is measured in the run (`probe.py`) and lies inside the sensitivity: the clip aims below its norm
-by a margin that holds it, and a device or model that rounds more coarsely is refused.
+What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
+mean over the batch; layers that mix rows, or whose random mask depends on the layout of the batch, are refused, and so
+are routed experts, which compute on whatever tokens all rows send them.
+
+Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the length of
+the line in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own length
+where that is greater. In attention and in per-row gradients the unit's rows have a width of their own. Who else is in
+the batch then decides only which other contents the same kernels see, and in which places, and shares come out the
+same to the last bit (on the CPU, in float32 and bfloat16: `tests/replay`). They are added up in float64. What is left
+is measured in the run (`probe.py`) and lies inside the sensitivity: the clip aims below its norm by a margin that holds
+it, and a device or model that rounds more coarsely is refused.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,16 +42,26 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn import functional
 
+from dp_assets.generation.packing import (
+    IGNORED,
+    PackedRows,
+    RowsInteract,
+    TokenRow,
+    attending_within_rows,
+    causal_lm,
+    decode,
+    forwarding,
+    logits_of,
+    padded_width,
+)
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-IGNORED = -100  # the label that cross-entropy skips
-PADDING = 0  # any token will do: nothing attends to padding, so a text may contain this id
 ROUTED = frozenset(["experts", "router", "moe"])
 SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
-WIDTH_STEP, STEPS_A_DOUBLING = 8, 4  # padded widths: 8, 16, ... 64, 80, ... 128, 160, ...
 
 Gradients = dict[str, Tensor]
 
@@ -55,31 +70,8 @@ class UnclippableParameter(ValueError):
     """A trainable parameter whose per-row gradient this engine cannot see, and so cannot clip."""
 
 
-class RowsInteract(ValueError):
-    """A layer makes one row's gradient depend on the other rows of the batch."""
-
-
 class MicroBatchTooLarge(RuntimeError):
     """The rows of one unit alone do not fit into memory."""
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """One text: `prompt_ids` are read, `target_ids` are learnt. Both hold at least one token.
-
-    Raises:
-      ValueError: one of them is empty.
-    """
-
-    prompt_ids: tuple[int, ...]
-    target_ids: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not self.prompt_ids or not self.target_ids:
-            raise ValueError("prompt_ids and target_ids must each hold at least one token; drop such rows beforehand")
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.target_ids)
 
 
 @dataclass(frozen=True)
@@ -116,10 +108,10 @@ def clipped_sum(
     """The sum of clipped unit gradients: one float64 tensor by parameter name, each of its parameter's shape.
 
     `unit_ids[i]` is the unit of `rows[i]`. A unit of non-finite gradient contributes exactly zero, and no rows give
-    zeros. `tokens_per_micro_batch` bounds memory only: it counts tokens with padding, units are never split over
-    micro-batches, and a unit longer than the budget gets a micro-batch of its own. Each micro-batch is computed in
-    full, so a budget far beyond what a batch holds of one width costs time. One that runs out of memory is computed
-    again with half its slots, the one case in which a share's rounding may follow from the state of the memory.
+    zeros. `tokens_per_micro_batch` bounds memory only: units are never split over micro-batches, and a unit longer
+    than the budget gets a micro-batch of its own. Each micro-batch is computed in full, so a budget of the size of a
+    whole batch wastes up to half of it. One that runs out of memory is computed again in halves, the one case in which
+    a share's rounding may follow from the state of the memory.
 
     Raises:
       UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
@@ -135,11 +127,12 @@ def clipped_sum(
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float64) for name, layer in layers}
     norms = [torch.zeros(0)]
     clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
-    for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
-        for clipped, unit_norms in _within_memory(clip, micro_batch):
-            for name, share in clipped.items():
-                total[name] += share
-            norms.append(unit_norms.cpu())
+    with attending_within_rows(model):
+        for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
+            for clipped, unit_norms in _within_memory(clip, micro_batch):
+                for name, share in clipped.items():
+                    total[name] += share
+                norms.append(unit_norms.cpu())
     return total, _evidence(tuple(total), torch.cat(norms), l2_clip_norm)
 
 
@@ -211,53 +204,48 @@ def _rows_by_unit(rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> list[Uni
     return list(units.values())
 
 
-@dataclass(frozen=True)
+@dataclass
 class MicroBatch:
-    """Units that are computed together, in `slots` rows of `width` tokens; slots beyond their rows hold padding."""
+    """Units that are computed together, their rows end to end in `num_tokens` places; places left over are idle."""
 
-    units: tuple[Unit, ...]
-    slots: int
-    width: int
+    num_tokens: int
+    units: list[Unit] = field(default_factory=list)
+    num_free: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_free = self.num_tokens
+
+    def add(self, unit: Unit) -> None:
+        self.units.append(unit)
+        self.num_free -= _num_tokens(unit)
 
 
-def micro_batches(units: Sequence[Unit], token_budget: int) -> Iterator[MicroBatch]:
-    """Cut units into micro-batches whose shapes follow from each of their units alone, the widest first.
+def micro_batches(units: Sequence[Unit], token_budget: int) -> list[MicroBatch]:
+    """Pack units into micro-batches of exactly `token_budget` tokens each, the longest units first, each where it fits.
 
-    So a budget beyond memory shows at once.
+    A unit longer than the budget is computed alone, in a micro-batch of its own length. So each unit's micro-batch has
+    a length that follows from the unit alone. The longest come first, so that a budget beyond memory shows at once.
     """
-    of_width: dict[int, list[Unit]] = {}
-    for unit in units:
-        of_width.setdefault(padded_width(unit), []).append(unit)
-    for width in sorted(of_width, reverse=True):
-        yield from _packed(of_width[width], slots=max(1, token_budget // width), width=width)
+    packed: list[MicroBatch] = []
+    for unit in sorted(units, key=_num_tokens, reverse=True):
+        fitting = (batch for batch in packed if batch.num_free >= _num_tokens(unit))
+        batch = next(fitting, None)
+        if batch is None:
+            batch = MicroBatch(max(token_budget, _num_tokens(unit)))
+            packed.append(batch)
+        batch.add(unit)
+    return packed
 
 
-def padded_width(unit: Unit) -> int:
-    """The length of the unit's longest row, rounded up to one of few widths: by less than 8 tokens, or by a quarter."""
-    longest = max(len(row) for row in unit)
-    step = max(WIDTH_STEP, (1 << (longest.bit_length() - 1)) // STEPS_A_DOUBLING)
-    return math.ceil(longest / step) * step
-
-
-def _packed(units: Sequence[Unit], *, slots: int, width: int) -> Iterator[MicroBatch]:
-    """Micro-batches of `slots` rows; a unit of more rows has one of its own, as large as itself."""
-    held: list[Unit] = []
-    num_rows = 0
-    for unit in units:
-        if held and num_rows + len(unit) > slots:
-            yield MicroBatch(tuple(held), max(slots, num_rows), width)
-            held, num_rows = [], 0
-        held.append(unit)
-        num_rows += len(unit)
-    if held:
-        yield MicroBatch(tuple(held), max(slots, num_rows), width)
+def _num_tokens(unit: Unit) -> int:
+    return sum(map(len, unit))
 
 
 Clipped = tuple[Gradients, Tensor]
 
 
 def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> Iterator[Clipped]:
-    """`clip(batch)`, or the same units in half the slots where memory runs out. No unit is lost."""
+    """`clip(batch)`, or the same units in micro-batches of half the tokens where memory runs out. No unit is lost."""
     try:
         clipped = clip(batch)
     except RuntimeError as error:
@@ -267,12 +255,11 @@ def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> 
         yield clipped
         return
     # Out of the handler: while the error lives, its traceback holds the tensors of the failed attempt.
-    slots = max(batch.slots // 2, *(len(unit) for unit in batch.units))
-    if slots >= batch.slots:
+    if len(batch.units) == 1 and not batch.num_free:
         raise MicroBatchTooLarge("the rows of one unit do not fit into memory; allow fewer tokens a row")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    for smaller in _packed(batch.units, slots=slots, width=batch.width):
+    for smaller in micro_batches(batch.units, batch.num_tokens // 2):
         yield from _within_memory(clip, smaller)
 
 
@@ -292,41 +279,40 @@ def _clip_micro_batch(
     l2_clip_norm: float,
     loss_normaliser: float,
 ) -> Clipped:
-    """The clipped sum over some units, and the norm of each unit before clipping, shape [units].
-
-    A slot of padding is treated like a unit whose gradient is zero, so that no shape tells how many there are.
-    """
-    rows = [row for unit in batch.units for row in unit]
-    with _tapped(layers, num_rows=batch.slots) as row_gradients:
-        _summed_loss(model, rows, loss_normaliser, slots=batch.slots, width=batch.width).backward()
+    """The clipped sum over some units, and the norm of each unit before clipping, shape [units]."""
+    packed, owners = pack(batch, next(model.parameters()).device)
+    with _tapped(layers, packed) as row_gradients:
+        backpropagate(model, packed, loss_normaliser)
     _refuse_untapped(layers, row_gradients)
-    owners = [index for index, unit in enumerate(batch.units) for _ in unit]
-    num_units, num_empty = len(batch.units), batch.slots - len(rows)
-    unit_index = torch.tensor([*owners, *range(num_units, num_units + num_empty)])
-    clipped, norms = _clip(_add_rows(row_gradients, unit_index, num_units + num_empty), l2_clip_norm)
-    return clipped, norms[:num_units]
+    return _clip(_add_rows(row_gradients, owners, len(batch.units)), l2_clip_norm)
 
 
-def _summed_loss(
-    model: nn.Module, rows: Sequence[TokenRow], loss_normaliser: float, *, slots: int, width: int
-) -> Tensor:
-    """Sum over rows and target tokens of the cross-entropy, divided by a constant.
-
-    The head runs on every position: on the targets only, its shape would follow from the other rows' lengths. There is
-    no attention mask, since causal attention never looks at padding on the right, and a mask would change the kernel
-    of all rows as soon as one of them is shorter than the rest.
-    """
-    device = next(model.parameters()).device
-    tokens = torch.full((slots, width), PADDING)
-    labels = torch.full((slots, width), IGNORED)  # labels[n, t] is the token after position t
-    for index, row in enumerate(rows):
-        tokens[index, : len(row)] = torch.tensor(row.prompt_ids + row.target_ids)
-        labels[index, len(row.prompt_ids) - 1 : len(row) - 1] = torch.tensor(row.target_ids)
-    logits = model(input_ids=tokens.to(device), use_cache=False).logits
-    loss = functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten().to(device), ignore_index=IGNORED, reduction="sum"
+def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
+    """The rows of a micro-batch end to end, and for each row its unit's place in the batch."""
+    owned = sorted(
+        ((owner, row) for owner, unit in enumerate(batch.units) for row in unit),
+        key=lambda owner_and_row: padded_width(len(owner_and_row[1])),
     )
-    return loss / loss_normaliser
+    rows, owners = [row for _, row in owned], [owner for owner, _ in owned]
+    return PackedRows(rows, batch.num_tokens, device), torch.tensor(owners, device=device)
+
+
+def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) -> None:
+    """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
+
+    The head runs on places that have a label only, in chunks of one size: their logits are the largest tensors of all,
+    and each chunk's are gone before the next one's come.
+    """
+    base = causal_lm(model)
+    output = decode(base, packed)
+    hidden = output.last_hidden_state  # [1, tokens, features]
+    leaf = hidden.detach().requires_grad_()
+    for places, labels in packed.label_chunks:
+        logits = logits_of(base, output, leaf[:, places])
+        loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
+        (loss / loss_normaliser).backward()
+    if hidden.requires_grad:
+        hidden.backward(leaf.grad)
 
 
 class _TappedLinear(torch.autograd.Function):  # type: ignore[misc]
@@ -349,27 +335,25 @@ class _TappedLinear(torch.autograd.Function):  # type: ignore[misc]
 
 
 @contextmanager
-def _tapped(layers: Sequence[tuple[str, nn.Linear]], *, num_rows: int) -> Iterator[Gradients]:
+def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iterator[Gradients]:
     """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, outputs, inputs]."""
     row_gradients: Gradients = {}
 
     def keep(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
-        if inputs.ndim != 3 or inputs.shape[0] != num_rows:
+        if inputs.ndim != 3 or inputs.shape[:2] != (1, packed.num_tokens):
             raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
-        gradient = torch.einsum("nto,nti->noi", output_gradient.float(), inputs.float())
+        factors = (packed.rows_apart(factor[0].float()) for factor in (output_gradient, inputs))
+        gradient = torch.cat([torch.bmm(outer.mT, inner) for outer, inner in zip(*factors, strict=True)])
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 
     def run(layer: nn.Linear, name: str, inputs: Tensor) -> Tensor:
         output: Tensor = _TappedLinear.apply(inputs, layer.weight, partial(keep, name))
         return output
 
-    for name, layer in layers:
-        layer.forward = partial(run, layer, name)
-    try:
+    with ExitStack() as taps:
+        for name, layer in layers:
+            taps.enter_context(forwarding(layer, partial(run, layer, name)))
         yield row_gradients
-    finally:
-        for _, layer in layers:
-            del layer.forward  # the instance attribute; the class's own forward shows again
 
 
 def _refuse_untapped(layers: Sequence[tuple[str, nn.Linear]], row_gradients: Gradients) -> None:
@@ -381,12 +365,12 @@ def _refuse_untapped(layers: Sequence[tuple[str, nn.Linear]], row_gradients: Gra
             raise UnclippableParameter(f"{name} takes no part in the loss; freeze it or name fewer target modules")
 
 
-def _add_rows(row_gradients: Gradients, unit_index: Tensor, num_units: int) -> Gradients:
-    """Add the rows of each unit: [rows, ...] becomes [units, ...]. Rows lie unit after unit, as `unit_index` says."""
-    if len(unit_index) == num_units:
+def _add_rows(row_gradients: Gradients, owners: Tensor, num_units: int) -> Gradients:
+    """Add the rows of each unit, `owners[i]` for row i: [rows, ...] becomes [units, ...], units in no order."""
+    if len(owners) == num_units:
         return row_gradients  # one row a unit, the usual case, needs no second copy of the largest tensors
     return {
-        name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, unit_index.to(gradient.device), gradient)
+        name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, owners, gradient)
         for name, gradient in row_gradients.items()
     }
 
@@ -395,19 +379,19 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
     """Scale each unit to a flat norm of at most `l2_clip_norm`, add the units up, and return the norms found before.
 
     A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
-    factor of zero would be undefined and would void the whole sum.
+    factor of zero would be undefined and would void the whole sum. Norms and sums are float64: in float32 how they
+    round would follow from how many units there are, and sums of a few thousand would reach the margin.
     """
-    squares = [gradient.square().sum(dim=(1, 2)).double() for gradient in unit_gradients.values()]
-    norms = torch.stack(squares).sum(dim=0).sqrt().float()
+    squares = [vector_norm(gradient, dim=(1, 2), dtype=torch.float64).square() for gradient in unit_gradients.values()]
+    norms = torch.stack(squares).sum(dim=0).sqrt()
     unusable = ~torch.isfinite(norms)
-    factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
+    factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0).float()
     # Products and sums element by element: as a matrix product this could run in TF32, whose error is half the margin.
-    # Sums in float64: in float32 they round by their own length, and reach the margin in batches of a few thousand.
     clipped = {
         name: (gradient.masked_fill(unusable[:, None, None], 0) * factors[:, None, None]).sum(0, dtype=torch.float64)
         for name, gradient in unit_gradients.items()
     }
-    return clipped, norms
+    return clipped, norms.float()
 
 
 def _evidence(names: tuple[str, ...], norms: Tensor, l2_clip_norm: float) -> ClippingEvidence:

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dp_assets.generation.per_unit import ClippingEvidence, Gradients, TokenRow, adapter_parameters
+from dp_assets.generation.packing import TokenRow
+from dp_assets.generation.per_unit import ClippingEvidence, Gradients, adapter_parameters
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 
 # A gradient is handed over in float32, with 24 bits and nothing below 1e-38; sums before that are in float64, with 53.

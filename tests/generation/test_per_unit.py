@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from opacus import GradSampleModule
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from dp_assets.generation.per_unit import (
     IGNORED,
@@ -22,7 +24,6 @@ from dp_assets.generation.per_unit import (
     adapter_parameters,
     clipped_sum,
     micro_batches,
-    padded_width,
 )
 from tests.generation.tiny_lora import ONE_ROW_EACH, PAD, ROWS, SHARED, lora_model
 
@@ -214,28 +215,26 @@ def test_the_model_is_left_as_it_was(model: nn.Module) -> None:
 # Shapes
 
 
-def shapes(units: Sequence[Sequence[TokenRow]], budget: int) -> dict[int, tuple[int, int]]:
-    """The shape of the micro-batch of each unit, by the unit's place."""
-    found = {}
-    for batch in micro_batches(units, budget):
-        found |= {units.index(unit): (batch.slots, batch.width) for unit in batch.units}
-    return found
+def lengths_of_lines(units: Sequence[Sequence[TokenRow]], budget: int) -> dict[int, int]:
+    """The length of the micro-batch of each unit, by the unit's place."""
+    return {units.index(unit): batch.num_tokens for batch in micro_batches(units, budget) for unit in batch.units}
 
 
 @pytest.mark.parametrize("budget", [1, 40, 256, 512])
 def test_the_shape_in_which_a_unit_is_computed_follows_from_the_unit_alone(budget: int) -> None:
     lengths = (1, 7, 8, 9, 30, 64, 65, 100, 129, 255, 1000)
     units = [[TokenRow((1,), tuple(range(length)))] * (1 + index % 3) for index, length in enumerate(lengths)]
-    together = shapes(units, budget)
-    assert [shapes([unit], budget)[0] for unit in units] == [together[index] for index in range(len(units))]
-    for unit, (slots, width) in zip(units, (together[index] for index in range(len(units))), strict=True):
-        assert slots * width <= max(budget, len(unit) * width)
+    together = lengths_of_lines(units, budget)
+    assert len(together) == len(units)
+    assert [lengths_of_lines([unit], budget)[0] for unit in units] == [together[index] for index in range(len(units))]
+    assert [together[index] for index, unit in enumerate(units)] == [max(budget, sum(map(len, unit))) for unit in units]
 
 
-def test_padding_adds_less_than_eight_tokens_or_a_quarter() -> None:
-    for length in range(2, 5000):
-        width = padded_width([TokenRow((1,), (2,) * (length - 1))])
-        assert length <= width < max(length + 8, length * 1.25)
+def test_micro_batches_are_full_but_for_less_than_a_tenth() -> None:
+    lengths = torch.distributions.LogNormal(3.0, 0.7).sample((512,)).clamp(2, 128).int().tolist()
+    units = [[TokenRow((1,), (2,) * (length - 1))] for length in lengths]
+    batches = list(micro_batches(units, 256))
+    assert sum(batch.num_tokens for batch in batches) <= sum(lengths) / 0.9
 
 
 @pytest.mark.parametrize("budget", [8, 64, 512])
@@ -349,32 +348,36 @@ def test_constants_must_be_positive_and_finite(model: nn.Module, constant: str, 
         clipped_sum(model, ROWS, ONE_ROW_EACH, **(constants | {constant: value}))
 
 
-def test_rows_hold_a_prompt_and_a_target() -> None:
-    with pytest.raises(ValueError, match="at least one token"):
-        TokenRow((), (1,))
-    with pytest.raises(ValueError, match="at least one token"):
-        TokenRow((1,), ())
-
-
 # Layers used in unusual ways
 
 
-class Toy(nn.Module):
-    """Embeds tokens, projects them (twice, or with rows and tokens in one dimension) and reads logits off."""
+class ToyBody(nn.Module):
+    """Embeds tokens, projects them (twice, or with rows and tokens in one dimension)."""
 
     def __init__(self, *, twice: bool, flattened: bool) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.embed, self.proj, self.head = nn.Embedding(64, 8), nn.Linear(8, 8), nn.Linear(8, 64)
+        self.embed, self.proj = nn.Embedding(64, 8), nn.Linear(8, 8)
         self.twice, self.flattened = twice, flattened
 
-    def forward(self, input_ids: Tensor, logits_to_keep: Tensor | None = None, **_: Any) -> Any:
+    def forward(self, input_ids: Tensor, **_: Any) -> Any:
         hidden = self.embed(input_ids)
         hidden = self.proj(hidden.flatten(0, 1)).view_as(hidden) if self.flattened else self.proj(hidden)
-        hidden = self.proj(hidden.tanh()) if self.twice else hidden
-        logits = self.head(hidden)
-        logits = logits if logits_to_keep is None else logits[logits_to_keep]
-        return type("Output", (), {"logits": logits})
+        return SimpleNamespace(last_hidden_state=self.proj(hidden.tanh()) if self.twice else hidden)
+
+
+class Toy(nn.Module):
+    """The least that the engine asks of a language model: a body, a head, and a choice of attention."""
+
+    def __init__(self, **use: bool) -> None:
+        super().__init__()
+        self.base_model, self.head, self.config = ToyBody(**use), nn.Linear(8, 64), PreTrainedConfig()
+
+    def set_attn_implementation(self, name: str) -> None:
+        self.config._attn_implementation_internal = name
+
+    def forward(self, input_ids: Tensor, **options: Any) -> Any:
+        return SimpleNamespace(logits=self.head(self.base_model(input_ids, **options).last_hidden_state))
 
 
 def toy_with_adapter(**use: bool) -> nn.Module:
@@ -397,7 +400,7 @@ def test_a_layer_that_cannot_tell_rows_apart_is_refused() -> None:
 
 
 class Memory:
-    """A stand-in for a full device: fails while more than `capacity` rows are in the pass."""
+    """A stand-in for a full device: fails while more than `capacity` tokens are in the pass."""
 
     def __init__(self, capacity: int, error: RuntimeError) -> None:
         self.capacity, self.error, self.failures = capacity, error, 0
@@ -409,7 +412,7 @@ class Memory:
         self._check(output_gradients[0])
 
     def _check(self, tensor: Tensor) -> None:
-        if len(tensor) > self.capacity:
+        if tensor.shape[1] > self.capacity:
             self.failures += 1
             raise self.error
 
@@ -427,7 +430,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_loses_nobody(
     model: nn.Module, error: RuntimeError, phase: str
 ) -> None:
     expected, _ = engine(model, ROWS, ONE_ROW_EACH)
-    memory = Memory(2, error)
+    memory = Memory(20, error)
     layer = model.get_base_model().model.layers[0].mlp
     if phase == "forward":
         layer.register_forward_hook(memory.watch_forward)

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.packing import TokenRow
 
 PAD = 2  # the tiny tokenizer's <|im_end|>; texts contain it on purpose
 

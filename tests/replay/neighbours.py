@@ -18,7 +18,7 @@ from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
 from dp_assets.corpus.sources import FileSource
 from dp_assets.generation.generator import unit_rows
-from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.packing import TokenRow
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.privacy.units import PrivacyUnit
 

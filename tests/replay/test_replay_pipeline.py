@@ -23,7 +23,7 @@ import torch
 
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.generation import generator
-from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.packing import TokenRow
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
@@ -163,5 +163,5 @@ def test_nothing_that_anybody_sees_tells_the_runs_apart(sides: tuple[Side, Side]
 
 
 @pytest.mark.slow
-def test_training_is_in_float32_whatever_the_profile_says(sides: tuple[Side, Side]) -> None:
+def test_training_is_in_the_generators_type_whatever_public_steps_use(sides: tuple[Side, Side]) -> None:
     assert all(side.training.dtypes == {torch.float32} for side in sides)

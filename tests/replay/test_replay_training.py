@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from dp_assets.generation.adapters import new_adapter_model
-from dp_assets.generation.per_unit import TokenRow
+from dp_assets.generation.packing import TokenRow
 from dp_assets.privacy.units import PrivacyUnit
 from resources.models import LanguageModel
 from tests.generation.tiny_lora import lora_model

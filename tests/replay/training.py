@@ -30,7 +30,8 @@ from transformers import AutoTokenizer
 
 from dp_assets.generation import dpsgd, per_unit
 from dp_assets.generation.checkpoints import Checkpoints
-from dp_assets.generation.per_unit import Gradients, TokenRow, adapter_parameters
+from dp_assets.generation.packing import TokenRow
+from dp_assets.generation.per_unit import Gradients, adapter_parameters
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.units import PrivacyUnit
 from tests.generation.tiny_lora import lora_model

@@ -1,0 +1,317 @@
+"""Times private LoRA training against TRL, Opacus and the same loop without privacy, on the same rows.
+
+    python -m benchmarks.dpsgd [--data PATH] [--rows 64] [--tokens-per-micro-batch 512] [--dtype float32]
+
+A round is one pass over `--rows` texts. Sides, each with an adapter of rank 8 on all attention projections of the
+packaged model and its own optimiser:
+
+  private         one step of this project: sample, clipped sum, secure noise, Adam, checkpoint on disk, progress
+  private_user    the same, with two rows a unit that are clipped together
+  clipped_sum     its clipped sum alone
+  plain           the same micro-batches with ordinary gradients: no clip, no noise, no checkpoint
+  trl             one epoch of TRL's SFTTrainer at its defaults, but for gradient checkpointing, which is off
+  trl_autocast    in bfloat16 only: TRL's default, a float32 base under autocast
+  opacus          in float32 only: Opacus with hooks, its Poisson loader and memory manager, batches of 8
+
+Speeds are real tokens a second: padding does not count. Peak memory is that of a fresh process with one side in it.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries, texts
+from dp_assets.generation import dpsgd, per_unit
+from dp_assets.generation.adapters import new_adapter_model
+from dp_assets.generation.checkpoints import Checkpoints
+from dp_assets.generation.packing import IGNORED, TokenRow, attending_within_rows
+from dp_assets.generation.per_unit import ClippingEvidence, Gradients, adapter_parameters, clipped_sum, micro_batches
+from dp_assets.generation.probe import probe_shares
+from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
+from dp_assets.generation.witness import Witness
+from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
+from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.progress import progress
+from resources.models import LanguageModel
+
+RANK, ALPHA = 8, 16
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+LEARNING_RATE = 1e-3
+MAX_TOKENS = 64
+PHYSICAL_BATCH = 8  # TRL's default, and what Opacus holds in memory at once
+L2_CLIP_NORM = 0.5
+NOISE_MULTIPLIER = 0.5
+PRIVATE = ("private", "private_user", "clipped_sum", "plain")
+OTHERS = {"float32": ("trl", "opacus"), "bfloat16": ("trl", "trl_autocast")}
+
+Side = Callable[[], object]
+
+
+def load(given: argparse.Namespace, *, dtype: str) -> tuple[Any, Any]:
+    base, tokenizer = LanguageModel(model=given.model, device=given.device, dtype=dtype, cache_root=given.models).load()
+    return new_adapter_model(base, rank=RANK, alpha=ALPHA, target_modules=TARGETS, layers=None, seed=0), tokenizer
+
+
+def token_rows(given: argparse.Namespace, tokenizer: Any) -> list[TokenRow]:
+    prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt="user_turn"))
+    chosen = texts(given.data, limit=given.rows)
+    return [TokenRow(prompt_ids, tuple(encode_instruction(tokenizer, text, max_tokens=MAX_TOKENS))) for text in chosen]
+
+
+# This project
+
+
+def private(given: argparse.Namespace, folder: Path, *, rows_a_unit: int = 1) -> Side:
+    """One step of `train_privately` with every unit in the sample, put together from the parts of its loop."""
+    model, tokenizer = load(given, dtype=given.dtype)
+    rows = token_rows(given, tokenizer)
+    unit_ids = [str(index // rows_a_unit) for index in range(len(rows))]
+    source = SystemRandomness()
+    sampler = PoissonSampler(sampling_probability=1.0, source=source)
+    noise = GaussianNoise(noise_stddev=NOISE_MULTIPLIER * L2_CLIP_NORM, source=source)
+    clip = _clip(model, given)
+    trainee = dpsgd._Trainee(model, learning_rate=LEARNING_RATE)
+    witness = Witness(model, trainee.optimizer, sampler=sampler, noise=noise, normaliser=len(rows))
+    clip = witness.watching(clip, dict.fromkeys(unit_ids).keys()) if rows_a_unit == 1 else clip
+    checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
+
+    def step() -> None:
+        with progress("a step", 1, "steps") as advance:
+            sampler.draw(list(dict.fromkeys(unit_ids)))
+            exact_sum, _ = clip(rows, tuple(unit_ids))
+            trainee.descend(dpsgd._add_noise(exact_sum, noise), expected_batch_size=len(rows))
+            checkpoints.save(trainee.state(witness))
+            advance(1)
+
+    return step
+
+
+def only_the_clipped_sum(given: argparse.Namespace) -> Side:
+    model, tokenizer = load(given, dtype=given.dtype)
+    rows = token_rows(given, tokenizer)
+    unit_ids = [str(index) for index in range(len(rows))]
+    return partial(_clip(model, given), rows, unit_ids)
+
+
+def _clip(model: Any, given: argparse.Namespace) -> Callable[..., tuple[Gradients, ClippingEvidence]]:
+    return partial(
+        clipped_sum,
+        model,
+        l2_clip_norm=L2_CLIP_NORM,
+        loss_normaliser=MAX_TOKENS,
+        tokens_per_micro_batch=given.tokens_per_micro_batch,
+    )
+
+
+def plain(given: argparse.Namespace) -> Side:
+    """The same micro-batches through the same passes, whose gradients PyTorch adds up as usual."""
+    model, tokenizer = load(given, dtype=given.dtype)
+    rows = token_rows(given, tokenizer)
+    parameters = adapter_parameters(model).values()
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+
+    def step() -> None:
+        with attending_within_rows(model):
+            for batch in micro_batches([[row] for row in rows], given.tokens_per_micro_batch):
+                packed, _ = per_unit.pack(batch, next(model.parameters()).device)
+                per_unit.backpropagate(model, packed, MAX_TOKENS * len(rows))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+# The others
+
+
+def trl(given: argparse.Namespace, folder: Path, *, autocast: bool = False) -> Side:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = load(given, dtype="float32" if autocast else given.dtype)
+    rows = token_rows(given, tokenizer)
+    data = Dataset.from_list(
+        [
+            {
+                "input_ids": [*row.prompt_ids, *row.target_ids],
+                "completion_mask": [0] * len(row.prompt_ids) + [1] * len(row.target_ids),
+            }
+            for row in rows
+        ]
+    )
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=data,
+        args=SFTConfig(
+            output_dir=str(folder / "trl"),
+            use_cpu=given.device == "cpu",
+            bf16=autocast,
+            num_train_epochs=1,
+            learning_rate=LEARNING_RATE,
+            gradient_checkpointing=False,
+            completion_only_loss=True,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        ),
+    )
+    train: Side = trainer.train
+    return train
+
+
+def opacus(given: argparse.Namespace) -> Side:
+    from opacus import PrivacyEngine
+    from opacus.utils.batch_memory_manager import BatchMemoryManager
+    from torch.utils.data import DataLoader
+
+    model, tokenizer = load(given, dtype=given.dtype)
+    rows = [example(row) for row in token_rows(given, tokenizer)]
+    optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], lr=LEARNING_RATE)
+    wrapped, optimizer, loader = PrivacyEngine().make_private(
+        module=model.train(),
+        optimizer=optimizer,
+        data_loader=DataLoader(rows, batch_size=len(rows), collate_fn=padded),
+        noise_multiplier=NOISE_MULTIPLIER,
+        max_grad_norm=L2_CLIP_NORM,
+        loss_reduction="sum",
+    )
+    device = next(model.parameters()).device
+
+    def step() -> None:
+        with BatchMemoryManager(
+            data_loader=loader, max_physical_batch_size=PHYSICAL_BATCH, optimizer=optimizer
+        ) as batches:
+            for batch in batches:
+                tokens, attention, labels = (each.to(device) for each in batch)
+                logits = wrapped(input_ids=tokens, attention_mask=attention, use_cache=False).logits
+                loss = torch.nn.functional.cross_entropy(
+                    logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+                )
+                (loss / MAX_TOKENS).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    return step
+
+
+def example(row: TokenRow) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and labels of a row, each [tokens]."""
+    labels = [IGNORED] * (len(row.prompt_ids) - 1) + [*row.target_ids, IGNORED]
+    return torch.tensor(row.prompt_ids + row.target_ids), torch.tensor(labels)
+
+
+def padded(examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens, attention mask and labels of a batch, each [rows, width]."""
+    tokens, labels = zip(*examples, strict=True)
+    return (
+        pad_sequence(tokens, batch_first=True),
+        pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    )
+
+
+# Measuring
+
+
+def side(name: str, given: argparse.Namespace, folder: Path) -> Side:
+    makers: Mapping[str, Callable[[], Side]] = {
+        "private": partial(private, given, folder),
+        "private_user": partial(private, given, folder, rows_a_unit=2),
+        "clipped_sum": partial(only_the_clipped_sum, given),
+        "plain": partial(plain, given),
+        "trl": partial(trl, given, folder),
+        "trl_autocast": partial(trl, given, folder, autocast=True),
+        "opacus": partial(opacus, given),
+    }
+    return makers[name]()
+
+
+def peaks(names: Sequence[str], given: argparse.Namespace) -> dict[str, int]:
+    """Peak memory in bytes of one pass of each side, and of the private one with four times the rows."""
+    shared = [f"--{key.replace('_', '-')}={value}" for key, value in vars(given).items() if value is not None]
+    runs = {name: (name, given.rows) for name in names} | {"private_four_times_the_rows": ("private", 4 * given.rows)}
+    return {
+        run: peak_memory(python("-m", "benchmarks.dpsgd", *shared, f"--side={name}", f"--rows={rows}")).bytes
+        for run, (name, rows) in runs.items()
+    }
+
+
+def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    names = [*PRIVATE, *OTHERS[given.dtype]]
+    sides = {name: side(name, given, folder) for name in names}
+    seconds = interleave(sides, repeats=given.repeats, finish=_finish(given.device))
+    tokens = _num_tokens(given)
+    del sides
+    return {
+        "real_tokens_a_round": tokens,
+        "real_tokens_a_second": {name: tokens / found.median for name, found in summaries(seconds).items()},
+        "seconds": summaries(seconds),
+        "speed_against": {name: ratio(seconds[name], seconds["private"]) for name in OTHERS[given.dtype]},
+        "time_against_plain": ratio(seconds["private"], seconds["plain"]),
+        "time_of_all_but_the_clipped_sum": ratio(
+            [all_of_it - clip for all_of_it, clip in zip(seconds["private"], seconds["clipped_sum"], strict=True)],
+            seconds["private"],
+        ),
+        "peak_bytes": peaks(names, given),
+        "precision": precision(given),
+    }
+
+
+def precision(given: argparse.Namespace) -> dict[str, Any]:
+    """How the clipped sum with a bfloat16 base differs from the float32 one, and by how much shares round in each."""
+    sums, slacks = {}, {}
+    for dtype in OTHERS:
+        model, tokenizer = load(given, dtype=dtype)
+        rows, clip = token_rows(given, tokenizer), _clip(model, given)
+        found, _ = clip(rows, [str(index) for index in range(len(rows))])
+        sums[dtype] = torch.cat([tensor.flatten().cpu() for tensor in found.values()])
+        constants = {"l2_clip_norm": L2_CLIP_NORM, "loss_normaliser": MAX_TOKENS, "expected_batch_size": len(rows)}
+        slacks[dtype] = probe_shares(model, clip, **constants)["rounding_slack"]
+    exact, coarse = sums["float32"], sums["bfloat16"]
+    return {
+        "cosine": float(torch.nn.functional.cosine_similarity(exact, coarse, dim=0)),
+        "relative_difference": float((exact - coarse).norm() / exact.norm()),
+        "rounding_slack": slacks,
+    }
+
+
+def _num_tokens(given: argparse.Namespace) -> int:
+    _, tokenizer = LanguageModel(model=given.model, device="cpu", dtype="float32", cache_root=given.models).load()
+    return sum(map(len, token_rows(given, tokenizer)))
+
+
+def _finish(device: str) -> Callable[[], object]:
+    return torch.cuda.synchronize if device.startswith("cuda") else bool
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--tokens-per-micro-batch", type=int, default=512)
+    parser.add_argument("--dtype", choices=tuple(OTHERS), default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default="packaged", help="packaged, a folder or a Hugging Face id")
+    parser.add_argument(
+        "--models", default=str(Path(tempfile.gettempdir()) / "models"), help="cache of the packaged model"
+    )
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    chosen = given.side
+    del given.side
+    with tempfile.TemporaryDirectory() as folder:
+        if chosen:
+            side(chosen, given, Path(folder))()
+        else:
+            store(f"dpsgd_{given.dtype}", measure(given, Path(folder)), given)
+
+
+if __name__ == "__main__":
+    main()

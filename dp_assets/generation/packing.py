@@ -1,0 +1,262 @@
+"""Rows of text laid end to end in one line of tokens, and a causal language model run on them with each row apart.
+
+A batch of texts is mostly padded to its longest one. Here nothing is padded where the arithmetic is: layers that work
+token by token see one line of all tokens. Only attention looks across tokens. For the time of a pass it is swapped for
+one that takes the rows apart again, in groups of one padded width, and lays the results end to end as before.
+
+What makes a row's outputs its own: token-wise layers see its tokens as some of their rows, attention sees it alone,
+and its positions start at zero. `require_rows_apart` measures that on the very model with two texts, and refuses one
+that mixes tokens in any other way, such as by a convolution or a recurrent state.
+
+Left out: attention that is more than scaled products within a causal window (soft caps, sinks, position biases). Such
+models are refused too.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+IGNORED = -100  # the label that cross-entropy skips
+IDLE = 0  # the token at places that no row needs; any will do
+LABELS_A_CHUNK = 128
+WIDTH_STEP, STEPS_A_DOUBLING = 8, 4  # padded widths: 8, 16, ... 64, 80, ... 128, 160, ...
+ROWS_APART = "rows_apart"
+
+
+class RowsInteract(ValueError):
+    """A layer makes one row's gradient depend on the other rows of the batch."""
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One text: `prompt_ids` are read, `target_ids` are learnt. Both hold at least one token.
+
+    Raises:
+      ValueError: one of them is empty.
+    """
+
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.target_ids:
+            raise ValueError("prompt_ids and target_ids must each hold at least one token; drop such rows beforehand")
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.target_ids)
+
+
+def padded_width(length: int) -> int:
+    """`length` rounded up to one of few widths, by less than 8 or by less than a quarter."""
+    step = max(WIDTH_STEP, (1 << (length.bit_length() - 1)) // STEPS_A_DOUBLING)
+    return math.ceil(length / step) * step
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Rows laid end to end, those of one padded width side by side, in a line of `num_tokens` places.
+
+    Places beyond the rows are idle: they hold a token, but no row and no label.
+
+    Raises:
+      ValueError: the rows need more places than there are.
+    """
+
+    rows: Sequence[TokenRow]
+    num_tokens: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if sum(map(len, self.rows)) > self.num_tokens:
+            raise ValueError(f"the rows need more than num_tokens = {self.num_tokens} places")
+        if any(padded_width(len(a)) > padded_width(len(b)) for a, b in zip(self.rows, self.rows[1:], strict=False)):
+            raise ValueError("rows must be sorted by padded width")
+
+    @property
+    def tokens(self) -> Tensor:
+        """The token at each place, shape [1, num_tokens]."""
+        ids = [token for row in self.rows for token in row.prompt_ids + row.target_ids]
+        return self._line(ids, idle=IDLE)[None]
+
+    @property
+    def positions(self) -> Tensor:
+        """The position of each token in its own row, shape [1, num_tokens]."""
+        return self._line([position for row in self.rows for position in range(len(row))], idle=0)[None]
+
+    @property
+    def label_chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Places that have a label and the labels, each of shape [chunk]: the token that follows in the row.
+
+        All chunks are of one size. The last one is filled up with places whose label is ignored.
+        """
+        size = min(LABELS_A_CHUNK, self.num_tokens)
+        labelled = [
+            (start + len(row.prompt_ids) - 1 + index, token)
+            for row, start in zip(self.rows, self._starts, strict=True)
+            for index, token in enumerate(row.target_ids)
+        ]
+        for first in range(0, len(labelled), size):
+            chunk = labelled[first : first + size]
+            chunk += [(0, IGNORED)] * (size - len(chunk))
+            places, labels = torch.tensor(chunk, device=self.device).unbind(1)
+            yield places, labels
+
+    def rows_apart(self, line: Tensor) -> list[Tensor]:
+        """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width, zeros behind each row."""
+        padded = torch.cat([line, line.new_zeros(1, *line.shape[1:])])
+        return [padded[places] for places in self._places]
+
+    def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
+        """The inverse of `rows_apart`; zeros at idle places."""
+        flat = torch.cat([*(rows.flatten(0, 1) for rows in apart), apart[0].new_zeros(1, *apart[0].shape[2:])])
+        return flat[self._origins]
+
+    def _line(self, values: list[int], *, idle: int) -> Tensor:
+        return torch.tensor(values + [idle] * (self.num_tokens - len(values)), device=self.device)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        starts, place = [], 0
+        for row in self.rows:
+            starts.append(place)
+            place += len(row)
+        return starts
+
+    @cached_property
+    def _places(self) -> list[Tensor]:
+        """For each padded width the places of its rows' tokens, [rows, width]; `num_tokens` stands for no place."""
+        of_width: dict[int, list[list[int]]] = {}
+        for row, start in zip(self.rows, self._starts, strict=True):
+            width = padded_width(len(row))
+            padding = [self.num_tokens] * (width - len(row))
+            of_width.setdefault(width, []).append([*range(start, start + len(row)), *padding])
+        return [torch.tensor(places, device=self.device) for places in of_width.values()]
+
+    @cached_property
+    def _origins(self) -> Tensor:
+        """For each place where its token lies once the padded rows are laid end to end, padding included."""
+        places = torch.cat([places.flatten() for places in self._places])
+        origins = torch.full((self.num_tokens + 1,), len(places), device=self.device)
+        origins[places] = torch.arange(len(places), device=self.device)
+        return origins[: self.num_tokens]
+
+
+# A language model on packed rows
+
+
+def causal_lm(model: nn.Module) -> Any:
+    """The language model itself, without the wrapper that PEFT puts around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def attending_within_rows(model: nn.Module) -> Iterator[None]:
+    """Within the context the model's attention looks at one row of a `PackedRows` at a time."""
+    base = causal_lm(model)
+    before = base.config._attn_implementation
+    AttentionInterface.register(ROWS_APART, attend_within_rows)
+    base.set_attn_implementation(ROWS_APART)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+def attend_within_rows(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_rows: PackedRows | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of each row to itself: [1, heads, tokens, features] each, to [1, tokens, heads, features].
+
+    There is no mask, since causal attention never looks at padding on the right, and one would change the kernel of
+    all rows as soon as one of them is shorter than the rest.
+
+    Raises:
+      RowsInteract: the model asks for attention that this is not.
+    """
+    if packed_rows is None or attention_mask is not None:
+        raise RowsInteract("the model's attention is not told where rows begin and end; choose another model")
+    unknown = sorted(name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None)
+    if unknown:
+        raise RowsInteract(f"the model's attention uses {', '.join(unknown)}, which is not supported; choose another")
+    if sliding_window is not None and max(map(len, packed_rows.rows), default=0) > sliding_window:
+        raise RowsInteract(f"a row is longer than the model's attention window, {sliding_window}; allow fewer tokens")
+    apart = [packed_rows.rows_apart(states[0].transpose(0, 1)) for states in (query, key, value)]
+    attended = [
+        sdpa_attention_forward(
+            module, *(states.transpose(1, 2) for states in rows), attention_mask=None, scaling=scaling, is_causal=True
+        )[0]
+        for rows in zip(*apart, strict=True)
+    ]
+    return packed_rows.end_to_end(attended)[None], None
+
+
+def require_rows_apart(model: nn.Module) -> None:
+    """Measure on two public texts that what stands before or behind a row does not change its outputs in one bit.
+
+    Raises:
+      RowsInteract: it does, or the model cannot be run on packed rows at all.
+    """
+    base, device = causal_lm(model), next(model.parameters()).device
+    row = TokenRow((5,), (6, 7, 8, 9))
+    neighbours = TokenRow((3,), (11, 4, 10, 12)), TokenRow((13,), (5, 3, 14, 6))
+
+    def outputs(rows: Sequence[TokenRow]) -> Tensor:
+        start = sum(len(other) for other in rows[: rows.index(row)])
+        hidden: Tensor = decode(base, PackedRows(rows, num_tokens=16, device=device)).last_hidden_state
+        return hidden[0, start : start + len(row)]
+
+    with attending_within_rows(model), torch.no_grad():
+        for lines in ([(row, other) for other in neighbours], [(other, row) for other in neighbours]):
+            first, second = map(outputs, lines)
+            if not torch.equal(first, second):
+                raise RowsInteract(
+                    "the language model mixes the tokens of texts beyond attention; choose another model"
+                )
+
+
+def decode(base: Any, packed: PackedRows) -> Any:
+    """The output of the model's body; `last_hidden_state` is [1, tokens, features]."""
+    return base.base_model(input_ids=packed.tokens, position_ids=packed.positions, use_cache=False, packed_rows=packed)
+
+
+def logits_of(base: Any, output: Any, hidden: Tensor) -> Tensor:
+    """The logits [1, places, vocabulary] of hidden states [1, places, features], by the model's own forward.
+
+    The body is bypassed, so that whatever a model does with its logits, such as scaling them, is done here too.
+    """
+    body = base.base_model
+    output.last_hidden_state = hidden
+    with forwarding(body, lambda *_, **__: output):
+        logits: Tensor = base(input_ids=hidden.new_zeros(hidden.shape[:2], dtype=torch.long), use_cache=False).logits
+    return logits
+
+
+@contextmanager
+def forwarding(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Within the context `module` computes `forward`; what hid its class's forward before hides it again after."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward  # the instance attribute; the class's own forward shows again
+        else:
+            module.forward = before

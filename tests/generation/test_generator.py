@@ -1,0 +1,56 @@
+"""What can be wrong with the model is found before anything is charged, and looking leaves the model as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from dp_assets.generation import per_unit
+from dp_assets.generation.generator import require_trainable
+from dp_assets.generation.probe import RoundingTooCoarse
+from resources.models import LanguageModel
+from tests.privacy.plans import small_plan
+
+SETTINGS: dict[str, Any] = {
+    "prompt": "user_turn",
+    "rank": 2,
+    "alpha": 4,
+    "target_modules": ("q_proj", "v_proj"),
+    "last_layers": None,
+    "loss_normaliser": 16.0,
+    "tokens_per_micro_batch": 64,
+    "seed": 0,
+}
+
+
+def loaded(folder: Path, dtype: str) -> Any:
+    return LanguageModel(model=str(folder), device="cpu", dtype=dtype, cache_root=str(folder)).load()
+
+
+def round_by_position(patch: pytest.MonkeyPatch, slack: float) -> None:
+    add_rows = per_unit._add_rows
+
+    def rounded(gradients: Any, *args: Any) -> Any:
+        places = torch.arange(len(next(iter(gradients.values()))), dtype=torch.float64)[:, None, None]
+        return add_rows({name: gradient * (1 + slack * places) for name, gradient in gradients.items()}, *args)
+
+    patch.setattr(per_unit, "_add_rows", rounded)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_trainable_model_is_left_without_adapter(tiny_model_folder: Path, dtype: str) -> None:
+    model, tokenizer = loaded(tiny_model_folder, dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    require_trainable(lambda: (model, tokenizer), small_plan().dpsgd, **SETTINGS)
+    assert not any(isinstance(module, LoraLayer) for module in model.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_type_in_which_shares_round_too_coarsely_is_refused_beforehand(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    round_by_position(monkeypatch, 1e-3)
+    with pytest.raises(RoundingTooCoarse, match=r"generator\.dtype"):
+        require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan().dpsgd, **SETTINGS)
