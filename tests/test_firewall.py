@@ -192,7 +192,7 @@ def test_released_folders_hold_allowed_files_only(lived: Played) -> None:
     assert len(folders) == 14 + 2
     assert [path for folder in folders for path in unexpected_files(folder, type(read_artifact(folder)))] == []
     top = {path.name for path in released.iterdir()}
-    assert top == {"artifacts", "releases", "ledger_anchor.json", "catalog.duckdb"}
+    assert top == {"artifacts", "releases", "spool", "ledger_anchor.json", "catalog.duckdb"}
     known = {path for folder in folders for path in (folder, *folder.parents)}
     assert [path for path in released.rglob("*") if path.is_dir() and path not in known] == []
 
