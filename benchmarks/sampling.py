@@ -28,7 +28,7 @@ from dp_assets.generation.sampling import _decoded_samples, _generate, _stop_ids
 from dp_assets.progress import silent
 from resources.models import LanguageModel
 
-BATCH_SIZES = (32, 64, 128, 256)
+BATCH_SIZES = (64, 128, 256)
 ROWS_A_STEP, MAX_TOKENS, LEARNING_RATE = 16, 40, 2e-3
 TEMPERATURE, TOP_P = 1.0, 0.95
 

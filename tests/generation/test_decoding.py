@@ -22,7 +22,7 @@ PROMPTS = [tuple(range(10, 10 + length)) for length in (1, 7, 3, 3, 12, 1, 5, 9,
 @pytest.fixture(scope="module")
 def model(tiny_model_folder: Path) -> Any:
     """Ends texts after some tokens."""
-    return with_random_head(tiny_model_folder, end_bias=8.0)
+    return with_random_head(tiny_model_folder, end_bias=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def with_random_head(folder: Path, *, end_bias: float) -> Any:
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     model.lm_head = torch.nn.Linear(32, model.config.vocab_size)
     with torch.no_grad():
-        model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.5)
+        model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.2)
         model.lm_head.bias.zero_()
         model.lm_head.bias[END] = end_bias
     return model
@@ -62,9 +62,10 @@ def chosen(logits: torch.Tensor, *, draws: int, temperature: float, top_p: float
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("max_new_tokens", [1, 20, 300])
-def test_greedy_texts_are_those_of_generate(model: Any, batch_size: int, max_new_tokens: int) -> None:
+@pytest.mark.parametrize("max_new_tokens", [1, 20, 100])
+def test_greedy_texts_are_those_of_generate(endless_model: Any, batch_size: int, max_new_tokens: int) -> None:
     """With other companions, in slots used before, and beyond the columns that there are at first."""
+    model = endless_model
     settings = {"max_new_tokens": max_new_tokens}
     expected = [generated(model, prompt, do_sample=False, **settings)[0] for prompt in PROMPTS]
     assert drawn(model, PROMPTS, batch_size=batch_size, temperature=0.0, **settings) == expected
