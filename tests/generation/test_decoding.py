@@ -82,7 +82,7 @@ def test_a_text_does_not_depend_on_the_batch_size_or_the_others(which: str, requ
 
 def test_equal_prompts_get_different_texts_and_another_seed_gives_others(model: Any) -> None:
     texts = drawn(model, [PROMPTS[1]] * 40, batch_size=8)
-    assert len({tuple(text) for text in texts}) > 20
+    assert len({tuple(text) for text in texts}) > 10
     assert drawn(model, [PROMPTS[1]] * 40, batch_size=8, seed=4) != texts
 
 
