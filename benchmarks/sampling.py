@@ -65,15 +65,15 @@ def fit(language_model: LanguageModel, rows: list[str]) -> Any:
 def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Side]:
     """Functions of a batch size, a number of samples and a seed."""
     prompt_ids = generator_prompt_ids(tokenizer, prompt="user_turn")
-    settings = {"max_new_tokens": given.max_new_tokens, "temperature": TEMPERATURE, "top_p": TOP_P}
+    settings: dict[str, Any] = {"max_new_tokens": given.max_new_tokens, "temperature": TEMPERATURE, "top_p": TOP_P}
 
     def slots(batch_size: int, number: int, seed: int) -> pl.DataFrame:
-        sized = {"num_samples": number, "batch_size": batch_size, "seed": seed, "advance": silent}
+        sized: dict[str, Any] = {"num_samples": number, "batch_size": batch_size, "seed": seed, "advance": silent}
         return sample_instructions(model, tokenizer, prompt_ids=prompt_ids, **sized, **settings)
 
     def generate(batch_size: int, number: int, seed: int) -> pl.DataFrame:
         decoding = Decoding(stop_ids=frozenset(_stop_ids(tokenizer)), seed=seed, **settings)
-        sized = {"batch_size": batch_size, "first_number": 0, "advance": silent}
+        sized: dict[str, Any] = {"batch_size": batch_size, "first_number": 0, "advance": silent}
         return _decoded_samples(tokenizer, _generate(model, [prompt_ids] * number, decoding, **sized))
 
     return {"slots": slots, "generate": generate}
@@ -99,7 +99,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
         drawn[name].append(both[name](best[name][0], given.samples, len(drawn[name])))
 
     seconds = interleave({name: partial(draw, name) for name in both}, repeats=given.repeats, warmups=0)
-    finished = {name: [frame["finished"].sum() for frame in frames] for name, frames in drawn.items()}
+    finished = {name: [int(frame["finished"].sum()) for frame in frames] for name, frames in drawn.items()}
     seconds_each = {
         name: [spent / number for spent, number in zip(seconds[name], finished[name], strict=True)] for name in both
     }
