@@ -52,7 +52,7 @@ def keeps_columns(model: PreTrainedModel) -> bool:
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def decode(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
