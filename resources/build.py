@@ -12,6 +12,7 @@ from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
 from resources.private_output import keep_spilled_rows_private
 from resources.profile import Profile
+from resources.shards import ShardStore
 from resources.stores import ArtifactStore, ReleaseStore
 from resources.zones import data_home
 
@@ -30,6 +31,7 @@ def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any
         "ledger": Ledger(private_root=str(root / Zone.PRIVATE)),
         "io_manager": ArtifactStore(home=str(root)),
         "releases": ReleaseStore(home=str(root)),
+        "shard_store": ShardStore(home=str(root)),
         "language_model": LanguageModel(
             model=profile.language_model,
             device=profile.device,

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resources import packaged
+from resources.embedding import Batches, batches_by_length, batches_of_fixed_shape, sentence_vectors
 from resources.hashing import DIMENSION as HASHING_DIMENSION
 from resources.hashing import hashed_vectors
 from resources.packaged import ModelUnavailable
@@ -24,8 +25,8 @@ PACKAGED = "packaged"
 HASHING = "hashing"
 LANGUAGE_MODEL_SETTING, EMBEDDER_SETTING = "language_model", "embedder"
 """What people set in a profile, and what a message therefore names."""
-TEXTS_PER_CHUNK = 512
-"""Large enough that sorting by length inside a chunk saves padding, small enough to show progress."""
+TEXTS_PER_CHUNK = 4096
+"""Large enough that most batches of texts of one length are full, small enough to show progress."""
 
 
 class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -144,21 +145,16 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
           ModelUnavailable: the model is neither on this machine nor fetchable.
         """
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for start in range(0, len(texts), TEXTS_PER_CHUNK):
-            chunk = list(texts[start : start + TEXTS_PER_CHUNK])
-            vectors[start : start + len(chunk)] = self._encode_chunk(chunk)
-            advance(len(chunk))
-        return vectors
+        return self._encode(texts, batches=batches_by_length, advance=advance)
 
     def encode_alone(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The same vectors, each computed in a batch of its own, so that it depends on its own text to the last bit.
+        """The same vectors, each computed so that it depends on its own text to the last bit.
 
-        In a shared batch the rounding of one vector depends on its companions, so one more private text could move
-        another one's vote. Slower, and shows no progress, since its pace would tell how many texts there are.
+        In a batch whose shape follows from all of its texts, the rounding of one vector depends on its companions, so
+        one more private text could move another one's vote. Here the shape of a batch follows from the length of each
+        text in it (`embedding.py`). Shows no progress, since its pace would tell how many texts there are.
         """
-        nothing = np.empty((0, self.dimension), np.float32)
-        return np.concatenate([nothing, *(self._encode_chunk([text]) for text in texts)])
+        return self._encode(texts, batches=batches_of_fixed_shape, advance=lambda _: None)
 
     def require_available(self) -> None:
         """Find out whether the model loads, before anything is spent that would need it later.
@@ -174,12 +170,16 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
         elif self.model != HASHING:
             _load_sentence_transformer(self.model, "cpu")
 
-    def _encode_chunk(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        if self.model == HASHING:
-            return hashed_vectors(texts)
-        vectors: npt.NDArray[np.float32] = self._sentence_model().encode(
-            texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
-        )
+    def _encode(
+        self, texts: Sequence[str], *, batches: Batches, advance: Callable[[int], None]
+    ) -> npt.NDArray[np.float32]:
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            chunk = list(texts[start : start + TEXTS_PER_CHUNK])
+            is_hashing = self.model == HASHING
+            encoded = hashed_vectors(chunk) if is_hashing else sentence_vectors(self._sentence_model(), chunk, batches)
+            vectors[start : start + len(chunk)] = encoded
+            advance(len(chunk))
         return vectors
 
     def _sentence_model(self) -> Any:

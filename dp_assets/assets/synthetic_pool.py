@@ -11,6 +11,7 @@ from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import LanguageModel
 from resources.profile import Profile
+from resources.shards import ShardStore
 
 
 class SyntheticPoolConfig(dg.Config):
@@ -19,22 +20,26 @@ class SyntheticPoolConfig(dg.Config):
     num_samples: int | None = Field(default=None, gt=0)
 
 
-@pipeline_asset(label=Label.RELEASED, group="generation", kinds={"huggingface", "parquet"})
+@pipeline_asset(label=Label.RELEASED, group="generation", kinds={"huggingface", "parquet"}, code_version="2")
 def synthetic_pool(
     context: dg.AssetExecutionContext,
     config: SyntheticPoolConfig,
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
     language_model: LanguageModel,
+    shard_store: ShardStore,
     dp_generator: Adapter,
 ) -> dg.MaterializeResult[Table]:
     """Distinct instructions sampled from the generator: released, one row an instruction."""
     from dp_assets.generation.drawing import sample_pool
 
-    sampling = profile.sampling.model_dump()
-    sampling["num_samples"] = config.num_samples or sampling["num_samples"]
-    pool = sample_pool(language_model.load, dp_generator, **sampling)
-    number = pl.int_range(pl.len()).cast(pl.String).str.zfill(7)
-    rows = pool.select(pl.format("pool-{}", number).alias("synthetic_id"), "text", "num_tokens")
-    figures = {"dagster/row_count": rows.height, "samples_drawn": sampling["num_samples"]}
-    return result(context, Table(rows.lazy(), dp_generator.charge_ids), ledger=ledger, profile=profile, extra=figures)
+    sampling = profile.sampling.model_dump(exclude={"num_samples"})
+    num_samples = config.num_samples or profile.sampling.num_samples
+    decided_by = {"sampling": sampling, "model": language_model.model_dump(exclude={"cache_root"})}
+    shards = shard_store.open("synthetic_pool", context.partition_key, adapter=dp_generator, decided_by=decided_by)
+    pool = sample_pool(language_model.load, dp_generator, shards=shards, num_samples=num_samples, **sampling)
+    number = pl.col("number").cast(pl.String).str.zfill(7)
+    numbered = pl.format("pool-{}", number).alias("synthetic_id")
+    rows = pool.with_row_index("number").select(numbered, "text", "num_tokens")
+    figures = {"dagster/row_count": pool.select(pl.len()).collect().item(), "samples_drawn": num_samples}
+    return result(context, Table(rows, dp_generator.charge_ids), ledger=ledger, profile=profile, extra=figures)

@@ -13,6 +13,7 @@ Left out: a preparation that behaves otherwise on rows unlike these. The tests l
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from string import ascii_lowercase
 
 import numpy as np
 import numpy.typing as npt
@@ -67,12 +68,21 @@ def require_stable(
 def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]]) -> None:
     """Refuse an embedder whose vector of a text, float32 of shape (texts, d), depends on the texts beside it.
 
+    Texts of several lengths, many of each, are encoded together, in the opposite order, and some of them alone: each
+    then has other companions and another place among them.
+
     Raises:
       UnstablePreparation: it does, on constant public texts.
     """
-    texts = [" ".join(["words"] * num_words) for num_words in (1, 3, 30)]
-    if not np.array_equal(encode(texts), np.concatenate([encode([text]) for text in texts])):
-        raise UnstablePreparation("an embedding depends on the texts beside it; encode each text in a batch of its own")
+    texts = [" ".join([letter] * num_words) for num_words in (1, 3, 30) for letter in ascii_lowercase]
+    together, reverse = encode(texts), encode(texts[::-1])[::-1]
+    picked = range(0, len(texts), len(ascii_lowercase) + 3)
+    alone = np.concatenate([encode([texts[index]]) for index in picked])
+    if not (np.array_equal(together, reverse) and np.array_equal(together[picked], alone)):
+        raise UnstablePreparation(
+            "an embedding depends on the texts beside it; choose another embedder, or device = 'cpu', so that each is"
+            " computed apart"
+        )
 
 
 def preparation_of(prepare_rows: Prepare, rows: pl.DataFrame, *, unit: PrivacyUnit, max_rows_per_unit: int) -> str:

@@ -4,8 +4,9 @@ The baseline samples user turns from the public base model by its open user turn
 al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned its budget.
 """
 
+import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,47 +15,94 @@ from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
 from dp_assets.generation.sampling import deduplicate, sample_instructions
-from dp_assets.progress import progress
+from dp_assets.progress import Advance, progress, silent
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 LoadModel = Callable[[], Loaded]
 
+SAMPLES_A_SHARD = 4096
+"""What a stopped run may lose. A shard is drawn on its own, so its last texts leave slots empty: few, at this size."""
 
-def sample_pool(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> pl.DataFrame:
+DIGEST_BYTES = 16
+
+
+class Shards(Protocol):
+    """Where finished shards are kept."""
+
+    def found(self, name: str) -> pl.LazyFrame | None: ...
+
+    def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame: ...
+
+
+def sample_pool(
+    load_model: LoadModel, adapter: Adapter, *, shards: Shards, num_samples: int, **sampling: Any
+) -> pl.LazyFrame:
     """Distinct texts of the generator: columns `text`, `num_tokens`, `finished`.
 
-    `sampling` are the prompt and the other arguments of `sample_instructions`.
+    Shards that are there already are taken as they are, and the model is loaded only if one is missing. A shard is a
+    function of the settings, its number and the texts before it, so a run that was stopped ends with the same pool.
+    Memory holds the samples of one shard, and a digest of every text. `sampling` are the prompt and the other arguments
+    of `sample_instructions`.
     """
-    base, tokenizer = load_model()
-    loaded = attach_adapter(base, adapter), tokenizer
-    return deduplicate(_draw(loaded, label="sampling the synthetic pool", **sampling))
+    sampler = _Sampler(load_model, adapter, **sampling)
+    seen: set[bytes] = set()
+    pool = []
+    with progress("sampling the synthetic pool", num_samples, "samples") as advance:
+        for start in range(0, num_samples, SAMPLES_A_SHARD):
+            size = min(SAMPLES_A_SHARD, num_samples - start)
+            name = f"samples-{start:09d}-{size}"
+            shard = shards.found(name)
+            if shard is None:
+                drawn = deduplicate(sampler.draw(size, first_number=start, advance=advance))
+                is_new = [digest not in seen for digest in _digests(drawn)]
+                shard = shards.kept(name, drawn.filter(pl.Series(is_new, dtype=pl.Boolean)))
+            else:
+                advance(size)
+            seen.update(_digests(shard.select("text").collect()))
+            pool.append(shard)
+    return pl.concat(pool)
+
+
+class _Sampler:
+    """Draws from a generator, which is loaded at the first draw, with its adapter folded into the weights."""
+
+    def __init__(self, load_model: LoadModel, adapter: Adapter, *, prompt: GeneratorPrompt, **sampling: Any) -> None:
+        self._load_model, self._adapter, self._prompt, self._sampling = load_model, adapter, prompt, sampling
+        self._loaded: Loaded | None = None
+
+    def draw(self, num_samples: int, *, advance: Advance = silent, **changes: Any) -> pl.DataFrame:
+        if self._loaded is None:
+            base, tokenizer = self._load_model()
+            self._loaded = attach_adapter(base, self._adapter).merge_and_unload(), tokenizer
+        return _draw(
+            self._loaded, prompt=self._prompt, num_samples=num_samples, advance=advance, **self._sampling | changes
+        )
 
 
 def generator_sampler(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> Callable[[int, int], list[str]]:
     """A function of (number of samples, public seed) that draws texts from the generator, loaded at the first call."""
-    loaded: list[Loaded] = []
+    sampler = _Sampler(load_model, adapter, **sampling)
 
     def draw(num_samples: int, seed: int) -> list[str]:
-        if not loaded:
-            base, tokenizer = load_model()
-            loaded.append((attach_adapter(base, adapter), tokenizer))
-        drawn = _draw(loaded[0], label="topping up short bins", num_samples=num_samples, seed=seed, **sampling)
-        return drawn["text"].to_list()
+        with progress("topping up short bins", num_samples, "samples") as advance:
+            texts: list[str] = sampler.draw(num_samples, seed=seed, advance=advance)["text"].to_list()
+        return texts
 
     return draw
 
 
-def sample_baseline(load_model: LoadModel, **sampling: Any) -> list[str]:
+def sample_baseline(load_model: LoadModel, *, num_samples: int, **sampling: Any) -> list[str]:
     """Distinct texts of the base model alone, drawn as the pool is drawn from the generator, with the same settings."""
-    drawn = _draw(load_model(), label="sampling the baseline of epsilon zero", **sampling)
+    with progress("sampling the baseline of epsilon zero", num_samples, "samples") as advance:
+        drawn = _draw(load_model(), num_samples=num_samples, advance=advance, **sampling)
     return deduplicate(drawn)["text"].to_list()
 
 
-def _draw(loaded: Loaded, *, label: str, prompt: GeneratorPrompt, num_samples: int, **sampling: Any) -> pl.DataFrame:
-    """Samples under a progress line; `sampling` are the other arguments of `sample_instructions`."""
+def _draw(loaded: Loaded, *, prompt: GeneratorPrompt, **sampling: Any) -> pl.DataFrame:
     model, tokenizer = loaded
-    prompt_ids = generator_prompt_ids(tokenizer, prompt=prompt)
-    with progress(label, num_samples, "samples") as advance:
-        return sample_instructions(
-            model, tokenizer, prompt_ids=prompt_ids, num_samples=num_samples, advance=advance, **sampling
-        )
+    return sample_instructions(model, tokenizer, prompt_ids=generator_prompt_ids(tokenizer, prompt=prompt), **sampling)
+
+
+def _digests(samples: pl.DataFrame) -> list[bytes]:
+    """128 bits of each text, by which it is known again."""
+    return [hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest() for text in samples["text"]]

@@ -3,22 +3,49 @@
 All of it is post-processing of a release, so it takes public seeds and costs no privacy. Every special token ends a
 text, not only the end token: a control token never belongs to what a person wrote, and what follows one is no longer
 that text.
-
-Left out: continuous batching. A batch runs until its longest text ends or is cut.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import polars as pl
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dp_assets.generation.decoding import Decoding, decode, keeps_columns
 from dp_assets.generation.prompts import answer_prompt_ids, end_of_instruction_id
 from dp_assets.generation.seeding import public_seed
 
 SAMPLES = pl.Schema({"text": pl.String, "num_tokens": pl.Int64, "finished": pl.Boolean})
+
+
+def sample_continuations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    batch_size: int,
+    seed: int,
+    first_number: int = 0,
+    advance: Callable[[int], None],
+) -> list[list[int]]:
+    """New token ids after each prompt, in their order; the token that ended a text is its last one, if any did.
+
+    Temperature 0 takes the likeliest token each time, and then `top_p` and `seed` have no effect. A text's random
+    numbers follow from `seed` and its number, `first_number` being that of the first; `batch_size` and the other texts
+    change nothing but how sums round. `advance` is called with the number of texts that ended.
+    """
+    decoding = Decoding(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        stop_ids=frozenset(_stop_ids(tokenizer)),
+        seed=seed,
+    )
+    draw = decode if keeps_columns(model) else _generate
+    return draw(model, prompts, decoding, batch_size=batch_size, first_number=first_number, advance=advance)
 
 
 def sample_instructions(
@@ -32,24 +59,28 @@ def sample_instructions(
     top_p: float,
     batch_size: int,
     seed: int,
+    first_number: int = 0,
     advance: Callable[[int], None],
 ) -> pl.DataFrame:
     """Draw `num_samples` continuations of `prompt_ids`, at most `max_new_tokens` tokens each.
 
     Returns one row a sample with a non-empty text, so possibly fewer than were drawn: `text` without surrounding
     white space, `num_tokens` before the end token, `finished` if the sample ended with the end token and was not cut.
-    `advance` is called with the number drawn after each batch.
+    The other arguments are those of `sample_continuations`.
     """
-    settings = _settings(tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-    prefix = _prefix_cache(model, prompt_ids)
-    frames = [SAMPLES.to_frame()]
-    with public_seed(seed):
-        for start in range(0, num_samples, batch_size):
-            size = min(batch_size, num_samples - start)
-            drawn = _continuations(model, [prompt_ids] * size, settings, cache=_repeated(prefix, size))
-            frames.append(_decoded_samples(tokenizer, drawn))
-            advance(size)
-    return pl.concat(frames).filter(pl.col("text") != "")
+    drawn = sample_continuations(
+        model,
+        tokenizer,
+        prompts=[prompt_ids] * num_samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        batch_size=batch_size,
+        seed=seed,
+        first_number=first_number,
+        advance=advance,
+    )
+    return _decoded_samples(tokenizer, drawn).filter(pl.col("text") != "")
 
 
 def deduplicate(samples: pl.DataFrame) -> pl.DataFrame:
@@ -71,9 +102,7 @@ def generate_answers(
 ) -> list[str]:
     """One answer to each instruction, in their order, at most `max_new_tokens` tokens each; an answer may be empty.
 
-    Temperature 0 takes the likeliest token each time, and then `top_p` and `seed` have no effect. Instructions of
-    like length share a batch, so a change of `batch_size` or of the list changes sampled answers. `advance` is called
-    with the size of each batch.
+    The other arguments are those of `sample_continuations`.
     """
     answers = generate_answer_ids(
         model,
@@ -102,17 +131,17 @@ def generate_answer_ids(
     advance: Callable[[int], None],
 ) -> list[list[int]]:
     """The answers of `generate_answers` as token ids; the token that ended an answer is its last one, if any did."""
-    settings = _settings(tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-    stop_ids = frozenset(_stop_ids(tokenizer))
-    prompts = [answer_prompt_ids(tokenizer, instruction) for instruction in instructions]
-    answers: list[list[int]] = [[] for _ in prompts]
-    with public_seed(seed):
-        for batch in _batches_by_length(prompts, batch_size):
-            drawn = _continuations(model, [prompts[index] for index in batch], settings)
-            for index, ids in zip(batch, drawn, strict=True):
-                answers[index] = ids[: len(_until_stop(ids, stop_ids)) + 1]
-            advance(len(batch))
-    return answers
+    return sample_continuations(
+        model,
+        tokenizer,
+        prompts=[answer_prompt_ids(tokenizer, instruction) for instruction in instructions],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        batch_size=batch_size,
+        seed=seed,
+        advance=advance,
+    )
 
 
 def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> list[str]:
@@ -122,69 +151,8 @@ def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[
     return [text.strip() for text in tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)]
 
 
-def _settings(
-    tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int, temperature: float, top_p: float
-) -> dict[str, Any]:
-    """Arguments of `generate`. Those that a model's own generation settings might change are all given."""
-    choice = (
-        {"do_sample": False}
-        if temperature == 0
-        else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    )
-    return choice | {
-        "max_new_tokens": max_new_tokens,
-        "eos_token_id": _stop_ids(tokenizer),
-        "pad_token_id": end_of_instruction_id(tokenizer),
-        "repetition_penalty": 1.0,
-        "use_cache": True,
-    }
-
-
 def _stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted({end_of_instruction_id(tokenizer), *tokenizer.all_special_ids})
-
-
-def _prefix_cache(model: PreTrainedModel, prompt_ids: Sequence[int]) -> DynamicCache | None:
-    """Keys and values of all prompt tokens but the last, computed once for all samples; None for a prompt of one token.
-
-    `generate` needs the last token itself to have something to continue from.
-    """
-    if len(prompt_ids) == 1:
-        return None
-    cache = DynamicCache(config=model.config)
-    with torch.no_grad():
-        model(torch.tensor([prompt_ids[:-1]], device=model.device), past_key_values=cache, use_cache=True)
-    return cache
-
-
-def _repeated(cache: DynamicCache | None, size: int) -> DynamicCache | None:
-    """A copy of `cache` for `size` rows: `generate` appends to the one that it gets."""
-    if cache is None:
-        return None
-    rows = copy.deepcopy(cache)
-    rows.batch_repeat_interleave(size)
-    return rows
-
-
-def _continuations(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    settings: dict[str, Any],
-    *,
-    cache: DynamicCache | None = None,
-) -> list[list[int]]:
-    """New token ids for each prompt. Rows that ended early are filled up with the pad token."""
-    width = max(map(len, prompts))
-    padded = [[settings["pad_token_id"]] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    output = model.generate(
-        input_ids=torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        **({} if cache is None else {"cache": cache}),
-        **settings,
-    )
-    new_ids: list[list[int]] = output[:, width:].tolist()
-    return new_ids
 
 
 def _until_stop(ids: Sequence[int], stop_ids: frozenset[int]) -> list[int]:
@@ -199,6 +167,52 @@ def _decoded_samples(tokenizer: PreTrainedTokenizerBase, drawn: Sequence[Sequenc
     finished = [length < len(ids) and ids[length] == end_id for ids, length in zip(drawn, lengths, strict=True)]
     columns = {"text": answer_texts(tokenizer, drawn), "num_tokens": lengths, "finished": finished}
     return pl.DataFrame(columns, schema=SAMPLES)
+
+
+# Models that keep more of a text than keys and values: whole batches, by `generate`
+
+
+def _generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    *,
+    batch_size: int,
+    first_number: int,
+    advance: Callable[[int], None],
+) -> list[list[int]]:
+    """What `decode` does, but a batch runs until its longest text ends, and shares its random numbers."""
+    texts: list[list[int]] = [[] for _ in prompts]
+    for number, batch in enumerate(_batches_by_length(prompts, batch_size)):
+        with public_seed(hash((decoding.seed, first_number, number)) % 2**63):
+            drawn = _generated_batch(model, [prompts[index] for index in batch], decoding)
+        for index, ids in zip(batch, drawn, strict=True):
+            texts[index] = ids[: len(_until_stop(ids, decoding.stop_ids)) + 1]
+        advance(len(batch))
+    return texts
+
+
+def _generated_batch(model: PreTrainedModel, prompts: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
+    """New token ids for each prompt, with arbitrary ones after the end of a text that ended early.
+
+    Arguments that a model's own generation settings might change are all given.
+    """
+    width, pad = max(map(len, prompts)), min(decoding.stop_ids)
+    padded = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    sampled = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+    output = model.generate(
+        input_ids=torch.tensor(padded, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        max_new_tokens=decoding.max_new_tokens,
+        eos_token_id=sorted(decoding.stop_ids),
+        pad_token_id=pad,
+        repetition_penalty=1.0,
+        use_cache=True,
+        **(sampled if decoding.temperature else {"do_sample": False}),
+    )
+    new_ids: list[list[int]] = output[:, width:].tolist()
+    return new_ids
 
 
 def _batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

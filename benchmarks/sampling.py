@@ -1,0 +1,150 @@
+"""Sampling a pool: slots that are refilled against `generate`, each at its best batch size.
+
+    python -m benchmarks.sampling [--samples 256] [--max-new-tokens 48] [--dtype auto] [--models FOLDER] [--memory]
+
+The generator is the packaged model with a LoRA adapter that was fitted to the texts for a few steps without privacy, so
+that its samples end where such texts end; it is kept in the folder of `--models`. Both sides get the same plain model
+with the adapter folded in, the same prompt and the same sampling settings, and draw the same number of samples. What is
+compared is finished samples a second: those that ended by themselves and were not cut. The prompt of `generate` is
+computed once a batch; it has 3 tokens.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from peft import PeftModel
+
+from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries, texts
+from dp_assets.generation.adapters import new_adapter_model
+from dp_assets.generation.decoding import Decoding
+from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
+from dp_assets.generation.sampling import _decoded_samples, _generate, _stop_ids, sample_instructions
+from dp_assets.progress import silent
+from resources.models import LanguageModel
+
+BATCH_SIZES = (64, 128, 256)
+ROWS_A_STEP, MAX_TOKENS, LEARNING_RATE = 16, 40, 2e-3
+TEMPERATURE, TOP_P = 1.0, 0.95
+
+Side = Callable[..., pl.DataFrame]
+
+
+def fitted_generator(given: argparse.Namespace) -> tuple[Any, Any]:
+    """The model with its adapter folded in, and its tokenizer; the adapter is fitted at the first call."""
+    language_model = LanguageModel(dtype=given.dtype, cache_root=str(given.models))
+    folder = given.models / f"sampling-generator-{given.data.stem if given.data else 'chitchat'}-{given.fit_steps}"
+    if not folder.exists():
+        fit(language_model, texts(given.data, limit=ROWS_A_STEP * given.fit_steps)).save_pretrained(folder)
+    model, tokenizer = language_model.load()
+    return PeftModel.from_pretrained(model, folder).merge_and_unload(), tokenizer
+
+
+def fit(language_model: LanguageModel, rows: list[str]) -> Any:
+    base, tokenizer = language_model.load(dtype="float32")
+    targets = ["q_proj", "v_proj"]
+    model = new_adapter_model(base, rank=8, alpha=16, target_modules=targets, layers=None, seed=0)
+    optimiser = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], LEARNING_RATE)
+    prompt = generator_prompt_ids(tokenizer, prompt="user_turn")
+    for start in range(0, len(rows), ROWS_A_STEP):
+        batch = [encode_instruction(tokenizer, row, max_tokens=MAX_TOKENS) for row in rows[start : start + ROWS_A_STEP]]
+        width = max(map(len, batch))
+        ids = torch.tensor([[*prompt, *row, *[0] * (width - len(row))] for row in batch])
+        labels = torch.tensor([[-100] * len(prompt) + row + [-100] * (width - len(row)) for row in batch])
+        optimiser.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimiser.step()
+    return model
+
+
+def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Side]:
+    """Functions of a batch size, a number of samples and a seed."""
+    prompt_ids = generator_prompt_ids(tokenizer, prompt="user_turn")
+    settings: dict[str, Any] = {"max_new_tokens": given.max_new_tokens, "temperature": TEMPERATURE, "top_p": TOP_P}
+
+    def slots(batch_size: int, number: int, seed: int) -> pl.DataFrame:
+        sized: dict[str, Any] = {"num_samples": number, "batch_size": batch_size, "seed": seed, "advance": silent}
+        return sample_instructions(model, tokenizer, prompt_ids=prompt_ids, **sized, **settings)
+
+    def generate(batch_size: int, number: int, seed: int) -> pl.DataFrame:
+        decoding = Decoding(stop_ids=frozenset(_stop_ids(tokenizer)), seed=seed, **settings)
+        sized: dict[str, Any] = {"batch_size": batch_size, "first_number": 0, "advance": silent}
+        return _decoded_samples(tokenizer, _generate(model, [prompt_ids] * number, decoding, **sized))
+
+    return {"slots": slots, "generate": generate}
+
+
+def best_batch_size(side: Side, samples: int) -> tuple[int, dict[int, float]]:
+    """The batch size of most samples a second, and those of all; sizes grow until two in a row are slower."""
+    speeds: dict[int, float] = {}
+    for batch_size in BATCH_SIZES:
+        started = time.perf_counter()
+        side(batch_size, max(samples, batch_size), 0)
+        speeds[batch_size] = max(samples, batch_size) / (time.perf_counter() - started)
+    return max(speeds, key=lambda size: speeds[size]), speeds
+
+
+def compare(given: argparse.Namespace) -> dict[str, Any]:
+    model, tokenizer = fitted_generator(given)
+    both = sides(model, tokenizer, given)
+    drawn: dict[str, list[pl.DataFrame]] = {name: [] for name in both}
+    best = {name: best_batch_size(side, given.sweep_samples) for name, side in both.items()}
+
+    def draw(name: str) -> None:
+        drawn[name].append(both[name](best[name][0], given.samples, len(drawn[name])))
+
+    seconds = interleave({name: partial(draw, name) for name in both}, repeats=given.repeats, warmups=0)
+    finished = {name: [int(frame["finished"].sum()) for frame in frames] for name, frames in drawn.items()}
+    seconds_each = {
+        name: [spent / number for spent, number in zip(seconds[name], finished[name], strict=True)] for name in both
+    }
+    tokens = {name: pl.concat(frames)["num_tokens"] for name, frames in drawn.items()}
+    return {
+        "dtype": str(model.dtype),
+        "best_batch_size": {name: size for name, (size, _) in best.items()},
+        "samples_per_second_by_batch_size": {name: speeds for name, (_, speeds) in best.items()},
+        "seconds": summaries(seconds),
+        "finished_share": {name: sum(finished[name]) / (given.samples * given.repeats) for name in both},
+        "tokens_a_sample": {name: {"mean": each.mean(), "median": each.median()} for name, each in tokens.items()},
+        "finished_samples_per_second": {name: 1 / summaries(seconds_each)[name].median for name in both},
+        "slots_over_generate": ratio(seconds_each["generate"], seconds_each["slots"]),
+    }
+
+
+def peaks(given: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of a fresh process for each side, and for slots with four times as many samples."""
+    found = {}
+    for side, factor in (("generate", 1), ("slots", 1), ("slots", 4)):
+        number = given.samples * factor
+        arguments = [f"--side={side}", f"--samples={number}", f"--models={given.models}", f"--dtype={given.dtype}"]
+        arguments += [f"--fit-steps={given.fit_steps}", f"--max-new-tokens={given.max_new_tokens}"]
+        arguments += [f"--data={given.data}"] if given.data else []
+        found[f"{side} {number}"] = peak_memory(python("-m", "benchmarks.sampling", *arguments)).bytes
+    return found
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--samples", type=int, default=256, help="samples of each side in each round")
+    parser.add_argument("--sweep-samples", type=int, default=128, help="samples for each batch size that is tried")
+    parser.add_argument("--max-new-tokens", type=int, default=48)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--fit-steps", type=int, default=20, help="steps of fitting the generator to the texts")
+    parser.add_argument("--models", type=Path, default=Path("data/models"), help="where converted models are kept")
+    parser.add_argument("--side", choices=["slots", "generate"], help="draw with this side only, store nothing")
+    parser.add_argument("--memory", action="store_true", help="measure the peak memory of fresh processes too")
+    given = parser.parse_args()
+    if given.side:
+        sides(*fitted_generator(given), given)[given.side](128, given.samples, 0)
+        return
+    results = compare(given)
+    store("sampling", results | ({"peak_bytes": peaks(given)} if given.memory else {}), given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A pool that is drawn in shards is the same whether or not it was interrupted, and distinct over all of them."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dp_assets.artifacts import Adapter
+from dp_assets.generation import drawing
+from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
+from dp_assets.generation.drawing import generator_sampler, sample_pool
+from resources.shards import Shards, ShardStore
+
+SAMPLING: dict[str, Any] = {
+    "prompt": "user_turn", "max_new_tokens": 3, "temperature": 1.0, "top_p": 0.95, "batch_size": 8, "seed": 1,
+}  # fmt: skip
+
+
+class Interrupted(Exception):
+    """The run was stopped."""
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "SAMPLES_A_SHARD", 20)
+
+
+@pytest.fixture
+def load_model(tiny_model_folder: Path) -> Any:
+    """Few different texts: half of them end at once or repeat another."""
+
+    def load() -> Any:
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_folder).eval()
+        model.lm_head = torch.nn.Linear(32, model.config.vocab_size)
+        with torch.no_grad():
+            model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.2)
+            model.lm_head.bias.fill_(-100.0)
+            model.lm_head.bias[[2, *range(40, 46)]] = 0.0
+        return model, AutoTokenizer.from_pretrained(tiny_model_folder)
+
+    return load
+
+
+@pytest.fixture
+def adapter(load_model: Any) -> Adapter:
+    model = new_adapter_model(load_model()[0], rank=2, alpha=4, target_modules=["q_proj"], layers=None, seed=0)
+    return adapter_from_model(model, base_model="tiny", charge_ids=["c"], record={})
+
+
+def drawn(load_model: Any, adapter: Adapter, shards: Any, *, num_samples: int = 90, **changes: Any) -> pl.DataFrame:
+    return sample_pool(load_model, adapter, shards=shards, num_samples=num_samples, **SAMPLING | changes).collect()
+
+
+def test_a_pool_is_distinct_over_all_shards(load_model: Any, adapter: Adapter) -> None:
+    pool = drawn(load_model, adapter, Shards(None))
+    sampler = generator_sampler(load_model, adapter, **{name: SAMPLING[name] for name in SAMPLING if name != "seed"})
+    assert 5 < pool.height < 80
+    assert pool["text"].n_unique() == pool.height
+    assert set(pool["text"]) == set(sampler(90, SAMPLING["seed"]))
+
+
+def test_a_pool_that_was_interrupted_is_the_one_that_was_not(
+    load_model: Any, adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = drawn(load_model, adapter, Shards(tmp_path / "whole"))
+    sample, calls = drawing.sample_instructions, list[int]()
+
+    def watched(*args: Any, first_number: int, **kwargs: Any) -> pl.DataFrame:
+        if first_number == 40 and 40 not in calls:
+            calls.append(first_number)
+            raise Interrupted
+        calls.append(first_number)
+        return sample(*args, first_number=first_number, **kwargs)
+
+    monkeypatch.setattr(drawing, "sample_instructions", watched)
+    with pytest.raises(Interrupted):
+        drawn(load_model, adapter, Shards(tmp_path / "stopped"))
+    assert drawn(load_model, adapter, Shards(tmp_path / "stopped")).equals(whole)
+    assert calls == [0, 20, 40, 40, 60, 80]
+
+
+def test_a_finished_pool_is_taken_without_loading_the_model(load_model: Any, adapter: Adapter, tmp_path: Path) -> None:
+    pool = drawn(load_model, adapter, Shards(tmp_path))
+
+    def refuse() -> Any:
+        raise AssertionError("the model was loaded")
+
+    assert drawn(refuse, adapter, Shards(tmp_path)).equals(pool)
+    larger = drawn(load_model, adapter, Shards(tmp_path), num_samples=120)
+    assert larger.head(drawn(refuse, adapter, Shards(tmp_path), num_samples=80).height).equals(
+        drawn(refuse, adapter, Shards(tmp_path), num_samples=80)
+    )
+
+
+def test_shards_of_another_adapter_or_other_settings_are_neither_used_nor_kept(
+    adapter: Adapter, tmp_path: Path
+) -> None:
+    store = ShardStore(home=str(tmp_path))
+    other = Adapter({**adapter.weights, next(iter(adapter.weights)): next(iter(adapter.weights.values())) + 1},
+                    adapter.config, adapter.base_model, adapter.charge_ids)  # fmt: skip
+    rows = pl.DataFrame({"text": ["a"]})
+
+    def opened(adapter: Adapter, **decided_by: Any) -> Shards:
+        return store.open("synthetic_pool", "all|eps-8", adapter=adapter, decided_by=decided_by)
+
+    opened(adapter, seed=1).kept("first", rows)
+    assert opened(adapter, seed=1).found("first") is not None
+    for change in (lambda: opened(adapter, seed=2), lambda: opened(other, seed=1)):
+        opened(adapter, seed=1).kept("first", rows)
+        assert change().found("first") is None
+        assert opened(adapter, seed=1).found("first") is None
+
+
+def test_without_noise_no_shard_is_written(adapter: Adapter, tmp_path: Path) -> None:
+    shards = ShardStore(home=str(tmp_path)).open("synthetic_pool", "all|no-dp", adapter=adapter, decided_by={})
+    kept = shards.kept("first", pl.DataFrame({"text": ["a"]}))
+    assert kept.collect()["text"].to_list() == ["a"]
+    assert list(tmp_path.rglob("*")) == []
