@@ -4,7 +4,7 @@ The baseline samples user turns from the public base model by its open user turn
 al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned its budget.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,6 +14,7 @@ from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
 from dp_assets.generation.sampling import deduplicate, sample_instructions
+from dp_assets.generation.steering import Steering, sample_steered
 from dp_assets.progress import progress
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -30,16 +31,21 @@ def sample_pool(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> pl.
     return deduplicate(_draw(loaded, label="sampling the synthetic pool", **sampling))
 
 
-def generator_sampler(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> Callable[[int, int], list[str]]:
-    """A function of (number of samples, public seed) that draws texts from the generator, loaded at the first call."""
+def generator_sampler(
+    load_model: LoadModel, adapter: Adapter, **sampling: Any
+) -> Callable[[Sequence[Steering], int], list[str]]:
+    """A function of (steerings, public seed) that draws a text for each from the generator, loaded at the first call.
+
+    `sampling` are the prompt and the other arguments of `sample_steered`.
+    """
     loaded: list[Loaded] = []
 
-    def draw(num_samples: int, seed: int) -> list[str]:
+    def draw(steerings: Sequence[Steering], seed: int) -> list[str]:
         if not loaded:
             base, tokenizer = load_model()
             loaded.append((attach_adapter(base, adapter), tokenizer))
-        drawn = _draw(loaded[0], label="topping up short bins", num_samples=num_samples, seed=seed, **sampling)
-        return drawn["text"].to_list()
+        with progress("topping up short bins", len(steerings), "samples") as advance:
+            return sample_steered(*loaded[0], steerings=steerings, seed=seed, advance=advance, **sampling)
 
     return draw
 

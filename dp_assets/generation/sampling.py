@@ -102,17 +102,45 @@ def generate_answer_ids(
     advance: Callable[[int], None],
 ) -> list[list[int]]:
     """The answers of `generate_answers` as token ids; the token that ended an answer is its last one, if any did."""
+    return sample_continuations(
+        model,
+        tokenizer,
+        prompts=[answer_prompt_ids(tokenizer, instruction) for instruction in instructions],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        batch_size=batch_size,
+        seed=seed,
+        advance=advance,
+    )
+
+
+def sample_continuations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    batch_size: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> list[list[int]]:
+    """New token ids after each prompt, in order; the token that ended a text is its last one, if any did.
+
+    The arguments are those of `generate_answers`; `prompts` are token ids, at least one each.
+    """
     settings = _settings(tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     stop_ids = frozenset(_stop_ids(tokenizer))
-    prompts = [answer_prompt_ids(tokenizer, instruction) for instruction in instructions]
-    answers: list[list[int]] = [[] for _ in prompts]
+    continuations: list[list[int]] = [[] for _ in prompts]
     with public_seed(seed):
         for batch in _batches_by_length(prompts, batch_size):
             drawn = _continuations(model, [prompts[index] for index in batch], settings)
             for index, ids in zip(batch, drawn, strict=True):
-                answers[index] = ids[: len(_until_stop(ids, stop_ids)) + 1]
+                continuations[index] = ids[: len(_until_stop(ids, stop_ids)) + 1]
             advance(len(batch))
-    return answers
+    return continuations
 
 
 def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> list[str]:
