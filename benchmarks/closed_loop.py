@@ -48,7 +48,13 @@ from resources.artifact_files import read_artifact
 from resources.models import Embedder, LanguageModel
 from resources.zones import data_home
 
-SAMPLING = {"prompt": "system_user_turn", "max_new_tokens": 24, "temperature": 1.0, "top_p": 0.95, "batch_size": 64}
+SAMPLING: dict[str, Any] = {
+    "prompt": "system_user_turn",
+    "max_new_tokens": 24,
+    "temperature": 1.0,
+    "top_p": 0.95,
+    "batch_size": 64,
+}
 ROUND = 64
 MAUVE_BUCKETS = 40
 UNSTEERED: Steering = ((), "")
@@ -187,7 +193,7 @@ def run_of(scene: Scene, given: argparse.Namespace, draw: Draw, embed: Embed, *,
         "loop": loop_figures(steered),
         "unsteered_samples": unsteered.num_drawn,
         "one_shot_samples_for_the_same": samples_needed(
-            scene.larger_pool, wanted, given.pool + given.budget, aim=figures["steered"]["shortage"]
+            scene.larger_pool, wanted, given.pool + given.budget, aim=int(figures["steered"]["shortage"])
         ),
     }
 

@@ -29,12 +29,13 @@ Choice = tuple[Strategy, int]
 
 class Tally:
     """What came of the samples so far: `drawn` and `kept`, int64 (number of strategies, num_bins), of steered ones by
-    strategy and by the bin that they were aimed at; `landed`, int64 (num_bins,), unsteered ones by where they fell.
+    strategy and by the bin that they were aimed at; `landed`, int64 (num_bins,), new texts of unsteered ones by where
+    they fell, of `num_unsteered` in all, among them the rows of the pool.
     """
 
     def __init__(self, strategies: Sequence[Strategy], landed: Counts) -> None:
         self.strategies = tuple(strategies)
-        self.landed = landed.copy()
+        self.landed, self.num_unsteered = landed.copy(), int(landed.sum())
         self.drawn = np.zeros((len(self.strategies), len(landed)), dtype=np.int64)
         self.kept = np.zeros_like(self.drawn)
 
@@ -42,6 +43,7 @@ class Tally:
         """Count one sample of `choice` that fell into `bin_id`, and whether it gave its bin a row."""
         strategy, aim = choice
         if strategy is Strategy.UNSTEERED:
+            self.num_unsteered += 1
             if bin_id != NO_BIN:
                 self.landed[bin_id] += 1
             return
@@ -72,7 +74,7 @@ def allocate(
     if not tally.strategies:
         return [unsteered] * size
     kept, failed = tally.posterior(open_bins)
-    falls = tally.landed / max(1, tally.landed.sum())
+    falls = tally.landed / max(1, tally.num_unsteered)
     unsteered_rate, expected = falls[lacking > 0].sum(), np.zeros(len(open_bins))
     choices = list[Choice]()
     while len(choices) < size and (expected < lacking[open_bins]).any():

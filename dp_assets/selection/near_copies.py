@@ -6,6 +6,7 @@ the shorter of the two texts. A text that starts with a third of another's words
 like it. Texts in writing without spaces between words are compared as wholes.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -18,6 +19,11 @@ Runs = frozenset[tuple[str, ...]]
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text in lower case; the text itself where it has no word."""
     return tuple(re.findall(r"\w+", text.casefold())) or (text.strip(),)
+
+
+def fingerprint(text: str) -> bytes:
+    """16 bytes that texts of the same words share, and others practically never; far smaller than the words."""
+    return hashlib.blake2b(" ".join(words_of(text)).encode(), digest_size=16).digest()
 
 
 def runs_of(text: str) -> Runs:

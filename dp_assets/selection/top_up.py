@@ -27,7 +27,8 @@ import polars as pl
 
 from dp_assets.selection.allocation import Tally, allocate
 from dp_assets.selection.bins import NO_BIN, nearest_bin
-from dp_assets.selection.near_copies import Runs, is_near_copy, runs_of, words_of
+from dp_assets.selection.near_copies import Runs, fingerprint, is_near_copy, runs_of
+from dp_assets.selection.resample import rows_in_bins
 from dp_assets.selection.strategies import STEERED, Attempt, Steering, Strategy, attempt
 
 Draw = Callable[[Sequence[Steering], int], list[str]]
@@ -85,13 +86,14 @@ def top_up(
       embed: float32 (number of texts, d) of texts, in the space of the centroids.
       centroids: float32 (num_bins, d).
       max_samples: the public budget of samples.
-      steered: whether to aim at short bins; if not, samples are drawn as the pool was, and no bin is given up.
+      steered: whether to aim at short bins; if not, or without any row to show, samples are drawn as the pool was, and
+        no bin is given up.
       seed: public; every round gets a seed of its own, unrelated to small seeds used elsewhere.
 
     Raises:
       ValueError: `draw` gave another number of texts than it was asked for.
     """
-    loop = _Loop(pool, shortage, centroids, strategies=STEERED if steered else ())
+    loop = _Loop(pool, shortage, centroids, strategies=STEERED if steered and pool.height else ())
     round_size = max(SMALLEST_ROUND, -(-max_samples // ROUNDS))
     while (left := max_samples - loop.num_drawn) > 0 and loop.has_work():
         generator = np.random.default_rng(np.random.SeedSequence((seed, loop.num_drawn)))
@@ -113,11 +115,12 @@ class _Loop:
         *,
         strategies: Sequence[Strategy],
     ) -> None:
+        binned = pool.filter(pl.col("bin_id") != NO_BIN)
         self._lacking, self._centroids = shortage.copy(), centroids
-        self._examples = _texts_by_bin(pool)
-        landed = [len(self._examples.get(bin_id, ())) for bin_id in range(len(shortage))]
-        self._tally = Tally(strategies, np.array(landed, dtype=np.int64))
-        self._seen = {words_of(text) for text in pool["text"]}
+        self._pool, self._num_rows = binned, rows_in_bins(binned, num_bins=len(shortage))
+        self._texts: dict[int, list[str]] = {}
+        self._tally = Tally(strategies, self._num_rows)
+        self._seen = set(map(fingerprint, pool["text"]))
         self._runs_kept: dict[int, list[Runs]] = {}
         self._in_vain = np.zeros(len(shortage), dtype=np.int64)
         self._drawn, self._kept = (dict.fromkeys((Strategy.UNSTEERED, *strategies), 0) for _ in range(2))
@@ -161,18 +164,24 @@ class _Loop:
     def _open_bins(self) -> Counts:
         return np.flatnonzero((self._lacking > 0) & (self._in_vain < PATIENCE))
 
-    def _examples_of(self, bin_id: int) -> Sequence[str]:
+    def _examples_of(self, bin_id: int) -> list[str]:
         """The rows of a bin; those of the nearest bin that has any, where it has none itself."""
-        if bin_id not in self._examples:
-            distances = np.square(self._centroids - self._centroids[bin_id]).sum(axis=1)
-            bin_id = next(near for near in np.argsort(distances, kind="stable").tolist() if near in self._examples)
-        return self._examples[bin_id]
+        if self._num_rows[bin_id]:
+            return self._texts_in(bin_id)
+        distances = np.square(self._centroids - self._centroids[bin_id]).sum(axis=1)
+        return self._texts_in(int(np.where(self._num_rows > 0, distances, np.inf).argmin()))
+
+    def _texts_in(self, bin_id: int) -> list[str]:
+        """The rows of a bin, taken from the pool when they are first asked for: most bins are never short."""
+        if bin_id not in self._texts:
+            self._texts[bin_id] = self._pool.filter(bin_id=bin_id)["text"].to_list()
+        return self._texts[bin_id]
 
     def _is_new(self, one: Attempt, text: str) -> bool:
         """Whether a text is there and repeats neither an earlier text nor what its prompt showed; it is seen now."""
-        words = words_of(text)
-        is_copy = words in self._seen or is_near_copy(runs_of(text), map(runs_of, one.shown))
-        self._seen.add(words)
+        mark = fingerprint(text)
+        is_copy = mark in self._seen or is_near_copy(runs_of(text), map(runs_of, one.shown))
+        self._seen.add(mark)
         self._copies += bool(text) and is_copy
         return bool(text) and not is_copy
 
@@ -192,15 +201,10 @@ class _Loop:
     def _keep(self, one: Attempt, text: str, bin_id: int) -> None:
         self._lacking[bin_id] -= 1
         self._in_vain[bin_id] = 0
-        self._examples.setdefault(bin_id, []).append(text)
+        self._num_rows[bin_id] += 1
+        self._texts_in(bin_id).append(text)
         self._runs_kept.setdefault(bin_id, []).append(runs_of(text))
         self._rows.append((f"topup-{len(self._rows) + 1:06d}", text, bin_id, ORIGINS[one.strategy]))
-
-
-def _texts_by_bin(pool: pl.DataFrame) -> dict[int, list[str]]:
-    """The texts of each bin that has some, in the order of the pool."""
-    grouped = pool.filter(pl.col("bin_id") != NO_BIN).group_by("bin_id", maintain_order=True).agg("text")
-    return dict(grouped.iter_rows())
 
 
 def _bins(texts: Sequence[str], embed: Embed, centroids: npt.NDArray[np.float32]) -> list[int]:

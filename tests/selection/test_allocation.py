@@ -66,6 +66,16 @@ def test_samples_are_unsteered_where_the_pool_falls_into_short_bins_more_often_t
     assert allotted(50, tally, [0, 500, 500], [1, 2]).count(UNSTEERED) > 45
 
 
+def test_unsteered_samples_that_give_no_new_text_lose_their_preference() -> None:
+    tally = tally_of([10, 45, 45])
+    for strategy in STEERED:
+        for bin_id in (1, 2):
+            observe(tally, (strategy, bin_id), kept=10, failed=30)
+    for _ in range(900):
+        tally.count(UNSTEERED, bin_id=NO_BIN, is_kept=False)
+    assert allotted(50, tally, [0, 500, 500], [1, 2]).count(UNSTEERED) < 5
+
+
 @pytest.mark.parametrize("lacking", [1, 4])
 def test_no_more_is_aimed_at_a_bin_than_it_is_expected_to_need(lacking: int) -> None:
     tally = tally_of([100, 0])
@@ -86,7 +96,7 @@ def test_unsteered_samples_are_counted_where_they_fell() -> None:
     tally = tally_of([10, 0, 0])
     for bin_id in (1, 1, NO_BIN):
         tally.count(UNSTEERED, bin_id=bin_id, is_kept=False)
-    assert tally.landed.tolist() == [10, 2, 0]
+    assert (tally.landed.tolist(), tally.num_unsteered) == ([10, 2, 0], 13)
     assert tally.drawn.sum() == 0
 
 
