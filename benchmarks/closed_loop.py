@@ -49,13 +49,13 @@ from resources.models import Embedder, LanguageModel
 from resources.zones import data_home
 
 SAMPLING: dict[str, Any] = {
-    "prompt": "system_user_turn",
-    "max_new_tokens": 24,
+    "prompt": "user_turn",
+    "max_new_tokens": 20,
     "temperature": 1.0,
     "top_p": 0.95,
-    "batch_size": 64,
+    "batch_size": 32,
 }
-ROUND = 64
+ROUND = 32
 MAUVE_BUCKETS = 40
 UNSTEERED: Steering = ((), "")
 

@@ -150,7 +150,7 @@ class _Loop:
         bins = iter(_bins([text for text, good in zip(texts, usable, strict=True) if good], embed, self._centroids))
         for one, text, good in zip(attempts, texts, usable, strict=True):
             bin_id = next(bins) if good else NO_BIN
-            is_kept = bin_id != NO_BIN and self._lacking[bin_id] > 0 and self._differs_from_kept(text, bin_id)
+            is_kept = bin_id != NO_BIN and bool(self._lacking[bin_id] > 0) and self._differs_from_kept(text, bin_id)
             self._count(one, bin_id, is_kept=is_kept)
             if is_kept:
                 self._keep(one, text, bin_id)
