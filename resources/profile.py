@@ -243,10 +243,11 @@ class SamplingSettings(Settings):
 
 
 class SelectionSettings(Settings):
-    """Resampling. `top_up_samples` bounds what is drawn again for short bins."""
+    """Resampling. `top_up_samples` bounds what is drawn again for short bins, aimed at them if `steered_top_up`."""
 
     target_size: Positive
     top_up_samples: NonNegative
+    steered_top_up: bool = True
     seed: int = 2
 
 

@@ -5,7 +5,8 @@ al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import polars as pl
@@ -15,7 +16,8 @@ from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
 from dp_assets.generation.sampling import deduplicate, sample_instructions
-from dp_assets.progress import Advance, progress, silent
+from dp_assets.generation.steering import Steering, sample_steered
+from dp_assets.progress import progress
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 LoadModel = Callable[[], Loaded]
@@ -44,7 +46,7 @@ def sample_pool(
     Memory holds the samples of one shard, and a digest of every text. `sampling` are the prompt and the other arguments
     of `sample_instructions`.
     """
-    sampler = _Sampler(load_model, adapter, **sampling)
+    load = _merged(load_model, adapter)
     seen: set[bytes] = set()
     pool = []
     with progress("sampling the synthetic pool", num_samples, "samples") as advance:
@@ -53,7 +55,7 @@ def sample_pool(
             name = f"samples-{start:09d}-{size}"
             shard = shards.found(name)
             if shard is None:
-                drawn = deduplicate(sampler.draw(size, first_number=start, advance=advance))
+                drawn = deduplicate(_draw(load(), num_samples=size, first_number=start, advance=advance, **sampling))
                 is_new = [digest not in seen for digest in _digests(drawn)]
                 shard = shards.kept(name, drawn.filter(pl.Series(is_new, dtype=pl.Boolean)))
             else:
@@ -63,30 +65,29 @@ def sample_pool(
     return pl.concat(pool)
 
 
-class _Sampler:
-    """Draws from a generator, which is loaded at the first draw, with its adapter folded into the weights."""
+def _merged(load_model: LoadModel, adapter: Adapter) -> LoadModel:
+    """The generator with its adapter folded into the weights, loaded at the first call."""
 
-    def __init__(self, load_model: LoadModel, adapter: Adapter, *, prompt: GeneratorPrompt, **sampling: Any) -> None:
-        self._load_model, self._adapter, self._prompt, self._sampling = load_model, adapter, prompt, sampling
-        self._loaded: Loaded | None = None
+    @cache
+    def load() -> Loaded:
+        base, tokenizer = load_model()
+        return attach_adapter(base, adapter).merge_and_unload(), tokenizer
 
-    def draw(self, num_samples: int, *, advance: Advance = silent, **changes: Any) -> pl.DataFrame:
-        if self._loaded is None:
-            base, tokenizer = self._load_model()
-            self._loaded = attach_adapter(base, self._adapter).merge_and_unload(), tokenizer
-        return _draw(
-            self._loaded, prompt=self._prompt, num_samples=num_samples, advance=advance, **self._sampling | changes
-        )
+    return load
 
 
-def generator_sampler(load_model: LoadModel, adapter: Adapter, **sampling: Any) -> Callable[[int, int], list[str]]:
-    """A function of (number of samples, public seed) that draws texts from the generator, loaded at the first call."""
-    sampler = _Sampler(load_model, adapter, **sampling)
+def generator_sampler(
+    load_model: LoadModel, adapter: Adapter, **sampling: Any
+) -> Callable[[Sequence[Steering], int], list[str]]:
+    """A function of (steerings, public seed) that draws a text for each from the generator, loaded at the first call.
 
-    def draw(num_samples: int, seed: int) -> list[str]:
-        with progress("topping up short bins", num_samples, "samples") as advance:
-            texts: list[str] = sampler.draw(num_samples, seed=seed, advance=advance)["text"].to_list()
-        return texts
+    `sampling` are the prompt and the other arguments of `sample_steered`.
+    """
+    load = _merged(load_model, adapter)
+
+    def draw(steerings: Sequence[Steering], seed: int) -> list[str]:
+        with progress("topping up short bins", len(steerings), "samples") as advance:
+            return sample_steered(*load(), steerings=steerings, seed=seed, advance=advance, **sampling)
 
     return draw
 

@@ -1,90 +1,211 @@
-"""Topping up: drawing more samples from the generator for the bins whose rows do not meet their quotas.
+"""The closed loop: more samples from the generator for the bins whose rows do not meet their quotas.
 
-The generator is released and the quotas come from released votes, so this costs no privacy. A sample's bin cannot be
-asked for; samples are drawn as the pool was and kept only where they fall into a short bin, until a public budget is
-used up.
+In rounds, within a public budget of samples: attempts are allotted to short bins and strategies by what came of the
+earlier ones (`allocation.py`), the generator is shown rows of the short bin (`strategies.py`), and a text is kept where
+it falls into a bin that still lacks rows and is no copy (`near_copies.py`). Kept rows are examples from then on. A bin
+without any row borrows those of the nearest bins that have some.
 
-Left out: prompting the generator with rows of the short bin, which would reach rare bins with fewer samples.
+A bin at which `PATIENCE` samples in a row were aimed in vain is given up, so that one that the generator cannot reach
+does not eat the budget; what it still lacks stays a shortage and is reported. It is taken up again if a sample aimed
+elsewhere falls into it. The loop ends when no bin is short, all short bins were given up, or the budget is spent.
+
+Privacy. Everything that is read here was released or is public: the pool and the generator (mechanism of the first
+spend, and its post-processing), the centroids (fitted on the pool), the quotas (from noisy votes, the second spend),
+the embedder, budget and seed. No count, vector or text of a real unit is looked at, and how many samples a bin takes
+depends on the noisy votes only. So the loop is post-processing of what was paid for: it costs nothing, may be repeated,
+and its figures may be published. Steering makes rows more like rows of the pool, never more like a real row.
+
+Left out: training the generator again on what was kept, and choosing examples by their distance to the bin's border.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dp_assets.selection.allocation import Tally, allocate
 from dp_assets.selection.bins import NO_BIN, nearest_bin
+from dp_assets.selection.near_copies import Runs, fingerprint, is_near_copy, runs_of
+from dp_assets.selection.resample import rows_in_bins
+from dp_assets.selection.strategies import STEERED, Attempt, Steering, Strategy, attempt
 
-Draw = Callable[[int, int], list[str]]
+Draw = Callable[[Sequence[Steering], int], list[str]]
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+Counts = npt.NDArray[np.int64]
 
-ORIGIN = "top_up"
+ORIGINS = {strategy: "steered" if strategy in STEERED else "top_up" for strategy in Strategy}
 COLUMNS = pl.Schema({"synthetic_id": pl.String(), "text": pl.String(), "bin_id": pl.Int64(), "origin": pl.String()})
+
+ROUNDS = 16
+"""At least so many looks at what came of it, where the budget allows rounds of `SMALLEST_ROUND`."""
+SMALLEST_ROUND = 32
+"""Smaller rounds would leave most of a batch of the generator empty."""
+PATIENCE = 64
+"""A bin that one sample in 14 reaches is given up wrongly less than once in a hundred times."""
 
 
 @dataclass(frozen=True)
 class TopUp:
-    """New rows (`synthetic_id` topup-000001 and on, `text`, `bin_id`, `origin`) and how many samples were drawn."""
+    """New rows, and what it took.
+
+    `rows` are `synthetic_id` (topup-000001 and on), `text`, `bin_id` and `origin` ("top_up" or "steered"). `drawn` and
+    `kept` count samples by strategy, `copies` those that were dropped because they repeat another text. `given_up` are
+    the ids of the bins that are short and were given up, int64.
+    """
 
     rows: pl.DataFrame
-    num_drawn: int
+    drawn: Mapping[Strategy, int]
+    kept: Mapping[Strategy, int]
+    copies: int
+    given_up: Counts
+
+    @property
+    def num_drawn(self) -> int:
+        return sum(self.drawn.values())
 
 
 def top_up(
-    shortage: npt.NDArray[np.int64],
+    pool: pl.DataFrame,
     *,
+    shortage: Counts,
     draw: Draw,
     embed: Embed,
     centroids: npt.NDArray[np.float32],
-    existing_texts: Iterable[str],
     max_samples: int,
-    batch: int,
+    steered: bool,
     seed: int,
 ) -> TopUp:
-    """Draw batches until no bin is short or `max_samples` were drawn.
+    """Draw until no bin is short, all short bins were given up or `max_samples` were drawn.
 
     Args:
+      pool: `text` and `bin_id` of the rows that there are, in an order that repeats.
       shortage: rows that each bin lacks, int64 (num_bins,).
-      draw: of (number of samples, public seed); may return fewer texts.
+      draw: of (steerings, public seed): one text for each, in order, possibly empty.
       embed: float32 (number of texts, d) of texts, in the space of the centroids.
       centroids: float32 (num_bins, d).
-      existing_texts: texts that must not come again.
       max_samples: the public budget of samples.
-      batch: samples drawn between two looks at the shortage.
-      seed: public; every batch gets a seed of its own, unrelated to small seeds used elsewhere.
+      steered: whether to aim at short bins; if not, or without any row to show, samples are drawn as the pool was, and
+        no bin is given up.
+      seed: public; every round gets a seed of its own, unrelated to small seeds used elsewhere.
+
+    Raises:
+      ValueError: `draw` gave another number of texts than it was asked for.
     """
-    lacking, seen, kept = shortage.copy(), set(existing_texts), list[tuple[str, int]]()
-    num_drawn = 0
-    while lacking.any() and num_drawn < max_samples:
-        size = min(batch, max_samples - num_drawn)
-        texts = _new_texts(draw(size, _batch_seed(seed, num_drawn)), seen)
-        num_drawn += size
-        kept += _keep_for_short_bins(texts, lacking, embed=embed, centroids=centroids)
-    rows = [(f"topup-{number:06d}", text, bin_id, ORIGIN) for number, (text, bin_id) in enumerate(kept, start=1)]
-    return TopUp(pl.DataFrame(rows, schema=COLUMNS, orient="row"), num_drawn)
+    loop = _Loop(pool, shortage, centroids, strategies=STEERED if steered and pool.height else ())
+    round_size = max(SMALLEST_ROUND, -(-max_samples // ROUNDS))
+    while (left := max_samples - loop.num_drawn) > 0 and loop.has_work():
+        generator = np.random.default_rng(np.random.SeedSequence((seed, loop.num_drawn)))
+        attempts = loop.attempts(min(round_size, left), generator)
+        # The pool may have been drawn with the same small seed; drawing its rows again would add nothing new.
+        texts = draw([one.steering for one in attempts], int(generator.integers(2**32)))
+        loop.take(attempts, texts, embed)
+    return loop.result()
 
 
-def _new_texts(texts: Iterable[str], seen: set[str]) -> list[str]:
-    """The texts that were not seen, once each; they count as seen from now on."""
-    new = [text for text in dict.fromkeys(texts) if text not in seen]
-    seen.update(new)
-    return new
+class _Loop:
+    """The state of the loop: rows, what is lacking, and what came of which attempts."""
+
+    def __init__(
+        self,
+        pool: pl.DataFrame,
+        shortage: Counts,
+        centroids: npt.NDArray[np.float32],
+        *,
+        strategies: Sequence[Strategy],
+    ) -> None:
+        binned = pool.filter(pl.col("bin_id") != NO_BIN)
+        self._lacking, self._centroids = shortage.copy(), centroids
+        self._pool, self._num_rows = binned, rows_in_bins(binned, num_bins=len(shortage))
+        self._texts: dict[int, list[str]] = {}
+        self._tally = Tally(strategies, self._num_rows)
+        self._seen = set(map(fingerprint, pool["text"]))
+        self._runs_kept: dict[int, list[Runs]] = {}
+        self._in_vain = np.zeros(len(shortage), dtype=np.int64)
+        self._drawn, self._kept = (dict.fromkeys((Strategy.UNSTEERED, *strategies), 0) for _ in range(2))
+        self._copies = 0
+        self._rows = list[tuple[str, str, int, str]]()
+
+    @property
+    def num_drawn(self) -> int:
+        return sum(self._drawn.values())
+
+    def has_work(self) -> bool:
+        """Whether a bin is short that was not given up."""
+        return bool(self._open_bins().size)
+
+    def attempts(self, size: int, generator: np.random.Generator) -> list[Attempt]:
+        """The next at most `size` attempts."""
+        open_bins = self._open_bins()
+        choices = allocate(size, self._tally, lacking=self._lacking, open_bins=open_bins, generator=generator)
+        return [
+            attempt(strategy, aim, self._examples_of(aim) if aim != NO_BIN else (), generator=generator)
+            for strategy, aim in choices
+        ]
+
+    def take(self, attempts: Sequence[Attempt], texts: Sequence[str], embed: Embed) -> None:
+        """Keep what is needed of the texts that were drawn for `attempts`, and count all."""
+        usable = [self._is_new(one, text) for one, text in zip(attempts, texts, strict=True)]
+        bins = iter(_bins([text for text, good in zip(texts, usable, strict=True) if good], embed, self._centroids))
+        for one, text, good in zip(attempts, texts, usable, strict=True):
+            bin_id = next(bins) if good else NO_BIN
+            is_kept = bin_id != NO_BIN and bool(self._lacking[bin_id] > 0) and self._differs_from_kept(text, bin_id)
+            self._count(one, bin_id, is_kept=is_kept)
+            if is_kept:
+                self._keep(one, text, bin_id)
+
+    def result(self) -> TopUp:
+        """What was kept and what it took."""
+        rows = pl.DataFrame(self._rows, schema=COLUMNS, orient="row")
+        given_up = np.flatnonzero((self._lacking > 0) & (self._in_vain >= PATIENCE))
+        return TopUp(rows, self._drawn, self._kept, self._copies, given_up)
+
+    def _open_bins(self) -> Counts:
+        return np.flatnonzero((self._lacking > 0) & (self._in_vain < PATIENCE))
+
+    def _examples_of(self, bin_id: int) -> list[str]:
+        """The rows of a bin; those of the nearest bin that has any, where it has none itself."""
+        if self._num_rows[bin_id]:
+            return self._texts_in(bin_id)
+        distances = np.square(self._centroids - self._centroids[bin_id]).sum(axis=1)
+        return self._texts_in(int(np.where(self._num_rows > 0, distances, np.inf).argmin()))
+
+    def _texts_in(self, bin_id: int) -> list[str]:
+        """The rows of a bin, taken from the pool when they are first asked for: most bins are never short."""
+        if bin_id not in self._texts:
+            self._texts[bin_id] = self._pool.filter(bin_id=bin_id)["text"].to_list()
+        return self._texts[bin_id]
+
+    def _is_new(self, one: Attempt, text: str) -> bool:
+        """Whether a text is there and repeats neither an earlier text nor what its prompt showed; it is seen now."""
+        mark = fingerprint(text)
+        is_copy = mark in self._seen or is_near_copy(runs_of(text), map(runs_of, one.shown))
+        self._seen.add(mark)
+        self._copies += bool(text) and is_copy
+        return bool(text) and not is_copy
+
+    def _differs_from_kept(self, text: str, bin_id: int) -> bool:
+        """Whether a text is no near copy of a new row of its bin: several rows may have started alike."""
+        is_copy = is_near_copy(runs_of(text), self._runs_kept.get(bin_id, ()))
+        self._copies += is_copy
+        return not is_copy
+
+    def _count(self, one: Attempt, bin_id: int, *, is_kept: bool) -> None:
+        self._drawn[one.strategy] += 1
+        self._kept[one.strategy] += is_kept
+        self._tally.count((one.strategy, one.bin_id), bin_id=bin_id, is_kept=is_kept)
+        if one.bin_id != NO_BIN:
+            self._in_vain[one.bin_id] += 1
+
+    def _keep(self, one: Attempt, text: str, bin_id: int) -> None:
+        self._lacking[bin_id] -= 1
+        self._in_vain[bin_id] = 0
+        self._num_rows[bin_id] += 1
+        self._texts_in(bin_id).append(text)
+        self._runs_kept.setdefault(bin_id, []).append(runs_of(text))
+        self._rows.append((f"topup-{len(self._rows) + 1:06d}", text, bin_id, ORIGINS[one.strategy]))
 
 
-def _keep_for_short_bins(
-    texts: Sequence[str], lacking: npt.NDArray[np.int64], *, embed: Embed, centroids: npt.NDArray[np.float32]
-) -> list[tuple[str, int]]:
-    """(text, bin) of the texts that a short bin still needs, in their order; `lacking` is counted down."""
-    kept = list[tuple[str, int]]()
-    bins = nearest_bin(embed(texts), centroids).tolist() if texts else []
-    for text, bin_id in zip(texts, bins, strict=True):
-        if bin_id != NO_BIN and lacking[bin_id] > 0:
-            lacking[bin_id] -= 1
-            kept.append((text, bin_id))
-    return kept
-
-
-def _batch_seed(seed: int, num_drawn: int) -> int:
-    """The pool may have been drawn with the same small seed; drawing its rows again would add nothing new."""
-    return int(np.random.SeedSequence((seed, num_drawn)).generate_state(1)[0])
+def _bins(texts: Sequence[str], embed: Embed, centroids: npt.NDArray[np.float32]) -> list[int]:
+    return nearest_bin(embed(texts), centroids).tolist() if texts else []

@@ -69,3 +69,4 @@ def test_the_whole_graph_runs_and_shows_neither_a_text_nor_a_picture_outside_the
         assert pictures == [], event.asset_key
     assert (tmp_path / "data/private/artifacts/release_report/all/no-dp/document.html").is_file()
     assert not list((tmp_path / "data/released").rglob("*.html"))
+    assert not (tmp_path / "data/released/samples").exists()

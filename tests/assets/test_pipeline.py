@@ -17,6 +17,7 @@ from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.selection.strategies import Strategy
 from dp_assets.statements.verification import verify
 from resources.profile import Profile
 from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
@@ -88,6 +89,14 @@ def test_released_tables_have_their_schema_and_rows(run: Run, asset: str) -> Non
 def test_the_filtered_set_has_exactly_the_target_size_and_no_duplicates(run: Run) -> None:
     filtered = run.value("filtered_instructions").collect()
     assert filtered.height == run.profile.selection.target_size == filtered["text"].n_unique()
+
+
+def test_the_top_up_stays_within_its_budget_and_says_what_came_of_it(run: Run) -> None:
+    figures = run.metadata("filtered_instructions")
+    assert 0 <= figures["top_up_samples_drawn"] <= run.profile.selection.top_up_samples
+    assert sum(figures[f"top_up_kept_{name}"] for name in Strategy) == figures["top_up_rows"]
+    assert figures["shortage_before_top_up"] - figures["shortage_after_top_up"] == figures["top_up_rows"]
+    assert sum(figures.get(f"rows_from_{name}", 0) for name in ("pool", "top_up", "steered")) == 24
 
 
 def test_every_bin_gets_a_noisy_vote_count(run: Run) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from dp_assets.selection.filtering import Filtered, filter_pool
 from dp_assets.selection.resample import NoPositiveVotes, PoolTooSmall
+from dp_assets.selection.strategies import Steering
 
 CENTROIDS = np.eye(3, dtype=np.float32)
 POOL = pl.DataFrame(
@@ -24,11 +25,14 @@ def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return CENTROIDS[[int(text[0]) for text in texts]]
 
 
-def draw(num_samples: int, seed: int) -> list[str]:
-    return [f"{n % 2} drawn {seed} {n}" for n in range(num_samples)]
+def draw(steerings: Sequence[Steering], seed: int) -> list[str]:
+    """Texts of the first two bins in turn, which go on with their opening where there is one."""
+    return [f"{opening or n % 2} drawn {seed} {n} {n * n}" for n, (_, opening) in enumerate(steerings)]
 
 
-def filtered(votes: Sequence[int], *, target_size: int = 10, top_up_samples: int = 0) -> Filtered:
+def filtered(
+    votes: Sequence[int], *, target_size: int = 10, top_up_samples: int = 0, steered_top_up: bool = False
+) -> Filtered:
     return filter_pool(
         POOL,
         noisy_votes=np.array(votes, dtype=np.int64),
@@ -37,19 +41,13 @@ def filtered(votes: Sequence[int], *, target_size: int = 10, top_up_samples: int
         embed=embed,
         target_size=target_size,
         top_up_samples=top_up_samples,
+        steered_top_up=steered_top_up,
         seed=0,
     )
 
 
 def test_short_bins_are_topped_up_and_the_rest_goes_to_bins_with_rows() -> None:
-    result = filtered(
-        [
-            4,
-            4,
-            2,
-        ],
-        top_up_samples=8,
-    )
+    result = filtered([4, 4, 2], top_up_samples=8)
     assert result.rows.columns == ["synthetic_id", "text", "bin_id", "origin"]
     assert result.rows.group_by("bin_id", "origin").len().sort("bin_id", "origin").rows() == [
         (0, "pool", 6),
@@ -60,9 +58,27 @@ def test_short_bins_are_topped_up_and_the_rest_goes_to_bins_with_rows() -> None:
         "dagster/row_count": 10,
         "shortage_before_top_up": 4,
         "shortage_after_top_up": 2,
+        "bins_short_before_top_up": 2,
+        "bins_short_after_top_up": 1,
+        "bins_given_up": 0,
         "top_up_rows": 2,
         "top_up_samples_drawn": 8,
+        "top_up_copies_dropped": 0,
+        "top_up_drawn_unsteered": 8,
+        "top_up_kept_unsteered": 2,
+        "rows_from_pool": 8,
+        "rows_from_top_up": 2,
     }
+
+
+def test_figures_tell_of_steered_rows_by_strategy_and_origin() -> None:
+    figures = filtered([1, 9, 0], top_up_samples=32, steered_top_up=True).figures
+    assert figures["shortage_after_top_up"] == 0
+    assert figures["rows_from_steered"] + figures.get("rows_from_top_up", 0) == figures["top_up_rows"] == 7
+    strategies = ("unsteered", "earlier_turns", "opening")
+    assert sum(figures[f"top_up_drawn_{name}"] for name in strategies) == figures["top_up_samples_drawn"]
+    assert sum(figures[f"top_up_kept_{name}"] for name in strategies) == 7
+    assert {type(value) for value in figures.values()} == {int}
 
 
 @pytest.mark.parametrize("target_size", [1, 7, 20])

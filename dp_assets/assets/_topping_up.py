@@ -1,0 +1,64 @@
+"""Samples for short bins, kept as they are drawn, so that a stopped run goes on with the next round."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter
+from dp_assets.assets._answering import label_of
+from dp_assets.partitions import Partition
+from dp_assets.privacy.labels import Zone, zone
+from resources.annotator import samples_file
+from resources.models import LanguageModel
+from resources.profile import Profile
+
+if TYPE_CHECKING:
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.selection.top_up import Draw
+
+
+@contextmanager
+def kept_draws(
+    context: dg.AssetExecutionContext, home: Path, language_model: LanguageModel, generator: Adapter, profile: Profile
+) -> "Iterator[Draw]":
+    """Texts of the generator, from a file what was drawn before. The file is held until the block ends.
+
+    What lies in the private zone, as everything at the level no-dp, is drawn anew and kept nowhere.
+
+    Raises:
+      AnswersBusy: another run is drawing for the same partition.
+    """
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.alignment.samples import policy_digest
+    from dp_assets.generation.drawing import generator_sampler
+
+    sampling = profile.sampling.model_dump(exclude={"num_samples", "seed"})
+    draw = generator_sampler(language_model.load, generator, **sampling)
+    if zone(label_of(context), Partition.of(context).level) is not Zone.RELEASED:
+        yield draw
+        return
+    digest = policy_digest(generator.weights, generator.config)
+    identity = {"base": language_model.public_name, "generator": digest, **sampling}
+    path = samples_file(home, context.asset_key.to_user_string(), context.partition_key)
+    with AnswersStore.opened(path) as store:
+        yield kept(draw, store, identity)
+
+
+def kept(draw: "Draw", store: "AnswersStore", identity: Mapping[str, Any]) -> "Draw":
+    """`draw`, each of whose rounds is kept whole under a hash of what decides it; `identity` is what all share."""
+    from dp_assets.alignment.answers_store import Answer, Outcome, Usage
+
+    def drawn(steerings: Sequence[tuple[Sequence[str], str]], seed: int) -> list[str]:
+        asked = {"steerings": steerings, "seed": seed, **identity}
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        if store.last_outcome(key) is None:
+            store.add(Answer(key, Outcome.ANSWERED, json.dumps(draw(steerings, seed)), Usage()))
+        texts: list[str] = json.loads(store.text(key))
+        return texts
+
+    return drawn

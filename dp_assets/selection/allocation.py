@@ -1,0 +1,89 @@
+"""Which attempts to spend the next samples on, by what came of the earlier ones.
+
+Thompson sampling (Thompson 1933; Russo et al., "A Tutorial on Thompson Sampling", 2018): every pair of a steering
+strategy and a short bin has a rate at which it gives a new row to its bin, unknown, with a Beta posterior. For each
+sample a rate is drawn from every posterior and the pair with the largest one is tried, so that pairs are tried as
+often as they may be the best. A pair's prior is centred on its strategy's success over all bins and weighs as much as
+`PRIOR_SAMPLES` samples, because single bins see few.
+
+Unsteered samples need no trials: the pool was drawn that way, so its rows and all unsteered samples since tell how many
+fall into the bins that are short now.
+
+The aim is the most rows for the budget, hence the least total shortage, not the same success for all bins. A bin is
+aimed at no more, within a round, once the samples aimed at it are expected to give what it lacks.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dp_assets.selection.bins import NO_BIN
+from dp_assets.selection.strategies import Strategy
+
+PRIOR_SAMPLES = 4.0
+
+Counts = npt.NDArray[np.int64]
+Choice = tuple[Strategy, int]
+
+
+class Tally:
+    """What came of the samples so far: `drawn` and `kept`, int64 (number of strategies, num_bins), of steered ones by
+    strategy and by the bin that they were aimed at; `landed`, int64 (num_bins,), new texts of unsteered ones by where
+    they fell, of `num_unsteered` in all, among them the rows of the pool.
+    """
+
+    def __init__(self, strategies: Sequence[Strategy], landed: Counts) -> None:
+        self.strategies = tuple(strategies)
+        self.landed, self.num_unsteered = landed.copy(), int(landed.sum())
+        self.drawn = np.zeros((len(self.strategies), len(landed)), dtype=np.int64)
+        self.kept = np.zeros_like(self.drawn)
+
+    def count(self, choice: Choice, *, bin_id: int, is_kept: bool) -> None:
+        """Count one sample of `choice` that fell into `bin_id`, and whether it gave its bin a row."""
+        strategy, aim = choice
+        if strategy is Strategy.UNSTEERED:
+            self.num_unsteered += 1
+            if bin_id != NO_BIN:
+                self.landed[bin_id] += 1
+            return
+        row = self.strategies.index(strategy)
+        self.drawn[row, aim] += 1
+        self.kept[row, aim] += is_kept and bin_id == aim
+
+    def posterior(self, bins: Counts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Both parameters of the Beta posteriors, each (number of strategies, number of `bins`)."""
+        centre = (self.kept.sum(axis=1) + 1) / (self.drawn.sum(axis=1) + 2)
+        kept, drawn = self.kept[:, bins], self.drawn[:, bins]
+        return PRIOR_SAMPLES * centre[:, None] + kept, PRIOR_SAMPLES * (1 - centre[:, None]) + drawn - kept
+
+
+def allocate(
+    size: int, tally: Tally, *, lacking: Counts, open_bins: Counts, generator: np.random.Generator
+) -> list[Choice]:
+    """What to try with the next `size` samples: strategies, and the bins that they aim at (`NO_BIN`: unsteered).
+
+    Fewer than `size`, but at least one, if these are expected to give each open bin what it lacks.
+
+    Args:
+      lacking: rows that each bin lacks, int64 (num_bins,).
+      open_bins: the bins to aim at, each of which lacks rows; at least one if there are strategies.
+      generator: a public one.
+    """
+    unsteered: Choice = (Strategy.UNSTEERED, NO_BIN)
+    if not tally.strategies:
+        return [unsteered] * size
+    kept, failed = tally.posterior(open_bins)
+    falls = tally.landed / max(1, tally.num_unsteered)
+    unsteered_rate, expected = falls[lacking > 0].sum(), np.zeros(len(open_bins))
+    choices = list[Choice]()
+    while len(choices) < size and (expected < lacking[open_bins]).any():
+        rates = np.where(expected < lacking[open_bins], generator.beta(kept, failed), -1)
+        row, column = np.unravel_index(rates.argmax(), rates.shape)
+        if rates[row, column] < unsteered_rate:
+            choices.append(unsteered)
+            expected += falls[open_bins]
+        else:
+            choices.append((tally.strategies[row], int(open_bins[column])))
+            expected[column] += kept[row, column] / (kept[row, column] + failed[row, column])
+    return choices
