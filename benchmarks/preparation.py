@@ -113,22 +113,39 @@ def count_votes(folder: Path) -> dict[str, Any]:
     centroids = np.random.default_rng(0).normal(size=(NUM_BINS, DIMENSION)).astype(np.float32)
     vectors = pl.scan_parquet(folder / "home/private/artifacts/real_embeddings/*.parquet")
     ballots: Counter[str] = Counter()
-    votes = exact_votes(vectors.select("unit_id", "instruction_id", "vector"), centroids, key=bytes(32), ballots=ballots)
+    votes = exact_votes(
+        vectors.select("unit_id", "instruction_id", "vector"), centroids, key=bytes(32), ballots=ballots
+    )
     return {"votes": int(votes.sum()), "dimension": DIMENSION}
 
 
 def hold_units(folder: Path) -> dict[str, Any]:
+    """What the units add to this process, whose peak is that of loading a tokenizer, and the time to encode a batch."""
     from dp_assets.generation.generator import unit_rows
     from resources.models import LanguageModel
 
     tokenizer = LanguageModel(cache_root=str(folder / "models")).load_tokenizer()
-    before = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = pl.scan_parquet(folder / "home/private/artifacts/real_instructions/*.parquet")
+    before = resident_bytes()
     units = unit_rows(rows.filter(pl.col("split") == "train"), tokenizer, prompt_ids=(1,), max_tokens=128)
+    held = resident_bytes() - before
     started = time.perf_counter()
     drawn = [each[0] for each in list(units.values())[:DRAWN]]
     encoding = time.perf_counter() - started
-    return {"peak_before_bytes": before, "units": len(units), "tokens": sum(map(len, drawn)), "encoding": encoding}
+    num_rows, num_tokens = sum(map(len, units.values())), sum(len(row.target_ids) for row in drawn)
+    return {
+        "held_bytes": held,
+        "units": len(units),
+        "rows": num_rows,
+        "drawn": len(drawn),
+        "drawn_tokens": num_tokens,
+        "encoding_seconds": encoding,
+    }
+
+
+def resident_bytes() -> int:
+    """What this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def write_conversations(folder: Path, written: Sequence[str], size: int) -> None:
@@ -192,7 +209,11 @@ def conversations(
 
 def message(place: int, schema: Mapping[str, Any]) -> pl.Expr:
     """A message of the schema whose text is in the column `turn_<place>`; people and the model take turns."""
-    given = {"content": pl.col(f"turn_{place}"), "role": pl.lit(("user", "assistant")[place % 2]), "toxic": pl.lit(False)}
+    given = {
+        "content": pl.col(f"turn_{place}"),
+        "role": pl.lit(("user", "assistant")[place % 2]),
+        "toxic": pl.lit(False),
+    }
     fields = schema["conversation"].inner.fields
     return pl.struct(given.get(field.name, pl.lit(None, dtype=field.dtype)).alias(field.name) for field in fields)
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resources.private_output import temporary_folder
@@ -22,27 +22,34 @@ PREFIX = "rows-"
 def scratch_folder(private_root: str) -> Iterator[Path]:
     """An empty folder for private rows, and those that ended processes left behind are removed."""
     place = private_folder(temporary_folder(Path(private_root)))
-    _remove_abandoned(place)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as name:
-        descriptor = os.open(name, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield Path(name)
-        finally:
-            os.close(descriptor)
+    with _opened(place) as in_turn:  # nobody else looks between making a folder and locking it
+        fcntl.flock(in_turn, fcntl.LOCK_EX)
+        _remove_abandoned(place)
+        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+        descriptor = os.open(made, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(f"{PREFIX}*"):
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
+        # Its owner may remove it meanwhile.
+        with suppress(FileNotFoundError), _opened(folder) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
             shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
