@@ -151,14 +151,14 @@ def resident_bytes() -> int:
 def write_conversations(folder: Path, written: Sequence[str], size: int) -> None:
     """`size` rows of the schema of `PRESET`, in files as the hub has them."""
     rng = np.random.default_rng(0)
-    asked, answered = turns(written, rng, median=1.5), turns(written, rng, median=12.0)
+    asked, answered = turns(written, rng, median=1.5), turns(written, rng, median=4.0)
     busy = user_weights(rng, max(1, size // ROWS_PER_USER))
     (folder / "data").mkdir(parents=True)
     starts = range(0, size, ROWS_IN_A_FILE)
     for number, start in enumerate(starts):
         rows = conversations(rng, asked, answered, busy, min(ROWS_IN_A_FILE, size - start))
         file = folder / "data" / f"train-{number:05d}-of-{len(starts):05d}.parquet"
-        rows.write_parquet(file, row_group_size=ROWS_IN_A_GROUP)
+        rows.write_parquet(file, row_group_size=ROWS_IN_A_GROUP, compression="snappy")
 
 
 def turns(written: Sequence[str], rng: np.random.Generator, *, median: float) -> pl.Series:
