@@ -157,8 +157,8 @@ def test_the_secrets_reached_training_batches_and_votes(lived: Played, tiny_mode
     assert training.height > NUM_SECRETS / 2
     written = [tokenizer.decode(ids) for batch in lived.seen["batches"] for ids in batch]
     drawn = {secret for secret in secrets() if any(secret in text for text in written)}
-    tokenised = {tokenizer.decode(ids) for _, ids in lived.seen["tokenised"]}
-    assert all(any(text in whole for whole in tokenised) for text in training["text"])
+    tokenised = {tuple(ids) for _, ids in lived.seen["tokenised"]}
+    assert tokenised == {tuple(ids) for batch in lived.seen["batches"] for ids in batch}
     # Each is drawn with probability 0.3 in each of four draws: 76% are expected, and under 50% has odds of 1 in 10^11.
     assert len(drawn) > training.height / 2
     assert set(training["instruction_id"]) <= set(lived.seen["voters"][-1])

@@ -1,7 +1,6 @@
 """The asset `real_instructions`."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
@@ -10,15 +9,16 @@ from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_and_erased, source_of
 from dp_assets.assets._release import private_result
+from dp_assets.corpus.buckets import prepare_in_buckets
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
 from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, prepare
 from dp_assets.corpus.stability import UnstablePreparation, require_stable
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.private_step import private_step
 from resources.profile import Profile
+from resources.scratch import scratch_folder
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
 STEPS = {"train_fraction", "detect_language"}
@@ -27,7 +27,7 @@ STEPS = {"train_fraction", "detect_language"}
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="3")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
-) -> dg.MaterializeResult[PrivateTable]:
+) -> Iterator[dg.MaterializeResult[PrivateTable]]:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
@@ -41,12 +41,12 @@ def real_instructions(
         return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
 
     public = (SourceError, CohortError, UnstablePreparation)
-    with private_step(ledger.private_root, *public), TemporaryDirectory() as scratch:
-        treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
-        source_rows = source.scan(Path(scratch))
-        rows = prepare_rows(source_rows).collect()
-        texts = fingerprint(source_rows.select("text"), key=key)
-        hashed = fingerprint(rows.lazy(), key=key)
-        ledger.bind_rows(corpus_id, snapshot, rows=hashed, texts=texts, preparation=preparation)
-    table = PrivateTable(rows.lazy(), corpus_id=corpus_id, snapshot=snapshot, preparation=treated)
-    return private_result(context, table, ledger=ledger, profile=profile)
+    with scratch_folder(ledger.private_root) as scratch:  # until the rows are stored, which is when this is resumed
+        with private_step(ledger.private_root, *public):
+            treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
+            source_rows = source.scan(scratch)
+            found = prepare_in_buckets(source_rows, prepare_rows, unit=settings.unit, key=key, folder=scratch)
+            hashes = {"rows": found.fingerprint, "texts": found.texts}
+            ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
+        table = PrivateTable(found.rows, corpus_id=corpus_id, snapshot=snapshot, preparation=treated)
+        yield private_result(context, table, ledger=ledger, profile=profile)

@@ -2,16 +2,54 @@
 
 The order of the rows does not matter; their number, values and column names do. The fingerprint says nothing without
 the key, but it tells whoever compares two whether a table changed, so it stays in the private zone.
+
+Rows are hashed as they come and forgotten. What is held is the 16 bytes of each row's hash, which have to be sorted.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dp_assets.corpus.hashing import keyed_hash_of
-from dp_assets.privacy.units import keyed_hash
+from dp_assets.privacy.units import keyed_hash_of_parts
+
+BYTES_OF_A_HASH = 16
+ROWS_IN_A_BATCH = 20_000
+
+
+class Fingerprint:
+    """The fingerprint of a table that comes in pieces, in any order.
+
+    `columns` are its columns, which must be castable to strings (no vectors).
+    """
+
+    def __init__(self, columns: Sequence[str], *, key: bytes) -> None:
+        self._columns, self._key = sorted(columns), key
+        self._hashes: list[npt.NDArray[np.bytes_]] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take further rows in."""
+        hashes = rows.select(keyed_hash_of(self._columns, key=self._key, purpose="fingerprint row")).to_series()
+        self._hashes.append(np.frombuffer(bytes.fromhex("".join(hashes)), dtype=f"S{BYTES_OF_A_HASH}"))
+
+    def hexdigest(self) -> str:
+        """128 bits as hex over all rows so far."""
+        names = ("fingerprint", str(len(self._columns)), *self._columns)
+        return keyed_hash_of_parts(self._key, chain(names, self._sorted_hashes()))
+
+    def _sorted_hashes(self) -> Iterator[str]:
+        everything = np.sort(np.concatenate([np.empty(0, f"S{BYTES_OF_A_HASH}"), *self._hashes]))
+        for start in range(0, everything.nbytes, BYTES_OF_A_HASH):
+            # By position: as elements, hashes would lose the zero bytes at their end.
+            yield everything.view(np.uint8)[start : start + BYTES_OF_A_HASH].tobytes().hex()
 
 
 def fingerprint(rows: pl.LazyFrame, *, key: bytes) -> str:
-    """128 bits as hex over all columns, which must be castable to strings (no vectors)."""
-    names = sorted(rows.collect_schema().names())
-    hashes = rows.select(keyed_hash_of(names, key=key, purpose="fingerprint row").alias("row")).collect()
-    return keyed_hash(key, "fingerprint", str(len(names)), *names, *hashes["row"].sort())
+    """The fingerprint of a table that is read in batches."""
+    whole = Fingerprint(rows.collect_schema().names(), key=key)
+    for batch in rows.collect_batches(chunk_size=ROWS_IN_A_BATCH, maintain_order=False):
+        whole.add(batch)
+    return whole.hexdigest()

@@ -141,6 +141,19 @@ def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyF
     )
 
 
+def named_as_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyFrame:
+    """Source rows as they are, with the `unit_id` that `prepare` gives them.
+
+    Raises:
+      SchemaError: a column is missing or has another type.
+    """
+    check_schema(rows, SOURCE_ROWS, name="source rows")
+    names = SOURCE_ROWS.names()
+    spelt = canonical_user_ids(rows.select(*names, as_written=pl.struct(names)))
+    named = name_units(name_own_units(spelt, key=key), unit=unit, key=key)
+    return named.select("unit_id", "as_written").unnest("as_written")
+
+
 def unit_of_user(user_id: str, *, key: bytes) -> str:
     """The unit id of the rows that name this user, in whichever spelling."""
     named = pl.LazyFrame([(None, user_id, None, None, None)], schema=SOURCE_ROWS, orient="row")

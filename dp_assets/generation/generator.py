@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import overload
 
 import polars as pl
 import torch
@@ -205,7 +206,9 @@ class _UnitReader:
     def __call__(self) -> UnitRows:
         opened = self.open_rows().select("unit_id", "text").collect()
         units = self.group(opened.lazy())
-        self.population = "units" if units.keys() == set(opened["unit_id"]) else OTHERWISE
+        named = opened["unit_id"].unique()
+        is_whole = len(units) == len(named) and all(unit_id in units for unit_id in named)
+        self.population = "units" if is_whole else OTHERWISE
         return units
 
 
@@ -216,13 +219,43 @@ def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
 
 def unit_rows(
     rows: pl.LazyFrame, tokenizer: PreTrainedTokenizerBase, *, prompt_ids: tuple[int, ...], max_tokens: int
-) -> dict[str, list[TokenRow]]:
-    """The token rows of each unit. Reads the private rows; every text is encoded on its own."""
-    units: dict[str, list[TokenRow]] = {}
+) -> dict[str, Sequence[TokenRow]]:
+    """The token rows of each unit. Reads the private rows; every text is encoded on its own, whenever it is drawn."""
+
+    def encode(text: str) -> TokenRow:
+        return TokenRow(prompt_ids, tuple(encode_instruction(tokenizer, text, max_tokens=max_tokens)))
+
+    units: dict[str, list[str]] = {}
     for unit_id, text in rows.select("unit_id", "text").collect().iter_rows():
-        target_ids = tuple(encode_instruction(tokenizer, text, max_tokens=max_tokens))
-        units.setdefault(unit_id, []).append(TokenRow(prompt_ids, target_ids))
-    return units
+        units.setdefault(unit_id, []).append(text)
+    return {unit_id: EncodedOnDraw(encode, tuple(units.pop(unit_id))) for unit_id in list(units)}
+
+
+class EncodedOnDraw(Sequence[TokenRow]):
+    """The texts of a unit as token rows, each encoded whenever it is asked for.
+
+    Any unit may be drawn in any step, so all texts are held. As tokens they would take ten times the memory, and a run
+    draws a row a few times at most.
+    """
+
+    __slots__ = ("_encode", "_texts")
+
+    def __init__(self, encode: Callable[[str], TokenRow], texts: tuple[str, ...]) -> None:
+        self._encode, self._texts = encode, texts
+
+    @overload
+    def __getitem__(self, place: int) -> TokenRow: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[TokenRow]: ...
+
+    def __getitem__(self, place: int | slice) -> TokenRow | Sequence[TokenRow]:
+        if isinstance(place, slice):
+            return EncodedOnDraw(self._encode, self._texts[place])
+        return self._encode(self._texts[place])
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
 
 def public_record(plan: PrivacyPlan, evidence: Evidence) -> dict[str, object]:

@@ -5,6 +5,7 @@ The unit is whose presence is hidden. Two corpora are neighbours when one holds 
 """
 
 import hashlib
+from collections.abc import Iterable
 from enum import StrEnum
 
 from dp_accounting import NeighboringRelation
@@ -31,6 +32,11 @@ class PrivacyUnit(StrEnum):
 
 def keyed_hash(key: bytes, *parts: str) -> str:
     """128 bits of keyed BLAKE2b over length-prefixed parts, as hex; without the key it says nothing about the parts."""
+    return keyed_hash_of_parts(key, parts)
+
+
+def keyed_hash_of_parts(key: bytes, parts: Iterable[str]) -> str:
+    """`keyed_hash` of parts that come one at a time, so that millions of them need not be held."""
     digest = hashlib.blake2b(key=key, digest_size=16)
     for part in parts:
         encoded = part.encode()

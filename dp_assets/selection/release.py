@@ -51,7 +51,7 @@ def release_votes(
     `upstream_ids` are the charges behind the bins; `key` selects the row that votes for a unit with several rows.
     """
     noise = DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness())
-    vectors = table.open(charge).select("unit_id", "instruction_id", "vector").collect()
+    vectors = table.open(charge).select("unit_id", "instruction_id", "vector")
     ballots: Counter[str] = Counter()
     exact = exact_votes(vectors, centroids, key=key, ballots=ballots)
     released = noisy_votes(exact, noise)

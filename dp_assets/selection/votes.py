@@ -14,16 +14,24 @@ import numpy.typing as npt
 import polars as pl
 
 from dp_assets.privacy.units import keyed_hash
-from dp_assets.selection.bins import NO_BIN, nearest_bin
+from dp_assets.selection.bins import BLOCK_ROWS, NO_BIN, nearest_bin
+
+NO_VOTES = pl.DataFrame(schema={"unit_id": pl.String(), "instruction_id": pl.String(), "bin_id": pl.Int64()})
 
 
 def exact_votes(
-    vectors: pl.DataFrame, centroids: npt.NDArray[np.float32], *, key: bytes, ballots: Counter[str] | None = None
+    vectors: pl.DataFrame | pl.LazyFrame,
+    centroids: npt.NDArray[np.float32],
+    *,
+    key: bytes,
+    ballots: Counter[str] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Votes for each bin, int64 of shape (num_bins,). Private.
 
     One row of each unit, chosen by its hash alone, votes for its nearest centroid. If that row's vector is null or
     not finite, the unit does not vote; the bound holds and nothing fails because of a private row.
+
+    A `LazyFrame` is read once, block by block. Of a unit only ids and the bin are kept.
 
     Args:
       vectors: `unit_id`, `instruction_id` and `vector` (Array(Float32, d)), one row an instruction.
@@ -31,11 +39,21 @@ def exact_votes(
       key: the private zone's key, 1 to 64 bytes.
       ballots: takes the votes that are counted, by unit id, for the evidence. Private.
     """
-    voting = one_row_each_unit(vectors, key=key).drop_nulls("vector")
-    bins = nearest_bin(voting["vector"].to_numpy(), centroids)
+    blocks = vectors.lazy().collect_batches(chunk_size=BLOCK_ROWS)
+    cast = pl.concat([NO_VOTES, *(_votes_of_block(block, centroids, key=key) for block in blocks)])
+    voting = one_row_each_unit(cast, key=key).filter(pl.col("bin_id") != NO_BIN)
     if ballots is not None:
-        ballots.update(voting["unit_id"].filter(pl.Series(bins != NO_BIN)))
-    return np.bincount(bins[bins != NO_BIN], minlength=len(centroids)).astype(np.int64)
+        ballots.update(voting["unit_id"])
+    return np.bincount(voting["bin_id"].to_numpy(), minlength=len(centroids)).astype(np.int64)
+
+
+def _votes_of_block(block: pl.DataFrame, centroids: npt.NDArray[np.float32], *, key: bytes) -> pl.DataFrame:
+    """The bin of each row that may vote: the one of its unit, unless another block holds one of less hash."""
+    candidates = one_row_each_unit(block, key=key)
+    is_given = candidates["vector"].is_not_null()
+    bins = np.full(len(candidates), NO_BIN, dtype=np.int64)
+    bins[is_given.to_numpy()] = nearest_bin(candidates["vector"].filter(is_given).to_numpy(), centroids)
+    return candidates.select("unit_id", "instruction_id", bin_id=pl.Series(bins))
 
 
 def one_row_each_unit(vectors: pl.DataFrame, *, key: bytes) -> pl.DataFrame:

@@ -179,4 +179,5 @@ def neighbours(
 def token_rows(table: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[TokenRow]]:
     """The rows of each unit as private training reads them."""
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt="user_turn"))
-    return unit_rows(table.lazy(), tokenizer, prompt_ids=prompt_ids, max_tokens=MAX_TOKENS)
+    units = unit_rows(table.lazy(), tokenizer, prompt_ids=prompt_ids, max_tokens=MAX_TOKENS)
+    return {unit_id: list(rows) for unit_id, rows in units.items()}

@@ -9,7 +9,7 @@ what the proof of the composition compares. Values that name a run (ids, times, 
 import io
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ class Side:
         """Deal the words of this side to both mechanisms, and keep what they count."""
         group, count = generator.unit_rows, release.exact_votes
 
-        def unit_rows(*args: Any, **settings: Any) -> dict[str, list[TokenRow]]:
+        def unit_rows(*args: Any, **settings: Any) -> dict[str, Sequence[TokenRow]]:
             units = group(*args, **settings)
             self.training.open(list(units), sampling_probability=sampling_probability)
             return units

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -85,3 +87,22 @@ def test_the_key_decides_which_row_votes_and_every_row_can() -> None:
     rows = table([("u", [CENTROIDS[0], CENTROIDS[1], CENTROIDS[2]])])
     voters = {one_row_each_unit(rows, key=bytes([n]))["instruction_id"].item() for n in range(1, 40)}
     assert voters == {"row-0", "row-1", "row-2"}
+
+
+@pytest.mark.parametrize("rows_in_a_block", [1, 3, 4096])
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_that_part_a_unit_change_no_vote(
+    monkeypatch: pytest.MonkeyPatch, seed: int, rows_in_a_block: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = table([(f"u{n}", some_vectors(rng)) for n in range(30)]).sample(fraction=1, shuffle=True, seed=seed)
+    voters = one_row_each_unit(rows, key=b"k").drop_nulls("vector")
+    expected = np.zeros(DIMENSION, dtype=np.int64)
+    for vector in voters["vector"].to_numpy():
+        if np.isfinite(vector).all():
+            expected[((vector - CENTROIDS) ** 2).sum(axis=1).argmin()] += 1
+    monkeypatch.setattr("dp_assets.selection.votes.BLOCK_ROWS", rows_in_a_block)
+    ballots: Counter[str] = Counter()
+    assert np.array_equal(exact_votes(rows.lazy(), CENTROIDS, key=b"k", ballots=ballots), expected)
+    assert ballots.total() == expected.sum()
+    assert max(ballots.values()) == 1
