@@ -8,8 +8,8 @@ from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._bins import centroids_of, votes_of
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
-from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
+from dp_assets.selection.vectors import assigned
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
 from resources.profile import Profile
@@ -32,11 +32,11 @@ def filtered_instructions(
     from dp_assets.generation.drawing import generator_sampler
 
     centroids = centroids_of(synthetic_bins)
-    vectors = synthetic_embeddings.collect().sort("synthetic_id")["vector"].to_numpy()
-    pool = synthetic_pool.collect().sort("synthetic_id").select("synthetic_id", "text")
+    bins = assigned(synthetic_embeddings.rows, centroids)
+    pool = synthetic_pool.collect().select("synthetic_id", "text").join(bins, on="synthetic_id").sort("synthetic_id")
     sampling = profile.sampling.model_dump(exclude={"num_samples", "seed"})
     filtered = filter_pool(
-        pool.with_columns(bin_id=nearest_bin(vectors, centroids), origin=pl.lit("pool")),
+        pool.with_columns(origin=pl.lit("pool")),
         noisy_votes=votes_of(dp_histogram),
         centroids=centroids,
         draw=generator_sampler(language_model.load, dp_generator, **sampling),
