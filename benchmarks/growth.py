@@ -1,0 +1,294 @@
+"""How time and memory of each stage grow over three sizes a decade apart.
+
+    python -m benchmarks.growth [--sizes 10000 100000 1000000] [--model-sizes 8 80 800] [--stage STAGE ...]
+
+A stage runs in a fresh process a size: its seconds are those of the work alone, its peak memory is that of the whole
+process, imports included. Each stage gets an exponent, the slope of log time over log size between the last two sizes,
+where fixed costs weigh least. Stages, with what the size counts:
+
+  embeddings  rows of synthetic_embeddings written by the IO manager      export      rows of the pool and its vectors
+  bins        vectors of the pool, of which bins are fitted to a sample   catalog     rows of the released tables
+  assignment  vectors of the pool                                         engine      units of one private step
+  votes       real units                                                  sampling    samples of the pool
+  resample    rows of the pool
+
+The last two load the packaged language model and take the sizes of `--model-sizes`. Corpus preparation has a benchmark
+of its own.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks._vectors import ids, mixture_blocks
+from benchmarks.harness import options, peak_memory, python, store, texts
+
+BINS, VOTED_SHARE = 1_000, 0.18
+PLACE = ("all", "eps-8")
+SMALL_REPEATS = 3
+MODELS = ("engine", "sampling")
+MARKERS = "osD^vP*Xh"
+
+Work = Callable[[], object]
+
+
+def prepare(folder: Path, size: int) -> None:
+    """A data folder with a pool of `size` texts and their vectors, as the IO manager stores them."""
+    real = np.random.default_rng(0).standard_normal((2_000, 384), dtype=np.float32)
+    real /= np.linalg.norm(real, axis=1, keepdims=True)
+    parts, start = folder / "parts", 0
+    parts.mkdir(parents=True)
+    for number, block in enumerate(mixture_blocks(real, number=size, seed=1)):
+        rows = {"synthetic_id": ids(start + len(block)).tail(len(block)), "vector": block}
+        pl.DataFrame(rows).write_parquet(parts / f"{number:05d}.parquet", compression="lz4")
+        start += len(block)
+    _put(_released(folder, "synthetic_embeddings"), pl.scan_parquet(parts / "*.parquet"))
+    known = pl.Series(texts(None))
+    pool = pl.DataFrame({"synthetic_id": ids(size), "text": known[np.arange(size) % len(known)]})
+    _put(_released(folder, "synthetic_pool"), pool.lazy())
+
+
+def _released(folder: Path, asset: str) -> Path:
+    return folder.joinpath("home", "released", "artifacts", asset, *PLACE)
+
+
+def _put(place: Path, rows: pl.LazyFrame) -> None:
+    from dp_assets.artifacts import Table
+    from resources.artifact_files import write_artifact
+
+    place.mkdir(parents=True)
+    write_artifact(place, Table(rows))
+
+
+def _stored(folder: Path, asset: str) -> pl.LazyFrame:
+    from dp_assets.artifacts import Table
+    from resources.artifact_files import read_artifact
+
+    table = read_artifact(_released(folder, asset))
+    assert isinstance(table, Table)
+    return table.rows
+
+
+def _some_centroids(folder: Path) -> Any:
+    return _stored(folder, "synthetic_embeddings").head(BINS).collect()["vector"].to_numpy()
+
+
+def embeddings(folder: Path, _: int) -> Work:
+    parts = folder / "parts"
+    return lambda: _put(folder / "written", pl.scan_parquet(parts / "*.parquet"))
+
+
+def bins(folder: Path, _: int) -> Work:
+    from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins
+    from dp_assets.selection.vectors import sampled_vectors
+
+    rows = _stored(folder, "synthetic_embeddings")
+
+    def fit() -> None:
+        fit_bins(sampled_vectors(rows, most=BINS * SAMPLED_VECTORS_PER_BIN, seed=0), num_bins=BINS, seed=0)
+
+    return fit
+
+
+def assignment(folder: Path, _: int) -> Work:
+    from dp_assets.selection.vectors import assigned
+
+    rows, centroids = _stored(folder, "synthetic_embeddings"), _some_centroids(folder)
+    return lambda: assigned(rows, centroids)
+
+
+def votes(folder: Path, _: int) -> Work:
+    from dp_assets.selection.votes import exact_votes
+
+    rows, centroids = _stored(folder, "synthetic_embeddings"), _some_centroids(folder)
+    units = rows.select("vector", unit_id="synthetic_id", instruction_id="synthetic_id")
+    return lambda: exact_votes(units.collect(), centroids, key=b"benchmark")
+
+
+def resample(_: Path, size: int) -> Work:
+    from dp_assets.selection.resample import quotas, resample_exactly
+
+    draw = np.random.default_rng(0)
+    pool = pl.DataFrame({"synthetic_id": ids(size), "bin_id": draw.integers(BINS, size=size)})
+    target = int(VOTED_SHARE * size)
+    noisy = draw.integers(0, 2 * target // BINS + 2, size=BINS)
+    return lambda: resample_exactly(pool, quotas=quotas(noisy, target_size=target), target_size=target, seed=0)
+
+
+def catalog(folder: Path, _: int) -> Work:
+    from dp_assets.privacy.ledger import LedgerState
+    from resources.catalog import rebuild
+
+    return lambda: rebuild(folder / "home", LedgerState())
+
+
+def export(folder: Path, _: int) -> Work:
+    """Tables and checksums: all of an export that depends on the number of rows."""
+    from dp_assets.export.folder import _write_tables
+    from dp_assets.export.parts import chosen_parts
+    from dp_assets.export.release import Release
+    from dp_assets.export.target import write_checksums
+
+    parts = chosen_parts(["pool", "embeddings"])
+    folders = {part: _released(folder, part.asset) for part in parts}
+    release = Release("|".join(PLACE), folders, folder, {}, {}, {}, (), {})
+    target = folder / "export"
+    target.mkdir()
+
+    def write() -> None:
+        _write_tables(target, release, {})
+        write_checksums(target)
+
+    return write
+
+
+def _model(folder: Path) -> tuple[Any, Any]:
+    from resources.models import LanguageModel
+
+    return LanguageModel(cache_root=str(folder / "models"), dtype="float32").load()
+
+
+def engine(folder: Path, size: int) -> Work:
+    from dp_assets.generation.adapters import new_adapter_model
+    from dp_assets.generation.generator import last_blocks, unit_rows
+    from dp_assets.generation.per_unit import clipped_sum
+    from dp_assets.generation.prompts import generator_prompt_ids
+    from dp_assets.profiles import DEMO
+
+    settings = DEMO.generator
+    model, tokenizer = _model(folder)
+    layers = last_blocks(model.config.num_hidden_layers, settings.last_layers)
+    shape = settings.model_dump(include={"rank", "alpha", "target_modules"})
+    adapted = new_adapter_model(model, layers=layers, seed=0, **shape)
+    table = pl.LazyFrame({"unit_id": [str(number) for number in range(size)], "text": texts(None, limit=size)})
+    prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=settings.prompt))
+    units = unit_rows(table, tokenizer, prompt_ids=prompt_ids, max_tokens=settings.max_tokens)
+    constants = settings.model_dump(include={"l2_clip_norm", "loss_normaliser", "tokens_per_micro_batch"})
+    return lambda: clipped_sum(adapted, [rows[0] for rows in units.values()], list(units), **constants)
+
+
+def sampling(folder: Path, size: int) -> Work:
+    from dp_assets.generation.drawing import sample_baseline
+    from dp_assets.profiles import DEMO
+
+    loaded = _model(folder)
+    settings = DEMO.sampling.model_dump() | {"num_samples": size}
+    return lambda: sample_baseline(lambda **_: loaded, **settings)
+
+
+STAGES: Mapping[str, Callable[[Path, int], Work]] = {
+    "embeddings": embeddings,
+    "bins": bins,
+    "assignment": assignment,
+    "votes": votes,
+    "resample": resample,
+    "catalog": catalog,
+    "export": export,
+    "engine": engine,
+    "sampling": sampling,
+}
+
+
+def run_here(given: argparse.Namespace) -> None:
+    """One stage at one size, in this process."""
+    if given.here == "prepare":
+        prepare(given.folder, given.size)
+        return
+    work = STAGES[given.here](given.folder, given.size)
+    started = time.perf_counter()
+    work()
+    (given.folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started))
+
+
+def measure(folder: Path, stage: str, size: int) -> tuple[float, int]:
+    """Seconds and peak bytes of a stage in a fresh process."""
+    given = ("--here", stage, "--folder", str(folder), "--size", str(size))
+    peak = peak_memory(python("-m", "benchmarks.growth", *given))
+    written = folder / "written", folder / "export"
+    for left in written:
+        for file in sorted(left.rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+        if left.exists():
+            left.rmdir()
+    file = folder / "seconds.json"
+    return (json.loads(file.read_text()) if file.exists() else peak.seconds), peak.bytes
+
+
+def grown(stages: list[str], sizes: list[int], *, repeats: int) -> dict[str, Any]:
+    """Sizes, median seconds and peak bytes of each stage; the largest size is measured once."""
+    found: dict[str, Any] = {stage: {"sizes": sizes, "seconds": [], "peak_bytes": []} for stage in stages}
+    with tempfile.TemporaryDirectory() as root:
+        for size in sizes:
+            folder = Path(root) / str(size)
+            folder.mkdir()
+            (folder / "models").symlink_to(Path(root) / "models")
+            (Path(root) / "models").mkdir(exist_ok=True)
+            if set(stages) - set(MODELS):
+                measure(folder, "prepare", size)
+            for stage in stages:
+                runs = [measure(folder, stage, size) for _ in range(1 if size == sizes[-1] else repeats)]
+                found[stage]["seconds"].append(statistics.median(seconds for seconds, _ in runs))
+                found[stage]["peak_bytes"].append(max(peak for _, peak in runs))
+    return {stage: each | {"exponent": exponent(each["sizes"], each["seconds"])} for stage, each in found.items()}
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """The slope of log time over log size between the last two sizes."""
+    return math.log(seconds[-1] / seconds[-2]) / math.log(sizes[-1] / sizes[-2])
+
+
+def draw(found: Mapping[str, Any], file: Path) -> None:
+    """Time and memory over size, on logarithmic axes; each stage has a colour and a marker of its own."""
+    from dp_assets.evaluation.plot_style import LIGHT, dress, new_figure, series_colours, to_png
+
+    figure = new_figure(LIGHT, height=4.6, title="Growth of each stage", subtitle="Dashed: in proportion to the size")
+    panels = figure.subplots(1, 2)
+    for axes, key, title, scale in zip(
+        panels, ("seconds", "peak_bytes"), ("Seconds", "Peak memory of the process, GiB"), (1, 2**30), strict=True
+    ):
+        dress(axes, LIGHT, title=title, xlabel="rows, vectors, units or samples")
+        for number, (stage, colour) in enumerate(zip(found, series_colours(LIGHT, len(found)), strict=True)):
+            sizes, values = found[stage]["sizes"], [value / scale for value in found[stage][key]]
+            axes.plot(sizes, values, color=colour, marker=MARKERS[number], markersize=5, linewidth=1.4, label=stage)
+        axes.set(xscale="log", yscale="log")
+    first, last = (limit(found[stage]["sizes"][at] for stage in found) for limit, at in ((min, 0), (max, -1)))
+    panels[0].plot([first, last], [last / first * 1e-5, (last / first) ** 2 * 1e-5], color=LIGHT.quiet, ls="--", lw=1)
+    panels[0].legend(frameon=False, fontsize=8.5, ncols=2)
+    to_png(figure, file)
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--sizes", type=int, nargs=3, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--model-sizes", type=int, nargs=3, default=[8, 80, 800])
+    parser.add_argument("--stage", choices=list(STAGES), action="append", dest="part", help="one, or several; else all")
+    parser.add_argument("--here", choices=["prepare", *STAGES], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    parser.set_defaults(repeats=SMALL_REPEATS)
+    given = parser.parse_args()
+    if given.here:
+        run_here(given)
+        return
+    chosen = given.part or list(STAGES)
+    found = dict[str, Any]()
+    for stages, sizes in (
+        ([stage for stage in chosen if stage not in MODELS], given.sizes),
+        ([stage for stage in chosen if stage in MODELS], given.model_sizes),
+    ):
+        found |= grown(stages, sizes, repeats=given.repeats) if stages else {}
+    path = store("growth", found, given, in_parts=True)
+    draw(json.loads(path.read_text())["results"], path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
