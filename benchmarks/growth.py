@@ -1,6 +1,6 @@
 """How time and memory of each stage grow over three sizes a decade apart.
 
-    python -m benchmarks.growth [--sizes 10000 100000 1000000] [--model-sizes 8 80 800] [--stage STAGE ...]
+    python -m benchmarks.growth [--sizes 10000 100000 1000000] [--model-sizes 4 40 400] [--stage STAGE ...]
 
 A stage runs in a fresh process a size: its seconds are those of the work alone, its peak memory is that of the whole
 process, imports included. Each stage gets an exponent, the slope of log time over log size between the last two sizes,
@@ -23,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ PLACE = ("all", "eps-8")
 SMALL_REPEATS = 3
 MODELS = ("engine", "sampling")
 MARKERS = "osD^vP*Xh"
+LEAST_GAP = 0.05
+"""Between names in the plot, as a share of its height."""
 
 Work = Callable[[], object]
 
@@ -106,12 +109,34 @@ def assignment(folder: Path, _: int) -> Work:
     return lambda: assigned(rows, centroids)
 
 
-def votes(folder: Path, _: int) -> Work:
-    from dp_assets.selection.votes import exact_votes
+@dataclass(frozen=True)
+class AnyCharge:
+    """A charge that fits the table of the stage votes and records nothing."""
 
-    rows, centroids = _stored(folder, "synthetic_embeddings"), _some_centroids(folder)
-    units = rows.select("vector", unit_id="synthetic_id", instruction_id="synthetic_id")
-    return lambda: exact_votes(units.collect(), centroids, key=b"benchmark")
+    corpus_id: str = "benchmark"
+    snapshot: str = "1"
+    cohort: str = PLACE[0]
+
+    def mark_opened(self) -> None:
+        pass
+
+
+def votes(folder: Path, _: int) -> Work:
+    from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
+    from dp_assets.selection.release import release_votes
+
+    rows, charge = _stored(folder, "synthetic_embeddings"), AnyCharge()
+    units = rows.select(
+        "vector",
+        unit_id="synthetic_id",
+        instruction_id="synthetic_id",
+        cohort=pl.lit(charge.cohort),
+        split=pl.lit(TRAIN_SPLIT),
+    )
+    table = PrivateTable(units, corpus_id=charge.corpus_id, snapshot=charge.snapshot)
+    settings: dict[str, Any] = {"noise_stddev": 10.0, "key": b"benchmark", "upstream_ids": ()}
+    centroids = _some_centroids(folder)
+    return lambda: release_votes(charge, table=table, centroids=centroids, **settings)
 
 
 def resample(_: Path, size: int) -> Work:
@@ -247,29 +272,51 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
 
 
 def draw(found: Mapping[str, Any], file: Path) -> None:
-    """Time and memory over size, on logarithmic axes; each stage has a colour and a marker of its own."""
-    from dp_assets.evaluation.plot_style import LIGHT, dress, new_figure, series_colours, to_png
+    """Time and memory over size, on logarithmic axes; each line has its stage's name at its end."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    figure = new_figure(LIGHT, height=4.6, title="Growth of each stage", subtitle="Dashed: in proportion to the size")
-    panels = figure.subplots(1, 2)
-    for axes, key, title, scale in zip(
-        panels, ("seconds", "peak_bytes"), ("Seconds", "Peak memory of the process, GiB"), (1, 2**30), strict=True
-    ):
+    from dp_assets.evaluation.plot_style import LIGHT, dress, new_figure, to_png
+
+    subtitle = "Each stage in a fresh process on 2 cores; dashed lines grow in proportion to the size"
+    figure = new_figure(LIGHT, height=5.2, title="How each stage grows", subtitle=subtitle)
+    scales = {"seconds": ("Seconds", 1), "peak_bytes": ("Peak memory of the process, GiB", 2**30)}
+    for axes, (key, (title, scale)) in zip(figure.subplots(1, 2), scales.items(), strict=True):
         dress(axes, LIGHT, title=title, xlabel="rows, vectors, units or samples")
-        for number, (stage, colour) in enumerate(zip(found, series_colours(LIGHT, len(found)), strict=True)):
-            sizes, values = found[stage]["sizes"], [value / scale for value in found[stage][key]]
-            axes.plot(sizes, values, color=colour, marker=MARKERS[number], markersize=5, linewidth=1.4, label=stage)
         axes.set(xscale="log", yscale="log")
-    first, last = (limit(found[stage]["sizes"][at] for stage in found) for limit, at in ((min, 0), (max, -1)))
-    panels[0].plot([first, last], [last / first * 1e-5, (last / first) ** 2 * 1e-5], color=LIGHT.quiet, ls="--", lw=1)
-    panels[0].legend(frameon=False, fontsize=8.5, ncols=2)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if key == "seconds" else (1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        lines = {stage: (each["sizes"], [value / scale for value in each[key]]) for stage, each in found.items()}
+        _draw_lines(axes, lines)
+
     to_png(figure, file)
+
+
+def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:
+    """The lines, with names beside their ends that are moved apart where they would overlap, and guides behind them."""
+    from dp_assets.evaluation.plot_style import LIGHT, note, series_colours
+
+    values = [value for _, each in lines.values() for value in each]
+    bottom, top = min(values) / 1.5, max(values) * 1.5
+    smallest, largest = (limit(size for sizes, _ in lines.values() for size in sizes) for limit in (min, max))
+    axes.set(xlim=(smallest / 1.4, largest * 8), ylim=(bottom, top))
+    for start in 10.0 ** np.arange(-9, 3):
+        axes.plot([smallest, largest], [start, start * largest / smallest], color=LIGHT.grid, ls="--", lw=0.8, zorder=0)
+    below = -math.inf
+    colours, markers = series_colours(LIGHT, len(lines)), dict(zip(lines, MARKERS, strict=False))
+    of_stage = dict(zip(lines, colours, strict=True))
+    for stage, (sizes, each) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
+        axes.plot(sizes, each, color=of_stage[stage], marker=markers[stage], markersize=4.5, linewidth=1.4)
+        height = max(math.log(each[-1] / bottom) / math.log(top / bottom), below + LEAST_GAP)
+        note(axes, LIGHT, stage, (sizes[-1] * 1.25, bottom * (top / bottom) ** height), colour=of_stage[stage])
+        below = height
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--sizes", type=int, nargs=3, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--model-sizes", type=int, nargs=3, default=[8, 80, 800])
+    parser.add_argument("--model-sizes", type=int, nargs=3, default=[4, 40, 400])
     parser.add_argument("--stage", choices=list(STAGES), action="append", dest="part", help="one, or several; else all")
     parser.add_argument("--here", choices=["prepare", *STAGES], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
