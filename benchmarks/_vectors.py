@@ -47,8 +47,8 @@ def mixture_blocks(
 def skewed(real: Vectors, *, seed: int) -> npt.NDArray[np.float64]:
     """Weights of another population than the uniform one: each text's weight is exponential in a random direction."""
     direction = np.random.default_rng(seed).standard_normal(real.shape[1])
-    along = real @ direction.astype(np.float32)
-    weights = np.exp((along - np.mean(along)) / np.std(along)).astype(np.float64)
+    along = real.astype(np.float64) @ direction
+    weights = np.exp((along - np.mean(along)) / np.std(along))
     found: npt.NDArray[np.float64] = weights / np.sum(weights)
     return found
 

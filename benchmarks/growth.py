@@ -273,7 +273,7 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
 
 def draw(found: Mapping[str, Any], file: Path) -> None:
     """Time and memory over size, on logarithmic axes; each line has its stage's name at its end."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
     from dp_assets.evaluation.plot_style import LIGHT, dress, new_figure, to_png
 
@@ -286,7 +286,7 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1,) if key == "seconds" else (1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         lines = {stage: (each["sizes"], [value / scale for value in each[key]]) for stage, each in found.items()}
         _draw_lines(axes, lines)
 
@@ -300,17 +300,17 @@ def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -
     values = [value for _, each in lines.values() for value in each]
     bottom, top = min(values) / 1.5, max(values) * 1.5
     smallest, largest = (limit(size for sizes, _ in lines.values() for size in sizes) for limit in (min, max))
-    axes.set(xlim=(smallest / 1.4, largest * 8), ylim=(bottom, top))
+    axes.set(xlim=(smallest / 1.4, largest * (largest / smallest) ** 0.32), ylim=(bottom, top))
     for start in 10.0 ** np.arange(-9, 3):
         axes.plot([smallest, largest], [start, start * largest / smallest], color=LIGHT.grid, ls="--", lw=0.8, zorder=0)
-    below = -math.inf
+    below = dict[int, float]()  # how high the last name beside each largest size stands
     colours, markers = series_colours(LIGHT, len(lines)), dict(zip(lines, MARKERS, strict=False))
     of_stage = dict(zip(lines, colours, strict=True))
     for stage, (sizes, each) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
         axes.plot(sizes, each, color=of_stage[stage], marker=markers[stage], markersize=4.5, linewidth=1.4)
-        height = max(math.log(each[-1] / bottom) / math.log(top / bottom), below + LEAST_GAP)
+        height = max(math.log(each[-1] / bottom) / math.log(top / bottom), below.get(sizes[-1], -1.0) + LEAST_GAP)
         note(axes, LIGHT, stage, (sizes[-1] * 1.25, bottom * (top / bottom) ** height), colour=of_stage[stage])
-        below = height
+        below[sizes[-1]] = height
 
 
 def main() -> None:
