@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 DISTRIBUTION = "dp-instructions"
 TEXT_COLUMNS = ("text", "instruction")
+OF_A_RUN = ("revision", "measured_at", "load_at_start", "processor_share_of_others")
 RESAMPLES, CONFIDENCE = 2_000, 0.95
 
 Seconds = dict[str, list[float]]
@@ -163,16 +164,25 @@ def texts(data: Path | None, *, limit: int | None = None) -> list[str]:
     return found[column].head(found.height if limit is None else limit).to_list()
 
 
-def store(name: str, results: Mapping[str, Any], given: argparse.Namespace) -> Path:
-    """Write results, options and environment as JSON, print them, and say where they are."""
+def store(name: str, results: Mapping[str, Any], given: argparse.Namespace, *, in_parts: bool = False) -> Path:
+    """Write results, options and environment as JSON, print them, and say where they are.
+
+    A benchmark `in_parts` may run some of them at a time: each key of `results` is one, the others stay as they are
+    stored, and `measured` says for each part when and beside what it was measured. The rest is that of the last run.
+    """
     path: Path = given.out or RESULTS / f"{name}.json"
-    chosen = {key: value for key, value in vars(given).items() if key != "out" and value is not None}
-    document = {
+    chosen = {key: value for key, value in vars(given).items() if key not in ("out", "part") and value is not None}
+    document: dict[str, Any] = {
         "benchmark": name,
         "options": {key: value.name if isinstance(value, Path) else value for key, value in chosen.items()},
         "results": results,
         "environment": environment(),
     }
+    if in_parts:
+        before = json.loads(path.read_text()) if path.exists() else {"results": {}, "measured": {}}
+        now = {key: document["environment"][key] for key in OF_A_RUN}
+        document["results"] = before["results"] | document["results"]
+        document["measured"] = before["measured"] | dict.fromkeys(results, now)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2, default=_plain, allow_nan=False)
     path.write_text(f"{text}\n")

@@ -11,8 +11,8 @@ from dp_assets.assets._bins import centroids_of, votes_of
 from dp_assets.assets._release import result
 from dp_assets.assets._topping_up import kept_draws
 from dp_assets.privacy.labels import Label
-from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
+from dp_assets.selection.vectors import assigned
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
 from resources.profile import Profile
@@ -35,11 +35,11 @@ def filtered_instructions(
 ) -> dg.MaterializeResult[Table]:
     """The pool resampled to the noisy votes, short bins topped up by the generator: released, of exact size."""
     centroids = centroids_of(synthetic_bins)
-    vectors = synthetic_embeddings.collect().sort("synthetic_id")["vector"].to_numpy()
-    pool = synthetic_pool.collect().sort("synthetic_id").select("synthetic_id", "text")
+    bins = assigned(synthetic_embeddings.rows, centroids)
+    pool = synthetic_pool.collect().select("synthetic_id", "text").join(bins, on="synthetic_id").sort("synthetic_id")
     with kept_draws(context, Path(releases.home), language_model, dp_generator, profile) as draw:
         filtered = filter_pool(
-            pool.with_columns(bin_id=nearest_bin(vectors, centroids), origin=pl.lit("pool")),
+            pool.with_columns(origin=pl.lit("pool")),
             noisy_votes=votes_of(dp_histogram),
             centroids=centroids,
             draw=draw,

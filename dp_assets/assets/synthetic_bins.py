@@ -7,7 +7,8 @@ from dp_assets.artifacts import Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
-from dp_assets.selection.bins import fit_bins
+from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins
+from dp_assets.selection.vectors import sampled_vectors
 from resources.ledger import Ledger
 from resources.profile import Profile
 
@@ -20,8 +21,9 @@ def synthetic_bins(
     synthetic_embeddings: Table,
 ) -> dg.MaterializeResult[Table]:
     """Bins (centroids) fitted on the synthetic vectors only: released, one row a bin."""
-    vectors = synthetic_embeddings.collect()["vector"].to_numpy()
-    centroids = fit_bins(vectors, num_bins=profile.votes.num_bins, seed=profile.selection.seed)
+    num_bins, seed = profile.votes.num_bins, profile.selection.seed
+    vectors = sampled_vectors(synthetic_embeddings.rows, most=num_bins * SAMPLED_VECTORS_PER_BIN, seed=seed)
+    centroids = fit_bins(vectors, num_bins=num_bins, seed=seed)
     rows = pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": pl.Series(centroids)})
     value = Table(rows, synthetic_embeddings.charge_ids)
     return result(context, value, ledger=ledger, profile=profile, extra={"dagster/row_count": len(centroids)})

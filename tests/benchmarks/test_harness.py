@@ -73,6 +73,15 @@ def test_results_are_stored_with_what_they_depend_on(tmp_path: Path) -> None:
     assert stored["environment"]["packages"]["numpy"] == np.__version__
 
 
+def test_parts_run_apart_are_stored_together(tmp_path: Path) -> None:
+    given = options("").parse_args(["--out", str(tmp_path / "x.json")])
+    for results in ({"a": 1, "b": 2}, {"b": 3}):
+        path = store("x", results, given, in_parts=True)
+    stored = json.loads(path.read_text())
+    assert stored["results"] == {"a": 1, "b": 3}
+    assert set(stored["measured"]) == {"a", "b"}
+
+
 def test_texts_come_from_either_column_or_from_the_packaged_corpus(tmp_path: Path) -> None:
     for column in ("text", "instruction"):
         pl.DataFrame({column: ["a", None, "b"], "other": ["x", "y", "z"]}).write_parquet(tmp_path / column)

@@ -85,6 +85,36 @@ def test_close_calls_do_not_depend_on_the_vectors_beside_them() -> None:
         assert np.array_equal(nearest_bin(beside, centroids)[size:], alone)
 
 
+@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9])
+def test_a_float32_product_never_decides_what_it_cannot_tell_apart(gap: float) -> None:
+    """Each centroid comes in twins a small gap apart, so that most calls are close; float64 decides each of them."""
+    one = unit_vectors(20, d=64, seed=3).astype(np.float64)
+    twins = np.concatenate([one, one + gap * unit_vectors(20, d=64, seed=4)]).astype(np.float32)
+    vectors = unit_vectors(500, d=64)
+    expected = np.array([bins._squared_distances(np.tile(row, (40, 1)), twins).argmin() for row in vectors])
+    assert np.array_equal(nearest_bin(vectors, twins), expected)
+    assert np.array_equal(brute_force(vectors, twins), expected)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-18, 1e12, 1e30, 3e38])
+def test_vectors_of_any_finite_length_get_the_bin_of_brute_force(length: float) -> None:
+    """Among them some whose float32 products overflow or vanish."""
+    vectors, centroids = unit_vectors(40) * np.float32(length), unit_vectors(9, seed=1) * np.float32(min(length, 1e19))
+    centroids[3:] /= np.float32(3)
+    expected = [bins._squared_distances(np.tile(row, (9, 1)), centroids).argmin() for row in vectors]
+    assert nearest_bin(vectors, centroids).tolist() == expected
+
+
+def test_the_rounding_bound_holds_what_a_product_in_float32_gets_wrong() -> None:
+    """Half of it is an error of one score; a bound a hundred times too large would leave too much to float64."""
+    vectors, centroids = unit_vectors(2000, d=384), unit_vectors(50, d=384, seed=1)
+    half_norms = (centroids.astype(np.float64) ** 2).sum(axis=1) / 2
+    error = np.abs((vectors @ centroids.T) - vectors.astype(np.float64) @ centroids.T.astype(np.float64))
+    bound = bins._rounding_bound(vectors, half_norms)
+    assert (2 * error.max(axis=1) < bound).all()
+    assert bound.max() < 2e-4
+
+
 def test_a_vector_that_is_not_finite_has_no_bin_and_disturbs_no_other() -> None:
     vectors, centroids = unit_vectors(6), unit_vectors(3, seed=1)
     spoilt = vectors.copy()
