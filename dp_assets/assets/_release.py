@@ -40,7 +40,7 @@ UNPROBED = (
     "the private tables were stored without a probe of their preparation, so no claim could rest on them; materialize"
     " real_instructions again, and real_embeddings from it"
 )
-EVIDENCE = "evidence"
+EVIDENCE, ROWS_MADE_WITH = "evidence", "private_rows_made_with"
 
 Released = TypeVar("Released", Table, Adapter)
 Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
@@ -54,7 +54,7 @@ class ReleaseConfig(dg.Config):
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One mechanism at one partition, with the key that names its release."""
+    """One mechanism at one partition, with the key that names its release and what its private table is made with."""
 
     name: str
     plan: PrivacyPlan
@@ -62,6 +62,7 @@ class Mechanism:
     corpus_id: str
     snapshot: str
     reuse_key: str
+    made_with: Mapping[str, str]
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -105,7 +106,7 @@ class Mechanism:
             release=release,
             inputs=inputs,
         )
-        return Mechanism(name, plan, partition, table.corpus_id, table.snapshot, key)
+        return Mechanism(name, plan, partition, table.corpus_id, table.snapshot, key, table.made_with)
 
 
 def obtain(
@@ -164,7 +165,7 @@ def _pay_and_run(
         require()
     charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
-    record = {**value.record, EVIDENCE: dict(evidence.public)}
+    record = {**value.record, EVIDENCE: dict(evidence.public), ROWS_MADE_WITH: dict(mechanism.made_with)}
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
     if not check(evidence.public):
         releases.save(*place, release)

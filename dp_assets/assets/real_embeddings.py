@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
+from dp_assets.artifacts import EMBEDDER, TRAIN_SPLIT, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.stability import UnstablePreparation, require_alone
@@ -33,5 +33,5 @@ def real_embeddings(
 
     with private_step(ledger.private_root, UnstablePreparation, ModelUnavailable):
         require_alone(embedder.encode_alone)
-        table = real_instructions.map(embed)
+        table = real_instructions.map(embed, made_with={EMBEDDER: embedder.public_name})
     return private_result(context, table, ledger=ledger, profile=profile)

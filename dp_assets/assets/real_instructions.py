@@ -8,7 +8,7 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_and_erased, source_of
+from dp_assets.assets._corpus import preparation_digest, redaction_of, registration_of, snapshot_and_erased, source_of
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
 from dp_assets.corpus.columns import SourceError
@@ -32,12 +32,12 @@ def real_instructions(
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
     bounds, key = settings.model_dump(include=BOUNDS), ledger.key
-    corpus_id, preparation = registration.corpus_id, preparation_digest(profile)
+    corpus_id, preparation, redaction = registration.corpus_id, preparation_digest(profile), redaction_of(profile)
     ledger.check_preparation(corpus_id, snapshot, preparation)
 
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
         cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
-        steps = settings.model_dump(include=STEPS) | {"redacted": settings.redact}
+        steps = settings.model_dump(include=STEPS) | {"redaction": redaction}
         return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
 
     public = (SourceError, CohortError, UnstablePreparation)
@@ -48,5 +48,6 @@ def real_instructions(
         texts = fingerprint(source_rows.select("text"), key=key)
         hashed = fingerprint(rows.lazy(), key=key)
         ledger.bind_rows(corpus_id, snapshot, rows=hashed, texts=texts, preparation=preparation)
-    table = PrivateTable(rows.lazy(), corpus_id=corpus_id, snapshot=snapshot, preparation=treated)
+    made_with = redaction.versions()
+    table = PrivateTable(rows.lazy(), corpus_id=corpus_id, snapshot=snapshot, preparation=treated, made_with=made_with)
     return private_result(context, table, ledger=ledger, profile=profile)

@@ -23,5 +23,5 @@ def synthetic_bins(
     vectors = synthetic_embeddings.collect()["vector"].to_numpy()
     centroids = fit_bins(vectors, num_bins=profile.votes.num_bins, seed=profile.selection.seed)
     rows = pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": pl.Series(centroids)})
-    value = Table(rows, synthetic_embeddings.charge_ids)
+    value = Table(rows, synthetic_embeddings.charge_ids, synthetic_embeddings.record)
     return result(context, value, ledger=ledger, profile=profile, extra={"dagster/row_count": len(centroids)})
