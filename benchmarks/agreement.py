@@ -1,6 +1,6 @@
 """How well the free figures of the quality report predict the exact ones, on public data.
 
-    python -m benchmarks.agreement --folder FOLDER [--cache FOLDER] [--corpora 2] [--noises 3 10 30] [--bins 50 200 800]
+    python -m benchmarks.agreement --folder FOLDER [--cache FOLDER] [--rows FOLDER] [--noises 10 30] [--bins 50 200]
 
 FOLDER holds `instructions_dev.parquet`, `responses_dev.parquet` and `chat_messages_dev.parquet`. For two real
 corpora, pools of different origin, numbers of bins, noises and rules, a synthetic set is made, its free figures are
@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import kendalltau, rankdata
 
 from benchmarks.harness import options, store
 from benchmarks.vectors import Vectors, cached_vectors, texts_of
 from dp_assets.evaluation import agreement
-from dp_assets.evaluation.coarse_bins import coarse_bins
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
 from dp_assets.selection.bins import fit_bins, nearest_bin
@@ -39,7 +38,7 @@ from dp_assets.selection.resample import paper_quotas, quotas, resample, resampl
 INSTRUCTIONS, RESPONSES, CHAT = "instructions_dev.parquet", "responses_dev.parquet", "chat_messages_dev.parquet"
 HUMAN = {"oasst": "oasst1-en-train", "dolly": "dolly-15k-subset"}
 LARGEST_TARGET, MOST_CHAT, NARROW_ROWS = 1000, 3000, 1200
-MAUVE_BUCKETS = 100
+MAUVE_BUCKETS, MAUVE_ROWS = 100, 2500
 COARSE = (10, 30)
 RESAMPLES = 400
 
@@ -160,41 +159,52 @@ def exact_figures(real_bins: Integers, rows: Integers, num_bins: int) -> dict[st
 def vector_figures(corpus: Corpus, vectors: Vectors) -> dict[str, float]:
     """Exact figures that no bins of the votes take part in."""
     return {
-        "mauve": mauve(corpus.real, vectors, num_buckets=MAUVE_BUCKETS, seed=0),
+        "mauve": mauve(corpus.real[:MAUVE_ROWS], vectors, num_buckets=MAUVE_BUCKETS, seed=0),
         "frechet_distance": frechet_distance(corpus.real, vectors),
         **neighbour_figures(corpus.real, vectors, seed=0),
     }
 
 
-def measure(corpus: Corpus, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One row a synthetic set: what it is, its free figures and its exact ones."""
+def measure(corpus: Corpus, given: argparse.Namespace) -> Iterator[pl.DataFrame]:
+    """The sets of each pool; what an earlier run kept in the folder `--rows` is not measured again."""
     for name, pool in corpus.pools.items():
-        target = min(LARGEST_TARGET, len(pool) // 2)
-        known: dict[bytes, dict[str, float]] = {}
-        for num_bins in given.bins:
-            if num_bins > len(pool) // 2:
-                continue
-            centroids = fit_bins(pool, num_bins=num_bins, seed=0)
-            pool_bins, real_bins = nearest_bin(pool, centroids), nearest_bin(corpus.real, centroids)
-            counts = np.bincount(pool_bins, minlength=num_bins)
-            table = pl.DataFrame(
-                {"synthetic_id": np.arange(len(pool)), "bin_id": pool_bins, "row": np.arange(len(pool))}
-            )
-            for noise in given.noises:
-                votes = noisy(np.bincount(real_bins, minlength=num_bins), noise, given.seed)
-                posteriors = all_posteriors(votes, noise, counts, centroids)
-                task = Task(table, votes, num_bins, target, seed=0)
-                for rule, choose in RULES.items():
-                    rows = np.sort(choose(task))
-                    key = rows.tobytes()
-                    if key not in known:
-                        known[key] = vector_figures(corpus, pool[rows])
-                    yield {
-                        "corpus": corpus.name, "pool": name, "num_bins": num_bins, "noise": noise, "rule": rule,
-                        **{f"free/{k}": v for k, v in free_figures(pool_bins[rows], votes, noise, posteriors).items()},
-                        **{f"exact/{k}": v for k, v in known[key].items()},
-                        **{f"exact/{k}": v for k, v in exact_figures(real_bins, pool_bins[rows], num_bins).items()},
-                    }  # fmt: skip
+        kept = given.rows / f"{corpus.name} {name}.parquet" if given.rows else None
+        if kept is not None and kept.exists():
+            yield pl.read_parquet(kept)
+            continue
+        rows = pl.DataFrame(list(measure_pool(corpus, name, pool, given)))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            rows.write_parquet(kept)
+        yield rows
+
+
+def measure_pool(corpus: Corpus, name: str, pool: Vectors, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row a synthetic set: what it is, its free figures and its exact ones."""
+    target = min(LARGEST_TARGET, len(pool) // 2)
+    known: dict[bytes, dict[str, float]] = {}
+    for num_bins in given.bins:
+        if num_bins > len(pool) // 2:
+            continue
+        centroids = fit_bins(pool, num_bins=num_bins, seed=0)
+        pool_bins, real_bins = nearest_bin(pool, centroids), nearest_bin(corpus.real, centroids)
+        counts = np.bincount(pool_bins, minlength=num_bins)
+        table = pl.DataFrame({"synthetic_id": np.arange(len(pool)), "bin_id": pool_bins, "row": np.arange(len(pool))})
+        for noise in given.noises:
+            votes = noisy(np.bincount(real_bins, minlength=num_bins), noise, given.seed)
+            posteriors = all_posteriors(votes, noise, counts, centroids)
+            task = Task(table, votes, num_bins, target, seed=0)
+            for rule, choose in RULES.items():
+                rows = np.sort(choose(task))
+                key = rows.tobytes()
+                if key not in known:
+                    known[key] = vector_figures(corpus, pool[rows])
+                yield {
+                    "corpus": corpus.name, "pool": name, "num_bins": num_bins, "noise": noise, "rule": rule,
+                    **{f"free/{k}": v for k, v in free_figures(pool_bins[rows], votes, noise, posteriors).items()},
+                    **{f"exact/{k}": v for k, v in known[key].items()},
+                    **{f"exact/{k}": v for k, v in exact_figures(real_bins, pool_bins[rows], num_bins).items()},
+                }  # fmt: skip
 
 
 def noisy(exact: Integers, noise: float, seed: int) -> Integers:
@@ -211,11 +221,25 @@ def all_posteriors(
     return {0: (fine, np.arange(len(votes)))} | {size: (fine.summed(group), group) for size, group in groups.items()}
 
 
+def coarse_bins(centroids: Vectors, *, num_groups: int) -> Integers:
+    """By Ward's method, the coarse bin, from 0, of each of the centroids (num_bins, d), int64 (num_bins,).
+
+    There are `num_groups` of them, or as many as there are bins where those are fewer.
+    """
+    if len(centroids) <= num_groups:
+        return np.arange(len(centroids), dtype=np.int64)
+    tree = linkage(centroids.astype(np.float64), method="ward")
+    groups: Integers = fcluster(tree, num_groups, criterion="maxclust").astype(np.int64) - 1
+    return groups
+
+
 def correlations(rows: pl.DataFrame) -> dict[str, Any]:
     """By scope, exact figure and free figure: Spearman's and Kendall's coefficient, and an interval of the former."""
     found: dict[str, Any] = {}
     for scope, keys in SCOPES.items():
         groups = [group for _, group in rows.group_by(keys, maintain_order=True) if group.height > 3]
+        if not groups:
+            continue
         for exact, exact_sign in EXACT.items():
             for free, free_sign in FREE.items():
                 sign = exact_sign * free_sign
@@ -279,14 +303,12 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the three Parquet files are")
     parser.add_argument("--cache", type=Path, default=Path(".vectors"), help="folder for vectors")
-    parser.add_argument("--rows", type=Path, help="Parquet file for one row a synthetic set")
-    parser.add_argument("--noises", type=float, nargs="+", default=[3, 10, 30])
-    parser.add_argument("--bins", type=int, nargs="+", default=[50, 200, 800])
+    parser.add_argument("--rows", type=Path, help="folder that keeps the figures of each pool")
+    parser.add_argument("--noises", type=float, nargs="+", default=[10, 30])
+    parser.add_argument("--bins", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--seed", type=int, default=0, help="of the votes' noise")
     given = parser.parse_args()
-    rows = pl.DataFrame([row for corpus in corpora(given.folder, given.cache) for row in measure(corpus, given)])
-    if given.rows:
-        rows.write_parquet(given.rows)
+    rows = pl.concat([each for corpus in corpora(given.folder, given.cache) for each in measure(corpus, given)])
     store(
         "agreement", {"sets": rows.height, "correlations": correlations(rows), "total_variation": errors(rows)}, given
     )

@@ -1,9 +1,9 @@
 """What the exact votes may have been, given the noisy ones: draws that every free figure is computed from.
 
 The distance of a set to the noisy votes is not its distance to the real rows. A set that was made without looking at
-the votes seems too far away where noise is strong, since it adds to every bin. One that was resampled to the votes seems
-too near, since it follows their noise too. Both are set right by asking for the distance to what the exact votes may
-have been.
+the votes seems too far away where noise is strong, since it adds to every bin. One that was resampled to the votes
+seems too near, since it follows their noise too. Both are set right by asking for the distance to what the exact votes
+may have been.
 
 Model, an empirical-Bayes one: exact votes x_k = N r_k m_k, where m are the shares of a released set that did not look
 at the votes (the pool), N is the sum of the noisy votes, and the ratios r_k >= 0 come from one unknown distribution.
@@ -27,10 +27,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-GRID_POINTS = 60
+GRID_POINTS = 48
 SMALLEST_RATIO, LEAST_LARGEST_RATIO = 0.02, 4.0
-ITERATIONS = 300
-REFITS, DRAWS_A_REFIT = 20, 20
+ITERATIONS = 200
+REFITS, DRAWS_A_REFIT = 12, 32
 HALF_A_ROW = 0.5
 
 
