@@ -258,12 +258,24 @@ def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
 
 
 def private_result(
-    context: dg.AssetExecutionContext, value: PrivateTable, *, ledger: Ledger, profile: Profile
+    context: dg.AssetExecutionContext,
+    value: PrivateTable,
+    *,
+    ledger: Ledger,
+    profile: Profile,
+    of_public_rows: Callable[[PrivateTable], Mapping[str, Any]] = lambda table: {},
 ) -> dg.MaterializeResult[PrivateTable]:
-    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row."""
-    terms = metadata.private_metadata(registration_of(ledger, profile))
+    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row.
+
+    `of_public_rows` makes further metadata from the rows. It is called only where the owner registered the rows' source
+    as public, so that there is nothing to hide.
+    """
+    registration = registration_of(ledger, profile)
+    terms = metadata.private_metadata(registration)
     shown = {PROFILE_METADATA: profile.digest, SNAPSHOT_METADATA: value.snapshot, **terms}
     metadata.check_private_keys(shown)
+    if registration.is_public and value.corpus_id == registration.corpus_id:
+        shown |= of_public_rows(value)
     version = private_version(
         profile=profile.digest,
         snapshot=value.snapshot,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document
+from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
 from dp_assets.evaluation.quality import SyntheticSet, sets_of
 from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
@@ -124,6 +124,14 @@ def restricted_rows(
     held_out = real.filter(pl.col("split") != TRAIN_SPLIT)["text"].to_list()
     losses = held_out_losses(held_out, load_model=load_model, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
     return pl.concat([figures, copies, losses]).lazy()
+
+
+def restricted_metadata(report: PrivateTable) -> dict[str, float]:
+    """The restricted figures for the asset's page: for sources that are public, and for no others."""
+    kept: list[pl.DataFrame] = []
+    report.store(lambda rows: kept.append(rows.collect()))
+    figures = kept[0].drop_nans("value").select("metric", "subject", "value").iter_rows()
+    return {f"restricted/{metric}_{subject.replace(' ', '_')}": value for metric, subject, value in figures}
 
 
 def held_out_losses(
