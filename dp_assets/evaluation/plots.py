@@ -72,8 +72,8 @@ def agreement_figure(sets: Sequence[Mapping[str, Any]], *, sampling_floor: float
     )
     left, right = figure.subplots(1, 2, sharey=True)
     panels = (
-        (left, "estimated_total_variation", "rows in the wrong bin (lower is better)"),
-        (right, "estimated_frontier_score", "frontier score (higher is better)"),
+        (left, "estimated_total_variation", "in the wrong bin, lower is better"),
+        (right, "estimated_frontier_score", "frontier score, higher is better"),
     )
     for axes, key, title in panels:
         dress(axes, theme, title=title)
