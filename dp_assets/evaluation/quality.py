@@ -28,8 +28,6 @@ import numpy.typing as npt
 
 from dp_assets.artifacts import Document
 from dp_assets.evaluation.agreement import (
-    Floats,
-    Integers,
     agreement_figures,
     bin_shares,
     clearly_occupied_bins,
@@ -45,7 +43,7 @@ from dp_assets.evaluation.text_figures import (
     recognised_shares,
     similarity_figures,
 )
-from dp_assets.evaluation.vote_posterior import VotePosterior, vote_posterior
+from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
 
 MARKDOWN_PUNCTUATION = "\\`*_{}[]|~#$"
 LONGEST_EXAMPLE = 280

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.evaluation.agreement import Floats, bin_shares, total_variation
+from dp_assets.evaluation.agreement import bin_shares, total_variation
 from dp_assets.evaluation.text_figures import normalise
+from dp_assets.evaluation.vote_posterior import Floats
 from dp_assets.selection.bins import nearest_bin
 
 Vectors = npt.NDArray[np.float32]

@@ -48,9 +48,7 @@ class VotePosterior:
 
     def summed(self, groups: Integers) -> "VotePosterior":
         """The draws over coarser bins: `groups` (num_bins,) names the coarse bin, from 0, of each bin."""
-        coarse = np.zeros((len(self.shares), int(groups.max()) + 1))
-        np.add.at(coarse, (slice(None), groups), self.shares)
-        return VotePosterior(coarse)
+        return VotePosterior(self.shares @ np.eye(int(groups.max()) + 1)[groups])
 
 
 def vote_posterior(noisy_votes: Integers, *, noise_stddev: float, unvoted_counts: Integers, seed: int) -> VotePosterior:
