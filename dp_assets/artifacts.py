@@ -11,6 +11,7 @@ is copied elsewhere keeps its provenance. Tensors are NumPy arrays: this module 
 must not pull in torch.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -21,6 +22,8 @@ import polars as pl
 
 TRAIN_SPLIT = "train"
 UNKNOWN_PREPARATION = "unknown"
+EMBEDDER = "embedder"
+"""Under this name a table of vectors, or of bins, says which embedder made them."""
 
 
 def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tuple[str, ...]:
@@ -104,17 +107,26 @@ class PrivateTable:
 
     Rows leave it in two ways only: `open(charge)`, for a mechanism, and `map`, whose result is private again.
     `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
+    `made_with` names the models and the versions of libraries that made the rows. It is public: a release that reads
+    the table repeats it.
     """
 
-    __slots__ = ("_rows", "corpus_id", "preparation", "snapshot")
+    __slots__ = ("_rows", "corpus_id", "made_with", "preparation", "snapshot")
 
     def __init__(
-        self, rows: pl.LazyFrame, *, corpus_id: str, snapshot: str, preparation: str = UNKNOWN_PREPARATION
+        self,
+        rows: pl.LazyFrame,
+        *,
+        corpus_id: str,
+        snapshot: str,
+        preparation: str = UNKNOWN_PREPARATION,
+        made_with: Mapping[str, str] | None = None,
     ) -> None:
         self._rows = rows
         self.corpus_id = corpus_id
         self.snapshot = snapshot
         self.preparation = preparation
+        self.made_with = dict(made_with or {})
 
     def open(self, charge: OpenableCharge) -> pl.LazyFrame:
         """The training rows of the charge's cohort; the charge is marked as opened first.
@@ -130,11 +142,17 @@ class PrivateTable:
         charge.mark_opened()
         return self._rows.filter(pl.col("cohort") == charge.cohort, pl.col("split") == TRAIN_SPLIT)
 
-    def map(self, transform: Callable[..., pl.LazyFrame], *others: "PrivateTable") -> "PrivateTable":
+    def map(
+        self,
+        transform: Callable[..., pl.LazyFrame],
+        *others: "PrivateTable",
+        made_with: Mapping[str, str] | None = None,
+    ) -> "PrivateTable":
         """Private rows computed from the rows of this and other private tables, passed in order.
 
         `transform` must not keep or show what it sees, and must compute each row from rows of the same unit: the
-        result is called prepared as the tables are, where they agree.
+        result is called prepared as the tables are, where they agree. It is made with what the tables are made with,
+        and `made_with`.
 
         Raises:
           ChargeMismatch: the tables hold different corpora or snapshots.
@@ -151,6 +169,7 @@ class PrivateTable:
             corpus_id=self.corpus_id,
             snapshot=self.snapshot,
             preparation=self.preparation if len(preparations) == 1 else UNKNOWN_PREPARATION,
+            made_with=dict(ChainMap(dict(made_with or {}), *(table.made_with for table in tables))),
         )
 
     def width(self, column: str) -> int:

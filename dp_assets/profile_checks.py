@@ -8,7 +8,9 @@ takes about a second each, and is asked where a file is wrong already and by `dp
 from collections.abc import Callable, Iterator
 
 from dp_assets import planner
+from dp_assets.corpus import language, recognizers
 from dp_assets.corpus.cohorts import TIME_NAMES, CohortError, cohort_expr
+from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.plan import UnreachableTarget, target_of
 from dp_assets.privacy.units import PrivacyUnit
@@ -98,6 +100,34 @@ def _lengths_leave_texts(profile: Profile) -> Iterator[Problem]:
         yield Problem("generator.max_tokens", what)
 
 
+def _languages_can_be_detected(profile: Profile) -> Iterator[Problem]:
+    if profile.corpus.detect_language and not language.is_installed():
+        yield Problem("corpus.detect_language", f"needs the package py3langid: {language.INSTALL}")
+
+
+def _redaction_is_possible(profile: Profile) -> Iterator[Problem]:
+    """Whether the recognisers are installed that the kinds of redaction need."""
+    corpus = profile.corpus
+    recognised = [kind for kind in corpus.redact if kind != SECRET]
+    named = [kind for kind in corpus.redact if kind in recognizers.NAMED_BY_MODEL]
+    if recognised and not recognizers.is_installed():
+        what = f"{', '.join(recognised)} need the package presidio-analyzer: {recognizers.INSTALL}"
+        yield Problem("corpus.redact", what)
+        return
+    if "phone" in corpus.redact and (unknown := recognizers.unknown_regions(corpus.phone_regions)):
+        what = f"{', '.join(unknown)}: no numbering plan is known; write two capital letters such as US"
+        yield Problem("corpus.phone_regions", what)
+    if named and corpus.redaction_model is None:
+        what = f"{' and '.join(named)} need corpus.redaction_model, an installed spaCy pipeline such as en_core_web_sm"
+        yield Problem("corpus.redact", what, ("corpus.redaction_model",))
+    elif named and not recognizers.is_model(corpus.redaction_model or ""):
+        what = f"{corpus.redaction_model!r} is not installed: {recognizers.how_to_get(corpus.redaction_model or '')}"
+        yield Problem("corpus.redaction_model", what, ("corpus.redact",))
+    elif corpus.redaction_model is not None and not named:
+        what = "is used for nothing; add person or place to corpus.redact, or leave it out"
+        yield Problem("corpus.redaction_model", what, ("corpus.redact",))
+
+
 def _cohorts_fit_the_unit(profile: Profile) -> Iterator[Problem]:
     cohorts, source = profile.corpus.cohorts, profile.corpus.source
     others = ("corpus.unit", "corpus.source")
@@ -152,6 +182,8 @@ CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
     _queries_are_named,
     _users_are_named,
     _lengths_leave_texts,
+    _languages_can_be_detected,
+    _redaction_is_possible,
     _cohorts_fit_the_unit,
     _the_pool_is_large_enough,
     _the_policy_has_rows,

@@ -84,15 +84,19 @@ def _print_sizes(out: Console, artifacts: _Artifacts) -> None:
 
 
 def _print_quality(out: Console, report: Document) -> None:
-    columns = ("against the noisy votes", "pool", "filtered", "epsilon zero")
+    columns = ("against the real rows, estimated", "pool", "filtered", "epsilon zero")
     figures = RichTable(*columns, title="quality", title_justify="left")
-    for name in ("total_variation", "jensen_shannon", "coverage"):
-        values = (report.data[subject][name] for subject in ("before", "after", "baseline"))
-        figures.add_row(name.replace("_", " "), *(f"{value:.3f}" for value in values))
+    for name in ("total_variation", "jensen_shannon", "frontier_score"):
+        of_subjects = (report.data[subject] for subject in ("before", "after", "baseline"))
+        key = f"estimated_{name}"
+        figures.add_row(
+            name.replace("_", " "),
+            *(f"{each[key]:.3f} ({each[f'{key}_low']:.3f}-{each[f'{key}_high']:.3f})" for each in of_subjects),
+        )
     out.print(figures)
     out.print(
-        f"  lower is better for the first two; the noise of the votes alone makes {report.data['noise_floor']:.3f}"
-        f" of total variation. Rows that no sample could be found for: {report.data['shortage']}",
+        "  lower is better for the first two, higher for the last; in brackets what the noise of the votes leaves open."
+        f" Rows that no sample could be found for: {report.data['shortage']}",
         highlight=False,
     )
 

@@ -27,6 +27,7 @@ MAX_ROWS_PER_SHARD = 100_000
 TAG_BYTES = 8
 PROVENANCE = "dp_instructions"
 SHARDS = "part-*.parquet"
+PRIVATE_PROVENANCE = ("corpus_id", "snapshot", "preparation", "made_with")
 DOCUMENT, MARKDOWN_PAGE, HTML_PAGE = "document.json", "document.md", "document.html"
 
 Artifact = Table | PrivateTable | Adapter | Document
@@ -43,7 +44,7 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
             provenance = {"charge_ids": artifact.charge_ids, "record": dict(artifact.record)}
             _write_shards(folder, artifact.rows, provenance, tag=_content_tag)
         case PrivateTable():
-            provenance = {name: getattr(artifact, name) for name in ("corpus_id", "snapshot", "preparation")}
+            provenance = {name: getattr(artifact, name) for name in PRIVATE_PROVENANCE}
             artifact.store(lambda rows: _write_shards(folder, rows, provenance, tag=_drawn_tag))
         case Adapter():
             save_adapter(artifact, folder)
@@ -69,10 +70,9 @@ def read_artifact(folder: Path) -> Artifact:
     provenance = json.loads(pl.read_parquet_metadata(shards[0])[PROVENANCE])
     rows = pl.scan_parquet(shards)
     if "corpus_id" in provenance:
-        preparation = provenance.get("preparation", UNKNOWN_PREPARATION)  # an earlier version wrote none
-        return PrivateTable(
-            rows, corpus_id=provenance["corpus_id"], snapshot=provenance["snapshot"], preparation=preparation
-        )
+        earlier_versions = {"preparation": UNKNOWN_PREPARATION, "made_with": {}}  # which wrote neither
+        known = {name: value for name, value in provenance.items() if name in PRIVATE_PROVENANCE}
+        return PrivateTable(rows, **(earlier_versions | known))
     return Table(rows, tuple(provenance["charge_ids"]), provenance.get("record", {}))
 
 

@@ -18,7 +18,7 @@ import json
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -111,7 +111,7 @@ def _rewrite(folder: Path, ledger: Ledger, drop: DropErased, fingerprint: Finger
         if folder.name == INSTRUCTIONS:
             remaining = fingerprint(kept)
             ledger.bind_remaining(table.corpus_id, former=table.snapshot, snapshot=snapshot, rows=remaining)
-        same = {"corpus_id": table.corpus_id, "preparation": table.preparation}
+        same: dict[str, Any] = {name: getattr(table, name) for name in ("corpus_id", "preparation", "made_with")}
         write_artifact(temporary, PrivateTable(kept, **same, snapshot=snapshot))
 
     with atomic_folder(folder, Zone.PRIVATE) as temporary:

@@ -61,6 +61,7 @@ PresetName = Literal[
     "lmsys/lmsys-chat-1m", "lmsys/chatbot_arena_conversations", "OpenAssistant/oasst1", "allenai/WildChat-1M"
 ]
 PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
+RedactedKind = Literal["secret", "email", "iban", "crypto", "ip", "card", "ssn", "phone", "person", "place"]
 VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
@@ -169,7 +170,9 @@ class CorpusSettings(Settings):
     """The registered terms of a corpus and its preparation, which treats each unit's rows apart from all others.
 
     `name` is a public name under which the corpus is registered, in place of where its source lies. `redact` replaces
-    what has a recognisable form; it is defence in depth, and no figure counts on it.
+    what has a recognisable form; it is defence in depth, and no figure counts on it. `phone_regions` are those whose
+    telephone numbers are known without a country code; people and places are known to the spaCy pipeline
+    `redaction_model`, an installed one or a folder.
     """
 
     source: SourceSettings
@@ -182,7 +185,9 @@ class CorpusSettings(Settings):
     max_characters: Positive
     languages: tuple[str, ...] | None = None
     detect_language: bool = False
-    redact: tuple[Literal["secret", "email", "ip", "card", "phone"], ...] = ()
+    redact: tuple[RedactedKind, ...] = ()
+    phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
+    redaction_model: str | None = None
     train_fraction: Fraction
     cohorts: CohortSettings = CohortSettings()
     delta: Annotated[float, Field(gt=0, lt=1)]

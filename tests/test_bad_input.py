@@ -19,7 +19,7 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.artifacts import EMBEDDER, Adapter, Document, PrivateTable, Table
 from dp_assets.assets.annotated_instructions import annotated_instructions
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
@@ -98,9 +98,10 @@ class Site:
         write_artifact(prepare_folder(folder, Zone.RELEASED), value)
         return folder
 
-    def store_bins(self, *, dimension: int) -> None:
+    def store_bins(self, *, dimension: int, embedder: str | None = None) -> None:
         centroids = np.eye(self.profile.votes.num_bins, dimension, dtype=np.float32)
-        self.store("synthetic_bins", Table(pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})))
+        rows = pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})
+        self.store("synthetic_bins", Table(rows, (), {EMBEDDER: embedder or self.profile.embedder}))
 
     @property
     def charges(self) -> list[str]:
@@ -263,8 +264,31 @@ def test_bins_of_another_embedder_are_found_before_the_charge(tmp_path: Path) ->
     assert site.materialize(real_instructions, real_embeddings).success
     site.store_bins(dimension=3)
     _, message = failure_of(site.materialize(dp_histogram))
-    assert f"the real vectors have {site.resources['embedder'].dimension} numbers each and the bins 3" in message
+    assert f"({site.resources['embedder'].dimension} numbers each)" in message
+    assert "(3)" in message
     assert "`embedder`" in message
+    assert site.charges == []
+
+
+def test_bins_of_another_embedder_of_equal_length_are_found_before_the_charge(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    assert site.materialize(real_instructions, real_embeddings).success
+    site.store_bins(dimension=site.resources["embedder"].dimension, embedder="some/other-embedder")
+    _, message = failure_of(site.materialize(dp_histogram))
+    assert f"the real vectors are of {site.profile.embedder}" in message
+    assert "the bins of some/other-embedder" in message
+    assert "materialize real_embeddings, synthetic_embeddings and synthetic_bins again" in message
+    assert site.charges == []
+
+
+def test_vectors_of_another_embedder_than_the_configured_one_are_found_before_the_charge(tmp_path: Path) -> None:
+    site = Site(tmp_path, NO_MODEL)
+    assert site.materialize(real_instructions, real_embeddings).success
+    dimension = site.resources["embedder"].dimension
+    site.store_bins(dimension=dimension)
+    site.resources["embedder"] = Embedder(model="some/other-embedder", device="cpu")
+    _, message = failure_of(site.materialize(dp_histogram))
+    assert "`embedder` is some/other-embedder" in message
     assert site.charges == []
 
 

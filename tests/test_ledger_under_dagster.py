@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from dp_assets import running
-from dp_assets.artifacts import PrivateTable, Table
+from dp_assets.artifacts import EMBEDDER, PrivateTable, Table
 from dp_assets.assets import dp_histogram as module
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import Mechanism, obtain
@@ -36,7 +36,7 @@ from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM
 from resources.build import build_resources
 from resources.ledger import Charge, Ledger
-from resources.models import HASHING_DIMENSION
+from resources.models import HASHING, HASHING_DIMENSION
 from resources.private_log import CONSTANT_MESSAGE
 from resources.private_output import log_file
 from resources.profile import Profile
@@ -56,7 +56,8 @@ SILENCED = {"telemetry": {"enabled": False}}
 def synthetic_bins() -> Table:
     """Bins that were fitted on nothing."""
     centroids = np.eye(NUM_BINS, HASHING_DIMENSION, dtype=np.float32)
-    return Table(pl.LazyFrame({"bin_id": range(NUM_BINS), "centroid": pl.Series(centroids)}))
+    rows = pl.LazyFrame({"bin_id": range(NUM_BINS), "centroid": pl.Series(centroids)})
+    return Table(rows, (), {EMBEDDER: HASHING})
 
 
 GRAPH = (real_instructions, real_embeddings, synthetic_bins, dp_histogram)

@@ -1,5 +1,6 @@
 """Settings that cannot be meant together are named, and a name cannot break a path, a partition key or the ledger."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,39 @@ def test_the_named_profiles_hold_together(name: str) -> None:
         ("[corpus]\ncohorts = { kind = 'user_bucket' }", "corpus.cohorts", "cohorts.num_buckets"),
         (f"[corpus]\n{FILE.replace('user_id', 'userid')}", "corpus.source.columns", "did you mean user_id?"),
         (f"[corpus]\n{FILE}\nplanned_levels = ['eps-2', 'eps-2.0']", "corpus.planned_levels", "the same level"),
+        ("[corpus]\nredact = ['phone']\nphone_regions = ['US', 'UK']", "corpus.phone_regions", "UK"),
+        ("[corpus]\nredact = ['email', 'person']", "corpus.redact", "corpus.redaction_model"),
+        ("[corpus]\nredact = ['place']\nredaction_model = 'en_no'", "corpus.redaction_model", "spacy download en_no"),
+        ("[corpus]\nredact = ['email']\nredaction_model = 'en_no'", "corpus.redaction_model", "leave it out"),
     ],
 )
 def test_a_contradiction_names_a_setting_and_the_remedy(tmp_path: Path, text: str, setting: str, remedy: str) -> None:
     found = [problem for problem in problems(tmp_path, text) if problem.startswith(f"{setting}: ")]
     assert any(remedy in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "package", "setting", "remedy"),
+    [
+        (
+            "redact = ['secret', 'email']",
+            "presidio_analyzer",
+            "corpus.redact",
+            "pip install 'dp-instructions[redaction]'",
+        ),
+        ("detect_language = true", "py3langid", "corpus.detect_language", "pip install 'dp-instructions[language]'"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named_when_the_profile_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, package: str, setting: str, remedy: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    (found,) = problems(tmp_path, f"[corpus]\n{text}")
+    assert found.startswith(f"{setting}: ")
+    assert remedy in found
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    (tmp_path / "secrets.toml").write_text("[corpus]\nredact = ['secret']")
+    assert load_profile(str(tmp_path / "secrets.toml")).corpus.redact == ("secret",)
 
 
 def test_a_contradiction_with_a_setting_that_is_wrong_itself_is_not_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.hub import HubSource, HubSteps
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.queries import QuerySource
+from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.sources import ChitchatSource, FileSource, Source
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
@@ -147,6 +148,12 @@ def snapshot_and_erased(ledger: Ledger, profile: Profile) -> tuple[str, frozense
     """
     corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
     return state.snapshot(corpus_id, profile.corpus.snapshot), frozenset(state.erasures.get(corpus_id, ()))
+
+
+def redaction_of(profile: Profile) -> Redaction:
+    """What is replaced in the texts of a profile's corpus."""
+    settings = profile.corpus
+    return Redaction(settings.redact, settings.phone_regions, settings.redaction_model)
 
 
 def preparation_digest(profile: Profile) -> str:

@@ -40,7 +40,7 @@ UNPROBED = (
     "the private tables were stored without a probe of their preparation, so no claim could rest on them; materialize"
     " real_instructions again, and real_embeddings from it"
 )
-EVIDENCE = "evidence"
+EVIDENCE, ROWS_MADE_WITH = "evidence", "private_rows_made_with"
 
 Released = TypeVar("Released", Table, Adapter)
 Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
@@ -54,7 +54,7 @@ class ReleaseConfig(dg.Config):
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One mechanism at one partition, with the key that names its release."""
+    """One mechanism at one partition, with the key that names its release and what its private table is made with."""
 
     name: str
     plan: PrivacyPlan
@@ -62,6 +62,7 @@ class Mechanism:
     corpus_id: str
     snapshot: str
     reuse_key: str
+    made_with: Mapping[str, str]
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -105,7 +106,7 @@ class Mechanism:
             release=release,
             inputs=inputs,
         )
-        return Mechanism(name, plan, partition, table.corpus_id, table.snapshot, key)
+        return Mechanism(name, plan, partition, table.corpus_id, table.snapshot, key, table.made_with)
 
 
 def obtain(
@@ -164,7 +165,7 @@ def _pay_and_run(
         require()
     charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
-    record = {**value.record, EVIDENCE: dict(evidence.public)}
+    record = {**value.record, EVIDENCE: dict(evidence.public), ROWS_MADE_WITH: dict(mechanism.made_with)}
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
     if not check(evidence.public):
         releases.save(*place, release)
@@ -257,12 +258,24 @@ def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
 
 
 def private_result(
-    context: dg.AssetExecutionContext, value: PrivateTable, *, ledger: Ledger, profile: Profile
+    context: dg.AssetExecutionContext,
+    value: PrivateTable,
+    *,
+    ledger: Ledger,
+    profile: Profile,
+    of_public_rows: Callable[[PrivateTable], Mapping[str, Any]] = lambda table: {},
 ) -> dg.MaterializeResult[PrivateTable]:
-    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row."""
-    terms = metadata.private_metadata(registration_of(ledger, profile))
+    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row.
+
+    `of_public_rows` makes further metadata from the rows. It is called only where the owner registered the rows' source
+    as public, so that there is nothing to hide.
+    """
+    registration = registration_of(ledger, profile)
+    terms = metadata.private_metadata(registration)
     shown = {PROFILE_METADATA: profile.digest, SNAPSHOT_METADATA: value.snapshot, **terms}
     metadata.check_private_keys(shown)
+    if registration.is_public and value.corpus_id == registration.corpus_id:
+        shown |= of_public_rows(value)
     version = private_version(
         profile=profile.digest,
         snapshot=value.snapshot,

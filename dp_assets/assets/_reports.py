@@ -1,6 +1,6 @@
 """What the two reports gather before the evaluation package computes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,59 +9,80 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document
-from dp_assets.evaluation.quality import SyntheticSet
+from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
+from dp_assets.evaluation.quality import SyntheticSet, sets_of
 from dp_assets.selection.bins import nearest_bin
+from dp_assets.selection.filtering import filter_pool
 
 Vectors = npt.NDArray[np.float32]
 Bins = npt.NDArray[np.int64]
+Encode = Callable[[Sequence[str]], Vectors]
 LIKELIHOOD_BATCH = 32
+HEADLINES = ("estimated_total_variation", "estimated_frontier_score", "total_variation", "jensen_shannon")
 
 
 def set_in_bins(texts: Sequence[str], vectors: Vectors, centroids: Vectors) -> SyntheticSet:
     """Texts with the bin of each."""
-    return SyntheticSet(texts, nearest_bin(vectors, centroids))
+    return SyntheticSet(texts, nearest_bin(vectors, centroids), vectors)
 
 
-def with_map(
-    report: Document,
-    pool: pl.DataFrame,
-    filtered: pl.DataFrame,
-    encode: Callable[[Sequence[str]], Vectors],
-    centroids: Vectors,
-    noisy_votes: Bins,
-    seed: int,
-) -> Document:
-    """The quality report with the map of both sets in its data. Rows of the top-up have no vectors yet: `encode`."""
-    from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
-
+def filtered_set(pool: pl.DataFrame, filtered: pl.DataFrame, encode: Encode) -> SyntheticSet:
+    """The filtered rows with their vectors. Rows of the top-up have none yet: `encode`."""
     from_pool = filtered.join(pool.select("synthetic_id", "vector"), on="synthetic_id", how="inner")
     added = filtered.join(pool, on="synthetic_id", how="anti")
     kept_vectors, texts = from_pool["vector"].to_numpy(), added["text"].to_list()
     vectors = np.concatenate([kept_vectors, encode(texts)]) if texts else kept_vectors
     rows = pl.concat([from_pool.select("text", "bin_id"), added.select("text", "bin_id")])
-    pool_vectors = pool["vector"].to_numpy()
-    drawn = synthetic_map(
-        BinnedSet(pool["text"].to_list(), pool_vectors, nearest_bin(pool_vectors, centroids)),
-        BinnedSet(rows["text"].to_list(), vectors, rows["bin_id"].to_numpy()),
-        noisy_votes=noisy_votes,
-        centroids=centroids,
-        seed=seed,
+    return SyntheticSet(rows["text"].to_list(), rows["bin_id"].to_numpy(), vectors)
+
+
+def resampled_to_votes(
+    drawn: SyntheticSet, *, noisy_votes: Bins, centroids: Vectors, share: float, selection: Mapping[str, Any]
+) -> SyntheticSet | None:
+    """This share of the rows of a set, chosen by the rule that chose the filtered set, with nothing drawn anew.
+
+    None where no noisy vote is positive or the share is no row.
+    """
+    texts, bins, vectors = drawn
+    rows = [f"{number:09d}" for number in range(len(texts))]
+    pool = pl.DataFrame({"synthetic_id": rows, "text": texts, "bin_id": bins, "origin": "baseline"})
+    settings = {**selection, "target_size": int(share * len(texts)), "top_up_samples": 0}
+    if vectors is None or not settings["target_size"] or not (noisy_votes > 0).any():
+        return None
+    chosen = filter_pool(
+        pool, noisy_votes=noisy_votes, centroids=centroids, draw=lambda *_: [], embed=lambda _: vectors[:0], **settings
+    ).rows
+    kept = chosen["synthetic_id"].cast(pl.Int64).to_numpy()
+    return SyntheticSet(chosen["text"].to_list(), bins[kept], vectors[kept])
+
+
+def with_page(
+    report: Document, pool: SyntheticSet, filtered: SyntheticSet, centroids: Vectors, noisy_votes: Bins, seed: int
+) -> Document:
+    """The quality report with the map of both sets in its data, and as an HTML page."""
+    from dp_assets.evaluation.quality_page import quality_page
+    from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
+
+    pool_map, filtered_map = (
+        BinnedSet(each.texts, vectors, each.bin_ids)
+        for each in (pool, filtered)
+        if (vectors := each.vectors) is not None
     )
-    return replace(report, data={**report.data, "map": drawn.to_json()})
+    drawn = synthetic_map(pool_map, filtered_map, noisy_votes=noisy_votes, centroids=centroids, seed=seed)
+    data = {**report.data, "map": drawn.to_json()}
+    return replace(report, data=data, html=quality_page(data, charge_ids=report.charge_ids))
 
 
 def quality_metadata(report: Document) -> dict[str, Any]:
     """The report, its pictures and its headline figures for the asset's page."""
-    from dp_assets.evaluation.pictures import map_markdown, votes_drawing
+    from dp_assets.evaluation.pictures import agreement_drawing, map_markdown, votes_drawing
     from dp_assets.evaluation.synthetic_map import SyntheticMap
 
     figures = {
-        f"quality/{name}_{when}": float(report.data[when][name])
-        for when in ("before", "after", "baseline")
-        for name in ("total_variation", "jensen_shannon")
+        f"quality/{name}_{when}": float(report.data[when][name]) for when in sets_of(report.data) for name in HEADLINES
     }
     return figures | {
+        "agreement": dg.MetadataValue.md(agreement_drawing(report.data).markdown()),
         "votes": dg.MetadataValue.md(votes_drawing(report.data).markdown()),
         "map": dg.MetadataValue.md(map_markdown(SyntheticMap.from_json(report.data["map"]))),
         "report": dg.MetadataValue.md(report.markdown),
@@ -103,6 +124,14 @@ def restricted_rows(
     held_out = real.filter(pl.col("split") != TRAIN_SPLIT)["text"].to_list()
     losses = held_out_losses(held_out, load_model=load_model, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
     return pl.concat([figures, copies, losses]).lazy()
+
+
+def restricted_metadata(report: PrivateTable) -> dict[str, float]:
+    """The restricted figures for the asset's page: for sources that are public, and for no others."""
+    kept: list[pl.DataFrame] = []
+    report.store(lambda rows: kept.append(rows.collect()))
+    figures = kept[0].drop_nans("value").select("metric", "subject", "value").iter_rows()
+    return {f"restricted/{metric}_{subject.replace(' ', '_')}": value for metric, subject, value in figures}
 
 
 def held_out_losses(

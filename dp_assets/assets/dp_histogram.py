@@ -13,8 +13,9 @@ from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import HISTOGRAM
-from dp_assets.selection.release import DimensionsDiffer, release_votes, require_same_dimension
+from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
 from resources.ledger import Ledger
+from resources.models import Embedder
 from resources.private_step import private_step
 from resources.profile import Profile
 from resources.stores import ReleaseStore
@@ -27,13 +28,14 @@ def dp_histogram(
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
     releases: ReleaseStore,
+    embedder: Embedder,
     real_embeddings: PrivateTable,
     synthetic_bins: Table,
 ) -> dg.MaterializeResult[Table]:
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
     centroids = centroids_of(synthetic_bins)
     inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
-    with private_step(ledger.private_root, DimensionsDiffer):
+    with private_step(ledger.private_root, EmbeddersDiffer):
         mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)
         votes = mechanism.plan.votes
         histogram = obtain(
@@ -48,7 +50,7 @@ def dp_histogram(
                 key=ledger.key,
                 upstream_ids=synthetic_bins.charge_ids,
             ),
-            ready=(partial(require_same_dimension, real_embeddings, centroids),),
+            ready=(partial(require_same_embedder, real_embeddings, synthetic_bins, embedder.public_name),),
             check=partial(check_votes, votes, mechanism.plan.unit),
         )
     extra = metadata.mechanism_metadata(mechanism.plan, HISTOGRAM) | {"dagster/row_count": votes.num_bins}

@@ -7,7 +7,7 @@ import dagster as dg
 from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import registration_of
-from dp_assets.assets._release import result
+from dp_assets.assets._release import ROWS_MADE_WITH, result
 from dp_assets.assets._statement import evidence_of, pictures, provenance
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
@@ -44,6 +44,7 @@ def privacy_statement(
         base_model=dp_generator.base_model,
         source_kind=profile.corpus.source.kind,
         redacted=profile.corpus.redact,
+        redacted_with=dp_generator.record.get(ROWS_MADE_WITH, {}),
         provenance=provenance(profile, Path(releases.home), partition, made_from),
     )
     markdown, histories = to_markdown(statement), cohort_histories(ledger.entries(), corpus_id)

@@ -6,9 +6,8 @@ from dp_assets.artifacts import Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._bins import centroids_of, votes_of
 from dp_assets.assets._release import result
-from dp_assets.assets._reports import quality_metadata, set_in_bins, with_map
+from dp_assets.assets._reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
 from dp_assets.evaluation import quality
-from dp_assets.evaluation.quality import SyntheticSet
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
@@ -16,7 +15,7 @@ from resources.models import Embedder, LanguageModel
 from resources.profile import Profile
 
 
-@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"matplotlib", "markdown"}, code_version="2")
+@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"matplotlib", "html"}, code_version="3")
 def quality_report(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
@@ -32,22 +31,27 @@ def quality_report(
     """Utility against the noisy votes, before and after filtering and for the untrained model, at no extra cost."""
     from dp_assets.generation.drawing import sample_baseline
 
-    plan, settings = profile.plan(Partition.of(context).level), profile.report
-    centroids = centroids_of(synthetic_bins)
-    filtered, votes = filtered_instructions.collect(), votes_of(dp_histogram)
-    baseline = sample_baseline(language_model.load, **profile.baseline_sampling())
-    pool = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
+    settings, centroids, votes = profile.report, centroids_of(synthetic_bins), votes_of(dp_histogram)
+    drawn = sample_baseline(language_model.load, **profile.baseline_sampling())
+    baseline = set_in_bins(drawn, embedder.encode(drawn), centroids)
+    rows = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
+    pool = set_in_bins(rows["text"].to_list(), rows["vector"].to_numpy(), centroids)
+    filtered = filtered_set(rows, filtered_instructions.collect(), embedder.encode)
+    share, selection = len(filtered.texts) / len(pool.texts), profile.selection.model_dump()
     report = quality.quality_report(
-        pool=set_in_bins(pool["text"].to_list(), pool["vector"].to_numpy(), centroids),
-        filtered=SyntheticSet(filtered["text"].to_list(), filtered["bin_id"].to_numpy()),
-        baseline=set_in_bins(baseline, embedder.encode(baseline), centroids),
+        pool=pool,
+        filtered=filtered,
+        baseline=baseline,
+        baseline_filtered=resampled_to_votes(
+            baseline, noisy_votes=votes, centroids=centroids, share=share, selection=selection
+        ),
         noisy_votes=votes,
-        noise_stddev=plan.votes.noise_stddev,
+        noise_stddev=profile.plan(Partition.of(context).level).votes.noise_stddev,
         target=profile.selection.target_size,
-        shortage=profile.selection.target_size - filtered.height,
+        shortage=profile.selection.target_size - len(filtered.texts),
         num_examples=settings.examples,
         seed=settings.seed,
         charge_ids=union_of_ids(synthetic_pool, synthetic_bins, filtered_instructions, dp_histogram),
     )
-    report = with_map(report, pool, filtered, embedder.encode, centroids, votes, settings.seed)
+    report = with_page(report, pool, filtered, centroids, votes, settings.seed)
     return result(context, report, ledger=ledger, profile=profile, extra=quality_metadata(report))

@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from dp_assets.artifacts import PrivateTable
+from dp_assets.artifacts import EMBEDDER, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.embedding import embed_training_rows
@@ -30,5 +30,6 @@ def real_embeddings(
     with scratch_folder(ledger.private_root) as scratch:  # until the rows are stored, which is when this is resumed
         with private_step(ledger.private_root, UnstablePreparation, ModelUnavailable):
             require_alone(embedder.encode_alone)
-            table = real_instructions.map(partial(embed_training_rows, encode=embedder.encode_alone, folder=scratch))
+            embed = partial(embed_training_rows, encode=embedder.encode_alone, folder=scratch)
+            table = real_instructions.map(embed, made_with={EMBEDDER: embedder.public_name})
         yield private_result(context, table, ledger=ledger, profile=profile)

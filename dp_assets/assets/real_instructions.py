@@ -7,7 +7,7 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_and_erased, source_of
+from dp_assets.assets._corpus import preparation_digest, redaction_of, registration_of, snapshot_and_erased, source_of
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.buckets import prepare_in_buckets
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
@@ -32,12 +32,12 @@ def real_instructions(
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
     bounds, key = settings.model_dump(include=BOUNDS), ledger.key
-    corpus_id, preparation = registration.corpus_id, preparation_digest(profile)
+    corpus_id, preparation, redaction = registration.corpus_id, preparation_digest(profile), redaction_of(profile)
     ledger.check_preparation(corpus_id, snapshot, preparation)
 
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
         cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
-        steps = settings.model_dump(include=STEPS) | {"redacted": settings.redact}
+        steps = settings.model_dump(include=STEPS) | {"redaction": redaction}
         return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
 
     public = (SourceError, CohortError, UnstablePreparation)
@@ -48,5 +48,6 @@ def real_instructions(
             found = prepare_in_buckets(source_rows, prepare_rows, unit=settings.unit, key=key, folder=scratch)
             hashes = {"rows": found.fingerprint, "texts": found.texts}
             ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
-        table = PrivateTable(found.rows, corpus_id=corpus_id, snapshot=snapshot, preparation=treated)
+        identity = {"corpus_id": corpus_id, "snapshot": snapshot, "preparation": treated}
+        table = PrivateTable(found.rows, **identity, made_with=redaction.versions())
         yield private_result(context, table, ledger=ledger, profile=profile)

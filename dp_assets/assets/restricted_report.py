@@ -15,7 +15,7 @@ from resources.private_step import private_step
 from resources.profile import Profile
 
 
-@pipeline_asset(label=Label.PRIVATE, group="reports", kinds={"numpy", "parquet"})
+@pipeline_asset(label=Label.PRIVATE, group="reports", kinds={"numpy", "parquet"}, code_version="2")
 def restricted_report(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
@@ -29,8 +29,8 @@ def restricted_report(
     synthetic_bins: Table,
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[PrivateTable]:
-    """Utility against exact real rows, for eyes inside the boundary: private, one row a figure."""
-    from dp_assets.assets._reports import restricted_rows
+    """Utility against exact real rows, private, one row a figure; shown only where the source is public."""
+    from dp_assets.assets._reports import restricted_metadata, restricted_rows
 
     settings = profile.report
     with private_step(ledger.private_root):
@@ -50,4 +50,4 @@ def restricted_report(
             ),
             real_instructions,
         )
-    return private_result(context, table, ledger=ledger, profile=profile)
+    return private_result(context, table, ledger=ledger, profile=profile, of_public_rows=restricted_metadata)

@@ -25,5 +25,5 @@ def synthetic_bins(
     vectors = sampled_vectors(synthetic_embeddings.rows, most=num_bins * SAMPLED_VECTORS_PER_BIN, seed=seed)
     centroids = fit_bins(vectors, num_bins=num_bins, seed=seed)
     rows = pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": pl.Series(centroids)})
-    value = Table(rows, synthetic_embeddings.charge_ids)
+    value = Table(rows, synthetic_embeddings.charge_ids, synthetic_embeddings.record)
     return result(context, value, ledger=ledger, profile=profile, extra={"dagster/row_count": len(centroids)})

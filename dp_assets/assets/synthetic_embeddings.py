@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from dp_assets.artifacts import Table
+from dp_assets.artifacts import EMBEDDER, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
@@ -27,4 +27,5 @@ def synthetic_embeddings(
         vectors = pl.Series("vector", embedder.encode(pool["text"].to_list(), advance=advance))
     rows = pool.select("synthetic_id", vectors).lazy()
     figures = {"dagster/row_count": pool.height, "embedder": embedder.public_name}
-    return result(context, Table(rows, synthetic_pool.charge_ids), ledger=ledger, profile=profile, extra=figures)
+    value = Table(rows, synthetic_pool.charge_ids, {EMBEDDER: embedder.public_name, "dimension": embedder.dimension})
+    return result(context, value, ledger=ledger, profile=profile, extra=figures)

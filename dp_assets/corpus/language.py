@@ -3,9 +3,17 @@
 Left out: a measure of doubt. Short texts are often taken for a neighbouring language, and code for any.
 """
 
+from importlib.util import find_spec
+
 import polars as pl
 
 from dp_assets.corpus.columns import SourceError
+
+INSTALL = "pip install 'dp-instructions[language]'"
+
+
+def is_installed() -> bool:
+    return find_spec("py3langid") is not None
 
 
 def detect_languages(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -17,7 +25,7 @@ def detect_languages(rows: pl.LazyFrame) -> pl.LazyFrame:
     try:
         import py3langid
     except ModuleNotFoundError:
-        raise SourceError("corpus.detect_language needs the package py3langid: pip install py3langid") from None
+        raise SourceError(f"corpus.detect_language needs the package py3langid: {INSTALL}") from None
 
     def detect(unnamed: pl.Series) -> pl.Series:
         return pl.Series([None if text is None else py3langid.classify(text)[0] for text in unnamed], dtype=pl.String)

@@ -19,13 +19,14 @@ import polars as pl
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.hashing import keyed_hash_of
 from dp_assets.corpus.language import detect_languages
-from dp_assets.corpus.redaction import redact
+from dp_assets.corpus.redaction import Redaction, redact
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, check_schema
 from dp_assets.corpus.users import canonical_user_ids
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
 TEST_SPLIT = "test"
 HASHED_BITS = 60
+NOTHING_REDACTED = Redaction()
 OWN_UNIT_COLUMNS = ("user_id", "text", "created_at", "instruction_id")
 """What tells a row that is a unit of its own from others: as the source has it, in columns that are registered."""
 
@@ -43,7 +44,7 @@ def prepare(
     cohort_of: pl.Expr,
     train_fraction: float,
     detect_language: bool = False,
-    redacted: Sequence[str] = (),
+    redaction: Redaction = NOTHING_REDACTED,
 ) -> pl.LazyFrame:
     """Rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
 
@@ -57,19 +58,19 @@ def prepare(
       cohort_of: the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row.
       train_fraction: the expected share of units in the split `train`.
       detect_language: fill in the language of rows that name none.
-      redacted: what is replaced by placeholders, names of `redaction.DETECTORS`. Everything after it is as if the
-        source had held the redacted texts, but for the ids of units; the bounds of length hold before it.
+      redaction: what is replaced by placeholders. Everything after it is as if the source had held the redacted texts,
+        but for the ids of units; the bounds of length hold before it.
 
     Raises:
       SchemaError: a column is missing or has another type.
-      SourceError: a language is to be detected, and the library for it is not installed.
+      SourceError: a language is to be detected or something to be redacted, and the library for it is not installed.
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
     known = name_own_units(canonical_user_ids(rows.select(SOURCE_ROWS.names())), key=key)
     kept = normalise_text(known)
     kept = keep_lengths(kept, min_words=min_words, max_words=max_words, max_characters=max_characters)
     kept = keep_languages(detect_languages(kept) if detect_language else kept, languages=languages)
-    named = name_units(redact(kept, kinds=redacted), unit=unit, key=key)
+    named = name_units(redact(kept, redaction), unit=unit, key=key)
     bounded = bound_contributions(drop_duplicates_in_units(named), max_rows_per_unit=max_rows_per_unit)
     split = assign_splits(bounded, key=key, train_fraction=train_fraction)
     placed = split.with_columns(cohort=cohort_of).drop_nulls("cohort")

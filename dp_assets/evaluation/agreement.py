@@ -1,21 +1,25 @@
-"""How well a synthetic set agrees with the noisy votes of the real units.
+"""How well a synthetic set agrees with the real units, as far as their noisy votes tell.
 
 Every figure here is post-processing of a histogram that was released and paid for, so it costs no privacy and may be
-published. The exact histogram is never an input. What the figures cannot do is tell the votes from their noise:
-`expected_noise_total_variation` says how large a distance the noise alone would cause.
+published. The exact histogram is never an input. `agreement_figures` compares with the noisy votes as they are and
+cannot tell them from their noise; `estimated_figures` asks what the exact votes may have been (`vote_posterior.py`)
+and gives the distance to those with an interval.
 
 Shapes: `bin_ids` (n,), everything else (num_bins,). Shares sum to one.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior
 
 CLEARLY_OCCUPIED_STDDEVS = 3.0
+INTERVAL = (0.025, 0.975)
+FRONTIER_SCALE, FRONTIER_POINTS, FRONTIER_EDGE = 5.0, 25, 1e-6
+"""As in the published code of MAUVE: the factor in the exponent, and the mixtures that the curve is computed at."""
 
 
 def bin_shares(bin_ids: Integers, num_bins: int) -> Floats:
@@ -39,14 +43,41 @@ def noisy_shares(noisy_votes: Integers) -> Floats:
 
 def total_variation(p: Floats, q: Floats) -> float:
     """The total variation distance sum |p - q| / 2: the share of rows that would have to move. Between 0 and 1."""
-    return float(np.abs(p - q).sum() / 2)
+    return float(total_variations(p, q))
+
+
+def total_variations(p: Floats, q: Floats) -> Floats:
+    """`total_variation` of many shares (..., num_bins) at once, (...,)."""
+    distances: Floats = np.abs(p - q).sum(axis=-1) / 2
+    return distances
 
 
 def jensen_shannon(p: Floats, q: Floats) -> float:
     """The Jensen-Shannon divergence (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2, in bits. Between 0 and 1."""
+    return float(jensen_shannons(p, q))
+
+
+def jensen_shannons(p: Floats, q: Floats) -> Floats:
+    """`jensen_shannon` of many shares (..., num_bins) at once, (...,)."""
     middle = (p + q) / 2
-    divergence = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
-    return min(max(divergence, 0.0), 1.0)
+    divergences: Floats = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / (2 * math.log(2))
+    return divergences.clip(0.0, 1.0)
+
+
+def frontier_scores(p: Floats, q: Floats) -> Floats:
+    """The score of MAUVE over given bins: 1 for equal shares (..., num_bins), towards 0 for distant ones; (...,).
+
+    The area under the divergence frontier (Pillutla et al., NeurIPS 2021): the points (exp(-c KL(q, r)), exp(-c KL(p,
+    r))) over the mixtures r of p and q, with c = 5. MAUVE itself fits its own bins to both sets of vectors, which would
+    read real rows; here the bins are those that the votes were cast on.
+    """
+    weights = np.linspace(FRONTIER_EDGE, 1 - FRONTIER_EDGE, FRONTIER_POINTS)
+    mixtures = [weight * p + (1 - weight) * q for weight in weights]
+    ends = np.zeros(np.broadcast_shapes(p.shape, q.shape)[:-1])
+    x = np.stack([ends + 1, *(np.exp(-FRONTIER_SCALE * _relative_entropy(q, mixture)) for mixture in mixtures), ends])
+    y = np.stack([ends, *(np.exp(-FRONTIER_SCALE * _relative_entropy(p, mixture)) for mixture in mixtures), ends + 1])
+    areas: Floats = -np.trapezoid(y, x, axis=0)
+    return areas
 
 
 def coverage(
@@ -97,6 +128,38 @@ def agreement_figures(bin_ids: Integers, noisy_votes: Integers, *, noise_stddev:
     }
 
 
+class Estimate(NamedTuple):
+    """The mean of a figure over what the exact votes may have been, and the ends of its interval at 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Floats) -> "Estimate":
+        low, high = np.quantile(values, INTERVAL).tolist()
+        return Estimate(float(values.mean()), low, high)
+
+
+def estimated_figures(counts: Integers, posterior: VotePosterior) -> dict[str, Estimate]:
+    """The distances between a synthetic set and what the exact votes may have been, with the noise's own uncertainty.
+
+    `total_variation`, `jensen_shannon` and `frontier_score` (see `frontier_scores`) over the bins, and
+    `covered_share`: the share of the real units whose bin holds a synthetic row.
+
+    Args:
+      counts: synthetic rows in each bin, (num_bins,), with at least one row.
+      posterior: over the same bins.
+    """
+    synthetic, real = counts / counts.sum(), posterior.shares
+    return {
+        "total_variation": Estimate.of(total_variations(real, synthetic)),
+        "jensen_shannon": Estimate.of(jensen_shannons(real, synthetic)),
+        "frontier_score": Estimate.of(frontier_scores(real, synthetic)),
+        "covered_share": Estimate.of(real[:, counts > 0].sum(axis=1)),
+    }
+
+
 def clearly_occupied_bins(noisy_votes: Integers, *, noise_stddev: float) -> int:
     """How many bins `coverage` counts over: those whose noisy vote exceeds three standard deviations of the noise."""
     return int(_clearly_occupied(noisy_votes, noise_stddev=noise_stddev, num_stddevs=CLEARLY_OCCUPIED_STDDEVS).sum())
@@ -114,6 +177,9 @@ def _counts(bin_ids: Integers, num_bins: int) -> Integers:
     return np.bincount(bin_ids, minlength=num_bins).astype(np.int64)
 
 
-def _relative_entropy(p: Floats, q: Floats) -> float:
-    support = p > 0
-    return float((p[support] * np.log2(p[support] / q[support])).sum())
+def _relative_entropy(p: Floats, q: Floats) -> Floats:
+    """KL(p, q) in nats over the last axis, where q is positive wherever p is."""
+    p, q = np.broadcast_arrays(p, q)
+    ratios = np.divide(p, q, out=np.ones_like(p), where=p > 0)
+    entropies: Floats = (p * np.log(ratios)).sum(axis=-1)
+    return entropies

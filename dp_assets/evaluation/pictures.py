@@ -18,6 +18,7 @@ from dp_assets.evaluation.plots import (
     CURVES,
     LOWEST_RATE,
     MARKED_RATES,
+    agreement_figure,
     curve_figure,
     epsilon_figure,
     map_figure,
@@ -25,7 +26,7 @@ from dp_assets.evaluation.plots import (
     tradeoff_figure,
     votes_figure,
 )
-from dp_assets.evaluation.quality import escape_markdown, excerpt, markdown_table
+from dp_assets.evaluation.quality import COLUMN_TITLES, escape_markdown, excerpt, markdown_table, sets_of
 from dp_assets.evaluation.synthetic_map import SyntheticMap
 from dp_assets.statements.figures import trade_off_curves
 from dp_assets.statements.history import CohortHistory
@@ -51,6 +52,20 @@ class Drawing:
     def block(self) -> Picture:
         """The picture as a part of a page, light and dark."""
         return Picture(data_uri(self.figure(LIGHT)), data_uri(self.figure(DARK)), self.alt)
+
+
+def agreement_drawing(report: Mapping[str, Any]) -> Drawing:
+    """The estimates of a quality report's data, for each of its sets."""
+    sets = [{**report[name], "title": COLUMN_TITLES[name]} for name in sets_of(report)]
+    distances = ", ".join(
+        f"{each['title']} {each['estimated_total_variation']:.1%} and {each['estimated_frontier_score']:.2f}"
+        for each in sets
+    )
+    alt = (
+        "Estimated share of rows in another bin than the real rows, and estimated frontier score, by set, with"
+        f" intervals: {distances}."
+    )
+    return Drawing(partial(agreement_figure, sets, sampling_floor=report["sampling_floor"]), alt)
 
 
 def votes_drawing(report: Mapping[str, Any]) -> Drawing:

@@ -5,6 +5,7 @@ nobody has to match colours with a legend.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,48 @@ NUMBER_SIZE, MOST_MOVES = 0.06, 100
 SIDEWAYS = np.array([1.0, 0.0])
 MOST_NAMED_COHORTS = 5
 MOST_NAMED_CHARGES = 8
+
+
+def agreement_figure(sets: Sequence[Mapping[str, Any]], *, sampling_floor: float, theme: Theme = LIGHT) -> Figure:
+    """How near each set comes to the real rows: estimates with intervals, and what the noisy votes as they are say.
+
+    Args:
+      sets: with `title`, and `estimated_total_variation`, `estimated_frontier_score`, their `_low` and `_high`, and
+        `total_variation`; the first is drawn on top.
+      sampling_floor: the total variation that real rows drawn at random would show.
+    """
+    figure = new_figure(
+        theme,
+        height=1.7 + 0.5 * len(sets),
+        title="How near each set comes to the real rows",
+        subtitle="Dots: estimates over what the exact votes may have been; lines: intervals at 95 %.\n"
+        "Crosses: the distance to the noisy votes as they are, which flatters what was resampled to them.",
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    panels = (
+        (left, "estimated_total_variation", "in the wrong bin, lower is better"),
+        (right, "estimated_frontier_score", "frontier score, higher is better"),
+    )
+    for axes, key, title in panels:
+        dress(axes, theme, title=title)
+        axes.grid(visible=False)
+        for place, each in enumerate(sets):
+            _estimate(axes, theme, each, key, len(sets) - 1 - place)
+        axes.set_ylim(-0.6, len(sets) - 0.4)
+        axes.set_xlim(left=0, right=1.12 * max(each[f"{key}_high"] for each in sets) or 1.0)
+    left.axvline(sampling_floor, color=theme.quiet, linewidth=1.2, linestyle=(0, (4, 3)))
+    left.set_xlabel("dashed: real rows at random, at equal size", color=theme.quiet, fontsize=9.5)
+    left.set_yticks(range(len(sets)), [each["title"] for each in reversed(sets)])
+    left.xaxis.set_major_formatter(PERCENT)
+    return figure
+
+
+def _estimate(axes: Axes, theme: Theme, figures: Mapping[str, Any], key: str, height: float) -> None:
+    colour = theme.series[0]
+    axes.plot([figures[f"{key}_low"], figures[f"{key}_high"]], [height] * 2, color=colour, linewidth=3, alpha=0.45)
+    axes.plot([figures[key]], [height], "o", color=colour, markersize=7)
+    if key == "estimated_total_variation":
+        axes.plot([figures["total_variation"]], [height], "x", color=theme.series[1], markersize=7, markeredgewidth=2)
 
 
 def votes_figure(

@@ -1,16 +1,20 @@
 """The quality report: the synthetic pool before and after resampling, and a public baseline, free of charge.
 
 Inputs are released texts, their bins, and the noisy votes. No exact count and no real row takes part, so the report may
-be published with the set that it describes. It says how alike the sets and the votes are over the bins and what the
+be published with the set that it describes. It says how alike the sets and the real rows are over the bins and what the
 texts look like; it cannot say whether a text is a good instruction.
 
 The data of the report:
 
-    before, after, baseline   figures by name for the pool, the resampled set and the baseline (or None)
-    diversity_sample_size     texts of each set behind its diversity figures
+    before, after, baseline, baseline_filtered
+                              figures by name for the pool, the resampled set, the baseline and the resampled baseline
+                              (or None); `estimated_` ones come with the ends of an interval, `_low` and `_high`
+    equal_size                rows of each set behind its diversity and its `equal_size_total_variation`
+    sampling_floor            the total variation that as many rows drawn at random from the real ones would show
     noise_floor               the total variation that the noise of the votes causes alone
     num_bins, clearly_occupied_bins, target, shortage
     bins                      the shares of each bin in the noisy votes, the pool and the resampled set, and the noise
+    languages, personal_data  shares by set and language, and by set and kind
     examples                  texts by set
 """
 
@@ -20,35 +24,54 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dp_assets.artifacts import Document
 from dp_assets.evaluation.agreement import (
-    Integers,
     agreement_figures,
     bin_shares,
     clearly_occupied_bins,
+    estimated_figures,
     expected_noise_total_variation,
     noisy_shares,
+    total_variations,
 )
-from dp_assets.evaluation.text_figures import diversity_figures, form_figures
+from dp_assets.evaluation.text_figures import (
+    diversity_figures,
+    form_figures,
+    language_shares,
+    recognised_shares,
+    similarity_figures,
+)
+from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
 
 MARKDOWN_PUNCTUATION = "\\`*_{}[]|~#$"
 LONGEST_EXAMPLE = 280
+MOST_READ = 2000
+"""Texts of a set, drawn by the public seed, in which languages and personal data are looked for: that is slow."""
+SUBSETS = 16
 
 # Insertion order is the order of the sections and of the columns.
 SET_TITLES = {
     "before": "Before: the synthetic pool",
     "after": "After: resampled to the votes",
     "baseline": "Baseline: epsilon zero, public model",
+    "baseline_filtered": "Baseline resampled to the same votes",
 }
-COLUMN_TITLES = {"before": "before", "after": "after", "baseline": "epsilon zero"}
+COLUMN_TITLES = {
+    "before": "before",
+    "after": "after",
+    "baseline": "epsilon zero",
+    "baseline_filtered": "epsilon zero, filtered",
+}
 
 
 class SyntheticSet(NamedTuple):
-    """Texts (n,) and the bin of each, int64 (n,)."""
+    """Texts (n,), the bin of each, int64 (n,), and, where they are known, vectors of length one, float32 (n, d)."""
 
     texts: Sequence[str]
     bin_ids: Integers
+    vectors: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,18 +85,38 @@ class Figure:
 
 FIGURES = {
     "rows": Figure("rows", "Size of the set."),
-    "total_variation": Figure(
-        "distance to the votes",
-        "Total variation: the share of rows in the wrong bin. Lower is better, see the noise floor.",
+    "estimated_total_variation": Figure(
+        "distance to the real rows",
+        "Estimated total variation: the share of rows in the wrong bin. Lower is better.",
         True,
     ),
-    "jensen_shannon": Figure(
-        "divergence from the votes", "Jensen-Shannon divergence in bits, from 0 (alike) to 1. Lower is better."
+    "equal_size_total_variation": Figure(
+        "the same at equal size", "For samples of equal size; fewer rows look further away by chance.", True
     ),
+    "estimated_jensen_shannon": Figure(
+        "divergence from the real rows",
+        "Estimated Jensen-Shannon divergence in bits, from 0 (alike) to 1. Lower is better.",
+    ),
+    "estimated_frontier_score": Figure(
+        "frontier score", "Estimated score in the manner of MAUVE over the bins, 1 for equal. Higher is better."
+    ),
+    "estimated_covered_share": Figure(
+        "real rows covered", "Estimated share of the real rows whose bin holds a synthetic one. Higher is better.", True
+    ),
+    "total_variation": Figure(
+        "distance to the noisy votes", "Total variation to the votes as they are, noise included: no estimate.", True
+    ),
+    "jensen_shannon": Figure("divergence from the noisy votes", "Jensen-Shannon divergence in bits, likewise."),
     "coverage": Figure("coverage", "Share of the clearly occupied bins that hold a row. Higher is better.", True),
     "distinct_1": Figure("distinct words", "Distinct words by all words, in samples of equal size.", True),
     "distinct_2": Figure("distinct word pairs", "The same for pairs: low when texts repeat phrases.", True),
     "duplicate_share": Figure("duplicates", "Texts that repeat another one, in samples of equal size.", True),
+    "self_similarity": Figure(
+        "self-similarity", "Mean cosine similarity of two texts, in samples of equal size. Lower is more diverse."
+    ),
+    "near_duplicate_share": Figure(
+        "near duplicates", "Texts with another one at a cosine of 0.95 or more, in samples of equal size.", True
+    ),
     "words_p10": Figure("words, 10 %", "A tenth of the texts is no longer than this."),
     "words_p50": Figure("words, median", "Half of the texts is no longer than this."),
     "words_p90": Figure("words, 90 %", "Nine tenths of the texts are no longer than this."),
@@ -94,6 +137,7 @@ def quality_report(
     pool: SyntheticSet,
     filtered: SyntheticSet,
     baseline: SyntheticSet | None,
+    baseline_filtered: SyntheticSet | None = None,
     noisy_votes: Integers,
     noise_stddev: float,
     target: int,
@@ -108,6 +152,7 @@ def quality_report(
       pool: the synthetic pool before resampling.
       filtered: the set after resampling and topping up.
       baseline: samples of the public model without private training, assigned to the same bins.
+      baseline_filtered: the baseline resampled to the same votes by the same rule.
       noisy_votes: the released votes, shape (num_bins,).
       noise_stddev: standard deviation of the noise on one vote count, in votes.
       target: how many rows the resampled set was to have.
@@ -118,11 +163,14 @@ def quality_report(
     Raises:
       ValueError: a set is empty, or a bin id lies outside the bins of the votes.
     """
-    sets = {"before": pool, "after": filtered} | ({"baseline": baseline} if baseline else {})
+    given = {"before": pool, "after": filtered, "baseline": baseline, "baseline_filtered": baseline_filtered}
+    sets = {name: each for name, each in given.items() if each is not None}
     data = {
         **_figures(sets, noisy_votes, noise_stddev=noise_stddev, seed=seed),
         "target": target,
         "shortage": shortage,
+        "languages": {name: language_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
+        "personal_data": {name: recognised_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
         "bins": _bins(pool, filtered, noisy_votes, noise_stddev=noise_stddev),
         "examples": {name: _draw(each.texts, num_examples, seed) for name, each in sets.items()},
     }
@@ -145,24 +193,60 @@ def escape_markdown(text: str) -> str:
 def _figures(
     sets: Mapping[str, SyntheticSet], noisy_votes: Integers, *, noise_stddev: float, seed: int
 ) -> dict[str, Any]:
-    # Larger sets repeat more, so the diversity of sets is compared in samples of one size.
-    sample_size = min(len(each.texts) for each in sets.values())
+    size, num_bins = min(len(each.texts) for each in sets.values()), len(noisy_votes)
+    counts = {name: np.bincount(each.bin_ids, minlength=num_bins) for name, each in sets.items()}
+    agreements = {
+        name: agreement_figures(each.bin_ids, noisy_votes, noise_stddev=noise_stddev) for name, each in sets.items()
+    }
+    posterior = vote_posterior(noisy_votes, noise_stddev=noise_stddev, unvoted_counts=counts["before"], seed=seed)
     by_set = {
         name: {
             "rows": float(len(each.texts)),
-            **agreement_figures(each.bin_ids, noisy_votes, noise_stddev=noise_stddev),
-            **diversity_figures(_draw(each.texts, sample_size, seed)),
+            **agreements[name],
+            **_estimates(counts[name], posterior),
+            "equal_size_total_variation": _equal_size_distance(counts[name], posterior, size, seed),
+            **_diversity(each, size, seed),
             **form_figures(each.texts),
         }
         for name, each in sets.items()
     }
     return {
         **{name: by_set.get(name) for name in SET_TITLES},
-        "diversity_sample_size": sample_size,
+        "equal_size": size,
+        "sampling_floor": _sampling_floor(posterior, size, seed),
         "noise_floor": expected_noise_total_variation(noisy_votes, noise_stddev),
-        "num_bins": len(noisy_votes),
+        "num_bins": num_bins,
         "clearly_occupied_bins": clearly_occupied_bins(noisy_votes, noise_stddev=noise_stddev),
     }
+
+
+def _estimates(counts: Integers, posterior: VotePosterior) -> dict[str, float]:
+    """Each estimate under its name, and the ends of its interval beside it."""
+    found = {}
+    for name, estimate in estimated_figures(counts, posterior).items():
+        found[f"estimated_{name}"] = estimate.value
+        found |= {f"estimated_{name}_low": estimate.low, f"estimated_{name}_high": estimate.high}
+    return found
+
+
+def _equal_size_distance(counts: Integers, posterior: VotePosterior, size: int, seed: int) -> float:
+    """The mean estimated total variation of samples of `size` rows of the set, drawn without replacement."""
+    samples = np.random.default_rng(seed).multivariate_hypergeometric(counts, size, size=SUBSETS) / size
+    return float(np.mean([total_variations(posterior.shares, sample).mean() for sample in samples]))
+
+
+def _sampling_floor(posterior: VotePosterior, size: int, seed: int) -> float:
+    """The mean total variation between real rows and `size` of them drawn at random: no sample can count on less."""
+    generator = np.random.default_rng(seed)
+    drawn: Floats = np.stack([generator.multinomial(size, shares / shares.sum()) for shares in posterior.shares]) / size
+    return float(total_variations(posterior.shares, drawn).mean())
+
+
+def _diversity(each: SyntheticSet, size: int, seed: int) -> dict[str, float]:
+    """Figures of a sample of `size` texts: larger sets repeat more, so sets are compared at one size."""
+    rows = _order(len(each.texts), seed)[:size]
+    similar = {} if each.vectors is None else similarity_figures(each.vectors[rows])
+    return {**diversity_figures([each.texts[row] for row in rows]), **similar}
 
 
 def _bins(pool: SyntheticSet, filtered: SyntheticSet, noisy_votes: Integers, *, noise_stddev: float) -> dict[str, Any]:
@@ -177,7 +261,12 @@ def _bins(pool: SyntheticSet, filtered: SyntheticSet, noisy_votes: Integers, *, 
 
 def _draw(texts: Sequence[str], count: int, seed: int) -> list[str]:
     """The first `count` texts in an order that the public seed fixes."""
-    return [texts[row] for row in np.random.default_rng(seed).permutation(len(texts))[:count]]
+    return [texts[row] for row in _order(len(texts), seed)[:count]]
+
+
+def _order(count: int, seed: int) -> Integers:
+    order: Integers = np.random.default_rng(seed).permutation(count)
+    return order
 
 
 def _markdown(data: Mapping[str, Any]) -> str:
@@ -190,27 +279,69 @@ def _markdown(data: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def sets_of(data: Mapping[str, Any]) -> list[str]:
+    """The sets that a report's data describes, in the order of its columns."""
+    return [name for name in SET_TITLES if data.get(name) is not None]
+
+
 def figure_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The figures as a table, its header first: one row a figure, one column a set, and what the figure says."""
-    names = [name for name in SET_TITLES if data[name] is not None]
+    names = sets_of(data)
+    known = {key: figure for key, figure in FIGURES.items() if all(key in data[name] for name in names)}
     rows = [
-        (figure.title, *(_shown(figure, data[name][key]) for name in names), figure.meaning)
-        for key, figure in FIGURES.items()
+        (figure.title, *(_shown(figure, data[name], key) for name in names), figure.meaning)
+        for key, figure in known.items()
     ]
-    return [("figure", *(COLUMN_TITLES[name] for name in names), "what it says"), *rows]
+    return [
+        ("figure", *(COLUMN_TITLES[name] for name in names), "what it says"),
+        *rows,
+        *_language_rows(data),
+        *_personal_data_rows(data),
+    ]
+
+
+def _language_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    languages = data["languages"]
+    if not any(languages.values()):
+        return []
+    cells = [", ".join(f"{code} {share:.0%}" for code, share in languages[name].items()) for name in sets_of(data)]
+    return [("languages", *cells, "Detected text by text; short texts are often taken for another language.")]
+
+
+def _personal_data_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    names, found = sets_of(data), data["personal_data"]
+    says = "Texts in which a recogniser finds this; invented ones count too, names are not looked for."
+    return [(f"holds: {kind}", *(f"{found[name][kind]:.1%}" for name in names), says) for kind in found["before"]]
 
 
 def summary(data: Mapping[str, Any]) -> str:
     """What the report says in a few sentences."""
-    before, after, floor = data["before"]["total_variation"], data["after"]["total_variation"], data["noise_floor"]
+    names = {
+        "after": "the resampled set",
+        "before": "the pool",
+        "baseline": "the public model without private training",
+        "baseline_filtered": "that model's texts resampled to the same votes",
+    }
+    distances = [
+        f"{_with_interval(data[name], 'estimated_total_variation', '.1%')} for {title}"
+        for name, title in names.items()
+        if data.get(name) is not None
+    ]
     return (
-        f"Resampling moved the set from {before:.1%} to {after:.1%} distance to the noisy votes. The noise of the votes"
-        f" alone causes about {floor:.1%}: a distance of that size or below cannot be told from full agreement with the"
-        f" real rows. The set has {data['after']['rows']:,.0f} rows of a target of {data['target']:,};"
-        f" {data['shortage']:,} could not be found. {data['clearly_occupied_bins']:,} of {data['num_bins']:,} bins are"
-        f" clearly occupied. Diversity is compared in samples of {data['diversity_sample_size']:,} texts. Every figure"
-        " is post-processing of released data and costs no privacy."
+        f"How far the rows lie from the real ones, as the share of rows in the wrong bin: {'; '.join(distances)}. These"
+        " are estimates with intervals at 95 %, over what the exact votes may have been given the noisy ones. The"
+        f" distance to the noisy votes as they are, {data['after']['total_variation']:.1%}, flatters a set that was"
+        f" resampled to them, since it follows their noise. At an equal size of {data['equal_size']:,} rows even"
+        f" randomly drawn real rows would show {data['sampling_floor']:.1%}. The set has {data['after']['rows']:,.0f}"
+        f" rows of a target of {data['target']:,}; {data['shortage']:,} could not be found."
+        f" {data['clearly_occupied_bins']:,} of {data['num_bins']:,} bins are clearly occupied. Every figure is"
+        " post-processing of released data and costs no privacy."
     )
+
+
+def _with_interval(figures: Mapping[str, float], key: str, form: str) -> str:
+    value, low, high = (figures[name] for name in (key, f"{key}_low", f"{key}_high"))
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -223,7 +354,10 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, alignment, *body])
 
 
-def _shown(figure: Figure, value: float) -> str:
+def _shown(figure: Figure, figures: Mapping[str, float], key: str) -> str:
+    value = figures[key]
+    if f"{key}_low" in figures:
+        return _with_interval(figures, key, ".1%" if figure.is_share else ".3g")
     if figure.is_share:
         return f"{value:.1%}"
     return f"{value:,.0f}" if value == round(value) else f"{value:.3g}"

@@ -14,36 +14,19 @@ from typing import Any
 from dp_assets.artifacts import Document
 from dp_assets.evaluation.pictures import (
     Drawing,
+    agreement_drawing,
     epsilon_drawing,
     map_drawing,
-    noted_rows,
     tradeoff_drawing,
     training_drawing,
     votes_drawing,
 )
-from dp_assets.evaluation.plot_style import DARK, LIGHT
-from dp_assets.evaluation.quality import SET_TITLES, excerpt, figure_rows, summary
+from dp_assets.evaluation.quality import summary
+from dp_assets.evaluation.quality_page import PAGE_HEAD, quality_blocks
 from dp_assets.evaluation.synthetic_map import SyntheticMap
 from dp_assets.statements.history import CohortHistory
 from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page
 from dp_assets.statements.statement_pages import plain_words
-
-FURTHER_HEAD = f"""
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ max-width: 58rem; background: {LIGHT.ground}; color: {LIGHT.ink}; }}
-h1 {{ margin-bottom: .5rem; }}
-h2 {{ margin-top: 3rem; padding-top: 1rem; border-top: 1px solid #8886; }}
-picture img {{ display: block; width: 100%; max-width: 50rem; height: auto; margin: 1.5rem 0; }}
-table {{ font-size: .9rem; font-variant-numeric: tabular-nums; }}
-td:not(:last-child) {{ overflow-wrap: normal; }}
-@media screen and (prefers-color-scheme: dark) {{ body {{ background: {DARK.ground}; color: {DARK.ink}; }} }}
-@media print {{
-  h2 {{ margin-top: 1.5rem; }}
-  picture img {{ max-width: 100%; margin: .75rem 0; break-inside: avoid; }}
-  table {{ font-size: 9px; }}
-}}
-</style>"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +59,7 @@ def release_report(
     drawings = {
         "trade_off": tradeoff_drawing(statement),
         "epsilon": epsilon_drawing(histories, own=cohort, budget=statement["budget"]["epsilon"]),
+        "agreement": agreement_drawing(quality),
         "votes": votes_drawing(quality),
         "map": map_drawing(SyntheticMap.from_json(quality["map"])),
     }
@@ -84,14 +68,14 @@ def release_report(
         Heading(1, title),
         Paragraph(INTRODUCTION),
         *_guarantee(statement, drawings),
-        *_quality(quality, drawings),
+        *quality_blocks(quality, drawings),
         *_trainings(curves),
         *_origin(statement, charge_ids),
     ]
     words = {name: drawing.alt for name, drawing in drawings.items()}
     words |= {training.title: drawing.alt for training, drawing in curves if drawing is not None}
     data = {"pictures": words, "statement_digest": statement["digest"]}
-    html = html_page(title, blocks, further_head=FURTHER_HEAD)
+    html = html_page(title, blocks, further_head=PAGE_HEAD)
     return Document(data, markdown_page(_in_words(title, statement, quality, words)), charge_ids, html)
 
 
@@ -105,26 +89,6 @@ INTRODUCTION = (
 def _guarantee(statement: Mapping[str, Any], drawings: Mapping[str, Drawing]) -> list[Block]:
     pictures = (drawings["trade_off"].block(), drawings["epsilon"].block())
     return [Heading(2, "The guarantee"), *plain_words(statement), *pictures]
-
-
-def _quality(quality: Mapping[str, Any], drawings: Mapping[str, Drawing]) -> Iterator[Block]:
-    yield Heading(2, "The synthetic set")
-    yield Paragraph(summary(quality))
-    yield drawings["votes"].block()
-    header, *rows = figure_rows(quality)
-    yield Grid(header, tuple(rows))
-    yield drawings["map"].block()
-    yield _noted_bins(SyntheticMap.from_json(quality["map"]))
-    yield Heading(2, "Example texts")
-    for name, texts in quality["examples"].items():
-        if texts:
-            yield Grid((SET_TITLES[name],), tuple((excerpt(text),) for text in texts))
-
-
-def _noted_bins(synthetic_map: SyntheticMap) -> Grid:
-    """The bins that carry a number on the map."""
-    header, *rows = noted_rows(synthetic_map)
-    return Grid(header, tuple(rows))
 
 
 def _trainings(curves: Sequence[tuple[Training, Drawing | None]]) -> Iterator[Block]:

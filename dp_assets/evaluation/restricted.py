@@ -17,13 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.evaluation.agreement import Floats, bin_shares, total_variation
+from dp_assets.evaluation.agreement import bin_shares, total_variation
 from dp_assets.evaluation.text_figures import normalise
+from dp_assets.evaluation.vote_posterior import Floats
 from dp_assets.selection.bins import nearest_bin
 
 Vectors = npt.NDArray[np.float32]
 
 DISTANCE_QUANTILES = (0.01, 0.1, 0.5)
+NEIGHBOURS, MOST_NEIGHBOUR_ROWS = 5, 5000
+"""The neighbourhood's size of Naeem et al. for k-nearest-neighbour figures, and the most rows of a side they read."""
+BLOCK_ROWS = 1024
 SCHEMA = {"metric": pl.String, "subject": pl.String, "value": pl.Float64}
 
 
@@ -37,8 +41,9 @@ def restricted_figures(
 ) -> pl.DataFrame:
     """Compare each synthetic set with the real rows.
 
-    The metrics are `exact_total_variation` (over the bins), `mauve`, `frechet_distance` and
-    `nearest_real_distance_p01`, `_p10`, `_p50` (quantiles of the synthetic rows' distances to the nearest real row).
+    The metrics are `exact_total_variation` (over the bins), `mauve`, `frechet_distance`, the four of
+    `neighbour_figures`, and `nearest_real_distance_p01`, `_p10`, `_p50` (quantiles of the synthetic rows' distances to
+    the nearest real row).
 
     Args:
       real_vectors: float32 (n, d), n from 0; rows that are not finite are left out.
@@ -49,7 +54,8 @@ def restricted_figures(
 
     Returns:
       Columns `metric`, `subject` (the name of the set) and `value`: NaN for distances from or to no row, for Gaussians
-      of fewer than two rows, and for MAUVE with fewer rows than `mauve_buckets`.
+      of fewer than two rows, for MAUVE with fewer rows than `mauve_buckets`, and for neighbours where a side has no
+      more than five rows.
     """
     real = real_vectors[np.isfinite(real_vectors).all(axis=1)]
     rows = []
@@ -60,6 +66,7 @@ def restricted_figures(
             "exact_total_variation": exact_total_variation(real, vectors, centroids) if some else math.nan,
             "mauve": mauve(real, vectors, num_buckets=mauve_buckets, seed=seed) if enough else math.nan,
             "frechet_distance": frechet_distance(real, vectors) if several else math.nan,
+            **neighbour_figures(real, vectors, seed=seed),
             **_nearest_distance_quantiles(vectors, real),
         }
         rows += [(metric, subject, value) for metric, value in figures.items()]
@@ -123,6 +130,60 @@ def frechet_distance(first: Vectors, second: Vectors) -> float:
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ second_covariance @ root), 0.0, None)).sum()
     gap = first_mean - second_mean
     return max(0.0, float(gap @ gap + np.trace(first_covariance) + np.trace(second_covariance) - 2 * cross))
+
+
+def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed: int) -> dict[str, float]:
+    """Precision and recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
+
+    Each row has a ball that reaches to its fifth neighbour in its own set. `precision` is the share of synthetic rows
+    in the ball of a real row, `recall` the share of real rows in the ball of a synthetic one, `density` how many real
+    balls a synthetic row lies in, by the five that are expected of equal distributions, and `coverage` the share of
+    real balls that hold a synthetic row. Both sides are drawn to one size, since the size of a ball depends on it.
+
+    Returns:
+      The four figures by name, NaN where a side has too few rows for a fifth neighbour.
+    """
+    size = min(len(real_vectors), len(synthetic_vectors), MOST_NEIGHBOUR_ROWS)
+    if size <= NEIGHBOURS:
+        return dict.fromkeys(("precision", "recall", "density", "coverage"), math.nan)
+    generator = np.random.default_rng(seed)
+    real, synthetic = (
+        np.ascontiguousarray(each[np.sort(generator.permutation(len(each))[:size])], dtype=np.float64)
+        for each in (real_vectors, synthetic_vectors)
+    )
+    real_radii, synthetic_radii = _radii(real), _radii(synthetic)
+    balls, in_a_real_ball, in_a_synthetic_ball, covered = 0, 0, 0, np.zeros(size, dtype=bool)
+    for start in range(0, size, BLOCK_ROWS):
+        distances = _distances(synthetic[start : start + BLOCK_ROWS], real)
+        inside = distances <= real_radii
+        balls += int(inside.sum())
+        in_a_real_ball += int(inside.any(axis=1).sum())
+        covered |= inside.any(axis=0)
+        in_a_synthetic_ball += int(
+            (_distances(real[start : start + BLOCK_ROWS], synthetic) <= synthetic_radii).any(1).sum()
+        )
+    return {
+        "precision": in_a_real_ball / size,
+        "recall": in_a_synthetic_ball / size,
+        "density": balls / (NEIGHBOURS * size),
+        "coverage": float(covered.mean()),
+    }
+
+
+def _radii(vectors: Floats) -> Floats:
+    """The distance (n,) of each row to the fifth of its neighbours in its own set, itself not counted."""
+    blocks = [
+        np.partition(_distances(vectors[start : start + BLOCK_ROWS], vectors), NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+        for start in range(0, len(vectors), BLOCK_ROWS)
+    ]
+    return np.concatenate(blocks)
+
+
+def _distances(first: Floats, second: Floats) -> Floats:
+    """Euclidean distances of all pairs, (n, m)."""
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
+    distances: Floats = np.sqrt(np.clip(squares, 0.0, None))
+    return distances
 
 
 def nearest_distances(vectors: Vectors, others: Vectors) -> Floats:

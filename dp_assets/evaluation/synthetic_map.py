@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dp_assets.evaluation.agreement import Floats, Integers, bin_shares, noisy_shares
+from dp_assets.evaluation.agreement import bin_shares, noisy_shares
+from dp_assets.evaluation.vote_posterior import Floats, Integers
 
 Vectors = npt.NDArray[np.float32]
 

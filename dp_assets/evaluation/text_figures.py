@@ -1,4 +1,4 @@
-"""Figures about the form of synthetic texts: diversity, length, likeness to an instruction, contact details.
+"""Figures about the form of synthetic texts: diversity, length, language, likeness to an instruction, personal data.
 
 They read released texts only. The share that looks like an instruction and the share that looks like personal data are
 heuristics for English: patterns over the surface of the text, good for comparing two sets made in the same way and no
@@ -7,8 +7,13 @@ proof of anything about one text. What looks like a telephone number may be inve
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.language import detect_languages
+from dp_assets.corpus.redaction import PATTERN_KINDS, SECRET, Redaction, redact
 from dp_assets.generation.diversity import WORD, distinct_n
 
 QUESTION_WORDS = "who whom whose what when where which why how can could would will should do does did is are am may"
@@ -34,6 +39,9 @@ PERSONAL_DATA_PATTERNS = {
     "url": r"(?i)\b(?:https?://|www\.)[^\s<>]+",
 }
 WORD_QUANTILES = (0.1, 0.5, 0.9)
+NEAR_DUPLICATE = 0.95
+"""From this cosine similarity on, two texts say the same in almost the same words."""
+OTHER_LANGUAGES = "other"
 
 
 def text_figures(texts: Sequence[str]) -> dict[str, float]:
@@ -66,6 +74,61 @@ def form_figures(texts: Sequence[str]) -> dict[str, float]:
         "personal_data_like_share": _share(column, "|".join(f"(?:{p})" for p in PERSONAL_DATA_PATTERNS.values())),
         **personal,
     }
+
+
+def similarity_figures(vectors: npt.NDArray[np.float32]) -> dict[str, float]:
+    """How alike the texts of a set are, from vectors of length one, float32 (n, d). Compare sets of equal size.
+
+    `self_similarity` is the mean cosine similarity of two different texts, `near_duplicate_share` the share of texts
+    with another one at a cosine of 0.95 or more; both are 0 for fewer than two texts.
+    """
+    import faiss
+
+    count = len(vectors)
+    if count < 2:
+        return {"self_similarity": 0.0, "near_duplicate_share": 0.0}
+    total = vectors.astype(np.float64).sum(axis=0)
+    squares = float((vectors.astype(np.float64) ** 2).sum())
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    nearest, _ = index.search(np.ascontiguousarray(vectors, dtype=np.float32), 2)
+    return {
+        "self_similarity": (float(total @ total) - squares) / (count * (count - 1)),
+        "near_duplicate_share": float((nearest[:, 1] >= NEAR_DUPLICATE).mean()),
+    }
+
+
+def language_shares(texts: Sequence[str], *, most: int = 3) -> dict[str, float]:
+    """The shares of the `most` frequent languages by ISO 639-1 code and of all others together, largest first.
+
+    Detection errs on short texts and takes code for any language. Empty where py3langid is not installed.
+    """
+    rows = pl.LazyFrame({"text": _column(texts)}, schema_overrides={"text": pl.String})
+    try:
+        found = detect_languages(rows.with_columns(language=pl.lit(None, pl.String))).collect()["language"]
+    except SourceError:
+        return {}
+    counts = found.value_counts(sort=True).sort(["count", "language"], descending=[True, False]).iter_rows()
+    shares = {code: count / len(texts) for code, count in counts}
+    named = dict(list(shares.items())[:most])
+    rest = 1 - sum(named.values())
+    return named | ({OTHER_LANGUAGES: rest} if len(shares) > most else {})
+
+
+def recognised_shares(texts: Sequence[str]) -> dict[str, float]:
+    """The share of texts in which the recognisers of `corpus/redaction.py` find each kind of personal data or secret.
+
+    Kinds whose library is not installed are left out; names of people are never looked for.
+    """
+    rows = pl.LazyFrame({"text": _column(texts)})
+    shares = {}
+    for kind in (SECRET, *PATTERN_KINDS):
+        try:
+            redacted = redact(rows, Redaction(kinds=(kind,))).collect()["text"]
+        except SourceError:
+            continue
+        shares[kind] = int((redacted != _column(texts)).sum()) / len(texts)
+    return shares
 
 
 def duplicate_share(texts: Sequence[str]) -> float:

@@ -11,29 +11,36 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.artifacts import OpenableCharge, PrivateTable, Table
+from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table
 from dp_assets.privacy.evidence import Evidence, votes_evidence
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection.votes import exact_votes
 
-
-class DimensionsDiffer(ValueError):
-    """Bins and real vectors come from different embedders. Says lengths of vectors only, which are public."""
+NOT_RECORDED = "an embedder that was not recorded"
 
 
-def require_same_dimension(table: PrivateTable, centroids: npt.NDArray[np.float32]) -> None:
-    """Find bins of another embedder before anything is charged.
+class EmbeddersDiffer(ValueError):
+    """Bins and real vectors come from different embedders. Names models and lengths of vectors, which are public."""
+
+
+def require_same_embedder(table: PrivateTable, bins: Table, embedder: str) -> None:
+    """Find vectors or bins of another embedder than the configured one before anything is charged.
+
+    Two embedders may give vectors of one length, and votes of one for bins of the other would be bought for nothing.
 
     Raises:
-      DimensionsDiffer: the private vectors are not as long as the centroids.
+      EmbeddersDiffer: the real vectors or the bins were made by another embedder, by one that was not recorded, or
+        differ in length.
     """
-    real, bins = table.width("vector"), centroids.shape[1]
-    if real != bins:
-        raise DimensionsDiffer(
-            f"the real vectors have {real} numbers each and the bins {bins}, so they come from different embedders;"
-            " set `embedder` to the one you want, and materialize real_embeddings, synthetic_embeddings and"
-            " synthetic_bins again"
+    real, synthetic = table.made_with.get(EMBEDDER, NOT_RECORDED), bins.record.get(EMBEDDER, NOT_RECORDED)
+    centroids = bins.rows.collect_schema()["centroid"]
+    lengths = table.width("vector"), centroids.size if isinstance(centroids, pl.Array) else None
+    if {real, synthetic} != {embedder} or lengths[0] != lengths[1]:
+        raise EmbeddersDiffer(
+            f"the real vectors are of {real} ({lengths[0]} numbers each), the bins of {synthetic} ({lengths[1]}), and"
+            f" `embedder` is {embedder}; set it to the one you want, and materialize real_embeddings,"
+            " synthetic_embeddings and synthetic_bins again"
         )
 
 

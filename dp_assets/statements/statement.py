@@ -21,6 +21,7 @@ from dp_assets.privacy.registration import Registration
 from dp_assets.statements.figures import figures_of
 
 FORMAT = 2
+NO_VERSIONS: Mapping[str, str] = {}
 PARTS = frozenset(
     [
         "format",
@@ -92,6 +93,7 @@ def make_statement(
     base_model: str,
     source_kind: str,
     redacted: Sequence[str] = (),
+    redacted_with: Mapping[str, str] = NO_VERSIONS,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The statement of the release behind `charge_ids` as a JSON value.
@@ -100,6 +102,7 @@ def make_statement(
       plans: one for each privacy level that the release descends from.
       evidence: the public evidence of mechanisms, by charge id.
       redacted: kinds of personal data and secrets that were replaced in the real instructions; no figure counts on it.
+      redacted_with: the libraries that recognised them, with their versions.
       provenance: `code`, `configuration` and `artifacts`, as hashes and public settings.
 
     Raises:
@@ -112,7 +115,12 @@ def make_statement(
     facts = _facts(state, registration, by_level, charges) | {
         "evidence": {charge_id: dict(public) for charge_id, public in evidence.items()},
         "base_model": base_model,
-        "source": {"kind": source_kind, "declared_public": registration.is_public, "redacted": list(redacted)},
+        "source": {
+            "kind": source_kind,
+            "declared_public": registration.is_public,
+            "redacted": list(redacted),
+            "redacted_with": dict(redacted_with),
+        },
         "setting": SETTING,
         "sampler": SAMPLER,
         "randomness": RANDOMNESS,

@@ -145,6 +145,8 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
     ]
     if source.get("redacted"):  # statements made before redaction was recorded say nothing of it
         rows.append(("replaced by placeholders beforehand", f"{', '.join(source['redacted'])}: {DEFENCE_IN_DEPTH}"))
+        libraries = [f"{name} {version}" for name, version in sorted(source.get("redacted_with", {}).items())]
+        rows.append(("recognised by", ", ".join(libraries) or "patterns of this program"))
     return Grid(("what", "value"), tuple(rows))
 
 

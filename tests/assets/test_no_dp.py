@@ -67,6 +67,8 @@ def test_the_whole_graph_runs_and_shows_neither_a_text_nor_a_picture_outside_the
             if isinstance(value, dg.MarkdownMetadataValue)
         ]
         assert pictures == [], event.asset_key
+    shown = result.asset_materializations_for_node("restricted_report")[0].metadata
+    assert {"restricted/mauve_pool", "restricted/recall_filtered"} <= set(shown)
     assert (tmp_path / "data/private/artifacts/release_report/all/no-dp/document.html").is_file()
     assert not list((tmp_path / "data/released").rglob("*.html"))
     assert not (tmp_path / "data/released/samples").exists()

@@ -186,17 +186,23 @@ def test_checks_pass(run: Run) -> None:
 def test_the_restricted_report_holds_exact_figures_behind_the_boundary(run: Run) -> None:
     kept: list[pl.DataFrame] = []
     run.value("restricted_report").store(lambda rows: kept.append(rows.collect()))
-    assert {"mauve", "held_out_token_loss", "verbatim_copy_share"} <= set(kept[0]["metric"])
+    assert {"mauve", "recall", "held_out_token_loss", "verbatim_copy_share"} <= set(kept[0]["metric"])
+
+
+def test_of_a_source_that_is_not_public_no_restricted_figure_is_shown(run: Run) -> None:
+    assert not [key for key in run.metadata("restricted_report") if key.startswith("restricted/")]
 
 
 def test_the_quality_report_compares_pool_filtered_set_and_baseline(run: Run) -> None:
     report: Document = run.value("quality_report")
-    for subject in ("before", "after", "baseline"):
-        assert 0 <= report.data[subject]["total_variation"] <= 1
+    for subject in ("before", "after", "baseline", "baseline_filtered"):
+        assert 0 <= report.data[subject]["estimated_total_variation"] <= 1
+    assert report.html is not None
+    assert report.html.count("<picture>") == 3
 
 
 PICTURES = {
-    "quality_report": ("votes", "map"),
+    "quality_report": ("agreement", "votes", "map"),
     "privacy_statement": ("trade_off", "epsilon_spent"),
     "sft_model": ("curve",),
     "reward_model": ("curve",),

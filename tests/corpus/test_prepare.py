@@ -8,6 +8,7 @@ import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import drop_erased, normalise_text, prepare, unit_of_user
+from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, SchemaError
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
@@ -166,7 +167,9 @@ def test_the_same_text_of_two_users_stays_twice() -> None:
     assert prepared([row("the same text", user="u1"), row("the same text", user="u2")]).height == 2
 
 
-@pytest.mark.parametrize("changes", [{"redacted": ["email"]}, {"detect_language": True}, {"max_rows_per_unit": 1}])
+@pytest.mark.parametrize(
+    "changes", [{"redaction": Redaction(["email"])}, {"detect_language": True}, {"max_rows_per_unit": 1}]
+)
 @pytest.mark.parametrize("unit", PrivacyUnit)
 def test_no_setting_of_the_preparation_gives_a_row_another_unit(unit: PrivacyUnit, changes: dict[str, Any]) -> None:
     rows = [row(f"write to {number}@example.org", user=f"u{number}" if number % 2 else None) for number in range(40)]

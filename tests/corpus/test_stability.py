@@ -11,7 +11,7 @@ import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
-from dp_assets.corpus.redaction import DETECTORS
+from dp_assets.corpus.redaction import PATTERN_KINDS, SECRET, Redaction
 from dp_assets.corpus.stability import (
     ACROSS_UNITS,
     Prepare,
@@ -67,7 +67,7 @@ def split_by_rank(prepared: Prepare) -> Prepare:
 
 @pytest.mark.parametrize("unit", [USER, INSTRUCTION])
 def test_the_real_preparation_treats_units_apart(unit: PrivacyUnit) -> None:
-    every_step = {"detect_language": True, "redacted": tuple(DETECTORS)}
+    every_step = {"detect_language": True, "redaction": Redaction((SECRET, *PATTERN_KINDS))}
     for steps in ({}, every_step):
         prepared = prepare_rows(unit, **steps)
         assert preparation_of(prepared, ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"

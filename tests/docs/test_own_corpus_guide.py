@@ -8,7 +8,7 @@ import pytest
 
 from dp_assets.assets._corpus import locator_of, source_of, terms_of
 from dp_assets.corpus.presets import PRESETS
-from dp_assets.corpus.redaction import DETECTORS
+from dp_assets.corpus.redaction import KINDS
 from dp_assets.corpus.sources import READERS
 from dp_assets.profiles import load_profile
 from resources.profile import PresetSteps, Profile, SourceSettings
@@ -44,7 +44,7 @@ def test_the_steps_that_the_guide_calls_defaults_are_those(tmp_path: Path) -> No
 
 def test_the_guide_names_every_preset_suffix_and_kind_of_redaction() -> None:
     assert [name for name in (*PRESETS, *READERS) if name not in GUIDE] == []
-    assert [kind for kind in DETECTORS if f"`[{kind.upper()}]`" not in GUIDE] == []
+    assert [kind for kind in KINDS if f"`[{kind.upper()}]`" not in GUIDE] == []
     for name, preset in PRESETS.items():
         (line,) = re.findall(rf"^\| `{re.escape(name)}` .*$", GUIDE, re.MULTILINE)
         assert all(f"`{preset.columns[ours]}`" in line for ours in ("user_id", "created_at") if ours in preset.columns)

@@ -1,5 +1,6 @@
 """Known values by hand, invariances, and the noise floor against a simulation."""
 
+import importlib
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from dp_assets.evaluation.agreement import (
     clearly_occupied_bins,
     coverage,
     expected_noise_total_variation,
+    frontier_scores,
     jensen_shannon,
     noisy_shares,
     total_variation,
@@ -52,6 +54,24 @@ def test_distances_are_zero_for_equal_and_one_for_disjoint_shares_and_symmetric(
     assert distance(p, q) == pytest.approx(distance(q, p))
     order = [2, 0, 1]
     assert distance(p[order], q[order]) == pytest.approx(distance(p, q))
+
+
+def test_the_frontier_score_is_that_of_the_published_code_on_the_same_histograms() -> None:
+    published = importlib.import_module("mauve.compute_mauve")
+    generator = np.random.default_rng(0)
+    many, one = generator.dirichlet(np.full(50, 0.3), size=3), generator.dirichlet(np.full(50, 0.3))
+    one[:5] = 0
+    one /= one.sum()
+    mixtures = np.linspace(1e-6, 1 - 1e-6, 25)
+    for shares, score in zip(many, frontier_scores(many, one), strict=True):
+        x, y = published.get_divergence_curve_for_multinomials(shares, one, mixtures, 5).T
+        assert score == pytest.approx(published.compute_area_under_curve(x, y), rel=1e-6)
+
+
+def test_the_frontier_score_is_one_for_equal_and_nearly_none_for_disjoint_shares() -> None:
+    p, disjoint = np.array([0.7, 0.3, 0.0]), np.array([0.0, 0.0, 1.0])
+    assert float(frontier_scores(p, p)) == pytest.approx(1)
+    assert float(frontier_scores(p, disjoint)) < 0.05
 
 
 def test_coverage_counts_only_bins_that_stand_out_of_the_noise() -> None:

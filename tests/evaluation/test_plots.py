@@ -26,6 +26,14 @@ def votes_figure(theme: Theme = LIGHT) -> Figure:
     return plots.votes_figure(votes, before, after, 0.002, theme=theme)
 
 
+def agreement_figure(theme: Theme = LIGHT) -> Figure:
+    one = {"total_variation": 0.1}
+    for key, value in (("total_variation", 0.2), ("frontier_score", 0.8)):
+        one |= {f"estimated_{key}": value, f"estimated_{key}_low": value - 0.05, f"estimated_{key}_high": value + 0.05}
+    titles = ("before", "after", "epsilon zero", "epsilon zero, filtered")
+    return plots.agreement_figure([{**one, "title": title} for title in titles], sampling_floor=0.05, theme=theme)
+
+
 def curve_figure(theme: Theme = LIGHT) -> Figure:
     curve = [{"step": step, "loss": 4 / (1 + step), **({"reward": step} if step % 2 else {})} for step in range(20)]
     return plots.curve_figure(curve, x="step", ys=["loss", "reward"], title="Training", theme=theme)
@@ -51,7 +59,7 @@ def epsilon_figure(theme: Theme = LIGHT) -> Figure:
     return plots.epsilon_figure(histories, own="2024-Q2", budget=8.0, theme=theme)
 
 
-FIGURES = [votes_figure, curve_figure, map_figure, tradeoff_figure, epsilon_figure]
+FIGURES = [agreement_figure, votes_figure, curve_figure, map_figure, tradeoff_figure, epsilon_figure]
 
 
 def texts_of(figure: Figure) -> list[Text]:

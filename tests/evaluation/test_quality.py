@@ -40,6 +40,44 @@ def test_resampling_to_the_votes_shows_as_agreement() -> None:
     assert (data["clearly_occupied_bins"], data["shortage"], data["target"]) == (3, 1, 21)
 
 
+def test_every_estimate_stands_inside_its_interval_and_is_a_number_of_the_catalog() -> None:
+    figures = report(baseline=synthetic([0, 0, 0, 9], "public")).data["after"]
+    for name in ("total_variation", "jensen_shannon", "frontier_score", "covered_share"):
+        low, value, high = (figures[f"estimated_{name}{end}"] for end in ("_low", "", "_high"))
+        assert 0 <= low <= value <= high <= 1
+
+
+def test_at_equal_size_a_large_set_is_no_nearer_than_a_small_one_of_the_same_shares() -> None:
+    large, small = synthetic([400, 400, 400, 400], "a"), synthetic([4, 4, 4, 4], "b")
+    data = quality_report(
+        pool=large, filtered=small, baseline=None, noisy_votes=np.array([25, 25, 25, 25]) * 40, noise_stddev=2.0,
+        target=16, shortage=0, num_examples=0, seed=0,
+    ).data  # fmt: skip
+    assert data["equal_size"] == 16
+    assert data["before"]["estimated_total_variation"] < 0.02
+    assert data["before"]["equal_size_total_variation"] > 0.1
+    assert data["sampling_floor"] == pytest.approx(data["before"]["equal_size_total_variation"], abs=0.06)
+
+
+def test_the_filtered_baseline_is_a_column_of_its_own() -> None:
+    some = synthetic([1, 1, 1, 1], "public")
+    data = quality_report(
+        pool=some, filtered=some, baseline=some, baseline_filtered=synthetic([3, 1, 0, 0], "kept"),
+        noisy_votes=NOISY_VOTES, noise_stddev=2.0, target=4, shortage=0, num_examples=1, seed=0,
+    )  # fmt: skip
+    assert "| epsilon zero, filtered |" in data.markdown
+    nearer, further = (data.data[name]["estimated_total_variation"] for name in ("baseline_filtered", "baseline"))
+    assert nearer < further
+
+
+def test_personal_data_is_counted_by_kind_and_set() -> None:
+    texts = ["write to jo@example.com", "my password: hunter2!!", "nothing here", "nor here"]
+    found = report(filtered=SyntheticSet(texts, np.arange(4))).data["personal_data"]
+    assert found["after"]["secret"] == 0.25
+    assert found["after"].get("email", 0.25) == 0.25
+    assert set(found["before"].values()) == {0.0}
+
+
 def test_data_is_json_and_keeps_the_charge_ids() -> None:
     document = report(baseline=synthetic([0, 0, 0, 9], "public"))
     assert json.loads(json.dumps(document.data, allow_nan=False)) == document.data
@@ -56,7 +94,9 @@ def test_baseline_is_a_column_only_where_it_is_given() -> None:
 
 def test_every_figure_has_a_row_with_its_explanation() -> None:
     markdown = report().markdown
-    assert all(f"| {figure.title} |" in markdown and figure.meaning in markdown for figure in FIGURES.values())
+    with_vectors = ("self_similarity", "near_duplicate_share")
+    shown = [figure for name, figure in FIGURES.items() if name not in with_vectors]
+    assert all(f"| {figure.title} |" in markdown and figure.meaning in markdown for figure in shown)
 
 
 def test_diversity_does_not_depend_on_how_much_larger_the_pool_is() -> None:
@@ -67,7 +107,7 @@ def test_diversity_does_not_depend_on_how_much_larger_the_pool_is() -> None:
         pool=pool, filtered=kept, baseline=None, noisy_votes=NOISY_VOTES, noise_stddev=2.0, target=8, shortage=0,
         num_examples=0, seed=0,
     ).data  # fmt: skip
-    assert data["diversity_sample_size"] == 8
+    assert data["equal_size"] == 8
     assert data["before"]["duplicate_share"] < 0.9
     assert data["after"]["duplicate_share"] == 0.5
 

@@ -87,7 +87,7 @@ def test_the_page_loads_nothing_from_elsewhere(report: Document) -> None:
 def test_every_picture_comes_in_light_and_dark_and_is_said_in_words(report: Document) -> None:
     tags = page_of(report).tags
     alts = [attrs["alt"] for tag, attrs in tags if tag == "img"]
-    assert len(alts) == sum(tag == "source" for tag, _ in tags) == 5
+    assert len(alts) == sum(tag == "source" for tag, _ in tags) == 6
     assert all(alt and len(alt) > 40 for alt in alts)
     assert list(report.data["pictures"].values()) == alts
 

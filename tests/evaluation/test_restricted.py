@@ -11,6 +11,7 @@ from dp_assets.evaluation.restricted import (
     frechet_distance,
     mauve,
     nearest_distances,
+    neighbour_figures,
     restricted_figures,
 )
 
@@ -35,7 +36,7 @@ def figures() -> pl.DataFrame:
 
 def test_the_table_has_one_value_for_each_metric_and_set(figures: pl.DataFrame) -> None:
     assert figures.schema == {"metric": pl.String, "subject": pl.String, "value": pl.Float64}
-    assert figures.height == figures.select("metric", "subject").n_unique() == 6 * 3
+    assert figures.height == figures.select("metric", "subject").n_unique() == 10 * 3
 
 
 def test_equal_sets_reach_the_best_value_of_every_figure(figures: pl.DataFrame) -> None:
@@ -69,6 +70,41 @@ def test_frechet_distance_is_finite_with_fewer_rows_than_dimensions() -> None:
     assert frechet_distance(vectors, vectors) == pytest.approx(0, abs=1e-6)
 
 
+def test_neighbour_figures_are_those_of_all_pairs_of_rows() -> None:
+    real, synthetic = unit_vectors(40, seed=6), unit_vectors(40, shift=0.5, seed=7)
+    found = neighbour_figures(real, synthetic, seed=0)
+
+    def radius(row: np.ndarray, of: np.ndarray) -> float:
+        return float(np.sort(np.linalg.norm(of - row, axis=1))[5])
+
+    real_balls = np.array([[np.linalg.norm(s - r) <= radius(r, real) for r in real] for s in synthetic])
+    synthetic_balls = np.array([[np.linalg.norm(r - s) <= radius(s, synthetic) for s in synthetic] for r in real])
+    assert found == pytest.approx(
+        {
+            "precision": real_balls.any(axis=1).mean(),
+            "recall": synthetic_balls.any(axis=1).mean(),
+            "density": real_balls.sum() / (5 * 40),
+            "coverage": real_balls.any(axis=0).mean(),
+        }
+    )
+
+
+def test_a_set_of_one_repeated_real_row_is_precise_but_recalls_and_covers_nothing() -> None:
+    real = unit_vectors(200)
+    found = neighbour_figures(real, np.repeat(real[:1], 200, axis=0), seed=0)
+    assert found["precision"] == 1
+    assert found["recall"] < 0.02
+    assert found["coverage"] < 0.2
+
+
+def test_neighbour_figures_compare_equal_numbers_of_rows_and_need_six() -> None:
+    real = unit_vectors(300)
+    more = neighbour_figures(real, unit_vectors(3000, seed=1), seed=0)
+    equal = neighbour_figures(real, unit_vectors(300, seed=1), seed=0)
+    assert all(abs(more[name] - equal[name]) < 0.15 for name in more)
+    assert all(math.isnan(value) for value in neighbour_figures(real[:5], real, seed=0).values())
+
+
 def test_nearest_distances_are_those_of_all_pairs() -> None:
     vectors, others = unit_vectors(20, seed=4), unit_vectors(30, seed=5)
     by_hand = np.linalg.norm(vectors[:, None] - others[None], axis=2).min(axis=1)
@@ -99,7 +135,7 @@ def test_a_tiny_cohort_fails_nothing_and_leaves_undefined_figures_out(
         mauve_buckets=4,
         seed=0,
     )
-    assert figures.height == 6 * 2
+    assert figures.height == 10 * 2
     needed = {"exact_total_variation": 1, "nearest_real_distance_p50": 1, "frechet_distance": 2, "mauve": 2}
     for metric, fewest in needed.items():
         assert math.isnan(value(figures, metric, "pool")) == (rows < fewest)

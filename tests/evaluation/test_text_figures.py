@@ -1,5 +1,6 @@
 """Figures by hand on a few texts, and examples on both sides of every pattern."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -7,7 +8,9 @@ from dp_assets.evaluation.text_figures import (
     PERSONAL_DATA_PATTERNS,
     duplicate_share,
     form_figures,
+    language_shares,
     normalise,
+    similarity_figures,
     text_figures,
 )
 
@@ -69,6 +72,26 @@ def test_all_figures_are_plain_floats_in_range() -> None:
     shares = [value for name, value in figures.items() if not name.startswith("words")]
     assert all(0 <= share <= 1 for share in shares)
     assert {f"{kind}_share" for kind in PERSONAL_DATA_PATTERNS} <= set(figures)
+
+
+def test_similarity_is_that_of_all_pairs_and_near_duplicates_are_those_of_another_row() -> None:
+    vectors = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    vectors[1] = vectors[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (vectors @ vectors.T)[~np.eye(12, dtype=bool)].reshape(12, 11)
+    figures = similarity_figures(vectors)
+    assert figures["self_similarity"] == pytest.approx(cosines.mean(), abs=1e-5)
+    assert figures["near_duplicate_share"] == pytest.approx((cosines.max(axis=1) >= 0.95).mean())
+    assert similarity_figures(vectors[:1]) == {"self_similarity": 0.0, "near_duplicate_share": 0.0}
+
+
+def test_languages_are_named_by_their_share_and_the_rest_together() -> None:
+    pytest.importorskip("py3langid")
+    french = "Quelle est la capitale de la France et pourquoi faut-il la visiter?"
+    german = "Bitte schreibe mir ein kurzes Gedicht über den Herbst in den Bergen."
+    english = "Please write me a short poem about the autumn in the mountains."
+    shares = language_shares([english] * 6 + [german] * 3 + [french], most=2)
+    assert shares == pytest.approx({"en": 0.6, "de": 0.3, "other": 0.1})
 
 
 def test_no_text_has_no_figures() -> None:

@@ -1,6 +1,6 @@
 """Ledgers and statements without a run: charges of small plans, and the evidence of a run that kept its plan."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from dp_assets.privacy.evidence import fingerprint
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
-from dp_assets.statements.statement import digest_of, make_statement
+from dp_assets.statements.statement import NO_VERSIONS, digest_of, make_statement
 from tests.privacy.plans import small_plan, small_terms
 
 JsonPath = tuple[str | int, ...]
@@ -113,6 +113,7 @@ def statement_of(
     *,
     charge_ids: Sequence[str] = (GENERATOR, HISTOGRAM),
     redacted: Sequence[str] = (),
+    redacted_with: Mapping[str, str] = NO_VERSIONS,
 ) -> dict[str, Any]:
     """The statement of a release behind these charges, whose mechanisms did what their plans say."""
     by_level = {plan.level: plan for plan in plans}
@@ -130,6 +131,7 @@ def statement_of(
         base_model="a model",
         source_kind="file",
         redacted=redacted,
+        redacted_with=redacted_with,
         provenance=PROVENANCE,
     )
 

@@ -149,10 +149,17 @@ def test_what_a_cell_holds_cannot_become_markup() -> None:
     assert len(markdown_page(hostile).splitlines()) == 3
 
 
+KINDS, WITH = ("email", "secret"), {"presidio-analyzer": "2.2.366"}
+
+
 def test_redaction_is_named_as_defence_in_depth_where_it_took_place() -> None:
-    plain, redacted = statement_of(state_of(*both())), statement_of(state_of(*both()), redacted=("email", "secret"))
+    plain, redacted = (
+        statement_of(state_of(*both())),
+        statement_of(state_of(*both()), redacted=KINDS, redacted_with=WITH),
+    )
     assert "replaced by placeholders" not in to_markdown(plain)
     for page in (to_markdown(redacted), to_html(redacted)):
         assert "email, secret: what has a recognisable form, as defence in depth" in page
         assert "no figure here counts on it" in page
+        assert "presidio-analyzer 2.2.366" in page
     assert redacted["guarantee"] == plain["guarantee"]
