@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 export DP_INSTRUCTIONS_HOME ?= $(CURDIR)/data
 export DAGSTER_HOME ?= $(DP_INSTRUCTIONS_HOME)/dagster_home
 
-.PHONY: demo test test-fast ui lint graph clean-venv
+.PHONY: demo test test-fast ui lint graph bench clean-venv
 
 demo: $(INSTALLED)  ## the whole graph on the packaged sample, epsilon 8
 	@$(BIN)/dp-instructions demo
@@ -29,6 +29,9 @@ lint: $(INSTALLED)  ## style, types and import contracts
 
 graph: $(INSTALLED)  ## redraw docs/asset_graph.png from the code
 	$(BIN)/dp-instructions graph docs/asset_graph.png
+
+bench: $(INSTALLED)  ## lists the benchmarks; NAME=x runs one, NAME=all each, ARGS="..." goes to it
+	@$(BIN)/python -m benchmarks $(if $(NAME),run $(NAME) $(ARGS),list)
 
 clean-venv:
 	rm -rf $(VENV)

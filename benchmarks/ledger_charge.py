@@ -1,22 +1,18 @@
 """How long a charge takes on a ledger of many entries.
 
-    python benchmarks/ledger_charge.py [--entries 10000] [--charges 20]
+    python -m benchmarks.ledger_charge [--entries 10000] [--repeats 20]
 
 The ledger is filled with valid chained charges in bulk. A charge in a process that has read the ledger before (what a
-mechanism does: it looks for a stored release first) and the first use in a new process are timed apart, medians in
-milliseconds; every one checks the whole chain, the anchors and the key.
+mechanism does: it looks for a stored release first) and the first use in a new process are timed apart, in turns; every
+one checks the whole chain, the anchors and the key.
 """
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.harness import Seconds, interleave, options, store, summaries
 from dp_assets.privacy.chain import chain
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.ledger import ChargeRecord
@@ -62,13 +58,7 @@ def fill(ledger: Ledger, corpus_id: str, entries: int) -> None:
         file._write_anchors(file._verified(connection).anchor)
 
 
-def milliseconds(act: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    act()
-    return 1000 * (time.perf_counter() - started)
-
-
-def measure(root: Path, entries: int, charges: int) -> dict[str, float]:
+def measure(root: Path, *, entries: int, repeats: int) -> Seconds:
     ledger = Ledger(private_root=str(root / "private"))
     corpus_id = registered(ledger).corpus_id
     fill(ledger, corpus_id, entries)
@@ -87,22 +77,17 @@ def measure(root: Path, entries: int, charges: int) -> dict[str, float]:
         ledger_file._known.clear()
         ledger.state()
 
-    charge()
-    interleaved = [(milliseconds(charge), milliseconds(first_use)) for _ in range(charges)]
-    return {
-        "entries": entries,
-        "charge_ms": statistics.median(warm for warm, _ in interleaved),
-        "first_use_ms": statistics.median(cold for _, cold in interleaved),
-    }
+    return interleave({"charge": charge, "first_use": first_use}, repeats=repeats)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--entries", type=int, default=10_000)
-    parser.add_argument("--charges", type=int, default=20)
-    arguments = parser.parse_args()
+    parser.set_defaults(repeats=20)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), arguments.entries, arguments.charges), indent=2))
+        seconds = measure(Path(folder), entries=given.entries, repeats=given.repeats)
+    store("ledger_charge", {"entries": given.entries, "seconds": summaries(seconds)}, given)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,118 @@
+"""What the benchmarks share: whose time is whose, what a ratio says, and what is stored and compared."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from benchmarks import _compare
+from benchmarks.__main__ import benchmarks
+from benchmarks.harness import BenchmarkFailed, interleave, options, peak_memory, python, ratio, store, texts
+
+MEBIBYTE = 1 << 20
+
+
+def test_the_sides_take_turns_and_each_begins_equally_often() -> None:
+    called = list[str]()
+    sides = {name: (lambda name=name: called.append(name)) for name in "abc"}
+    seconds = interleave(sides, repeats=6, warmups=0)
+    rounds = [called[i : i + 3] for i in range(0, 18, 3)]
+    assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    assert [each[0] for each in rounds] == ["a", "b", "c"] * 2
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 6, "b": 6, "c": 6}
+
+
+def test_warm_up_rounds_are_run_and_not_counted() -> None:
+    called = list[str]()
+    seconds = interleave({"a": lambda: called.append("a")}, repeats=2, warmups=3)
+    assert (len(called), len(seconds["a"])) == (5, 2)
+
+
+def test_each_sides_seconds_are_its_own_and_hold_the_wait_for_an_accelerator() -> None:
+    sides = {"slow": lambda: time.sleep(0.03), "fast": lambda: None}
+    seconds = interleave(sides, repeats=3, finish=lambda: time.sleep(0.01))
+    assert min(seconds["slow"]) >= 0.04
+    assert 0.01 <= min(seconds["fast"]) < 0.03
+
+
+def test_a_ratio_is_the_median_of_paired_ratios_within_its_interval() -> None:
+    """A machine that becomes ten times slower half-way changes both sides, and so no pair."""
+    speed = np.where(np.arange(20) < 10, 1.0, 10.0)
+    found = ratio(3 * speed, 2 * speed)
+    assert (found.median, found.lower_quartile, found.upper_confidence, found.repeats) == (1.5, 1.5, 1.5, 20)
+    spread = ratio([1.0, 2.0, 3.0, 4.0, 9.0], [1.0] * 5)
+    assert (spread.lower_quartile, spread.median, spread.upper_quartile) == (2.0, 3.0, 4.0)
+    assert spread.lower_confidence < 3 < spread.upper_confidence
+
+
+def test_peak_memory_is_that_of_the_fresh_process_whatever_this_one_holds() -> None:
+    held = np.ones(300 * MEBIBYTE, dtype=np.uint8)
+    small, large = (peak_memory(python("-c", f"b'x' * {size * MEBIBYTE}")).bytes for size in (1, 200))
+    assert small < 60 * MEBIBYTE < held.nbytes
+    assert 190 * MEBIBYTE < large - small < 230 * MEBIBYTE
+
+
+def test_a_command_that_fails_is_no_measurement() -> None:
+    with pytest.raises(BenchmarkFailed, match="exited with 3"):
+        peak_memory(python("-c", "raise SystemExit(3)"))
+
+
+def test_results_are_stored_with_what_they_depend_on(tmp_path: Path) -> None:
+    given = options("").parse_args(["--out", str(tmp_path / "new" / "x.json"), "--repeats", "3"])
+    path = store("x", {"ratio": ratio([1.0], [2.0]), "count": np.int64(7)}, given)
+    stored = json.loads(path.read_text())
+    assert (stored["benchmark"], stored["options"]) == ("x", {"repeats": 3})
+    assert (stored["results"]["ratio"]["median"], stored["results"]["count"]) == (0.5, 7)
+    assert {"revision", "processor", "cores", "memory_bytes", "python", "threads"} <= set(stored["environment"])
+    assert stored["environment"]["packages"]["numpy"] == np.__version__
+
+
+def test_texts_come_from_either_column_or_from_the_packaged_corpus(tmp_path: Path) -> None:
+    for column in ("text", "instruction"):
+        pl.DataFrame({column: ["a", None, "b"], "other": ["x", "y", "z"]}).write_parquet(tmp_path / column)
+        assert sorted(texts(tmp_path / column)) == ["a", "b"]
+    assert len(set(texts(None, limit=50))) > 40
+    pl.DataFrame({"other": ["x"]}).write_parquet(tmp_path / "other")
+    with pytest.raises(SystemExit, match="neither of the columns text and instruction"):
+        texts(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", benchmarks())
+def test_every_benchmark_says_in_one_line_what_it_is_and_can_be_run(name: str) -> None:
+    line = benchmarks()[name]
+    assert line.endswith(".")
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert callable(module.main)
+    assert f"python -m benchmarks.{name}" in module.__doc__
+
+
+def test_the_list_names_every_benchmark_without_loading_any() -> None:
+    probe = (
+        "import sys; sys.argv[1:] = []; import benchmarks.__main__ as m; m.main(); assert 'torch' not in sys.modules"
+    )
+    shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == list(benchmarks())
+
+
+def test_figures_are_compared_by_path_and_lists_by_their_median() -> None:
+    before = {"results": {"a": {"seconds": [1.0, 2.0, 9.0]}, "rows": [{"n": 1}], "gone": 5, "is_good": True}}
+    after = {"results": {"a": {"seconds": [4.0]}, "rows": [{"n": 3}], "new": 6, "is_good": False}}
+    assert dict((path, (old, new)) for path, old, new in _compare.compared(before, after)) == {
+        "a.seconds": (2.0, 4.0),
+        "rows[0].n": (1.0, 3.0),
+        "gone": (5.0, None),
+        "new": (None, 6.0),
+    }
+
+
+def test_a_comparison_says_what_else_differs() -> None:
+    before = {"environment": {"processor": "x", "cores": 2}, "options": {"repeats": 3}}
+    after = {"environment": {"processor": "y", "cores": 2}, "options": {"repeats": 4}}
+    assert len(_compare.differences(before, after)) == 2
+    assert _compare.differences(before, before) == []
