@@ -1,4 +1,4 @@
-"""The code location: assets, checks, jobs (the whole graph, a new snapshot), a sensor, resources and the executor.
+"""The code location: assets, checks, jobs (the whole graph, a new snapshot), sensors, resources and the executor.
 
 Loads without torch: whatever needs it is imported inside an asset's body.
 """
@@ -30,7 +30,7 @@ from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.profiles import selected_profile
 from dp_assets.running import FULL_PIPELINE, NEW_SNAPSHOT, stage_logger
-from dp_assets.sensors import statements_follow_the_ledger
+from dp_assets.sensors import CATALOG_SENSORS, statements_follow_the_ledger
 from resources.build import build_resources, fixed
 
 ALL_ASSETS = (
@@ -66,7 +66,7 @@ defs = dg.Definitions(
     assets=ALL_ASSETS,
     asset_checks=ALL_CHECKS,
     jobs=[full_pipeline, new_snapshot],
-    sensors=[statements_follow_the_ledger],
+    sensors=[statements_follow_the_ledger, *CATALOG_SENSORS],
     resources=fixed(build_resources(selected_profile())),
     executor=dg.in_process_executor,
     loggers={"console": stage_logger},

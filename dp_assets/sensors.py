@@ -1,20 +1,28 @@
-"""The one sensor of the code location: statements that say what their cohort has spent by now.
+"""The sensors of the code location: statements that say what their cohort has spent by now, and a catalog that is up
+to date after runs of the UI. Neither reads a private row.
 
 A privacy statement names its cohort's epsilon as of when it was made. A later charge for another level of the cohort
 raises that figure. The sensor makes such a statement again, from released artifacts and the ledger alone; it reads no
 private row and charges nothing. It is off until somebody turns it on.
+
+The catalog is rebuilt by the command line after its own runs. For runs that the UI launched two sensors do so where a
+daemon runs, as under `dagster dev`; they launch nothing, and are on.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
+import duckdb
 
 from dp_assets.assets._corpus import registration_of
 from dp_assets.partitions import RELEASES, Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import NO_DP
+from resources.catalog import rebuild
 from resources.ledger import Ledger
 from resources.profile import Profile
+from resources.stores import ReleaseStore
 
 STATEMENT = dg.AssetKey("privacy_statement")
 SECONDS_BETWEEN = 300
@@ -38,6 +46,36 @@ def statements_follow_the_ledger(
         spent = state.cohort_epsilon(corpus_id, partition.cohort)
         if stated != spent:
             yield dg.RunRequest(run_key=f"{key} at {spent!r}", partition_key=key)
+
+
+def rebuild_catalog(ledger: Ledger, releases: ReleaseStore) -> str:
+    """Rebuild the catalog, and say so, or what stood in the way: an open reader or a damaged file stops nothing."""
+    try:
+        return f"rebuilt {rebuild(Path(releases.home), ledger.state()).name}"
+    except (duckdb.Error, OSError, ValueError) as error:
+        return f"the catalog was not rebuilt, `dp-instructions sql` tries again: {error}"
+
+
+def _after_runs(name: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        name=name,
+        run_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Rebuilds the catalog after a run. Launches and charges nothing.",
+    )
+    def follow(
+        context: dg.RunStatusSensorContext, ledger: dg.ResourceParam[Ledger], releases: dg.ResourceParam[ReleaseStore]
+    ) -> dg.SkipReason:
+        return dg.SkipReason(rebuild_catalog(ledger, releases))
+
+    return follow
+
+
+# A run that failed late has released what it made before.
+CATALOG_SENSORS = (
+    _after_runs("catalog_follows_finished_runs", dg.DagsterRunStatus.SUCCESS),
+    _after_runs("catalog_follows_failed_runs", dg.DagsterRunStatus.FAILURE),
+)
 
 
 def stated_epsilon(instance: dg.DagsterInstance, partition: str) -> object | None:

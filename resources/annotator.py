@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from dp_assets.privacy.labels import Label, Zone, zone
-from resources.profile import EndpointSettings
+from resources.profile import EndpointSettings, Profile
 
 NO_KEY = "none"
 """What a server that needs no key is sent, so that no other key of the environment is."""
@@ -82,6 +82,14 @@ class Annotator:
     def answers_file(self, asset: str, partition: str) -> Path:
         """Where the answers for one partition of a released asset are kept."""
         return _file_of(self.home, "answers", asset, partition)
+
+
+def annotators_of(profile: Profile, home: Path) -> dict[str, Annotator]:
+    """The endpoints of a profile by the resource's key; each may be none."""
+    return {
+        "annotator": Annotator("annotation.endpoint", profile.annotation.endpoint, home),
+        "judge": Annotator("preferences.judge", profile.preferences.judge, home),
+    }
 
 
 def samples_file(home: Path, asset: str, partition: str) -> Path:

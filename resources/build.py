@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dp_assets.privacy.labels import Zone
-from resources.annotator import Annotator
+from resources.annotator import annotators_of
 from resources.data_folder import require_known_version
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
@@ -38,8 +38,7 @@ def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any
             dtype=profile.dtype,
             cache_root=str(root / "models"),
         ),
-        "annotator": Annotator("annotation.endpoint", profile.annotation.endpoint, root),
-        "judge": Annotator("preferences.judge", profile.preferences.judge, root),
+        **annotators_of(profile, root),
         "embedder": Embedder(model=profile.embedder, device=profile.device),
     }
 

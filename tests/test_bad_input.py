@@ -23,6 +23,7 @@ from dp_assets.artifacts import EMBEDDER, Adapter, Document, PrivateTable, Table
 from dp_assets.assets.annotated_instructions import annotated_instructions
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
+from dp_assets.assets.filtered_instructions import filtered_instructions
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.assets.synthetic_pool import synthetic_pool
@@ -305,6 +306,29 @@ def test_an_annotator_that_is_down_is_named_and_the_former_answers_stay(tmp_path
     assert f"annotation.endpoint.base_url {url!r} gives no answer" in message
     assert "start the server" in message
     assert rows_of(former) == {"response": ["because"]}
+
+
+def test_a_run_of_the_graph_with_a_dead_endpoint_is_refused_before_its_first_charge(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "tiny", "attempts": 1, "backoff_seconds": 0.01}
+    site = Site(tmp_path, tiny_model_folder, annotation={"endpoint": endpoint})
+    failed, message = failure_of(site.materialize(*ALL_ASSETS))
+    assert failed == "dp_generator"
+    assert "annotation.endpoint.base_url 'http://127.0.0.1:9/v1' gives no answer" in message
+    assert site.charges == []
+
+
+def test_a_histogram_that_a_dead_endpoint_would_follow_is_not_charged(tmp_path: Path) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "tiny", "attempts": 1, "backoff_seconds": 0.01}
+    site = Site(tmp_path, NO_MODEL, annotation={"endpoint": endpoint})
+    assert site.materialize(real_instructions, real_embeddings).success
+    site.store_bins(dimension=site.resources["embedder"].dimension)
+    failed, message = failure_of(site.materialize(dp_histogram, filtered_instructions, annotated_instructions))
+    assert failed == "dp_histogram"
+    assert "annotation.endpoint.base_url" in message
+    assert site.charges == []
+    assert site.materialize(dp_histogram).success  # the endpoint is no business of a run without annotations
 
 
 def rows_of(folder: Path) -> dict[str, list[Any]]:

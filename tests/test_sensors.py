@@ -1,18 +1,22 @@
-"""A statement is made again when its cohort has spent more than it says, and not otherwise."""
+"""A statement is made again when its cohort has spent more than it says; the catalog follows runs of the UI."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from dp_assets.definitions import defs
 from dp_assets.privacy import metadata
 from dp_assets.privacy.plan import HISTOGRAM
-from dp_assets.sensors import STATEMENT, statements_follow_the_ledger
+from dp_assets.sensors import CATALOG_SENSORS, STATEMENT, rebuild_catalog, statements_follow_the_ledger
+from resources.catalog import catalog_file
 from resources.ledger import Ledger
 from resources.profile import Profile
+from resources.stores import ReleaseStore
 from tests.pipeline import PARTITION, register, tiny_profile, write_corpus
+from tests.toy_graph import definitions as toys
 
 
 class Place:
@@ -78,3 +82,34 @@ def test_what_was_made_without_noise_names_no_figure_to_follow(place: Place) -> 
 
 def test_the_sensor_is_off_until_somebody_turns_it_on() -> None:
     assert statements_follow_the_ledger.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+@pytest.mark.parametrize("sensor", CATALOG_SENSORS, ids=lambda sensor: sensor.name)
+def test_the_catalog_is_rebuilt_after_a_run_that_the_ui_launched(
+    tmp_path: Path, sensor: dg.RunStatusSensorDefinition
+) -> None:
+    resources = {"ledger": Ledger(private_root=str(tmp_path / "private")), "releases": ReleaseStore(home=str(tmp_path))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            toys(tmp_path)
+            .resolve_job_def("full_pipeline")
+            .execute_in_process(partition_key=PARTITION, instance=instance)
+        )
+        event = instance.all_logs(result.run_id)[-1].dagster_event
+        context = dg.build_run_status_sensor_context(
+            sensor.name, event, instance, result.dagster_run, resources=resources
+        )
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+        skipped = sensor(context)
+        assert isinstance(skipped, dg.SkipReason)
+    with duckdb.connect(str(catalog_file(tmp_path)), read_only=True) as reader:
+        assert reader.execute("select count(*) from pool").fetchone() != (0,)
+        assert "rebuilt" in rebuild_catalog(resources["ledger"], resources["releases"])  # with an open reader
+
+
+def test_a_catalog_that_cannot_be_rebuilt_stops_nothing(tmp_path: Path) -> None:
+    report = tmp_path / "released/artifacts/quality_report/all/eps-8/document.json"
+    report.parent.mkdir(parents=True)
+    report.write_text("damaged")
+    said = rebuild_catalog(Ledger(private_root=str(tmp_path / "private")), ReleaseStore(home=str(tmp_path)))
+    assert said.startswith("the catalog was not rebuilt")

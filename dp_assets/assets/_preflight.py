@@ -1,7 +1,12 @@
-"""Whether what a profile names outside the project can be used, asked before a run spends anything."""
+"""Whether what a profile names outside the project can be used, asked before a run spends anything.
 
-from collections.abc import Collection, Iterator
+The command line asks when it starts; a mechanism asks for the rest of its own run just before it charges, because a run
+that was launched in the UI or by a schedule has nobody who asked for it.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,14 +14,24 @@ import dagster as dg
 from dp_assets.assets._answering import connected
 from dp_assets.assets._preferring import preferences_of_file
 from dp_assets.privacy.labels import Label
-from resources.annotator import Annotator, NotReady
+from resources.annotator import Annotator, NotReady, annotators_of
 from resources.profile import Profile
 
 MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
 """The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
 
 
-def check_outside(profile: Profile, resources: dict[str, Any], partition: str, wanted: Collection[str]) -> None:
+def check_rest_of_run(context: dg.AssetExecutionContext, profile: Profile, home: str) -> None:
+    """Look at what the other assets of this run will need from outside.
+
+    Raises:
+      NotReady: it is not there; see `check_outside`.
+    """
+    wanted = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    check_outside(profile, annotators_of(profile, Path(home)), context.partition_key, wanted)
+
+
+def check_outside(profile: Profile, resources: Mapping[str, Any], partition: str, wanted: Collection[str]) -> None:
     """Look at the endpoints and the preference file that the `wanted` assets of a partition will need.
 
     An endpoint that lists its models is asked for the list only; another one gets one short probe, which counts
@@ -35,7 +50,7 @@ def check_outside(profile: Profile, resources: dict[str, Any], partition: str, w
                 _check_endpoint(annotator, asset, partition, sampling)
 
 
-def _endpoints(profile: Profile, resources: dict[str, Any]) -> Iterator[tuple[str, Annotator, dict[str, Any]]]:
+def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, dict[str, Any]]]:
     """The endpoints that the profile chooses, with the asset that asks each and how an answer is sampled."""
     if profile.annotation.source == "model" and profile.annotation.endpoint is not None:
         yield "annotated_instructions", resources["annotator"], profile.annotation.sampling()

@@ -7,11 +7,13 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._preflight import check_rest_of_run
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
+from resources.annotator import NotReady
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel, ModelUnavailable
 from resources.private_step import private_step
@@ -39,7 +41,8 @@ def dp_generator(
     inputs = settings | {"language_model": language_model.public_name, "dtype": dtype}
     load_model = cache(partial(language_model.load, dtype=dtype))  # for the check and the training
     fits = partial(generator.require_trainable, load_model, **settings)
-    with private_step(ledger.private_root, ModelUnavailable, *generator.PUBLIC_ERRORS):
+    rest = partial(check_rest_of_run, context, profile, releases.home)
+    with private_step(ledger.private_root, ModelUnavailable, NotReady, *generator.PUBLIC_ERRORS):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
             mechanism,
@@ -55,7 +58,7 @@ def dp_generator(
                 **settings,
             ),
             # The embedder is not used here; without it, what is bought here could not be voted on.
-            ready=(embedder.require_available, partial(fits, mechanism.plan.dpsgd)),
+            ready=(rest, embedder.require_available, partial(fits, mechanism.plan.dpsgd)),
             check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
             resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
         )

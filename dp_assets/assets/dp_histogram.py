@@ -8,12 +8,14 @@ import dagster as dg
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._bins import centroids_of
+from dp_assets.assets._preflight import check_rest_of_run
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
+from resources.annotator import NotReady
 from resources.ledger import Ledger
 from resources.models import Embedder
 from resources.private_step import private_step
@@ -35,7 +37,7 @@ def dp_histogram(
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
     centroids = centroids_of(synthetic_bins)
     inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
-    with private_step(ledger.private_root, EmbeddersDiffer):
+    with private_step(ledger.private_root, EmbeddersDiffer, NotReady):
         mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)
         votes = mechanism.plan.votes
         histogram = obtain(
@@ -50,7 +52,10 @@ def dp_histogram(
                 key=ledger.key,
                 upstream_ids=synthetic_bins.charge_ids,
             ),
-            ready=(partial(require_same_embedder, real_embeddings, synthetic_bins, embedder.public_name),),
+            ready=(
+                partial(require_same_embedder, real_embeddings, synthetic_bins, embedder.public_name),
+                partial(check_rest_of_run, context, profile, releases.home),
+            ),
             check=partial(check_votes, votes, mechanism.plan.unit),
         )
     extra = metadata.mechanism_metadata(mechanism.plan, HISTOGRAM) | {"dagster/row_count": votes.num_bins}

@@ -72,6 +72,15 @@ def first_user_turn(column: str) -> pl.Expr:
     return turns.list.first()
 
 
+def first_user_turn_of(messages: Sequence[object]) -> str | None:
+    """The same of one list as JSON has it, which may hold anything."""
+    for message in messages:
+        if isinstance(message, dict) and str(message.get("role")).lower() in ROLES_OF_A_USER:
+            content = message.get("content")
+            return content if isinstance(content, str) else None
+    return None
+
+
 def is_conversation(dtype: pl.DataType) -> bool:
     """Whether values are lists of messages with `role` and `content`."""
     if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):

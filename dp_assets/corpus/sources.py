@@ -18,7 +18,14 @@ from typing import Protocol
 
 import polars as pl
 
-from dp_assets.corpus.columns import SourceError, check_mapping, parsed_time, require_columns, source_rows
+from dp_assets.corpus.columns import (
+    SourceError,
+    check_mapping,
+    first_user_turn_of,
+    parsed_time,
+    require_columns,
+    source_rows,
+)
 from dp_assets.corpus.schemas import SOURCE_ROWS
 
 CHITCHAT_WORDS = (5, 60)
@@ -112,8 +119,8 @@ class FileSource:
     `columns` maps our names (`text`, and optionally `user_id`, `created_at`, `language`, `instruction_id`) to the
     file's. `instruction_id` should name one row: rows of one user that share it count as one instruction. Without it,
     rows that agree in all mapped columns count once. Times are ISO 8601; one without an offset is taken as UTC. JSON
-    values that are not strings are taken as they are spelt. A Parquet column of chat messages stands for its first user
-    turn.
+    values that are not strings are taken as they are spelt. Chat messages as the text, in Parquet or JSON, stand for
+    their first user turn.
 
     Files of a folder may differ in format, in the order of columns and in further ones. Hidden files and those that
     begin with an underscore are passed over, as Spark and Hive do.
@@ -151,8 +158,7 @@ class FileSource:
         return pl.concat([self._rows_of(file, place=f"a file below {self.path}") for file in files])
 
     def _rows_of(self, file: Path, *, place: str) -> pl.LazyFrame:
-        names = sorted(set(self.columns.values()))
-        return source_rows(_reader_of(file, place=place)(file, names, place), self.columns)
+        return source_rows(_reader_of(file, place=place)(file, self.columns, place), self.columns)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -168,17 +174,17 @@ def _reader_of(file: Path, *, place: str) -> "Reader":
     raise SourceError(f"{place} has an unknown suffix; use one of {', '.join(READERS)}")
 
 
-def _scan_parquet(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
+def _scan_parquet(path: Path, columns: Mapping[str, str], place: str) -> pl.LazyFrame:
     rows = pl.scan_parquet(path, glob=False)
     try:
         found = rows.collect_schema().names()
     except pl.exceptions.PolarsError:
         raise SourceError(f"{place} is not a readable Parquet file") from None
-    require_columns(names, found, place=place)
+    require_columns(sorted(set(columns.values())), found, place=place)
     return rows
 
 
-def _scan_csv(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
+def _scan_csv(path: Path, columns: Mapping[str, str], place: str) -> pl.LazyFrame:
     rows = pl.scan_csv(
         path,
         infer_schema=False,
@@ -188,11 +194,11 @@ def _scan_csv(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
         encoding="utf8-lossy",
         glob=False,
     )
-    require_columns(names, rows.collect_schema().names(), place=place)
+    require_columns(sorted(set(columns.values())), rows.collect_schema().names(), place=place)
     return rows
 
 
-def _scan_json_lines(path: Path, names: Sequence[str], place: str) -> pl.LazyFrame:
+def _scan_json_lines(path: Path, columns: Mapping[str, str], place: str) -> pl.LazyFrame:
     """Each line by itself; Polars' own reader of JSON lines fails as a whole on one malformed line."""
     lines = pl.scan_csv(
         path,
@@ -209,10 +215,26 @@ def _scan_json_lines(path: Path, names: Sequence[str], place: str) -> pl.LazyFra
     # Polars takes a byte order mark off the first line only; a line must not read otherwise when another precedes it.
     line = pl.col("line").str.strip_prefix("\ufeff")
     # A key that no line has gives nulls: to refuse it, the names in the rows would have to be read.
-    return lines.select(line.str.json_path_match(f"$[{json.dumps(name)}]").alias(name) for name in names)
+    values = {name: line.str.json_path_match(f"$[{json.dumps(name)}]") for name in sorted(set(columns.values()))}
+    return lines.select(**values | {columns["text"]: _text_or_first_turn(line, columns["text"])})
 
 
-Reader = Callable[[Path, Sequence[str], str], pl.LazyFrame]
+def _text_or_first_turn(line: pl.Expr, name: str) -> pl.Expr:
+    """A value of a line of JSON as it is spelt, or the first user turn of chat messages."""
+    path = f"$[{json.dumps(name)}]"
+    value = line.str.json_path_match(path)
+    # A string may read like a list; only a list has elements.
+    is_list = line.str.json_path_match(f"{path}[0]").is_not_null() | value.str.contains(r"^\[\s*\]$")
+    turns = pl.when(is_list).then(value).map_batches(_first_user_turns, return_dtype=pl.String(), is_elementwise=True)
+    return pl.when(is_list).then(turns).otherwise(value)
+
+
+def _first_user_turns(conversations: pl.Series) -> pl.Series:
+    turns = [None if messages is None else first_user_turn_of(json.loads(messages)) for messages in conversations]
+    return pl.Series(conversations.name, turns, dtype=pl.String)
+
+
+Reader = Callable[[Path, Mapping[str, str], str], pl.LazyFrame]
 READERS: Mapping[str, Reader] = {
     ".parquet": _scan_parquet,
     ".csv": _scan_csv,

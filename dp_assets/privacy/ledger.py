@@ -138,9 +138,13 @@ class LedgerState:
         state.booked = {key: Counter(forms) for key, forms in self.booked.items()}
         state.later = {key: Counter(forms) for key, forms in self.later.items()}
         for entry in entries:
-            state._apply(entry.kind, entry.body, entry.at)
-            state.anchor = Anchor(entry.sequence + 1, entry.digest)
+            state.append(entry)
         return state
+
+    def append(self, entry: Entry) -> None:
+        """Take in the next verified entry, in place: for one who reads a whole ledger and keeps no earlier state."""
+        self._apply(entry.kind, entry.body, entry.at)
+        self.anchor = Anchor(entry.sequence + 1, entry.digest)
 
     def _apply(self, kind: str, body: Mapping[str, Any], at: str) -> None:
         match kind:

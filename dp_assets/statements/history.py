@@ -5,8 +5,10 @@ lines tell it: what the charges so far add up to, and what the cohort answers fo
 headline.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from dp_accounting import DpEvent
 
@@ -28,58 +30,71 @@ class CohortHistory:
     answered: list[float] = field(default_factory=list)
 
 
+@dataclass
+class _Account:
+    """A cohort while the ledger is read: its history, and its charges so far as counted forms of events."""
+
+    history: CohortHistory
+    charged: Counter[str] = field(default_factory=Counter)
+
+
 def cohort_histories(entries: Sequence[Entry], corpus_id: str) -> list[CohortHistory]:
     """The histories of the cohorts of a corpus that have a booking or a charge, in the order of the ledger.
+
+    Each entry is read once and equal events are counted, so the time grows with the entries and, for each of them, with
+    how many different events the cohort has, not with how often they were charged.
 
     Args:
       entries: the whole ledger, verified.
     """
-    histories: dict[str, CohortHistory] = {}
-    state, read = LedgerState(), 0
-    for end, cohort, label in _steps(entries, corpus_id):
-        state, read = state.after(entries[read:end]), end
-        history = histories.setdefault(cohort, CohortHistory(cohort))
-        history.labels.append(label)
-        history.spent.append(_spent(state, corpus_id, cohort))
-        history.answered.append(state.cohort_epsilon(corpus_id, cohort))
-    return list(histories.values())
-
-
-def _steps(entries: Sequence[Entry], corpus_id: str) -> Iterator[tuple[int, str, str]]:
-    """After how many entries a cohort's account changed, whose, and by what. All bookings of a moment are one step."""
-    charges: dict[str, ChargeRecord] = {}
+    accounts: dict[str, _Account] = {}
+    state, last_bookings = LedgerState(), _last_bookings(entries, corpus_id)
     for number, entry in enumerate(entries):
-        body, day = entry.body, entry.at[:10]
-        if entry.kind == "planned" and body["corpus_id"] == corpus_id:
-            if not _books_more(entries[number + 1 :], body["cohort"], entry.at):
-                yield number + 1, body["cohort"], f"{BOOKED}\n{day}"
-        elif entry.kind == "charged":
-            charge = ChargeRecord(**{**body, "continuations": ()})
-            charges[charge.charge_id] = charge
-            if charge.counts and charge.corpus_id == corpus_id:
-                yield number + 1, charge.cohort, f"{charge.mechanism}\n{charge.level}\n{day}"
-        elif entry.kind == "voided" and charges[body["charge_id"]].corpus_id == corpus_id:
-            charge = charges[body["charge_id"]]
-            if charge.counts:
-                yield number + 1, charge.cohort, f"voided\n{charge.level}\n{day}"
+        state.append(entry)
+        charge = _changed_charge(entry, state, corpus_id)
+        if charge is None and number not in last_bookings:
+            continue
+        cohort = entry.body["cohort"] if charge is None else charge.cohort
+        account = accounts.setdefault(cohort, _Account(CohortHistory(cohort)))
+        if charge is not None:
+            account.charged[canonical(charge.event)] += 1 if entry.kind == "charged" else -1
+        account.history.labels.append(_label(entry, charge))
+        account.history.spent.append(_spent(state, account.charged, corpus_id, cohort))
+        account.history.answered.append(state.cohort_epsilon(corpus_id, cohort))
+    return [account.history for account in accounts.values()]
 
 
-def _books_more(following: Sequence[Entry], cohort: str, at: str) -> bool:
-    """Whether the same registration goes on booking for this cohort."""
-    for entry in following:
-        if entry.kind != "planned" or entry.at != at:
-            return False
-        if entry.body["cohort"] == cohort:
-            return True
-    return False
+def _last_bookings(entries: Sequence[Entry], corpus_id: str) -> set[int]:
+    """The entries that end a cohort's bookings of one registration: all bookings of a moment are one step."""
+    numbered = [(number, entry) for number, entry in enumerate(entries) if entry.kind == "planned"]
+    last = {
+        (entry.at, entry.body["cohort"]): number for number, entry in numbered if entry.body["corpus_id"] == corpus_id
+    }
+    return set(last.values())
 
 
-def _spent(state: LedgerState, corpus_id: str, cohort: str) -> float:
+def _changed_charge(entry: Entry, state: LedgerState, corpus_id: str) -> ChargeRecord | None:
+    """The charge of this corpus by which the entry changed its cohort's account, if it did."""
+    if entry.kind not in ("charged", "voided"):
+        return None
+    charge = state.charges[entry.body["charge_id"]]
+    counted = replace(charge, voided=False).counts
+    return charge if counted and charge.corpus_id == corpus_id else None
+
+
+def _label(entry: Entry, charge: ChargeRecord | None) -> str:
+    day = entry.at[:10]
+    if charge is None:
+        return f"{BOOKED}\n{day}"
+    return f"{charge.mechanism if entry.kind == 'charged' else entry.kind}\n{charge.level}\n{day}"
+
+
+def _spent(state: LedgerState, charged: Counter[str], corpus_id: str, cohort: str) -> float:
     """The epsilon of the charges so far, by the account that the ledger itself uses for the cohort."""
-    registration, charges = state.registrations[corpus_id], state.charges_of(corpus_id, cohort)
+    registration = state.registrations[corpus_id]
     if state.is_planned(corpus_id, cohort):
-        events: list[DpEvent] = [event_from_json(charge.event) for charge in charges]
+        events: list[DpEvent] = [event_from_json(json.loads(form)) for form in charged.elements()]
         return accounting.epsilon(accounting.compose(events), registration.delta) if events else 0.0
     order = registration.gate_order
-    rdp = sum(rdp_of_form(canonical(charge.event), order) for charge in charges)
+    rdp = sum(count * rdp_of_form(form, order) for form, count in charged.items() if count)
     return accounting.rdp_to_epsilon(rdp, order, registration.delta)

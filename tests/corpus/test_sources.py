@@ -271,3 +271,35 @@ def test_what_is_wrong_with_a_file_of_a_folder_is_said_without_its_name(
 def test_a_folder_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"holds no file with one of the suffixes \.parquet"):
         scan(tmp_path, {"text": "prompt"})
+
+
+def test_chat_messages_in_json_lines_stand_for_their_first_user_turn_as_in_parquet(tmp_path: Path) -> None:
+    conversations = [
+        [
+            {"role": "system", "content": "be kind"},
+            {"role": "User", "content": "hello"},
+            {"role": "user", "content": "2"},
+        ],
+        [{"role": "assistant", "content": "nobody asked"}],
+        [{"role": "human", "content": 'quoted "é"\nand a line'}],
+        [],
+    ]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in conversations))
+    message = pl.Struct({"role": pl.String, "content": pl.String})
+    frame = pl.DataFrame({"messages": conversations}, schema={"messages": pl.List(message)})
+    frame.write_parquet(tmp_path / "chat.parquet")
+    texts = [
+        FileSource(tmp_path / name, {"text": "messages"}).scan().collect()["text"].to_list()
+        for name in ("chat.jsonl", "chat.parquet")
+    ]
+    assert texts[0] == texts[1] == ["hello", None, 'quoted "é"\nand a line', None]
+
+
+def test_a_json_line_whose_messages_are_odd_costs_its_own_row_only(tmp_path: Path) -> None:
+    good = json.dumps({"t": [{"role": "user", "content": "kept"}], "u": "a"})
+    odd = [[{"role": "user", "content": ["parts"]}], [{"content": "no role"}], ["a", 1], [{"role": None}]]
+    lines = [good, *(json.dumps({"t": each, "u": "b"}) for each in odd), "junk", json.dumps({"t": '["a", "string"]'})]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows = FileSource(tmp_path / "a.jsonl", {"text": "t", "user_id": "u"}).scan().collect()
+    assert rows["text"].to_list() == ["kept", *[None] * 5, '["a", "string"]']
+    assert rows["user_id"].to_list() == ["a", *["b"] * 4, None, None]

@@ -1,6 +1,7 @@
 """The history of the ledger: what each step adds, and that it ends at the figures that the ledger itself states."""
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -77,3 +78,13 @@ def test_a_charge_that_nothing_bounds_is_infinite() -> None:
     unbounded = charged(GENERATOR, charge_id="x", booked=False, event=event_to_json(NonPrivateDpEvent()))
     (history,) = cohort_histories(entries_of(("charged", unbounded)), "corpus")
     assert history.spent[-1] == history.answered[-1] == math.inf
+
+
+def test_a_long_ledger_is_read_once() -> None:
+    charges = [("charged", charged(HISTOGRAM, charge_id=f"charge-{number}", booked=False)) for number in range(8_000)]
+    entries = entries_of(*charges)
+    began = time.process_time()
+    (history,) = cohort_histories(entries, "corpus")
+    assert time.process_time() - began < 8
+    assert len(history.labels) == 8_001
+    assert history.spent == sorted(history.spent)
