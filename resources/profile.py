@@ -239,10 +239,13 @@ class SamplingSettings(Settings):
 
 
 class SelectionSettings(Settings):
-    """Resampling. `top_up_samples` bounds what is drawn again for short bins."""
+    """Resampling. `rule` reads the noisy votes: smoothed, or as the paper does. `top_up_samples` bounds what is drawn
+    again for short bins.
+    """
 
     target_size: Positive
     top_up_samples: NonNegative
+    rule: Literal["smoothed", "paper"] = "smoothed"
     seed: int = 2
 
 

@@ -10,12 +10,13 @@ from dp_assets.assets._release import result
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
+from dp_assets.selection.rules import Rule
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
 from resources.profile import Profile
 
 
-@pipeline_asset(label=Label.RELEASED, group="selection", kinds={"polars", "parquet"})
+@pipeline_asset(label=Label.RELEASED, group="selection", kinds={"polars", "parquet"}, code_version="2")
 def filtered_instructions(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
@@ -37,11 +38,14 @@ def filtered_instructions(
     sampling = profile.sampling.model_dump(exclude={"num_samples", "seed"})
     filtered = filter_pool(
         pool.with_columns(bin_id=nearest_bin(vectors, centroids), origin=pl.lit("pool")),
+        vectors=vectors,
         noisy_votes=votes_of(dp_histogram),
+        noise_stddev=profile.votes.noise_stddev,
+        rule=Rule(profile.selection.rule),
         centroids=centroids,
         draw=generator_sampler(language_model.load, dp_generator, **sampling),
         embed=embedder.encode,
-        **profile.selection.model_dump(),
+        **profile.selection.model_dump(exclude={"rule"}),
     )
     ids = union_of_ids(synthetic_pool, synthetic_embeddings, synthetic_bins, dp_histogram, dp_generator)
     value = Table(filtered.rows.lazy(), ids)

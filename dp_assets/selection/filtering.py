@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.selection.resample import quotas, resample_exactly, shortages
+from dp_assets.selection.resample import LOG_WEIGHT, resample_exactly, shortages
+from dp_assets.selection.rules import Rule, wanted_rows
 from dp_assets.selection.top_up import COLUMNS, Draw, Embed, top_up
 
 TOP_UP_BATCH = 256
@@ -18,13 +19,16 @@ class Filtered:
     """`rows` (`synthetic_id`, `text`, `bin_id`, `origin`) and public `figures` on how they came about."""
 
     rows: pl.DataFrame
-    figures: Mapping[str, int]
+    figures: Mapping[str, int | float | str]
 
 
 def filter_pool(
     pool: pl.DataFrame,
     *,
+    vectors: npt.NDArray[np.float32],
     noisy_votes: npt.NDArray[np.int64],
+    noise_stddev: float,
+    rule: Rule,
     centroids: npt.NDArray[np.float32],
     draw: Draw,
     embed: Embed,
@@ -32,11 +36,15 @@ def filter_pool(
     top_up_samples: int,
     seed: int,
 ) -> Filtered:
-    """Exactly `target_size` rows in proportion to the noisy votes, as far as the pool and `top_up_samples` reach.
+    """Exactly `target_size` rows as the rule reads the noisy votes, as far as the pool and `top_up_samples` reach.
+
+    Rows of the top-up come from bins that are short, so they need no weight among the rows of their bin.
 
     Args:
       pool: `synthetic_id`, `text`, `bin_id`, `origin`.
+      vectors: of the rows of the pool, in its order, float32 (n, d).
       noisy_votes: int64 (num_bins,).
+      noise_stddev: of the noisy votes, public.
       centroids: float32 (num_bins, d).
       draw, embed: see `top_up`.
       top_up_samples: the most samples to draw for short bins.
@@ -46,8 +54,16 @@ def filter_pool(
       NoPositiveVotes: no noisy vote is positive.
       PoolTooSmall: pool and top-up together have fewer than `target_size` rows.
     """
-    wanted = quotas(noisy_votes, target_size=target_size)
-    short = shortages(pool, quotas=wanted)
+    wanted = wanted_rows(
+        rule,
+        noisy_votes,
+        bins=pool["bin_id"].to_numpy(),
+        vectors=vectors,
+        centroids=centroids,
+        noise_stddev=noise_stddev,
+        target_size=target_size,
+    )
+    short = shortages(pool, quotas=wanted.quotas)
     added = top_up(
         short,
         draw=draw,
@@ -58,13 +74,15 @@ def filter_pool(
         batch=TOP_UP_BATCH,
         seed=seed,
     )
-    candidates = pl.concat([pool.select(COLUMNS.names()), added.rows])
-    chosen = resample_exactly(candidates, quotas=wanted, target_size=target_size, seed=seed)
+    weighted = pool.select(*COLUMNS.names(), pl.Series(LOG_WEIGHT, wanted.log_weights))
+    candidates = pl.concat([weighted, added.rows.with_columns(pl.lit(0.0).alias(LOG_WEIGHT))])
+    chosen = resample_exactly(candidates, quotas=wanted.quotas, target_size=target_size, seed=seed)
     figures = {
+        **wanted.figures,
         "dagster/row_count": chosen.rows.height,
         "shortage_before_top_up": int(short.sum()),
         "shortage_after_top_up": int(chosen.shortage.sum()),
         "top_up_rows": added.rows.height,
         "top_up_samples_drawn": added.num_drawn,
     }
-    return Filtered(chosen.rows, figures)
+    return Filtered(chosen.rows.drop(LOG_WEIGHT), figures)
