@@ -182,7 +182,8 @@ def neighbourhoods(synthetic: Vectors, real: Vectors) -> dict[str, float]:
 
 def distances(first: Vectors, second: Vectors) -> Floats:
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
-    return np.sqrt(squares.clip(0)).astype(np.float64)
+    apart: Floats = np.sqrt(squares.clip(0)).astype(np.float64)
+    return apart
 
 
 def cells() -> Iterator[tuple[int, float, tuple[str, ...]]]:

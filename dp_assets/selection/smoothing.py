@@ -25,6 +25,7 @@ the ratio to single rows of the pool instead of centroids, and soft memberships 
 """
 
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ from scipy.optimize import minimize
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
+Reals = TypeVar("Reals", Floats, Vectors)
 
 CONSTANT_VARIANCE = 4.0
 """Of the level of f, which is free: the shares are normalised afterwards."""
@@ -78,13 +80,13 @@ class Smoothed:
         return {f"smoothing_{name}": round(value, 4) for name, value in asdict(self.hyperparameters).items()}
 
     def log_weights(self, vectors: Vectors) -> Floats:
-        """E[f(x)] of each row of `vectors` (n, d), float64 (n,), up to a constant. A row's does not depend on others'.
+        """E[f(x)] of each row of `vectors` (n, d), float64 (n,), up to a constant, computed in single precision.
 
         Rows of one bin are to be drawn in proportion to the exponentials.
         """
+        centres, coefficients = self.centroids.astype(np.float32), self.coefficients.astype(np.float32)
         blocks = [
-            _kernel(vectors[start : start + BLOCK_ROWS].astype(np.float64), self.centroids, self.hyperparameters)
-            @ self.coefficients
+            _kernel(vectors[start : start + BLOCK_ROWS], centres, self.hyperparameters) @ coefficients
             for start in range(0, len(vectors), BLOCK_ROWS)
         ]
         return np.concatenate([np.empty(0), *blocks])
@@ -217,10 +219,10 @@ def _score(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> 
     return gradient, mean**2 * (1 / variance + 1 / (2 * variance**2)) + 1e-12
 
 
-def _kernel(first: Floats, second: Floats, chosen: Hyperparameters) -> Floats:
-    """k(x, y) of each pair, float64 (n, m)."""
+def _kernel(first: Reals, second: Reals, chosen: Hyperparameters) -> Reals:
+    """k(x, y) of each pair, (n, m), in the precision of both."""
     products = first @ second.T
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * products
     local = np.exp(-np.maximum(squares, 0.0) / (2 * chosen.distance**2))
-    kernel: Floats = CONSTANT_VARIANCE + chosen.linear**2 * products + chosen.local**2 * local
+    kernel: Reals = CONSTANT_VARIANCE + chosen.linear**2 * products + chosen.local**2 * local
     return kernel
