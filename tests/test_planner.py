@@ -143,7 +143,7 @@ def test_a_corpus_that_is_too_small_is_told_so_and_why() -> None:
 
 
 def test_advice_names_the_setting_that_does_not_suit_the_size(eight: LevelReport) -> None:
-    lines = advice([eight], budget_epsilon=8.0, num_units=30, num_parameters=PARAMETERS)
+    lines = advice([eight], budget_epsilon=8.0, num_units=15, num_parameters=PARAMETERS)
     assert any("votes.num_bins" in line for line in lines)
     lines = advice([eight], budget_epsilon=8.0, num_units=200_000, num_parameters=PARAMETERS)
     assert any("corpus.delta" in line for line in lines)
