@@ -4,12 +4,13 @@ import dagster as dg
 import numpy as np
 
 from dp_assets.artifacts import Adapter, Document, Table
-from dp_assets.assets._bins import votes_of
+from dp_assets.assets._bins import centroids_of, noise_of, votes_of
 from dp_assets.corpus.schemas import SCHEMAS, SchemaError, check_schema
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
-from dp_assets.selection.resample import quotas
+from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.vectors import assigned
 from dp_assets.statements.statement import StatementError
 from dp_assets.statements.verification import verify
 from resources.profile import Profile
@@ -72,12 +73,28 @@ def exact_target_size(table: Table, profile: dg.ResourceParam[Profile]) -> dg.As
 
 
 @dg.asset_check(
-    asset="filtered_instructions", additional_ins={"histogram": dg.AssetIn("dp_histogram")}, partitions_def=RELEASES
+    asset="filtered_instructions",
+    additional_ins={
+        "histogram": dg.AssetIn("dp_histogram"),
+        "bins": dg.AssetIn("synthetic_bins"),
+        "embeddings": dg.AssetIn("synthetic_embeddings"),
+    },
+    partitions_def=RELEASES,
 )
-def quotas_met(table: Table, histogram: Table, profile: dg.ResourceParam[Profile]) -> dg.AssetCheckResult:
-    """Every bin holds as many rows as the noisy votes ask for; a shortage is stated and shown as a warning."""
-    votes = votes_of(histogram)
-    wanted = quotas(votes, target_size=profile.selection.target_size)
+def quotas_met(
+    table: Table, histogram: Table, bins: Table, embeddings: Table, profile: dg.ResourceParam[Profile]
+) -> dg.AssetCheckResult:
+    """Every bin holds as many rows as the rule asks for; a shortage is stated and shown as a warning."""
+    centroids = centroids_of(bins)
+    wanted = wanted_rows(
+        Rule(profile.selection.rule),
+        votes_of(histogram),
+        bins=assigned(embeddings.rows, centroids)["bin_id"].to_numpy(),
+        vectors=(),  # they decide which rows of a bin are taken, not how many
+        centroids=centroids,
+        noise_stddev=noise_of(histogram),
+        target_size=profile.selection.target_size,
+    ).quotas
     held = np.bincount(table.collect()["bin_id"].to_numpy(), minlength=len(wanted))
     shortage = int((wanted - held).clip(0).sum())
     return dg.AssetCheckResult(

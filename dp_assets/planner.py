@@ -10,7 +10,8 @@ learning rate and clip norm (both cost quality, neither cost privacy), and quali
     batch   as many units as the published recipe draws (4,096), at most a quarter of the corpus a step
     steps   ten passes over the corpus, fewer where a step would be mostly noise
     adapter as many parameters as keep the signal of a step above 0.3 of its noise
-    bins    five to ten noise standard deviations of votes a bin
+    bins    as many as keep the quotas within an expected total variation of 0.12 of the exact votes: more blur them,
+            fewer say less about each text (docs/results/resampling.md)
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dp_assets.expected_variation import expected_total_variation, most_bins
 from dp_assets.privacy import accounting
 from dp_assets.privacy.plan import PrivacyPlan, UnreachableTarget, calibrated
 from dp_assets.privacy.units import PrivacyUnit
@@ -29,8 +31,11 @@ SMALLEST_ADAPTER = 4_000
 """About rank 1 on the query and value projections of the last two blocks of a model of 135 million parameters."""
 USUAL_BATCH, LARGEST_SHARE = 4096, 0.25
 PASSES = (10.0, 5.0, 2.5, 1.0)
-FEWEST_VOTES, COMFORTABLE_VOTES = 5, 10
-"""Mean votes a bin, in standard deviations of the noise (clipped noise below that makes up the votes of empty bins)."""
+FEWEST_VOTES = 5
+"""Mean votes a bin that two bins need at least, in standard deviations of the noise."""
+SUGGESTED_VARIATION, MOST_VARIATION = 0.12, 0.25
+"""Expected total variation between quotas and exact votes: what suits, and from where fewer bins are advised."""
+DEFAULT_RULE = "smoothed"
 UNITS_A_DELTA = 10
 
 
@@ -39,7 +44,8 @@ class LevelReport:
     """What one level costs and how strong its signal is. Epsilons and rates are rounded up; None is unknown.
 
     `group_epsilons` holds, for the unit `instruction`, the epsilon of a person by the number of their instructions.
-    `expected_batch` is in units, `error_per_bin` the expected absolute error in votes.
+    `expected_batch` is in units, `error_per_bin` the expected absolute error in votes, and `expected_variation` the
+    expected total variation between the quotas of the rule and the exact votes.
     """
 
     plan: PrivacyPlan
@@ -51,6 +57,7 @@ class LevelReport:
     expected_batch: float
     error_per_bin: float
     relative_error_per_bin: float | None
+    expected_variation: float | None
 
     def to_json(self) -> dict[str, Any]:
         """The plan's constants and every figure; an epsilon that nothing bounds is null."""
@@ -63,6 +70,7 @@ class LevelReport:
             "expected_batch": self.expected_batch,
             "error_per_bin": self.error_per_bin,
             "relative_error_per_bin": self.relative_error_per_bin,
+            "expected_variation": self.expected_variation,
         }
 
 
@@ -78,10 +86,13 @@ class Suggestion:
     noise_multiplier: float
     most_parameters: int
     num_bins: int
+    expected_variation: float
     too_small: tuple[str, ...]
 
 
-def report_level(plan: PrivacyPlan, *, num_parameters: int | None, num_units: int | None) -> LevelReport:
+def report_level(
+    plan: PrivacyPlan, *, num_parameters: int | None, num_units: int | None, rule: str = DEFAULT_RULE
+) -> LevelReport:
     """The report of one level, for an adapter of `num_parameters` and a corpus of about `num_units` units."""
     event, delta, noise = plan.event, plan.delta, plan.votes.noise_stddev
     expected_batch = plan.dpsgd.expected_batch_size if num_units is None else _drawn(plan, num_units)
@@ -97,6 +108,7 @@ def report_level(plan: PrivacyPlan, *, num_parameters: int | None, num_units: in
         expected_batch=expected_batch,
         error_per_bin=error,
         relative_error_per_bin=None if num_units is None else error * plan.votes.num_bins / num_units,
+        expected_variation=None if num_units is None else _variation(plan, plan.votes.num_bins, num_units, rule),
     )
 
 
@@ -107,7 +119,7 @@ def joint_epsilon(plans: Sequence[PrivacyPlan]) -> float:
     return accounting.epsilon(accounting.compose([plan.event for plan in plans]), max(plan.delta for plan in plans))
 
 
-def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None) -> Suggestion:
+def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None, rule: str = DEFAULT_RULE) -> Suggestion:
     """Batch, steps, adapter and bins for the level of `plan` on a corpus of about `num_units` units.
 
     `num_parameters` is the size of the adapter at hand (None: unknown). Among the numbers of passes that leave room for
@@ -125,7 +137,9 @@ def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None) ->
         best, room = one, _most_parameters(one, num_units)
         if room >= wanted:
             break
-    num_bins = max(2, int(num_units / (COMFORTABLE_VOTES * plan.votes.noise_stddev)))
+    num_bins = most_bins(
+        num_units=num_units, noise_stddev=plan.votes.noise_stddev, rule=rule, total_variation=SUGGESTED_VARIATION
+    )
     return Suggestion(
         level=plan.level,
         num_units=num_units,
@@ -135,7 +149,14 @@ def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None) ->
         noise_multiplier=best.dpsgd.noise_multiplier,
         most_parameters=room,
         num_bins=num_bins,
+        expected_variation=_variation(plan, num_bins, num_units, rule),
         too_small=tuple(_too_small(plan, num_units=num_units, most_parameters=room)),
+    )
+
+
+def _variation(plan: PrivacyPlan, num_bins: int, num_units: int, rule: str) -> float:
+    return expected_total_variation(
+        num_units=num_units, num_bins=num_bins, noise_stddev=plan.votes.noise_stddev, rule=rule
     )
 
 
@@ -187,7 +208,12 @@ def _too_small(plan: PrivacyPlan, *, num_units: int, most_parameters: int) -> li
 
 
 def advice(
-    reports: Sequence[LevelReport], *, budget_epsilon: float, num_units: int | None, num_parameters: int | None
+    reports: Sequence[LevelReport],
+    *,
+    budget_epsilon: float,
+    num_units: int | None,
+    num_parameters: int | None,
+    rule: str = DEFAULT_RULE,
 ) -> tuple[str, ...]:
     """What the owner should change before registering, one sentence a line; nothing where all is well."""
     plans = [report.plan for report in reports if report.plan.is_private]
@@ -197,6 +223,7 @@ def advice(
             lines += _about_a_level(report, num_parameters)
     if num_units is not None and plans:
         lines += _about_the_size(plans[0], num_units)
+        lines += _about_the_bins(plans[0], num_units, rule)
     return tuple(lines)
 
 
@@ -228,17 +255,11 @@ def _about_a_level(report: LevelReport, num_parameters: int | None) -> list[str]
 
 
 def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
-    lines, votes, drawn = [], plan.votes, _drawn(plan, num_units)
+    lines, drawn = [], _drawn(plan, num_units)
     if plan.delta > 1 / (UNITS_A_DELTA * num_units):
         lines.append(
             f"delta {plan.delta:g} is large for {num_units} units: lower corpus.delta to"
             f" {1 / (UNITS_A_DELTA * num_units):.1g} or less"
-        )
-    if votes.num_bins * FEWEST_VOTES * votes.noise_stddev > num_units:
-        most = max(2, int(num_units / (FEWEST_VOTES * votes.noise_stddev)))
-        lines.append(
-            f"bins hold {num_units / votes.num_bins:.1f} votes on average, with noise of {votes.noise_stddev:g}: lower"
-            f" votes.num_bins to {most} or less"
         )
     if not 0.75 <= plan.dpsgd.expected_batch_size / drawn <= 1.25:
         lines.append(
@@ -246,6 +267,17 @@ def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
             " generator.expected_batch_size to the former, or the learning rate is off by the ratio"
         )
     return lines
+
+
+def _about_the_bins(plan: PrivacyPlan, num_units: int, rule: str) -> list[str]:
+    votes, expected = plan.votes, _variation(plan, plan.votes.num_bins, num_units, rule)
+    most = most_bins(num_units=num_units, noise_stddev=votes.noise_stddev, rule=rule, total_variation=MOST_VARIATION)
+    if expected <= MOST_VARIATION or votes.num_bins <= most:
+        return []
+    return [
+        f"noise of {votes.noise_stddev:g} on {votes.num_bins} bins will move {expected:.0%} of the quotas away from the"
+        f" votes of {num_units} units: lower votes.num_bins to {most} or less"
+    ]
 
 
 def _json_number(value: float) -> float | None:

@@ -248,11 +248,15 @@ class SamplingSettings(Settings):
 
 
 class SelectionSettings(Settings):
-    """Resampling. `top_up_samples` bounds what is drawn again for short bins, aimed at them if `steered_top_up`."""
+    """Resampling. `rule` reads the noisy votes: smoothed, or as the paper does.
+
+    `top_up_samples` bounds what is drawn again for short bins, aimed at them if `steered_top_up`.
+    """
 
     target_size: Positive
     top_up_samples: NonNegative
     steered_top_up: bool = True
+    rule: Literal["smoothed", "paper"] = "smoothed"
     seed: int = 2
 
 

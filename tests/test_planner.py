@@ -116,7 +116,7 @@ def test_a_suggestion_that_is_followed_meets_the_target_with_a_signal(level: str
     assert followed.epsilon <= plan.target_epsilon
     report = report_level(followed, num_parameters=made.most_parameters, num_units=num_units)
     assert report.signal_to_noise == pytest.approx(planner.LEAST_SIGNAL_TO_NOISE, rel=0.01)
-    assert num_units / made.num_bins >= planner.COMFORTABLE_VOTES * plan.votes.noise_stddev
+    assert report.expected_variation == made.expected_variation <= planner.SUGGESTED_VARIATION
     assert made.too_small == ()
     text = " ".join(advice([report], budget_epsilon=8.0, num_units=num_units, num_parameters=None))
     assert "num_bins" not in text
@@ -143,7 +143,7 @@ def test_a_corpus_that_is_too_small_is_told_so_and_why() -> None:
 
 
 def test_advice_names_the_setting_that_does_not_suit_the_size(eight: LevelReport) -> None:
-    lines = advice([eight], budget_epsilon=8.0, num_units=100, num_parameters=PARAMETERS)
+    lines = advice([eight], budget_epsilon=8.0, num_units=15, num_parameters=PARAMETERS)
     assert any("votes.num_bins" in line for line in lines)
     lines = advice([eight], budget_epsilon=8.0, num_units=200_000, num_parameters=PARAMETERS)
     assert any("corpus.delta" in line for line in lines)

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dp_assets.artifacts import Table
+from dp_assets.assets._release import EVIDENCE
 
 
 def centroids_of(synthetic_bins: Table) -> npt.NDArray[np.float32]:
@@ -16,3 +17,8 @@ def votes_of(dp_histogram: Table) -> npt.NDArray[np.int64]:
     """The noisy votes of the bins, int64 (num_bins,)."""
     votes: npt.NDArray[np.int64] = dp_histogram.collect().sort("bin_id")["noisy_votes"].to_numpy()
     return votes
+
+
+def noise_of(dp_histogram: Table) -> float:
+    """The standard deviation of the noise that was drawn for the votes, in votes; 0 at the level `no-dp`."""
+    return float(dp_histogram.record[EVIDENCE]["noise_stddev"])

@@ -13,6 +13,7 @@ from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
 from dp_assets.evaluation.quality import SyntheticSet, sets_of
 from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
+from dp_assets.selection.rules import Rule
 
 Vectors = npt.NDArray[np.float32]
 Bins = npt.NDArray[np.int64]
@@ -37,7 +38,13 @@ def filtered_set(pool: pl.DataFrame, filtered: pl.DataFrame, encode: Encode) -> 
 
 
 def resampled_to_votes(
-    drawn: SyntheticSet, *, noisy_votes: Bins, centroids: Vectors, share: float, selection: Mapping[str, Any]
+    drawn: SyntheticSet,
+    *,
+    noisy_votes: Bins,
+    noise_stddev: float,
+    centroids: Vectors,
+    share: float,
+    selection: Mapping[str, Any],
 ) -> SyntheticSet | None:
     """This share of the rows of a set, chosen by the rule that chose the filtered set, with nothing drawn anew.
 
@@ -46,11 +53,23 @@ def resampled_to_votes(
     texts, bins, vectors = drawn
     rows = [f"{number:09d}" for number in range(len(texts))]
     pool = pl.DataFrame({"synthetic_id": rows, "text": texts, "bin_id": bins, "origin": "baseline"})
-    settings = {**selection, "target_size": int(share * len(texts)), "top_up_samples": 0}
+    settings = {
+        **selection,
+        "target_size": int(share * len(texts)),
+        "top_up_samples": 0,
+        "rule": Rule(selection["rule"]),
+    }
     if vectors is None or not settings["target_size"] or not (noisy_votes > 0).any():
         return None
     chosen = filter_pool(
-        pool, noisy_votes=noisy_votes, centroids=centroids, draw=lambda *_: [], embed=lambda _: vectors[:0], **settings
+        pool,
+        vectors=[vectors],
+        noisy_votes=noisy_votes,
+        noise_stddev=noise_stddev,
+        centroids=centroids,
+        draw=lambda *_: [],
+        embed=lambda _: vectors[:0],
+        **settings,
     ).rows
     kept = chosen["synthetic_id"].cast(pl.Int64).to_numpy()
     return SyntheticSet(chosen["text"].to_list(), bins[kept], vectors[kept])

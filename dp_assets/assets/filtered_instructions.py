@@ -7,12 +7,13 @@ import polars as pl
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._bins import centroids_of, votes_of
+from dp_assets.assets._bins import centroids_of, noise_of, votes_of
 from dp_assets.assets._release import result
 from dp_assets.assets._topping_up import kept_draws
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.filtering import filter_pool
-from dp_assets.selection.vectors import assigned
+from dp_assets.selection.rules import Rule
+from dp_assets.selection.vectors import assigned, vectors_of
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
 from resources.profile import Profile
@@ -36,15 +37,18 @@ def filtered_instructions(
     """The pool resampled to the noisy votes, short bins topped up by the generator: released, of exact size."""
     centroids = centroids_of(synthetic_bins)
     bins = assigned(synthetic_embeddings.rows, centroids)
-    pool = synthetic_pool.collect().select("synthetic_id", "text").join(bins, on="synthetic_id").sort("synthetic_id")
+    pool = bins.join(synthetic_pool.collect(), on="synthetic_id", maintain_order="left")
     with kept_draws(context, Path(releases.home), language_model, dp_generator, profile) as draw:
         filtered = filter_pool(
             pool.with_columns(origin=pl.lit("pool")),
+            vectors=vectors_of(synthetic_embeddings.rows),
             noisy_votes=votes_of(dp_histogram),
+            noise_stddev=noise_of(dp_histogram),
+            rule=Rule(profile.selection.rule),
             centroids=centroids,
             draw=draw,
             embed=embedder.encode,
-            **profile.selection.model_dump(),
+            **profile.selection.model_dump(exclude={"rule"}),
         )
     ids = union_of_ids(synthetic_pool, synthetic_embeddings, synthetic_bins, dp_histogram, dp_generator)
     value = Table(filtered.rows.lazy(), ids)

@@ -1,14 +1,15 @@
 """The asset `quality_report`."""
 
+from typing import Any
+
 import dagster as dg
 
 from dp_assets.artifacts import Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._bins import centroids_of, votes_of
+from dp_assets.assets._bins import centroids_of, noise_of, votes_of
 from dp_assets.assets._release import result
 from dp_assets.assets._reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
 from dp_assets.evaluation import quality
-from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
@@ -32,6 +33,7 @@ def quality_report(
     from dp_assets.generation.drawing import sample_baseline
 
     settings, centroids, votes = profile.report, centroids_of(synthetic_bins), votes_of(dp_histogram)
+    noisy: dict[str, Any] = {"noisy_votes": votes, "noise_stddev": noise_of(dp_histogram)}
     drawn = sample_baseline(language_model.load, **profile.baseline_sampling())
     baseline = set_in_bins(drawn, embedder.encode(drawn), centroids)
     rows = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
@@ -42,11 +44,8 @@ def quality_report(
         pool=pool,
         filtered=filtered,
         baseline=baseline,
-        baseline_filtered=resampled_to_votes(
-            baseline, noisy_votes=votes, centroids=centroids, share=share, selection=selection
-        ),
-        noisy_votes=votes,
-        noise_stddev=profile.plan(Partition.of(context).level).votes.noise_stddev,
+        baseline_filtered=resampled_to_votes(baseline, centroids=centroids, share=share, selection=selection, **noisy),
+        **noisy,
         target=profile.selection.target_size,
         shortage=profile.selection.target_size - len(filtered.texts),
         num_examples=settings.examples,

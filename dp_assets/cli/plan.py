@@ -98,7 +98,10 @@ def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time
     plans = [profile.plan(level) for level in levels]
     num_units = None if units is None else max(1, int(units * profile.corpus.train_fraction))
     num_parameters, why_unknown = _adapter_size(profile)
-    reports = tuple(planner.report_level(one, num_parameters=num_parameters, num_units=num_units) for one in plans)
+    rule = profile.selection.rule
+    reports = tuple(
+        planner.report_level(one, num_parameters=num_parameters, num_units=num_units, rule=rule) for one in plans
+    )
     private, budget = [one for one in plans if one.is_private], profile.corpus.budget_epsilon
     suggested = private if num_units is not None else []
     return Planned(
@@ -109,10 +112,13 @@ def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time
         why_unknown=why_unknown,
         num_units=num_units,
         suggestions=tuple(
-            planner.suggest(one, num_units=num_units or 1, num_parameters=num_parameters) for one in suggested
+            planner.suggest(one, num_units=num_units or 1, num_parameters=num_parameters, rule=rule)
+            for one in suggested
         ),
         speed=measure_speed(profile) if time else None,
-        advice=planner.advice(reports, budget_epsilon=budget, num_units=num_units, num_parameters=num_parameters),
+        advice=planner.advice(
+            reports, budget_epsilon=budget, num_units=num_units, num_parameters=num_parameters, rule=rule
+        ),
     )
 
 
@@ -149,6 +155,7 @@ def _print_meaning(planned: Planned) -> None:
         "signal / noise",
         "error per bin",
         "of a mean bin",
+        "quotas off by",
         *(("hours here, at most",) if planned.speed else ()),
     )
     table = RichTable(*columns, title="what they mean")
@@ -161,6 +168,7 @@ def _print_meaning(planned: Planned) -> None:
             _or_unknown(report.signal_to_noise, ".2f"),
             f"{report.error_per_bin:.1f} votes",
             _or_unknown(report.relative_error_per_bin, ".0%"),
+            _or_unknown(report.expected_variation, ".0%"),
             *(() if hours is None else (f"{hours:.2f}",)),
         )
     out.print(table)
@@ -184,7 +192,16 @@ def _print_groups(reports: Sequence[LevelReport]) -> None:
 def _print_suggestions(planned: Planned) -> None:
     if not planned.suggestions:
         return
-    columns = ("level", "sampling probability", "batch", "steps", "noise multiplier", "parameters, at most", "bins")
+    columns = (
+        "level",
+        "sampling probability",
+        "batch",
+        "steps",
+        "noise multiplier",
+        "parameters, at most",
+        "bins",
+        "off by",
+    )
     table = RichTable(*columns, title=f"suggested for about {planned.num_units} units to train on")
     for one in planned.suggestions:
         table.add_row(
@@ -195,6 +212,7 @@ def _print_suggestions(planned: Planned) -> None:
             f"{one.noise_multiplier:.4f}",
             f"{one.most_parameters}",
             f"{one.num_bins}",
+            f"{one.expected_variation:.0%}",
         )
     out.print(table)
 

@@ -1,13 +1,14 @@
 """The filter of the paper as one step: quotas from noisy votes, a top-up of short bins, and an exact resample."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.selection.resample import Resampled, quotas, resample_exactly, shortages
+from dp_assets.selection.resample import LOG_WEIGHT, Resampled, resample_exactly, shortages
+from dp_assets.selection.rules import Rule, wanted_rows
 from dp_assets.selection.top_up import COLUMNS, Draw, Embed, TopUp, top_up
 
 
@@ -16,13 +17,16 @@ class Filtered:
     """`rows` (`synthetic_id`, `text`, `bin_id`, `origin`) and public `figures` on how they came about."""
 
     rows: pl.DataFrame
-    figures: Mapping[str, int]
+    figures: Mapping[str, int | float | str]
 
 
 def filter_pool(
     pool: pl.DataFrame,
     *,
+    vectors: Iterable[npt.NDArray[np.float32]],
     noisy_votes: npt.NDArray[np.int64],
+    noise_stddev: float,
+    rule: Rule,
     centroids: npt.NDArray[np.float32],
     draw: Draw,
     embed: Embed,
@@ -31,11 +35,15 @@ def filter_pool(
     steered_top_up: bool,
     seed: int,
 ) -> Filtered:
-    """Exactly `target_size` rows in proportion to the noisy votes, as far as the pool and `top_up_samples` reach.
+    """Exactly `target_size` rows as the rule reads the noisy votes, as far as the pool and `top_up_samples` reach.
+
+    Rows of the top-up come from bins that are short, so they need no weight among the rows of their bin.
 
     Args:
       pool: `synthetic_id`, `text`, `bin_id`, `origin`.
+      vectors: of the rows of the pool, in its order, in blocks of float32 (n, d).
       noisy_votes: int64 (num_bins,).
+      noise_stddev: of the noisy votes, public.
       centroids: float32 (num_bins, d).
       draw, embed: see `top_up`.
       top_up_samples: the most samples to draw for short bins.
@@ -46,8 +54,16 @@ def filter_pool(
       NoPositiveVotes: no noisy vote is positive.
       PoolTooSmall: pool and top-up together have fewer than `target_size` rows.
     """
-    wanted = quotas(noisy_votes, target_size=target_size)
-    short = shortages(pool, quotas=wanted)
+    wanted = wanted_rows(
+        rule,
+        noisy_votes,
+        bins=pool["bin_id"].to_numpy(),
+        vectors=vectors,
+        centroids=centroids,
+        noise_stddev=noise_stddev,
+        target_size=target_size,
+    )
+    short = shortages(pool, quotas=wanted.quotas)
     added = top_up(
         pool,
         shortage=short,
@@ -58,9 +74,10 @@ def filter_pool(
         steered=steered_top_up,
         seed=seed,
     )
-    candidates = pl.concat([pool.select(COLUMNS.names()), added.rows])
-    chosen = resample_exactly(candidates, quotas=wanted, target_size=target_size, seed=seed)
-    return Filtered(chosen.rows, _figures(chosen, short, added))
+    weighted = pool.select(*COLUMNS.names(), pl.Series(LOG_WEIGHT, wanted.log_weights))
+    candidates = pl.concat([weighted, added.rows.with_columns(pl.lit(0.0).alias(LOG_WEIGHT))])
+    chosen = resample_exactly(candidates, quotas=wanted.quotas, target_size=target_size, seed=seed)
+    return Filtered(chosen.rows.drop(LOG_WEIGHT), {**wanted.figures, **_figures(chosen, short, added)})
 
 
 def _figures(chosen: Resampled, short: npt.NDArray[np.int64], added: TopUp) -> dict[str, int]:

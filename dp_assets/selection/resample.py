@@ -5,7 +5,7 @@ rule is `paper_quotas`, kept as the reference. Ours differs in two ways, both po
 Shares are taken of the noisy total, because the true number of units is private. Quotas are rounded by largest
 remainders and shortages go to other bins, so that the result has exactly the target size, which the paper's misses.
 
-Left out: shrinking small counts towards a prior, and soft weights instead of quotas.
+Here are the paper's shares and the draw itself. Shares that see through the noise are the matter of `smoothing`.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,10 @@ import numpy.typing as npt
 import polars as pl
 
 Counts = npt.NDArray[np.int64]
+
+LOG_WEIGHT = "log_weight"
+WEIGHT_PARTS = 2.0**32
+"""Times a target size, and summed over the bins, these stay within 64 bits."""
 
 
 class NoPositiveVotes(ValueError):
@@ -49,13 +53,26 @@ def quotas(noisy_votes: Counts, *, target_size: int) -> Counts:
     Raises:
       NoPositiveVotes: every vote is zero or negative.
     """
-    votes = noisy_votes.clip(min=0)
-    if not votes.any():
+    require_positive_votes(noisy_votes)
+    return largest_remainder(noisy_votes.clip(min=0), total=target_size)
+
+
+def require_positive_votes(noisy_votes: Counts) -> None:
+    """Refuse votes that say nothing.
+
+    Raises:
+      NoPositiveVotes: every vote is zero or negative.
+    """
+    if not (noisy_votes > 0).any():
         raise NoPositiveVotes(
             "every noisy vote is zero or negative: the noise hides the corpus; plan fewer bins, a smaller noise_stddev"
             " (a larger target epsilon), or use a corpus with more units"
         )
-    return largest_remainder(votes, total=target_size)
+
+
+def split_exactly(weights: npt.NDArray[np.float64], *, total: int) -> Counts:
+    """`largest_remainder` for weights that are no integers: they count in parts of 2^-32 of the largest."""
+    return largest_remainder(np.rint(weights / weights.max() * WEIGHT_PARTS).astype(np.int64), total=total)
 
 
 def largest_remainder(weights: Counts, *, total: int) -> Counts:
@@ -70,17 +87,23 @@ def largest_remainder(weights: Counts, *, total: int) -> Counts:
 
 
 def resample(pool: pl.DataFrame, *, quotas: Counts, seed: int) -> Resampled:
-    """Draw each bin's quota of rows uniformly without replacement, or all its rows where there are fewer.
+    """Draw each bin's quota of rows without replacement, or all its rows where there are fewer.
+
+    Each next row of a bin is drawn with chances in proportion to the weights of those left (Efraimidis and Spirakis,
+    2006, as the largest of log weight + Gumbel noise), uniformly where the pool has no weights.
 
     Args:
-      pool: `synthetic_id` (distinct), `bin_id`, and columns that are kept as they are; the order does not matter.
+      pool: `synthetic_id` (distinct), `bin_id`, perhaps `log_weight` (Float64), and columns that are kept as they are;
+        the order does not matter.
       quotas: rows wanted from each bin, int64 (num_bins,).
       seed: public. With the same seed, a larger quota adds rows to those of a smaller one.
     """
     ordered = pool.sort("synthetic_id")
     bins = ordered["bin_id"].to_numpy()
-    draw = pl.DataFrame({"bin_id": bins, "draw": np.random.default_rng(seed).permutation(len(bins))})
-    place_in_bin = draw.select(pl.col("draw").rank("ordinal").over("bin_id"))["draw"].to_numpy()
+    log_weights = ordered[LOG_WEIGHT].to_numpy() if LOG_WEIGHT in ordered.columns else 0.0
+    keys = np.random.default_rng(seed).gumbel(size=len(bins)) + log_weights
+    draw = pl.DataFrame({"bin_id": bins, "key": -keys})
+    place_in_bin = draw.select(pl.col("key").rank("ordinal").over("bin_id"))["key"].to_numpy()
     return Resampled(ordered.filter(place_in_bin <= quotas[bins]), shortages(pool, quotas=quotas))
 
 

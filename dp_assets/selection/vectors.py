@@ -29,6 +29,12 @@ def assigned(rows: pl.LazyFrame, centroids: npt.NDArray[np.float32]) -> pl.DataF
     return pl.concat([named, *of_blocks])
 
 
+def vectors_of(rows: pl.LazyFrame) -> Iterator[npt.NDArray[np.float32]]:
+    """The vectors of the rows in their order, block by block, each (n, d)."""
+    for block in blocks(rows.select("vector")):
+        yield block["vector"].to_numpy()
+
+
 def sampled_vectors(rows: pl.LazyFrame, *, most: int, seed: int) -> npt.NDArray[np.float32]:
     """The vectors of at most `most` rows, drawn uniformly without replacement by a public seed, in their order.
 

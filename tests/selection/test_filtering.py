@@ -7,6 +7,7 @@ import pytest
 
 from dp_assets.selection.filtering import Filtered, filter_pool
 from dp_assets.selection.resample import NoPositiveVotes, PoolTooSmall
+from dp_assets.selection.rules import Rule
 from dp_assets.selection.strategies import Steering
 
 CENTROIDS = np.eye(3, dtype=np.float32)
@@ -35,7 +36,10 @@ def filtered(
 ) -> Filtered:
     return filter_pool(
         POOL,
+        vectors=[CENTROIDS[POOL["bin_id"].to_numpy()]],
         noisy_votes=np.array(votes, dtype=np.int64),
+        noise_stddev=1.0,
+        rule=Rule.PAPER,
         centroids=CENTROIDS,
         draw=draw,
         embed=embed,
@@ -55,6 +59,7 @@ def test_short_bins_are_topped_up_and_the_rest_goes_to_bins_with_rows() -> None:
         (1, "top_up", 2),
     ]
     assert result.figures == {
+        "rule": "paper",
         "dagster/row_count": 10,
         "shortage_before_top_up": 4,
         "shortage_after_top_up": 2,

@@ -1,0 +1,70 @@
+"""The rules that turn noisy votes into the rows wanted: how many of each bin, and which of a bin's rows first.
+
+    smoothed   shares of the votes as `smoothing` estimates them, rows of a bin by its smooth density ratio
+    paper      shares of the positive noisy votes as they are, rows of a bin uniformly (the paper's Algorithm 2)
+
+Both are post-processing of the votes, and both meet the target size exactly. The paper's own rounding, which does not,
+is `paper_quotas`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from dp_assets.selection.resample import Counts, quotas, require_positive_votes, split_exactly
+from dp_assets.selection.smoothing import smooth_votes
+
+
+class Rule(StrEnum):
+    """How noisy votes become quotas."""
+
+    SMOOTHED = "smoothed"
+    PAPER = "paper"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`quotas`, int64 (num_bins,), of sum target size; `log_weights`, float64 (n,), one for each row of the pool.
+
+    `figures` are public: the rule, and what it chose from the votes.
+    """
+
+    quotas: Counts
+    log_weights: npt.NDArray[np.float64]
+    figures: Mapping[str, str | float]
+
+
+def wanted_rows(
+    rule: Rule,
+    noisy_votes: Counts,
+    *,
+    bins: Counts,
+    vectors: Iterable[npt.NDArray[np.float32]],
+    centroids: npt.NDArray[np.float32],
+    noise_stddev: float,
+    target_size: int,
+) -> Wanted:
+    """What the rule asks of a pool.
+
+    Args:
+      noisy_votes: int64 (num_bins,).
+      bins: the bin of each row of the pool, int64 (n,).
+      vectors: the rows of the pool, in blocks of float32 (n, d); read by the smoothed rule only.
+      centroids: float32 (num_bins, d).
+      noise_stddev: of the votes' noise, in votes; public.
+
+    Raises:
+      NoPositiveVotes: no noisy vote is positive.
+    """
+    figures: dict[str, str | float] = {"rule": rule.value}
+    if rule is Rule.PAPER:
+        return Wanted(quotas(noisy_votes, target_size=target_size), np.zeros(len(bins)), figures)
+    require_positive_votes(noisy_votes)
+    in_pool = np.bincount(bins, minlength=len(centroids)).astype(np.int64)
+    smoothed = smooth_votes(noisy_votes, pool_counts=in_pool, centroids=centroids, noise_stddev=noise_stddev)
+    wanted = split_exactly(smoothed.votes, total=target_size)
+    log_weights = np.concatenate([np.empty(0), *map(smoothed.log_weights, vectors)])
+    return Wanted(wanted, log_weights, figures | smoothed.figures())
