@@ -27,8 +27,8 @@ import polars as pl
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import kendalltau, rankdata
 
+from benchmarks._corpora import Vectors, cached_vectors, texts_of
 from benchmarks.harness import options, store
-from benchmarks.vectors import Vectors, cached_vectors, texts_of
 from dp_assets.evaluation import agreement
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior

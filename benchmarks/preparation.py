@@ -1,5 +1,7 @@
 """Memory and time of the private steps before the mechanisms, and of what the mechanisms read, up to a million rows.
 
+    python -m benchmarks.preparation [--data PATH] [--sizes 10000 100000 1000000]
+
 A data set of conversations with the schema of allenai/WildChat-1M is made as the hub lays it out, of --data or the
 packaged texts: one to a few texts a turn, so that lengths are spread as in real chats, and about one user for four
 rows, some of whom wrote hundreds. Then each step runs in a fresh process, as a user's run does:

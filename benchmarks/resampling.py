@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from benchmarks._corpora import cached_vectors, texts_of
 from benchmarks.harness import options, store
-from benchmarks.vectors import cached_vectors, texts_of
 from dp_assets.evaluation.agreement import total_variation
 from dp_assets.evaluation.restricted import frechet_distance, mauve
 from dp_assets.generation.diversity import distinct_n

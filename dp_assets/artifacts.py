@@ -108,10 +108,10 @@ class PrivateTable:
     Rows leave it in two ways only: `open(charge)`, for a mechanism, and `map`, whose result is private again.
     `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
     `made_with` names the models and the versions of libraries that made the rows. It is public: a release that reads
-    the table repeats it.
+    the table repeats it. `held` lives as long as this table and those made from it, such as a folder of its rows.
     """
 
-    __slots__ = ("_rows", "corpus_id", "made_with", "preparation", "snapshot")
+    __slots__ = ("_held", "_rows", "corpus_id", "made_with", "preparation", "snapshot")
 
     def __init__(
         self,
@@ -121,8 +121,10 @@ class PrivateTable:
         snapshot: str,
         preparation: str = UNKNOWN_PREPARATION,
         made_with: Mapping[str, str] | None = None,
+        held: object = None,
     ) -> None:
         self._rows = rows
+        self._held = held
         self.corpus_id = corpus_id
         self.snapshot = snapshot
         self.preparation = preparation
@@ -147,12 +149,13 @@ class PrivateTable:
         transform: Callable[..., pl.LazyFrame],
         *others: "PrivateTable",
         made_with: Mapping[str, str] | None = None,
+        held: object = None,
     ) -> "PrivateTable":
         """Private rows computed from the rows of this and other private tables, passed in order.
 
         `transform` must not keep or show what it sees, and must compute each row from rows of the same unit: the
         result is called prepared as the tables are, where they agree. It is made with what the tables are made with,
-        and `made_with`.
+        and `made_with`; `held` is what its own rows need.
 
         Raises:
           ChargeMismatch: the tables hold different corpora or snapshots.
@@ -170,6 +173,7 @@ class PrivateTable:
             snapshot=self.snapshot,
             preparation=self.preparation if len(preparations) == 1 else UNKNOWN_PREPARATION,
             made_with=dict(ChainMap(dict(made_with or {}), *(table.made_with for table in tables))),
+            held=(held, *(table._held for table in tables)),
         )
 
     def width(self, column: str) -> int:

@@ -32,6 +32,7 @@ OVERRIDES: dict[str, Any] = {
         "max_tokens": 24,
         "loss_normaliser": 24,
         "tokens_per_micro_batch": 256,
+        "dtype": "float32",
     },
     "votes": {"num_bins": 4, "noise_stddev": 4.0},
     "sampling": {"num_samples": 48, "max_new_tokens": 12, "batch_size": 16},

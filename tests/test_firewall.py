@@ -192,10 +192,11 @@ def test_released_folders_hold_allowed_files_only(lived: Played) -> None:
     assert len(folders) == 14 + 2
     assert [path for folder in folders for path in unexpected_files(folder, type(read_artifact(folder)))] == []
     top = {path.name for path in released.iterdir()}
-    assert top == {"artifacts", "releases", "spool", "ledger_anchor.json", "catalog.duckdb"}
+    assert top == {"artifacts", "releases", "samples", "spool", "ledger_anchor.json", "catalog.duckdb"}
     known = {path for folder in folders for path in (folder, *folder.parents)}
     unknown = [path for path in released.rglob("*") if path.is_dir() and path not in known]
-    assert [path for path in unknown if released / "spool" not in (path, *path.parents)] == []
+    kept_draws = {released / "spool", released / "samples"}
+    assert [path for path in unknown if not kept_draws & {path, *path.parents}] == []
     spooled = [path for path in (released / "spool").rglob("*") if path.is_file()]
     assert [path for path in spooled if not re.fullmatch(r"samples-\d{9}-\d+\.parquet", path.name)] == []
     assert {path.relative_to(released / "spool").parts[0] for path in spooled} == {"synthetic_pool"}

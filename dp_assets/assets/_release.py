@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -62,7 +62,7 @@ class Mechanism:
     corpus_id: str
     snapshot: str
     reuse_key: str
-    made_with: Mapping[str, str]
+    made_with: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> tuple[str, str, str]:

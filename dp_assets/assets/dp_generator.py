@@ -37,9 +37,8 @@ def dp_generator(
     from dp_assets.generation import generator
 
     settings, checkpoints = profile.generator.tuning(), private_folder(Path(ledger.private_root) / "checkpoints")
-    dtype = profile.generator.dtype
-    inputs = settings | {"language_model": language_model.public_name, "dtype": dtype}
-    load_model = cache(partial(language_model.load, dtype=dtype))  # for the check and the training
+    inputs = settings | {"language_model": language_model.public_name, "dtype": profile.generator.dtype}
+    load_model = cache(partial(language_model.load, dtype=profile.generator.dtype))  # for the check and the training
     fits = partial(generator.require_trainable, load_model, **settings)
     rest = partial(check_rest_of_run, context, profile, releases.home)
     with private_step(ledger.private_root, ModelUnavailable, NotReady, *generator.PUBLIC_ERRORS):

@@ -1,6 +1,5 @@
 """The asset `real_embeddings`."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
@@ -15,7 +14,7 @@ from resources.ledger import Ledger
 from resources.models import Embedder, ModelUnavailable
 from resources.private_step import private_step
 from resources.profile import Profile
-from resources.scratch import scratch_folder
+from resources.scratch import Scratch
 
 
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"huggingface", "parquet"}, partitioned=False)
@@ -25,11 +24,13 @@ def real_embeddings(
     profile: dg.ResourceParam[Profile],
     embedder: Embedder,
     real_instructions: PrivateTable,
-) -> Iterator[dg.MaterializeResult[PrivateTable]]:
+) -> dg.MaterializeResult[PrivateTable]:
     """Vectors of the training rows: private, float32, one row an instruction."""
-    with scratch_folder(ledger.private_root) as scratch:  # until the rows are stored, which is when this is resumed
-        with private_step(ledger.private_root, UnstablePreparation, ModelUnavailable):
-            require_alone(embedder.encode_alone)
-            embed = partial(embed_training_rows, encode=embedder.encode_alone, folder=scratch)
-            table = real_instructions.map(embed, made_with={EMBEDDER: embedder.public_name})
-        yield private_result(context, table, ledger=ledger, profile=profile)
+    with (
+        Scratch(ledger.private_root) as scratch,
+        private_step(ledger.private_root, UnstablePreparation, ModelUnavailable),
+    ):
+        require_alone(embedder.encode_alone)
+        embed = partial(embed_training_rows, encode=embedder.encode_alone, folder=scratch.folder)
+        table = real_instructions.map(embed, made_with={EMBEDDER: embedder.public_name}, held=scratch)
+    return private_result(context, table, ledger=ledger, profile=profile)

@@ -1,7 +1,5 @@
 """The asset `real_instructions`."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import polars as pl
 
@@ -18,7 +16,7 @@ from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.private_step import private_step
 from resources.profile import Profile
-from resources.scratch import scratch_folder
+from resources.scratch import Scratch
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
 STEPS = {"train_fraction", "detect_language"}
@@ -27,7 +25,7 @@ STEPS = {"train_fraction", "detect_language"}
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="3")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
-) -> Iterator[dg.MaterializeResult[PrivateTable]]:
+) -> dg.MaterializeResult[PrivateTable]:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
@@ -41,13 +39,12 @@ def real_instructions(
         return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
 
     public = (SourceError, CohortError, UnstablePreparation)
-    with scratch_folder(ledger.private_root) as scratch:  # until the rows are stored, which is when this is resumed
-        with private_step(ledger.private_root, *public):
-            treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
-            source_rows = source.scan(scratch)
-            found = prepare_in_buckets(source_rows, prepare_rows, unit=settings.unit, key=key, folder=scratch)
-            hashes = {"rows": found.fingerprint, "texts": found.texts}
-            ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
-        identity = {"corpus_id": corpus_id, "snapshot": snapshot, "preparation": treated}
-        table = PrivateTable(found.rows, **identity, made_with=redaction.versions())
-        yield private_result(context, table, ledger=ledger, profile=profile)
+    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
+        treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
+        rows = source.scan(scratch.folder)
+        found = prepare_in_buckets(rows, prepare_rows, unit=settings.unit, key=key, folder=scratch.folder)
+        hashes = {"rows": found.fingerprint, "texts": found.texts}
+        ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
+    identity = {"corpus_id": corpus_id, "snapshot": snapshot, "preparation": treated}
+    table = PrivateTable(found.rows, **identity, made_with=redaction.versions(), held=scratch)
+    return private_result(context, table, ledger=ledger, profile=profile)

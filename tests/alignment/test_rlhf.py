@@ -186,10 +186,11 @@ def test_answers_are_sampled_after_the_prompt_that_annotators_see(
 ):
     seen = rows_seen_in(load_model(), tokenizer, method=method, prompts_per_step=3, evaluation_prompts=2)
     starts = {
-        prompt: sum(row[-len(ids) :] == ids for row in seen)
+        prompt: sum(row[-len(ids) :] == ids or row[1 - len(ids) :] == ids[:-1] for row in seen)
         for prompt, ids in ((prompt, answer_prompt_ids(tokenizer, prompt)) for prompt in PROMPTS)
     }
-    # Two answers to each prompt trained on, and one to each other before the step and after it.
+    # Two answers to each prompt trained on, and one to each other before the step and after it, where a prompt is read
+    # up to its last token first.
     assert list(starts.values()) == [2] * 5
 
 

@@ -83,7 +83,7 @@ def test_figures_tell_of_steered_rows_by_strategy_and_origin() -> None:
     strategies = ("unsteered", "earlier_turns", "opening")
     assert sum(figures[f"top_up_drawn_{name}"] for name in strategies) == figures["top_up_samples_drawn"]
     assert sum(figures[f"top_up_kept_{name}"] for name in strategies) == 7
-    assert {type(value) for value in figures.values()} == {int}
+    assert {type(value) for value in figures.values()} <= {int, float, str}
 
 
 @pytest.mark.parametrize("target_size", [1, 7, 20])
