@@ -7,7 +7,7 @@ import dagster as dg
 from dp_assets.artifacts import EMBEDDER, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import private_result
-from dp_assets.corpus.embedding import embed_training_rows
+from dp_assets.corpus.real_vectors import embed_training_rows
 from dp_assets.corpus.stability import UnstablePreparation, require_alone
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus import embedding
-from dp_assets.corpus.embedding import UNIT_COLUMNS, embed_training_rows
+from dp_assets.corpus.real_vectors import UNIT_COLUMNS, embed_training_rows
 from dp_assets.corpus.schemas import REAL_EMBEDDINGS, REAL_INSTRUCTIONS, check_schema
 from resources.hashing import hashed_vectors
 
