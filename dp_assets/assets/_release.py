@@ -275,7 +275,8 @@ def private_result(
     shown = {PROFILE_METADATA: profile.digest, SNAPSHOT_METADATA: value.snapshot, **terms}
     metadata.check_private_keys(shown)
     if registration.is_public and value.corpus_id == registration.corpus_id:
-        shown |= of_public_rows(value)
+        figures = of_public_rows(value)
+        shown |= {**figures, metadata.PUBLIC_SOURCE: True} if figures else {}
     version = private_version(
         profile=profile.digest,
         snapshot=value.snapshot,

@@ -11,6 +11,7 @@ import polars as pl
 
 from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
 from dp_assets.evaluation.quality import SyntheticSet, sets_of
+from dp_assets.privacy.metadata import RESTRICTED
 from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
 from dp_assets.selection.rules import Rule
@@ -150,7 +151,7 @@ def restricted_metadata(report: PrivateTable) -> dict[str, float]:
     kept: list[pl.DataFrame] = []
     report.store(lambda rows: kept.append(rows.collect()))
     figures = kept[0].drop_nans("value").select("metric", "subject", "value").iter_rows()
-    return {f"restricted/{metric}_{subject.replace(' ', '_')}": value for metric, subject, value in figures}
+    return {f"{RESTRICTED}{metric}_{subject.replace(' ', '_')}": value for metric, subject, value in figures}
 
 
 def held_out_losses(

@@ -33,6 +33,8 @@ MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
 PROFILE = "dp_instructions/profile"
 SNAPSHOT = "dp_instructions/snapshot"
 OWN_SETTINGS = "dp_instructions/own_settings"
+PUBLIC_SOURCE = "privacy/public_source"  # said beside figures of rows, and only where their source is registered so
+RESTRICTED = "restricted/"
 PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, SNAPSHOT))
 NOT_A_RELEASE = "private, not a release"
 
@@ -57,10 +59,15 @@ def private_metadata(registration: Registration) -> dict[str, Any]:
 def check_private_keys(shown: Iterable[str]) -> None:
     """Refuse metadata of a private artifact beyond the allow-list: the event log lies outside the private zone.
 
+    Figures of rows that their owner registered as public have `RESTRICTED` keys, with `PUBLIC_SOURCE` beside them.
+
     Raises:
-      PrivateFigure: a key is not in `PRIVATE_KEYS`; the message names keys only.
+      PrivateFigure: another key is not in `PRIVATE_KEYS`; the message names keys only.
     """
-    if further := sorted(set(shown) - PRIVATE_KEYS):
+    shown = set(shown)
+    if PUBLIC_SOURCE in shown:
+        shown = {key for key in shown - {PUBLIC_SOURCE} if not key.startswith(RESTRICTED)}
+    if further := sorted(shown - PRIVATE_KEYS):
         raise PrivateFigure(
             f"metadata {', '.join(further)} on a private asset: what describes private rows would leave the private"
             " zone; drop it, or list the key in privacy/metadata.py if its value never depends on a row"
