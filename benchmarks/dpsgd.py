@@ -1,6 +1,7 @@
 """Times private LoRA training against TRL, Opacus and the same loop without privacy, on the same rows.
 
     python -m benchmarks.dpsgd [--data PATH] [--rows 64] [--tokens-per-micro-batch 512] [--dtype float32]
+                               [--part speed|memory|precision]
 
 A round is one pass over `--rows` texts. Sides, each with an adapter of rank 8 on all attention projections of the
 packaged model and its own optimiser:
@@ -234,22 +235,23 @@ def side(name: str, given: argparse.Namespace, folder: Path) -> Side:
     return makers[name]()
 
 
-def peaks(names: Sequence[str], given: argparse.Namespace) -> dict[str, int]:
+def memory(given: argparse.Namespace, folder: Path) -> dict[str, int]:
     """Peak memory in bytes of one pass of each side, and of the private one with four times the rows."""
-    shared = [f"--{key.replace('_', '-')}={value}" for key, value in vars(given).items() if value is not None]
-    runs = {name: (name, given.rows) for name in names} | {"private_four_times_the_rows": ("private", 4 * given.rows)}
+    chosen = {key: value for key, value in vars(given).items() if value is not None and key != "part"}
+    shared = [f"--{key.replace('_', '-')}={value}" for key, value in chosen.items()]
+    runs = {name: (name, given.rows) for name in (*PRIVATE, *OTHERS[given.dtype])}
+    runs["private_four_times_the_rows"] = ("private", 4 * given.rows)
     return {
         run: peak_memory(python("-m", "benchmarks.dpsgd", *shared, f"--side={name}", f"--rows={rows}")).bytes
         for run, (name, rows) in runs.items()
     }
 
 
-def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def speed(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     names = [*PRIVATE, *OTHERS[given.dtype]]
     sides = {name: side(name, given, folder) for name in names}
     seconds = interleave(sides, repeats=given.repeats, finish=_finish(given.device))
     tokens = _num_tokens(given)
-    del sides
     return {
         "real_tokens_a_round": tokens,
         "real_tokens_a_second": {name: tokens / found.median for name, found in summaries(seconds).items()},
@@ -260,12 +262,10 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             [all_of_it - clip for all_of_it, clip in zip(seconds["private"], seconds["clipped_sum"], strict=True)],
             seconds["private"],
         ),
-        "peak_bytes": peaks(names, given),
-        "precision": precision(given),
     }
 
 
-def precision(given: argparse.Namespace) -> dict[str, Any]:
+def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """How the clipped sum with a bfloat16 base differs from the float32 one, and by how much shares round in each."""
     sums, slacks = {}, {}
     for dtype in OTHERS:
@@ -281,6 +281,9 @@ def precision(given: argparse.Namespace) -> dict[str, Any]:
         "relative_difference": float((exact - coarse).norm() / exact.norm()),
         "rounding_slack": slacks,
     }
+
+
+PARTS = {"speed": speed, "memory": memory, "precision": precision}
 
 
 def _num_tokens(given: argparse.Namespace) -> int:
@@ -302,6 +305,7 @@ def main() -> None:
     parser.add_argument(
         "--models", default=str(Path(tempfile.gettempdir()) / "models"), help="cache of the packaged model"
     )
+    parser.add_argument("--part", choices=tuple(PARTS), action="append", help="all of them where none is named")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     given = parser.parse_args()
     chosen = given.side
@@ -310,7 +314,8 @@ def main() -> None:
         if chosen:
             side(chosen, given, Path(folder))()
         else:
-            store(f"dpsgd_{given.dtype}", measure(given, Path(folder)), given)
+            found = {name: PARTS[name](given, Path(folder)) for name in given.part or PARTS}
+            store(f"dpsgd_{given.dtype}", found, given, in_parts=True)
 
 
 if __name__ == "__main__":
