@@ -273,8 +273,15 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rows, clip = token_rows(given, tokenizer), _clip(model, given)
         found, _ = clip(rows, [str(index) for index in range(len(rows))])
         sums[dtype] = torch.cat([tensor.flatten().cpu() for tensor in found.values()])
-        constants = {"l2_clip_norm": L2_CLIP_NORM, "loss_normaliser": MAX_TOKENS, "expected_batch_size": len(rows)}
-        slacks[dtype] = probe_shares(model, clip, **constants)["rounding_slack"]
+        probed = probe_shares(
+            model,
+            clip,
+            l2_clip_norm=L2_CLIP_NORM,
+            loss_normaliser=MAX_TOKENS,
+            expected_batch_size=len(rows),
+            longest=max(map(len, rows)),
+        )
+        slacks[dtype] = probed["rounding_slack"]
     exact, coarse = sums["float32"], sums["bfloat16"]
     return {
         "cosine": float(torch.nn.functional.cosine_similarity(exact, coarse, dim=0)),

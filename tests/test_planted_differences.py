@@ -170,8 +170,9 @@ def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
     def trained_besides(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         clipped = clipped_sum(model, *args, **kwargs)
         parameter = choose(model)
-        parameter.grad = torch.ones_like(parameter)
-        torch.optim.SGD([parameter], lr=1e-8).step()
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.view(-1)[0] = 1
+        torch.optim.SGD([parameter], lr=1e-7).step()
         parameter.grad = None
         return clipped
 

@@ -56,6 +56,7 @@ def train_privately(
     tokens_per_micro_batch: int,
     unit: str,
     source: RandomSource,
+    longest: int = 0,
     checkpoints: Checkpoints | None,
     resume_from: TrainingState | None,
     advance: Advance,
@@ -63,6 +64,7 @@ def train_privately(
     """Train the adapter of `model` in place with `steps` noisy updates and return the evidence.
 
     `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk.
+    No row has more than `longest` tokens, which is how long rows of the probe are.
     `expected_batch_size` and `loss_normaliser` are public constants, never counts of the data. `resume_from` is what
     `checkpoints.load()` returned, after the caller recorded its `digest` in the ledger. `unit` says what the ids stand
     for. `advance` hears of steps only. `model` stays in the mode it is in. The caller adds to the evidence what it saw
@@ -89,6 +91,7 @@ def train_privately(
         l2_clip_norm=l2_clip_norm,
         loss_normaliser=loss_normaliser,
         expected_batch_size=expected_batch_size,
+        longest=longest,
     )
     trainee = _Trainee(model, learning_rate=learning_rate)
     witness = Witness(model, trainee.optimizer, sampler=sampler, noise=noise, normaliser=expected_batch_size)

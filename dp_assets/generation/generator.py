@@ -66,6 +66,7 @@ def require_trainable(
     alpha: int,
     target_modules: Sequence[str],
     last_layers: int | None,
+    max_tokens: int,
     loss_normaliser: float,
     tokens_per_micro_batch: int,
     seed: int,
@@ -75,7 +76,7 @@ def require_trainable(
 
     Raises:
       UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
-      RowsInteract: the model mixes the tokens of different texts.
+      RowsInteract: the model mixes the tokens of different texts, or takes no row as long as the longest.
       RoundingTooCoarse: below float32, shares of units round by more than the clip's margin holds.
     """
     base, tokenizer = load_model()
@@ -92,7 +93,8 @@ def require_trainable(
         end_of_instruction_id(tokenizer)
     except ValueError as error:
         raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
-    require_rows_apart(base)
+    longest = len(generator_prompt_ids(tokenizer, prompt=prompt)) + max_tokens
+    require_rows_apart(base, longest=longest)
     if base.dtype != torch.float32:
         model = _with_adapter(base, rank, alpha, target_modules, last_layers, seed)
         clip = partial(
@@ -108,6 +110,7 @@ def require_trainable(
             l2_clip_norm=plan.l2_clip_norm,
             loss_normaliser=loss_normaliser,
             expected_batch_size=plan.expected_batch_size,
+            longest=longest,
         )
         model.unload()
 
@@ -184,6 +187,7 @@ def train_generator(
             learning_rate=learning_rate,
             loss_normaliser=loss_normaliser,
             tokens_per_micro_batch=tokens_per_micro_batch,
+            longest=len(prompt_ids) + max_tokens,
             unit=str(plan.unit),
             source=SystemRandomness(),
             checkpoints=checkpoints,

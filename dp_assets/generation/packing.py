@@ -207,8 +207,10 @@ def attend_within_rows(
     return packed_rows.end_to_end(attended)[None], None
 
 
-def require_rows_apart(model: nn.Module) -> None:
+def require_rows_apart(model: nn.Module, *, longest: int = 0) -> None:
     """Measure on two public texts that what stands before or behind a row does not change its outputs in one bit.
+
+    A public row of `longest` tokens, as long as any row may be, is run too, so that no row meets a limit later.
 
     Raises:
       RowsInteract: it does, or the model cannot be run on packed rows at all.
@@ -229,6 +231,8 @@ def require_rows_apart(model: nn.Module) -> None:
                 raise RowsInteract(
                     "the language model mixes the tokens of texts beyond attention; choose another model"
                 )
+        if longest > len(row):
+            decode(base, PackedRows([TokenRow((5,), (6,) * (longest - 1))], num_tokens=longest, device=device))
 
 
 def decode(base: Any, packed: PackedRows) -> Any:

@@ -25,11 +25,11 @@ are routed experts, which compute on whatever tokens all rows send them.
 
 Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the length of
 the line in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own length
-where that is greater. In attention and in per-row gradients the unit's rows have a width of their own. Who else is in
-the batch then decides only which other contents the same kernels see, and in which places, and shares come out the
-same to the last bit (on the CPU, in float32 and bfloat16: `tests/replay`). They are added up in float64. What is left
-is measured in the run (`probe.py`) and lies inside the sensitivity: the clip aims below its norm by a margin that holds
-it, and a device or model that rounds more coarsely is refused.
+where that is greater. In attention and in per-row gradients the unit's rows have a width of their own; how many rows
+of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Shares come
+out the same to the last bit there, in float32 and bfloat16 (`tests/replay`). They are added up in float64. What another
+device leaves is measured in the run, on rows up to the longest (`probe.py`), and lies inside the sensitivity: the clip
+aims below its norm by a margin that holds it, and a device or model that rounds more coarsely is refused.
 """
 
 import math
@@ -155,11 +155,14 @@ def _adapter_layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     parts = [
         part for module in model.modules() if isinstance(module, LoraLayer) for part in (module.lora_A, module.lora_B)
     ]
-    linears = [layer for part in parts for layer in part.values() if type(layer) is nn.Linear]
+    body = {id(module) for module in causal_lm(model).base_model.modules()}  # where rows can be told apart
+    linears = [layer for part in parts for layer in part.values() if type(layer) is nn.Linear and id(layer) in body]
     layers = [(trainable[id(layer.weight)], layer) for layer in linears if id(layer.weight) in trainable]
     outside = sorted(set(trainable.values()) - {name for name, _ in layers})
     if outside:
-        raise UnclippableParameter(f"{outside[0]} is trainable but is no LoRA matrix of a linear layer; freeze it")
+        raise UnclippableParameter(
+            f"{outside[0]} is trainable but is no LoRA matrix of a linear layer of the model's body; freeze it"
+        )
     for name, layer in layers:
         if layer.weight.dtype != torch.float32:
             raise UnclippableParameter(f"{name} must be float32: lower precision is too coarse to clip and to add up")

@@ -13,8 +13,9 @@ read. Measured with the packaged model on the CPU: below 1e-15, in float32 and i
 Left out: a proof for every device. The slack is measured, on these rows, in this run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,19 +27,19 @@ from dp_assets.privacy.mechanisms import largest_rounding_slack
 
 # Any vocabulary has these ids. Long rows, short ones, one between, and one unit of two rows, so that units stand in
 # different places of a micro-batch, beside units of their own width and of others.
-PROBE_ROWS = (
-    TokenRow((3, 7), tuple(range(5, 25))),
-    TokenRow((3,), (11,)),
-    TokenRow((3, 7, 9), (8, 4, 4, 17, 2)),
-    TokenRow((5,), (6, 21, 13)),
-    TokenRow((4, 9), tuple(range(25, 6, -1))),
+PROBE_UNITS = (
+    (TokenRow((3, 7), tuple(range(5, 25))),),
+    (TokenRow((3,), (11,)),),
+    (TokenRow((3, 7, 9), (8, 4, 4, 17, 2)), TokenRow((5,), (6, 21, 13))),
+    (TokenRow((4, 9), tuple(range(25, 6, -1))),),
 )
-PROBE_UNITS = ("probe-a", "probe-b", "probe-c", "probe-c", "probe-d")
+PROBE_ROWS = tuple(row for unit in PROBE_UNITS for row in unit)
 # Losses so small that nothing is clipped, and so large that everything is.
 SCALES = (1e4, 1e-4)
 
 # Coarse rounding stays below this in every precision tried. More is a defect of the code, not of the precision.
 COARSEST_ROUNDING = 0.3
+COPIES = 4  # of the longest row: kernels may choose how they split a row by its length and by how many there are
 
 Clip = Callable[..., tuple[Gradients, ClippingEvidence]]
 
@@ -48,25 +49,37 @@ class RoundingTooCoarse(ValueError):
 
 
 def probe_shares(
-    model: nn.Module, clip: Clip, *, l2_clip_norm: float, loss_normaliser: float, expected_batch_size: float
+    model: nn.Module,
+    clip: Clip,
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+    expected_batch_size: float,
+    longest: int = 0,
 ) -> dict[str, Any]:
     """`largest_share` over `l2_clip_norm`, and `rounding_slack` over the largest share, for `clip` of `model`.
 
-    `clip(rows, unit_ids, loss_normaliser=...)` is the run's `clipped_sum`.
+    `clip(rows, unit_ids, loss_normaliser=...)` is the run's `clipped_sum`. Rows of `longest` tokens, as long as any row
+    of the run may be, take part besides the fixed ones.
 
     Raises:
       RoundingTooCoarse: train in float32, without TF32, or with `tokens_per_micro_batch = 1`.
       UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `per_unit`; no private row was read yet.
     """
-    require_rows_apart(model)
+    require_rows_apart(model, longest=longest)
+    units = dict.fromkeys(PROBE_UNITS, 1)
+    if longest > max(map(len, PROBE_ROWS)):
+        units[(TokenRow((3, 7), tuple(5 + place % 20 for place in range(longest - 2))),)] = COPIES
     largest_share = rounding_slack = 0.0
     with _public_adapter(model):
         for scale in SCALES:
-            together = _flat_sum(clip, PROBE_UNITS, loss_normaliser * scale)
-            alone = [_flat_sum(clip, (unit,), loss_normaliser * scale) for unit in dict.fromkeys(PROBE_UNITS)]
-            largest = max(float(share.norm()) for share in alone)
+            flat_sum = partial(_flat_sum, clip, loss_normaliser=loss_normaliser * scale)
+            together = flat_sum([owned for unit, copies in units.items() for owned in _copied(unit, copies)])
+            alone = {unit: flat_sum(_copied(unit, 1)) for unit in units}
+            largest = max(float(share.norm()) for share in alone.values())
             largest_share = max(largest_share, largest / l2_clip_norm)
-            rounding_slack = max(rounding_slack, float((together - sum(alone)).norm()) / largest)
+            apart = together - sum(copies * alone[unit] for unit, copies in units.items())
+            rounding_slack = max(rounding_slack, float(apart.norm()) / largest)
     largest_slack = largest_rounding_slack(expected_batch_size)
     if largest_slack < rounding_slack <= COARSEST_ROUNDING:
         raise RoundingTooCoarse(
@@ -77,11 +90,17 @@ def probe_shares(
     return {"largest_share": largest_share, "rounding_slack": rounding_slack}
 
 
-def _flat_sum(clip: Clip, unit_ids: tuple[str, ...], loss_normaliser: float) -> Tensor:
-    """The clipped sum of these probe units, float64, shape [parameters]."""
-    chosen = [(row, unit) for row, unit in zip(PROBE_ROWS, PROBE_UNITS, strict=True) if unit in unit_ids]
-    rows, owners = [row for row, _ in chosen], [unit for _, unit in chosen]
-    exact_sum, _ = clip(rows, owners, loss_normaliser=loss_normaliser)
+Unit = tuple[TokenRow, ...]
+
+
+def _copied(unit: Unit, copies: int) -> list[tuple[TokenRow, str]]:
+    """The rows of so many units that are alike, each with a name of its unit that no other unit has."""
+    return [(row, f"probe-{hash(unit)}-{copy}") for copy in range(copies) for row in unit]
+
+
+def _flat_sum(clip: Clip, owned: Sequence[tuple[TokenRow, str]], *, loss_normaliser: float) -> Tensor:
+    """The clipped sum of rows and their units, float64, shape [parameters]."""
+    exact_sum, _ = clip([row for row, _ in owned], [unit for _, unit in owned], loss_normaliser=loss_normaliser)
     return torch.cat([tensor.flatten().cpu().double() for tensor in exact_sum.values()])
 
 

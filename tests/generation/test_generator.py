@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from dp_assets.generation import per_unit
 from dp_assets.generation.generator import require_trainable
+from dp_assets.generation.packing import RowsInteract, require_rows_apart
 from dp_assets.generation.probe import RoundingTooCoarse
 from resources.models import LanguageModel
 from tests.privacy.plans import small_plan
@@ -19,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "alpha": 4,
     "target_modules": ("q_proj", "v_proj"),
     "last_layers": None,
+    "max_tokens": 40,
     "loss_normaliser": 16.0,
     "tokens_per_micro_batch": 64,
     "seed": 0,
@@ -54,3 +57,12 @@ def test_a_type_in_which_shares_round_too_coarsely_is_refused_beforehand(
     round_by_position(monkeypatch, 1e-3)
     with pytest.raises(RoundingTooCoarse, match=r"generator\.dtype"):
         require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan().dpsgd, **SETTINGS)
+
+
+def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand() -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    config = AutoConfig.for_model("mistral", num_attention_heads=4, num_key_value_heads=2, sliding_window=20, **sizes)
+    model = AutoModelForCausalLM.from_config(config)
+    require_rows_apart(model, longest=20)
+    with pytest.raises(RowsInteract, match="window"):
+        require_rows_apart(model, longest=21)

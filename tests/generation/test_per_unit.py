@@ -257,6 +257,7 @@ def test_a_share_is_the_same_to_the_last_bit_whoever_else_is_in_the_batch(model:
         ({"bias": "lora_only", "target_modules": ["q_proj"], "lora_bias": True}, "bias"),
         ({"target_modules": ["embed_tokens", "q_proj"]}, "embedding"),
         ({"use_dora": True}, "magnitude"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
     ],
 )
 def test_what_is_trainable_outside_the_clip_is_refused(
