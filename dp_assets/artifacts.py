@@ -187,6 +187,10 @@ class PrivateTable:
         """Hand the rows to a writer of the private zone. For IO managers only."""
         write(self._rows)
 
+    def release(self) -> None:
+        """Let go of what was `held` for the rows, which are read from where they are stored. For IO managers only."""
+        self._held = None
+
     def __repr__(self) -> str:
         return "PrivateTable(...)"
 

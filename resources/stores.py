@@ -97,6 +97,8 @@ class ArtifactStore(dg.ConfigurableIOManager):
         elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
             raise LineageLost(asset)
         _store(self._folder(context, _partition(context)), obj, Path(self.home), place, asset=asset)
+        if isinstance(obj, PrivateTable):
+            obj.release()
 
     def load_input(self, context: dg.InputContext) -> Any:
         """The artifact an asset asks for; a dict by partition key when it reads several partitions.

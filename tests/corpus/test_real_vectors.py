@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dp_assets.corpus import embedding
+from dp_assets.corpus import real_vectors
 from dp_assets.corpus.real_vectors import UNIT_COLUMNS, embed_training_rows
 from dp_assets.corpus.schemas import REAL_EMBEDDINGS, REAL_INSTRUCTIONS, check_schema
 from resources.hashing import hashed_vectors
@@ -24,7 +24,7 @@ ROWS = pl.DataFrame(
 def test_training_rows_get_their_own_vectors_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_in_a_batch: int
 ) -> None:
-    monkeypatch.setattr(embedding, "ROWS_IN_A_BATCH", rows_in_a_batch)
+    monkeypatch.setattr(real_vectors, "ROWS_IN_A_BATCH", rows_in_a_batch)
     found = embed_training_rows(ROWS.lazy(), encode=hashed_vectors, folder=tmp_path).collect()
     training = ROWS.filter(pl.col("split") == "train")
     assert found.select(UNIT_COLUMNS).equals(training.select(UNIT_COLUMNS))
@@ -34,7 +34,7 @@ def test_training_rows_get_their_own_vectors_in_their_order(
 def test_no_more_texts_are_handed_over_at_once_than_a_batch_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding, "ROWS_IN_A_BATCH", 8)
+    monkeypatch.setattr(real_vectors, "ROWS_IN_A_BATCH", 8)
     sizes = []
 
     def encode(texts: list[str]) -> object:
