@@ -32,7 +32,7 @@ import polars as pl
 
 from benchmarks.harness import options, store, texts
 from dp_assets.alignment.answers_store import AnswersStore
-from dp_assets.alignment.samples import policy_digest
+from dp_assets.artifacts import adapter_digest
 from dp_assets.assets._topping_up import kept
 from dp_assets.evaluation.agreement import bin_shares, noisy_shares, total_variation
 from dp_assets.evaluation.restricted import mauve
@@ -107,7 +107,7 @@ def drawing(answers: AnswersStore, generator: Path | None) -> Draw:
     if generator is not None:
         adapter: Any = read_artifact(generator)
         draw = generator_sampler(language_model.load, adapter, **SAMPLING)
-        return kept(draw, answers, {"generator": policy_digest(adapter.weights, adapter.config), **SAMPLING})
+        return kept(draw, answers, {"generator": adapter_digest(adapter.weights, adapter.config), **SAMPLING})
     loaded: list[Any] = []
 
     def draw_of_base(steerings: Sequence[Steering], seed: int) -> list[str]:

@@ -183,17 +183,14 @@ def _model(folder: Path) -> tuple[Any, Any]:
 
 
 def engine(folder: Path, size: int) -> Work:
-    from dp_assets.generation.adapters import new_adapter_model
-    from dp_assets.generation.generator import last_blocks, unit_rows
+    from dp_assets.generation.generator import unit_rows, with_new_adapter
     from dp_assets.generation.per_unit import clipped_sum
     from dp_assets.generation.prompts import generator_prompt_ids
     from dp_assets.profiles import DEMO
 
     settings = DEMO.generator
     model, tokenizer = _model(folder)
-    layers = last_blocks(model.config.num_hidden_layers, settings.last_layers)
-    shape = settings.model_dump(include={"rank", "alpha", "target_modules"})
-    adapted = new_adapter_model(model, layers=layers, seed=0, **shape)
+    adapted = with_new_adapter(model, **settings.tuning())
     table = pl.LazyFrame({"unit_id": [str(number) for number in range(size)], "text": texts(None, limit=size)})
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=settings.prompt))
     units = unit_rows(table, tokenizer, prompt_ids=prompt_ids, max_tokens=settings.max_tokens)

@@ -105,9 +105,10 @@ def paper(vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
     return rows_of(resample(frame(vote), quotas=wanted, seed=seed).rows), vote.noisy.clip(0)
 
 
-def smoothed(vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
+def at_exact_size(rule: Rule, vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
+    """The same by a rule of the product."""
     wanted = wanted_rows(
-        Rule.SMOOTHED,
+        rule,
         vote.noisy,
         bins=vote.bins,
         vectors=[setting.pool],
@@ -119,26 +120,10 @@ def smoothed(vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
     return rows_of(resample_exactly(weighted, quotas=wanted.quotas, target_size=TARGET, seed=seed).rows), wanted.quotas
 
 
-def exactly(vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
-    """The paper's shares at the exact target size."""
-    wanted = wanted_rows(
-        Rule.PAPER,
-        vote.noisy,
-        bins=vote.bins,
-        vectors=[setting.pool],
-        centroids=vote.centroids,
-        noise_stddev=vote.noise_stddev,
-        target_size=TARGET,
-    )
-    return rows_of(
-        resample_exactly(frame(vote), quotas=wanted.quotas, target_size=TARGET, seed=seed).rows
-    ), wanted.quotas
-
-
 RULES: Mapping[str, Callable[[Vote, Setting, int], tuple[Counts, Counts]]] = {
     "paper": paper,
-    "paper_exact_size": exactly,
-    "smoothed": smoothed,
+    "paper_exact_size": partial(at_exact_size, Rule.PAPER),
+    "smoothed": partial(at_exact_size, Rule.SMOOTHED),
 }
 
 

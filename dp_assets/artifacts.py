@@ -11,6 +11,8 @@ is copied elsewhere keeps its provenance. Tensors are NumPy arrays: this module 
 must not pull in torch.
 """
 
+import hashlib
+import json
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +62,15 @@ class Adapter:
     base_model: str
     charge_ids: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def adapter_digest(weights: Mapping[str, npt.NDArray[np.float32]], config: Mapping[str, Any]) -> str:
+    """A hash of an adapter: its tensors by name, and its configuration."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

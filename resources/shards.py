@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
-from dp_assets.artifacts import Adapter
+from dp_assets.artifacts import Adapter, adapter_digest
 from dp_assets.privacy.labels import Label, Zone, zone
 from resources.room import room_in
 from resources.zones import atomic_file
@@ -74,9 +73,6 @@ class Shards:
 
 
 def _key(adapter: Adapter, decided_by: Mapping[str, Any]) -> str:
-    named = {"config": adapter.config, "base_model": adapter.base_model, "charge_ids": adapter.charge_ids}
-    digest = hashlib.sha256(json.dumps([named, decided_by], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(adapter.weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        digest.update(np.ascontiguousarray(tensor).data)
-    return digest.hexdigest()[:32]
+    digest = adapter_digest(adapter.weights, adapter.config)
+    named = {"adapter": digest, "base_model": adapter.base_model, "charge_ids": adapter.charge_ids}
+    return hashlib.sha256(json.dumps([named, decided_by], sort_keys=True, default=str).encode()).hexdigest()[:32]

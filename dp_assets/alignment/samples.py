@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from dp_assets.alignment.answers_store import Answer, AnswersStore, Outcome, Usage
@@ -25,15 +24,6 @@ class Draw(Protocol):
     """Answers to texts, drawn under a public seed."""
 
     def __call__(self, texts: list[str], seed: int) -> list[str]: ...
-
-
-def policy_digest(weights: Mapping[str, npt.NDArray[np.float32]], config: Mapping[str, Any]) -> str:
-    """A hash of an adapter: its tensors by name, and its configuration."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor).tobytes())
-    return digest.hexdigest()
 
 
 class KeptSamples:

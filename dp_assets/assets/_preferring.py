@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from dp_assets.artifacts import Adapter
+from dp_assets.artifacts import Adapter, adapter_digest
 from dp_assets.assets._answering import endpoint_answerer, handed_back
 from dp_assets.progress import progress, silent
 from resources.annotator import Annotator, samples_file
@@ -70,12 +70,12 @@ def kept_samples(
       AnswersBusy: another run is sampling for the same partition.
     """
     from dp_assets.alignment.answers_store import AnswersStore
-    from dp_assets.alignment.samples import KeptSamples, policy_digest
+    from dp_assets.alignment.samples import KeptSamples
 
     settings, sampling = profile.preferences, profile.annotation.sampling()
     identity = {
         "base": language_model.public_name,
-        "policy": policy_digest(policy.weights, policy.config),
+        "policy": adapter_digest(policy.weights, policy.config),
         "max_new_tokens": sampling["max_new_tokens"],
         "top_p": sampling["top_p"],
         "temperature": settings.judged_temperature,

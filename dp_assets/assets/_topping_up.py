@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dp_assets.artifacts import Adapter
+from dp_assets.artifacts import Adapter, adapter_digest
 from dp_assets.assets._answering import label_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Zone, zone
@@ -34,7 +34,6 @@ def kept_draws(
       AnswersBusy: another run is drawing for the same partition.
     """
     from dp_assets.alignment.answers_store import AnswersStore
-    from dp_assets.alignment.samples import policy_digest
     from dp_assets.generation.drawing import generator_sampler
 
     sampling = profile.sampling.model_dump(exclude={"num_samples", "seed"})
@@ -42,7 +41,7 @@ def kept_draws(
     if zone(label_of(context), Partition.of(context).level) is not Zone.RELEASED:
         yield draw
         return
-    digest = policy_digest(generator.weights, generator.config)
+    digest = adapter_digest(generator.weights, generator.config)
     identity = {"base": language_model.public_name, "generator": digest, **sampling}
     path = samples_file(home, context.asset_key.to_user_string(), context.partition_key)
     with AnswersStore.opened(path) as store:

@@ -41,12 +41,14 @@ def num_adapter_parameters(profile: Profile) -> int:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from dp_assets.generation.generator import with_new_adapter
     from dp_assets.generation.per_unit import adapter_parameters
 
     config = language_model_of(profile).load_config()
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in adapter_parameters(_with_adapter(base, profile)).values())
+    model = with_new_adapter(base, **profile.generator.tuning())
+    return sum(parameter.numel() for parameter in adapter_parameters(model).values())
 
 
 def measure_speed(profile: Profile) -> Speed:
@@ -55,11 +57,12 @@ def measure_speed(profile: Profile) -> Speed:
     Raises:
       ModelUnavailable: the model is neither on this machine nor fetchable.
     """
+    from dp_assets.generation.generator import with_new_adapter
     from dp_assets.generation.per_unit import clipped_sum
 
     settings = profile.generator
     base, tokenizer = language_model_of(profile).load(dtype=settings.dtype)
-    model = _with_adapter(base, profile)
+    model = with_new_adapter(base, **settings.tuning())
     row = _public_row(tokenizer, profile)
     a_micro_batch = max(1, settings.tokens_per_micro_batch // len(row))
 
@@ -88,21 +91,6 @@ def language_model_of(profile: Profile) -> LanguageModel:
         device=profile.device,
         dtype=profile.dtype,
         cache_root=str(data_home() / "models"),
-    )
-
-
-def _with_adapter(base: Any, profile: Profile) -> Any:
-    from dp_assets.generation.adapters import new_adapter_model
-    from dp_assets.generation.generator import last_blocks
-
-    settings = profile.generator
-    return new_adapter_model(
-        base,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        target_modules=settings.target_modules,
-        layers=last_blocks(base.config.num_hidden_layers, settings.last_layers),
-        seed=settings.seed,
     )
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from dp_assets.artifacts import TRAIN_SPLIT
 
-ROWS_IN_A_BATCH = 5_000
+ROWS_IN_A_BATCH = 8_192  # whole chunks of the embedder's: the last batch of each length in a chunk is computed in full
 UNIT_COLUMNS = ("unit_id", "instruction_id", "cohort", "split")
 
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]

@@ -51,7 +51,7 @@ def quality_page(data: Mapping[str, Any], *, charge_ids: Sequence[str]) -> str:
     }
     blocks: list[Block] = [
         Heading(1, TITLE),
-        *list(quality_blocks(data, drawings))[1:],
+        *quality_blocks(data, drawings),
         Heading(2, "Where it comes from"),
         Grid(("what", "value"), (("charges it descends from", ", ".join(charge_ids)),)),
     ]
@@ -59,8 +59,7 @@ def quality_page(data: Mapping[str, Any], *, charge_ids: Sequence[str]) -> str:
 
 
 def quality_blocks(data: Mapping[str, Any], drawings: Mapping[str, Drawing]) -> Iterator[Block]:
-    """A section with the report's sentences, pictures, figures and examples; `drawings` by the pictures' names."""
-    yield Heading(2, "The synthetic set")
+    """The report's sentences, pictures, figures and examples; `drawings` by the pictures' names."""
     yield Paragraph(summary(data))
     yield drawings["agreement"].block()
     yield Items(HOW_TO_READ)

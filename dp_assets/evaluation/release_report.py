@@ -68,6 +68,7 @@ def release_report(
         Heading(1, title),
         Paragraph(INTRODUCTION),
         *_guarantee(statement, drawings),
+        Heading(2, "The synthetic set"),
         *quality_blocks(quality, drawings),
         *_trainings(curves),
         *_origin(statement, charge_ids),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import polars as pl
 import torch
@@ -62,15 +62,11 @@ def require_trainable(
     plan: DpSgdPlan,
     *,
     prompt: GeneratorPrompt,
-    rank: int,
-    alpha: int,
     target_modules: Sequence[str],
-    last_layers: int | None,
     max_tokens: int,
     loss_normaliser: float,
     tokens_per_micro_batch: int,
-    seed: int,
-    **_: object,
+    **adapter: Any,
 ) -> None:
     """Find what is wrong with the model or with the settings that concern it, before anything is charged.
 
@@ -94,9 +90,10 @@ def require_trainable(
     except ValueError as error:
         raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
     longest = len(generator_prompt_ids(tokenizer, prompt=prompt)) + max_tokens
-    require_rows_apart(base, longest=longest)
-    if base.dtype != torch.float32:
-        model = _with_adapter(base, rank, alpha, target_modules, last_layers, seed)
+    if base.dtype == torch.float32:
+        require_rows_apart(base, longest=longest)
+    else:
+        model = with_new_adapter(base, target_modules=target_modules, **adapter)
         clip = partial(
             clipped_sum,
             model,
@@ -115,14 +112,17 @@ def require_trainable(
         model.unload()
 
 
-def _with_adapter(
+def with_new_adapter(
     base: PreTrainedModel,
+    *,
     rank: int,
     alpha: int,
     target_modules: Sequence[str],
     last_layers: int | None,
     seed: int,
+    **_: object,
 ) -> PeftModel:
+    """`base` with the adapter that private training starts from, by the generator's settings; others are ignored."""
     layers = last_blocks(base.config.num_hidden_layers, last_layers)
     return new_adapter_model(base, rank=rank, alpha=alpha, target_modules=target_modules, layers=layers, seed=seed)
 
@@ -164,7 +164,9 @@ def train_generator(
     with the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
     """
     base, tokenizer = load_model()
-    model = _with_adapter(base, rank, alpha, target_modules, last_layers, seed)
+    model = with_new_adapter(
+        base, rank=rank, alpha=alpha, target_modules=target_modules, last_layers=last_layers, seed=seed
+    )
     checkpoints = Checkpoints(checkpoints_root / charge.charge_id)
     state = checkpoints.load()
     reading = charge.continued(state.digest) if state is not None else charge

@@ -6,6 +6,7 @@ that text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NotRequired, TypedDict, Unpack
 
 import polars as pl
 import torch
@@ -18,34 +19,48 @@ from dp_assets.generation.seeding import public_seed
 SAMPLES = pl.Schema({"text": pl.String, "num_tokens": pl.Int64, "finished": pl.Boolean})
 
 
+class Sampling(TypedDict):
+    """How texts are drawn: see `sample_continuations`."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    batch_size: int
+    seed: int
+    first_number: NotRequired[int]
+    advance: Callable[[int], None]
+
+
 def sample_continuations(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-    seed: int,
-    first_number: int = 0,
-    advance: Callable[[int], None],
+    **sampling: Unpack[Sampling],
 ) -> list[list[int]]:
     """New token ids after each prompt, in their order; the token that ended a text is its last one, if any did.
 
-    Temperature 0 takes the likeliest token each time, and then `top_p` and `seed` have no effect. A text's random
-    numbers follow from `seed` and its number, `first_number` being that of the first; `batch_size` and the other texts
-    change nothing but how sums round. `advance` is called with the number of texts that ended.
+    A text has at most `max_new_tokens`. Temperature 0 takes the likeliest token each time, and then `top_p` and `seed`
+    have no effect. A text's random numbers follow from `seed` and its number, `first_number` (0 where it is not given)
+    being that of the first; `batch_size` and the other texts change nothing but how sums round. `advance` is called
+    with the number of texts that ended.
     """
     decoding = Decoding(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
+        max_new_tokens=sampling["max_new_tokens"],
+        temperature=sampling["temperature"],
+        top_p=sampling["top_p"],
         stop_ids=frozenset(_stop_ids(tokenizer)),
-        seed=seed,
+        seed=sampling["seed"],
     )
     draw = decode if keeps_columns(model) else _generate
-    return draw(model, prompts, decoding, batch_size=batch_size, first_number=first_number, advance=advance)
+    return draw(
+        model,
+        prompts,
+        decoding,
+        batch_size=sampling["batch_size"],
+        first_number=sampling.get("first_number", 0),
+        advance=sampling["advance"],
+    )
 
 
 def sample_instructions(
@@ -54,32 +69,14 @@ def sample_instructions(
     *,
     prompt_ids: Sequence[int],
     num_samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-    seed: int,
-    first_number: int = 0,
-    advance: Callable[[int], None],
+    **sampling: Unpack[Sampling],
 ) -> pl.DataFrame:
-    """Draw `num_samples` continuations of `prompt_ids`, at most `max_new_tokens` tokens each.
+    """Draw `num_samples` continuations of `prompt_ids`; `sampling` is that of `sample_continuations`.
 
     Returns one row a sample with a non-empty text, so possibly fewer than were drawn: `text` without surrounding
     white space, `num_tokens` before the end token, `finished` if the sample ended with the end token and was not cut.
-    The other arguments are those of `sample_continuations`.
     """
-    drawn = sample_continuations(
-        model,
-        tokenizer,
-        prompts=[prompt_ids] * num_samples,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        batch_size=batch_size,
-        seed=seed,
-        first_number=first_number,
-        advance=advance,
-    )
+    drawn = sample_continuations(model, tokenizer, prompts=[prompt_ids] * num_samples, **sampling)
     return _decoded_samples(tokenizer, drawn).filter(pl.col("text") != "")
 
 
@@ -93,29 +90,10 @@ def generate_answers(
     tokenizer: PreTrainedTokenizerBase,
     *,
     instructions: Sequence[str],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-    seed: int,
-    advance: Callable[[int], None],
+    **sampling: Unpack[Sampling],
 ) -> list[str]:
-    """One answer to each instruction, in their order, at most `max_new_tokens` tokens each; an answer may be empty.
-
-    The other arguments are those of `sample_continuations`.
-    """
-    answers = generate_answer_ids(
-        model,
-        tokenizer,
-        instructions=instructions,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        batch_size=batch_size,
-        seed=seed,
-        advance=advance,
-    )
-    return answer_texts(tokenizer, answers)
+    """One answer to each instruction, in their order; an answer may be empty."""
+    return answer_texts(tokenizer, generate_answer_ids(model, tokenizer, instructions=instructions, **sampling))
 
 
 def generate_answer_ids(
@@ -123,25 +101,11 @@ def generate_answer_ids(
     tokenizer: PreTrainedTokenizerBase,
     *,
     instructions: Sequence[str],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-    seed: int,
-    advance: Callable[[int], None],
+    **sampling: Unpack[Sampling],
 ) -> list[list[int]]:
     """The answers of `generate_answers` as token ids; the token that ended an answer is its last one, if any did."""
-    return sample_continuations(
-        model,
-        tokenizer,
-        prompts=[answer_prompt_ids(tokenizer, instruction) for instruction in instructions],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        batch_size=batch_size,
-        seed=seed,
-        advance=advance,
-    )
+    prompts = [answer_prompt_ids(tokenizer, instruction) for instruction in instructions]
+    return sample_continuations(model, tokenizer, prompts=prompts, **sampling)
 
 
 def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> list[str]:

@@ -8,12 +8,13 @@ goes on with them; they belong to the text that comes out.
 Only released texts may come here, and the generator is released, so this is post-processing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
-from dp_assets.generation.sampling import answer_texts, sample_continuations
+from dp_assets.generation.sampling import Sampling, answer_texts, sample_continuations
 
 Steering = tuple[Sequence[str], str]
 """Earlier turns and an opening; both may be empty."""
@@ -25,32 +26,19 @@ def sample_steered(
     *,
     prompt: GeneratorPrompt,
     steerings: Sequence[Steering],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    batch_size: int,
-    seed: int,
-    advance: Callable[[int], None],
+    **sampling: Unpack[Sampling],
 ) -> list[str]:
     """One text for each steering, in order: its opening and what the generator wrote after it; possibly empty.
 
-    A text has at most `max_new_tokens` tokens, its opening included, as every text of the pool. The other arguments
-    are those of `sample_instructions`.
+    A text has at most `max_new_tokens` tokens, its opening included, as every text of the pool. `sampling` is that of
+    `sample_continuations`.
     """
-    openings = [opening_ids(tokenizer, opening, max_tokens=max_new_tokens) for _, opening in steerings]
-    contexts = [context_ids(tokenizer, earlier, prompt=prompt, max_tokens=max_new_tokens) for earlier, _ in steerings]
-    continuations = sample_continuations(
-        model,
-        tokenizer,
-        prompts=[context + opening for context, opening in zip(contexts, openings, strict=True)],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        batch_size=batch_size,
-        seed=seed,
-        advance=advance,
-    )
-    whole = [(opening + new)[:max_new_tokens] for opening, new in zip(openings, continuations, strict=True)]
+    longest = sampling["max_new_tokens"]
+    openings = [opening_ids(tokenizer, opening, max_tokens=longest) for _, opening in steerings]
+    contexts = [context_ids(tokenizer, earlier, prompt=prompt, max_tokens=longest) for earlier, _ in steerings]
+    prompts = [context + opening for context, opening in zip(contexts, openings, strict=True)]
+    continuations = sample_continuations(model, tokenizer, prompts=prompts, **sampling)
+    whole = [(opening + new)[:longest] for opening, new in zip(openings, continuations, strict=True)]
     return answer_texts(tokenizer, whole)
 
 

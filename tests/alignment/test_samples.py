@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from dp_assets.alignment.answers_store import AnswersBusy, AnswersStore
-from dp_assets.alignment.samples import KeptSamples, answers_to_compare, policy_digest
+from dp_assets.alignment.samples import KeptSamples, answers_to_compare
+from dp_assets.artifacts import adapter_digest
 
 IDENTITY = {"policy": "a", "temperature": 1.0}
 PROMPTS = [f"question {'x' * number}" for number in range(7)]
@@ -125,9 +126,9 @@ def test_an_adapter_is_told_by_its_weights_names_and_configuration() -> None:
         ({"a": weights["a"], "c": weights["b"]}, config),
         (weights, {**config, "r": 4}),
     ]
-    digest = policy_digest(weights, config)
-    assert digest == policy_digest(dict(reversed(weights.items())), config)
-    assert len({digest, *(policy_digest(*other) for other in others)}) == 1 + len(others)
+    digest = adapter_digest(weights, config)
+    assert digest == adapter_digest(dict(reversed(weights.items())), config)
+    assert len({digest, *(adapter_digest(*other) for other in others)}) == 1 + len(others)
 
 
 def test_answers_that_cannot_be_compared_are_told_from_the_others() -> None:

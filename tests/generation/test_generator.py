@@ -8,11 +8,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dp_assets.generation import per_unit
 from dp_assets.generation.generator import require_trainable
 from dp_assets.generation.packing import RowsInteract, require_rows_apart
 from dp_assets.generation.probe import RoundingTooCoarse
 from resources.models import LanguageModel
+from tests.generation.tiny_lora import round_by_position
 from tests.privacy.plans import small_plan
 
 SETTINGS: dict[str, Any] = {
@@ -30,16 +30,6 @@ SETTINGS: dict[str, Any] = {
 
 def loaded(folder: Path, dtype: str) -> Any:
     return LanguageModel(model=str(folder), device="cpu", dtype=dtype, cache_root=str(folder)).load()
-
-
-def round_by_position(patch: pytest.MonkeyPatch, slack: float) -> None:
-    add_rows = per_unit._add_rows
-
-    def rounded(gradients: Any, *args: Any) -> Any:
-        places = torch.arange(len(next(iter(gradients.values()))), dtype=torch.float64)[:, None, None]
-        return add_rows({name: gradient * (1 + slack * places) for name, gradient in gradients.items()}, *args)
-
-    patch.setattr(per_unit, "_add_rows", rounded)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -14,7 +14,7 @@ from dp_assets.generation import per_unit
 from dp_assets.generation.per_unit import adapter_parameters, clipped_sum
 from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
-from tests.generation.tiny_lora import lora_model
+from tests.generation.tiny_lora import lora_model, round_by_position
 
 C, EXPECTED = 0.3, 4096
 
@@ -49,13 +49,7 @@ def test_shares_add_up_to_the_last_bit_and_none_exceeds_the_clip_norm(
 def test_kernels_that_round_by_position_are_refused_if_a_batch_of_aligned_units_could_exceed_the_margin(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch, slack: float, verdict: AbstractContextManager[Any]
 ) -> None:
-    add_rows = per_unit._add_rows
-
-    def round_by_position(gradients: Any, *args: Any) -> Any:
-        places = torch.arange(len(next(iter(gradients.values()))), dtype=torch.float64)[:, None, None]
-        return add_rows({name: (g * (1 + slack * places)) for name, g in gradients.items()}, *args)
-
-    monkeypatch.setattr(per_unit, "_add_rows", round_by_position)
+    round_by_position(monkeypatch, slack)
     with verdict:
         probe(model)
 
