@@ -19,6 +19,7 @@ replacement, with the ranks left as they are.
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from dp_assets.evaluation import agreement
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
 from dp_assets.selection.bins import fit_bins, nearest_bin
-from dp_assets.selection.resample import paper_quotas, quotas, resample, resample_exactly
+from dp_assets.selection.resample import LOG_WEIGHT, paper_quotas, resample, resample_exactly
+from dp_assets.selection.rules import Rule, wanted_rows
 
 INSTRUCTIONS, RESPONSES, CHAT = "instructions_dev.parquet", "responses_dev.parquet", "chat_messages_dev.parquet"
 HUMAN = {"oasst": "oasst1-en-train", "dolly": "dolly-15k-subset"}
@@ -70,16 +72,15 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Task:
-    """What a rule may read: the pool with its bins, the votes, and how many rows to give."""
+    """What a rule may read: the pool with its bins and vectors, the votes, and how many rows to give."""
 
     pool: pl.DataFrame
+    vectors: Vectors
     votes: Integers
-    num_bins: int
+    centroids: Vectors
+    noise: float
     target: int
     seed: int
-
-
-Rule = Callable[[Task], Integers]
 
 
 def unfiltered(task: Task) -> Integers:
@@ -87,21 +88,36 @@ def unfiltered(task: Task) -> Integers:
 
 
 def paper(task: Task) -> Integers:
-    counts = np.bincount(task.pool["bin_id"], minlength=task.num_bins)
+    counts = np.bincount(task.pool["bin_id"], minlength=len(task.votes))
     # The paper divides by a public number of units; the noisy sum stands for it.
     units = max(1, int(task.votes.sum()))
     wanted = paper_quotas(task.votes, counts, num_units=units, target_size=task.target)
     return resample(task.pool, quotas=wanted, seed=task.seed).rows["row"].to_numpy()
 
 
-def exact_size(task: Task) -> Integers:
-    wanted = quotas(task.votes, target_size=task.target)
-    chosen = resample_exactly(task.pool, quotas=wanted, target_size=task.target, seed=task.seed)
+def of_the_product(rule: Rule, task: Task) -> Integers:
+    """Rows of exactly the target size."""
+    wanted = wanted_rows(
+        rule,
+        task.votes,
+        bins=task.pool["bin_id"].to_numpy(),
+        vectors=[task.vectors],
+        centroids=task.centroids,
+        noise_stddev=task.noise,
+        target_size=task.target,
+    )
+    weighted = task.pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
+    chosen = resample_exactly(weighted, quotas=wanted.quotas, target_size=task.target, seed=task.seed)
     return chosen.rows["row"].to_numpy()
 
 
 # A new rule is one entry: rows of the pool to keep, as int64 (any number,), from a task.
-RULES: Mapping[str, Rule] = {"unfiltered": unfiltered, "paper": paper, "exact_size": exact_size}
+RULES: Mapping[str, Callable[[Task], Integers]] = {
+    "unfiltered": unfiltered,
+    "paper": paper,
+    "exact_size": partial(of_the_product, Rule.PAPER),
+    "smoothed": partial(of_the_product, Rule.SMOOTHED),
+}
 
 
 def corpora(folder: Path, cache: Path) -> Iterator[Corpus]:
@@ -193,7 +209,7 @@ def measure_pool(corpus: Corpus, name: str, pool: Vectors, given: argparse.Names
         for noise in given.noises:
             votes = noisy(np.bincount(real_bins, minlength=num_bins), noise, given.seed)
             posteriors = all_posteriors(votes, noise, counts, centroids)
-            task = Task(table, votes, num_bins, target, seed=0)
+            task = Task(table, pool, votes, centroids, noise, target, seed=0)
             for rule, choose in RULES.items():
                 rows = np.sort(choose(task))
                 key = rows.tobytes()

@@ -37,7 +37,7 @@ from dp_assets.assets._topping_up import kept
 from dp_assets.evaluation.agreement import bin_shares, noisy_shares, total_variation
 from dp_assets.evaluation.restricted import mauve
 from dp_assets.evaluation.text_figures import diversity_figures
-from dp_assets.generation.drawing import generator_sampler
+from dp_assets.generation.drawing import generator_sampler, with_adapter
 from dp_assets.generation.steering import sample_steered
 from dp_assets.progress import progress
 from dp_assets.selection.bins import fit_bins, nearest_bin
@@ -106,7 +106,7 @@ def drawing(answers: AnswersStore, generator: Path | None) -> Draw:
     language_model = LanguageModel(cache_root=str(data_home() / "models"))
     if generator is not None:
         adapter: Any = read_artifact(generator)
-        draw = generator_sampler(language_model.load, adapter, **SAMPLING)
+        draw = generator_sampler(with_adapter(language_model.load, adapter), **SAMPLING)
         return kept(draw, answers, {"generator": adapter_digest(adapter.weights, adapter.config), **SAMPLING})
     loaded: list[Any] = []
 

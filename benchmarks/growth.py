@@ -203,7 +203,7 @@ def sampling(folder: Path, size: int) -> Work:
     from dp_assets.profiles import DEMO
 
     loaded = _model(folder)
-    settings = DEMO.sampling.model_dump() | {"num_samples": size}
+    settings = DEMO.sampling.arguments() | {"num_samples": size}
     return lambda: sample_baseline(lambda **_: loaded, **settings)
 
 

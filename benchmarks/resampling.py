@@ -10,9 +10,8 @@ draws are those of the product; the noise is seeded, which a release never is. T
 floors and minima, so that its sets miss the target size. `limit` rows have no noise.
 
 Figures: `size`, `quota_tv` (total variation between the shares asked for and the exact votes), `tv` (of the rows
-taken), `mauve` (200 buckets, 2,500 rows a side), `frechet`, `precision` and `recall` (3 neighbours), `density` and
-`coverage` (5 neighbours), `distinct_2` (distinct word pairs among all). Each is a mean over the seeds with its standard
-error.
+taken), `mauve` (200 buckets, 2,500 rows a side), `frechet`, `precision`, `recall`, `density` and `coverage` (of five
+neighbours), `distinct_2` (distinct word pairs among all). Each is a mean over the seeds with its standard error.
 """
 
 import argparse
@@ -28,7 +27,7 @@ import polars as pl
 from benchmarks._corpora import cached_vectors, texts_of
 from benchmarks.harness import options, store
 from dp_assets.evaluation.agreement import total_variation
-from dp_assets.evaluation.restricted import frechet_distance, mauve
+from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.generation.diversity import distinct_n
 from dp_assets.selection.bins import fit_bins, nearest_bin
 from dp_assets.selection.resample import LOG_WEIGHT, paper_quotas, resample, resample_exactly
@@ -38,7 +37,6 @@ BINS, NOISES, TARGET = (50, 200, 1000), (10, 30), 3_000
 ROWS_A_SIDE, BUCKETS = 2_500, 200
 
 Vectors = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
@@ -146,32 +144,12 @@ def compared(taken: Vectors, test: Vectors, *, seed: int) -> dict[str, float]:
     return {
         "mauve": mauve(theirs, ours, num_buckets=BUCKETS, seed=seed),
         "frechet": frechet_distance(taken, test),
-        **neighbourhoods(ours, theirs),
+        **neighbour_figures(theirs, ours, seed=seed),
     }
 
 
 def some(vectors: Vectors, *, seed: int) -> Vectors:
     return vectors[np.random.default_rng(seed).permutation(len(vectors))[:ROWS_A_SIDE]]
-
-
-def neighbourhoods(synthetic: Vectors, real: Vectors) -> dict[str, float]:
-    """Precision and recall (Kynkaanniemi et al., 2019), density and coverage (Naeem et al., 2020)."""
-    across = distances(real, synthetic)
-    real_own = np.partition(distances(real, real), (3, 5), axis=1)
-    synthetic_own = np.partition(distances(synthetic, synthetic), 3, axis=1)
-    inside = across <= real_own[:, 5:6]
-    return {
-        "precision": float((across <= real_own[:, 3:4]).any(axis=0).mean()),
-        "recall": float((across <= synthetic_own[:, 3]).any(axis=1).mean()),
-        "density": float(inside.sum() / (5 * len(synthetic))),
-        "coverage": float(inside.any(axis=1).mean()),
-    }
-
-
-def distances(first: Vectors, second: Vectors) -> Floats:
-    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
-    apart: Floats = np.sqrt(squares.clip(0)).astype(np.float64)
-    return apart
 
 
 def cells() -> Iterator[tuple[int, float, tuple[str, ...]]]:

@@ -14,6 +14,7 @@ from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.plan import UnreachableTarget, target_of
 from dp_assets.privacy.units import PrivacyUnit
+from resources import vllm_engine
 from resources.problems import Problem, suggestion
 from resources.profile import Profile, SourceSettings
 
@@ -128,6 +129,11 @@ def _redaction_is_possible(profile: Profile) -> Iterator[Problem]:
         yield Problem("corpus.redaction_model", what, ("corpus.redact",))
 
 
+def _the_engine_is_installed(profile: Profile) -> Iterator[Problem]:
+    if profile.sampling.engine == "vllm" and not vllm_engine.is_installed():
+        yield Problem("sampling.engine", f"needs the package vllm: {vllm_engine.INSTALL}")
+
+
 def _cohorts_fit_the_unit(profile: Profile) -> Iterator[Problem]:
     cohorts, source = profile.corpus.cohorts, profile.corpus.source
     others = ("corpus.unit", "corpus.source")
@@ -184,6 +190,7 @@ CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
     _lengths_leave_texts,
     _languages_can_be_detected,
     _redaction_is_possible,
+    _the_engine_is_installed,
     _cohorts_fit_the_unit,
     _the_pool_is_large_enough,
     _the_policy_has_rows,

@@ -13,11 +13,13 @@ import dagster as dg
 import numpy as np
 import numpy.typing as npt
 
+from dp_assets.artifacts import Adapter
 from resources import packaged
 from resources.embedding import Batches, batches_by_length, batches_of_fixed_shape, sentence_vectors
 from resources.hashing import DIMENSION as HASHING_DIMENSION
 from resources.hashing import hashed_vectors
 from resources.packaged import ModelUnavailable
+from resources.vllm_engine import VllmModel
 
 __all__ = ["Embedder", "LanguageModel", "ModelUnavailable"]
 
@@ -78,6 +80,22 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         except (OSError, ValueError) as error:
             raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
         return model.to(device).requires_grad_(False).eval(), self.load_tokenizer()
+
+    def load_in_vllm(self, adapter: Adapter | None, *, texts_in_flight: int) -> tuple[VllmModel, Any]:
+        """The model in vLLM with `adapter` on it, and its tokenizer. vLLM takes the device it was built for.
+
+        Raises:
+          ModelUnavailable: vLLM cannot load the model, or not with this adapter, or there is no memory for it.
+        """
+        dtype = str(_dtype(self.dtype, _device(self.device))).removeprefix("torch.")
+        try:
+            model = VllmModel(self.reference, adapter, dtype=dtype, texts_in_flight=texts_in_flight)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModelUnavailable(
+                f"{LANGUAGE_MODEL_SETTING} is {self.model!r}, which vLLM cannot serve here: {error}; mend what its log"
+                " names, or set sampling.engine to 'transformers'"
+            ) from error
+        return model, self.load_tokenizer()
 
     def load_config(self) -> Any:
         """The model's configuration from what is on this machine already: nothing is fetched, converted or written.

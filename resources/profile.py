@@ -245,6 +245,11 @@ class SamplingSettings(Settings):
     top_p: Fraction
     batch_size: Positive
     seed: int = 1
+    engine: Literal["transformers", "vllm"] = "transformers"
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a sampler, whichever engine it runs in."""
+        return self.model_dump(exclude={"engine"})
 
 
 class SelectionSettings(Settings):
@@ -537,7 +542,7 @@ class Profile(Settings):
 
     def baseline_sampling(self) -> dict[str, Any]:
         """Settings for samples of the untrained base model: the pool's, with the report's size and seed."""
-        return self.sampling.model_dump() | {"num_samples": self.report.baseline_samples, "seed": self.report.seed}
+        return self.sampling.arguments() | {"num_samples": self.report.baseline_samples, "seed": self.report.seed}
 
     @property
     def digest(self) -> str:

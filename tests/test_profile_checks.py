@@ -61,19 +61,25 @@ def test_a_contradiction_names_a_setting_and_the_remedy(tmp_path: Path, text: st
     ("text", "package", "setting", "remedy"),
     [
         (
-            "redact = ['secret', 'email']",
+            "[corpus]\nredact = ['secret', 'email']",
             "presidio_analyzer",
             "corpus.redact",
             "pip install 'dp-instructions[redaction]'",
         ),
-        ("detect_language = true", "py3langid", "corpus.detect_language", "pip install 'dp-instructions[language]'"),
+        ("[sampling]\nengine = 'vllm'", "vllm", "sampling.engine", "pip install 'dp-instructions[vllm]'"),
+        (
+            "[corpus]\ndetect_language = true",
+            "py3langid",
+            "corpus.detect_language",
+            "pip install 'dp-instructions[language]'",
+        ),
     ],
 )
 def test_a_library_that_is_not_installed_is_named_when_the_profile_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, package: str, setting: str, remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    (found,) = problems(tmp_path, f"[corpus]\n{text}")
+    (found,) = problems(tmp_path, text)
     assert found.startswith(f"{setting}: ")
     assert remedy in found
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)

@@ -11,6 +11,7 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, adapter_digest
 from dp_assets.assets._answering import label_of
+from dp_assets.assets._sampling import generator_loading
 from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Zone, zone
 from resources.annotator import samples_file
@@ -36,13 +37,15 @@ def kept_draws(
     from dp_assets.alignment.answers_store import AnswersStore
     from dp_assets.generation.drawing import generator_sampler
 
-    sampling = profile.sampling.model_dump(exclude={"num_samples", "seed"})
-    draw = generator_sampler(language_model.load, generator, **sampling)
+    fixed = {"num_samples", "seed"}
+    load = generator_loading(language_model, generator, profile.sampling)
+    arguments = profile.sampling.arguments()
+    draw = generator_sampler(load, **{name: value for name, value in arguments.items() if name not in fixed})
     if zone(label_of(context), Partition.of(context).level) is not Zone.RELEASED:
         yield draw
         return
     digest = adapter_digest(generator.weights, generator.config)
-    identity = {"base": language_model.public_name, "generator": digest, **sampling}
+    identity = {"base": language_model.public_name, "generator": digest, **profile.sampling.model_dump(exclude=fixed)}
     path = samples_file(home, context.asset_key.to_user_string(), context.partition_key)
     with AnswersStore.opened(path) as store:
         yield kept(draw, store, identity)

@@ -7,6 +7,7 @@ from pydantic import Field
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import result
+from dp_assets.assets._sampling import generator_loading
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import LanguageModel
@@ -33,11 +34,12 @@ def synthetic_pool(
     """Distinct instructions sampled from the generator: released, one row an instruction."""
     from dp_assets.generation.drawing import sample_pool
 
-    sampling = profile.sampling.model_dump(exclude={"num_samples"})
     num_samples = config.num_samples or profile.sampling.num_samples
-    decided_by = {"sampling": sampling, "model": language_model.model_dump(exclude={"cache_root"})}
+    drawn_by = profile.sampling.model_dump(exclude={"num_samples"})
+    decided_by = {"sampling": drawn_by, "model": language_model.model_dump(exclude={"cache_root"})}
     shards = shard_store.open("synthetic_pool", context.partition_key, adapter=dp_generator, decided_by=decided_by)
-    pool = sample_pool(language_model.load, dp_generator, shards=shards, num_samples=num_samples, **sampling)
+    load = generator_loading(language_model, dp_generator, profile.sampling)
+    pool = sample_pool(load, shards=shards, **profile.sampling.arguments() | {"num_samples": num_samples})
     number = pl.col("number").cast(pl.String).str.zfill(7)
     numbered = pl.format("pool-{}", number).alias("synthetic_id")
     rows = pool.with_row_index("number").select(numbered, "text", "num_tokens")

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
-from dp_assets.generation.sampling import deduplicate, sample_instructions
+from dp_assets.generation.sampling import Engine, deduplicate, sample_instructions
 from dp_assets.generation.steering import Steering, sample_steered
 from dp_assets.progress import progress
 
-Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Loaded = tuple[PreTrainedModel | Engine, PreTrainedTokenizerBase]
 LoadModel = Callable[[], Loaded]
 
 SAMPLES_A_SHARD = 4096
@@ -36,9 +36,19 @@ class Shards(Protocol):
     def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame: ...
 
 
-def sample_pool(
-    load_model: LoadModel, adapter: Adapter, *, shards: Shards, num_samples: int, **sampling: Any
-) -> pl.LazyFrame:
+def with_adapter(
+    load_model: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]], adapter: Adapter
+) -> LoadModel:
+    """Loads the base model and folds `adapter` into its weights."""
+
+    def load() -> Loaded:
+        base, tokenizer = load_model()
+        return attach_adapter(base, adapter).merge_and_unload(), tokenizer
+
+    return load
+
+
+def sample_pool(load_generator: LoadModel, *, shards: Shards, num_samples: int, **sampling: Any) -> pl.LazyFrame:
     """Distinct texts of the generator: columns `text`, `num_tokens`, `finished`.
 
     Shards that are there already are taken as they are, and the model is loaded only if one is missing. A shard is a
@@ -46,7 +56,7 @@ def sample_pool(
     Memory holds the samples of one shard, and a digest of every text. `sampling` are the prompt and the other arguments
     of `sample_instructions`.
     """
-    load = _merged(load_model, adapter)
+    load = cache(load_generator)
     seen: set[bytes] = set()
     pool = []
     with progress("sampling the synthetic pool", num_samples, "samples") as advance:
@@ -65,25 +75,12 @@ def sample_pool(
     return pl.concat(pool)
 
 
-def _merged(load_model: LoadModel, adapter: Adapter) -> LoadModel:
-    """The generator with its adapter folded into the weights, loaded at the first call."""
-
-    @cache
-    def load() -> Loaded:
-        base, tokenizer = load_model()
-        return attach_adapter(base, adapter).merge_and_unload(), tokenizer
-
-    return load
-
-
-def generator_sampler(
-    load_model: LoadModel, adapter: Adapter, **sampling: Any
-) -> Callable[[Sequence[Steering], int], list[str]]:
+def generator_sampler(load_generator: LoadModel, **sampling: Any) -> Callable[[Sequence[Steering], int], list[str]]:
     """A function of (steerings, public seed) that draws a text for each from the generator, loaded at the first call.
 
     `sampling` are the prompt and the other arguments of `sample_steered`.
     """
-    load = _merged(load_model, adapter)
+    load = cache(load_generator)
 
     def draw(steerings: Sequence[Steering], seed: int) -> list[str]:
         with progress("topping up short bins", len(steerings), "samples") as advance:

@@ -112,12 +112,13 @@ class PackedRows:
     def rows_apart(self, line: Tensor) -> list[Tensor]:
         """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width, zeros behind each row."""
         padded = torch.cat([line, line.new_zeros(1, *line.shape[1:])])
-        return [padded[places] for places in self._places]
+        apart = padded.index_select(0, self._all_places).split([places.numel() for places in self._places])
+        return [rows.unflatten(0, places.shape) for rows, places in zip(apart, self._places, strict=True)]
 
     def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
         """The inverse of `rows_apart`; zeros at idle places."""
         flat = torch.cat([*(rows.flatten(0, 1) for rows in apart), apart[0].new_zeros(1, *apart[0].shape[2:])])
-        return flat[self._origins]
+        return flat.index_select(0, self._origins)
 
     def _line(self, values: list[int], *, idle: int) -> Tensor:
         return torch.tensor(values + [idle] * (self.num_tokens - len(values)), device=self.device)
@@ -141,9 +142,14 @@ class PackedRows:
         return [torch.tensor(places, device=self.device) for places in of_width.values()]
 
     @cached_property
+    def _all_places(self) -> Tensor:
+        """Those of all widths in one line: one gather is faster than one a width."""
+        return torch.cat([places.flatten() for places in self._places])
+
+    @cached_property
     def _origins(self) -> Tensor:
         """For each place where its token lies once the padded rows are laid end to end, padding included."""
-        places = torch.cat([places.flatten() for places in self._places])
+        places = self._all_places
         origins = torch.full((self.num_tokens + 1,), len(places), device=self.device)
         origins[places] = torch.arange(len(places), device=self.device)
         return origins[: self.num_tokens]

@@ -382,16 +382,18 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
     """Scale each unit to a flat norm of at most `l2_clip_norm`, add the units up, and return the norms found before.
 
     A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
-    factor of zero would be undefined and would void the whole sum. Norms and sums are float64: in float32 how they
-    round would follow from how many units there are, and sums of a few thousand would reach the margin.
+    factor of zero would be undefined and would void the whole sum. Norms, products and sums are float64: in float32 how
+    they round would follow from how many units there are, and sums of a few thousand would reach the margin.
     """
-    squares = [vector_norm(gradient, dim=(1, 2), dtype=torch.float64).square() for gradient in unit_gradients.values()]
-    norms = torch.stack(squares).sum(dim=0).sqrt()
+    norms = torch.stack([vector_norm(gradient.double(), dim=(1, 2)) for gradient in unit_gradients.values()])
+    norms = vector_norm(norms, dim=0)
     unusable = ~torch.isfinite(norms)
-    factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0).float()
-    # Products and sums element by element: as a matrix product this could run in TF32, whose error is half the margin.
+    factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
+    if unusable.any():
+        blank = unusable[:, None, None]
+        unit_gradients = {name: gradient.masked_fill(blank, 0) for name, gradient in unit_gradients.items()}
     clipped = {
-        name: (gradient.masked_fill(unusable[:, None, None], 0) * factors[:, None, None]).sum(0, dtype=torch.float64)
+        name: (factors @ gradient.double().flatten(1)).unflatten(0, gradient.shape[1:])
         for name, gradient in unit_gradients.items()
     }
     return clipped, norms.float()

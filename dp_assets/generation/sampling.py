@@ -6,7 +6,8 @@ that text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NotRequired, TypedDict, Unpack
+from functools import partial
+from typing import NotRequired, Protocol, TypedDict, Unpack, runtime_checkable
 
 import polars as pl
 import torch
@@ -17,6 +18,23 @@ from dp_assets.generation.prompts import answer_prompt_ids, end_of_instruction_i
 from dp_assets.generation.seeding import public_seed
 
 SAMPLES = pl.Schema({"text": pl.String, "num_tokens": pl.Int64, "finished": pl.Boolean})
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that is not in transformers and writes texts itself."""
+
+    def continue_texts(
+        self,
+        prompts: Sequence[Sequence[int]],
+        decoding: Decoding,
+        *,
+        batch_size: int,
+        first_number: int,
+        advance: Callable[[int], None],
+    ) -> list[list[int]]:
+        """What `decode` does with a model of transformers."""
+        ...
 
 
 class Sampling(TypedDict):
@@ -32,7 +50,7 @@ class Sampling(TypedDict):
 
 
 def sample_continuations(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     *,
     prompts: Sequence[Sequence[int]],
@@ -52,9 +70,7 @@ def sample_continuations(
         stop_ids=frozenset(_stop_ids(tokenizer)),
         seed=sampling["seed"],
     )
-    draw = decode if keeps_columns(model) else _generate
-    return draw(
-        model,
+    return _drawing(model)(
         prompts,
         decoding,
         batch_size=sampling["batch_size"],
@@ -63,8 +79,14 @@ def sample_continuations(
     )
 
 
+def _drawing(model: PreTrainedModel | Engine) -> Callable[..., list[list[int]]]:
+    if isinstance(model, Engine):
+        return model.continue_texts
+    return partial(decode if keeps_columns(model) else _generate, model)
+
+
 def sample_instructions(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     *,
     prompt_ids: Sequence[int],

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dp_assets.artifacts import Adapter
 from dp_assets.generation import drawing
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
-from dp_assets.generation.drawing import generator_sampler, sample_pool
+from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
 from resources.shards import Shards, ShardStore
 
 SAMPLING: dict[str, Any] = {
@@ -51,12 +51,14 @@ def adapter(load_model: Any) -> Adapter:
 
 
 def drawn(load_model: Any, adapter: Adapter, shards: Any, *, num_samples: int = 90, **changes: Any) -> pl.DataFrame:
-    return sample_pool(load_model, adapter, shards=shards, num_samples=num_samples, **SAMPLING | changes).collect()
+    load = with_adapter(load_model, adapter)
+    return sample_pool(load, shards=shards, num_samples=num_samples, **SAMPLING | changes).collect()
 
 
 def test_a_pool_is_distinct_over_all_shards(load_model: Any, adapter: Adapter) -> None:
     pool = drawn(load_model, adapter, Shards(None))
-    sampler = generator_sampler(load_model, adapter, **{name: SAMPLING[name] for name in SAMPLING if name != "seed"})
+    settings = {name: SAMPLING[name] for name in SAMPLING if name != "seed"}
+    sampler = generator_sampler(with_adapter(load_model, adapter), **settings)
     assert 5 < pool.height < 80
     assert pool["text"].n_unique() == pool.height
     assert set(pool["text"]) == set(sampler([((), "")] * 90, SAMPLING["seed"])) - {""}
