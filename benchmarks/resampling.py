@@ -1,6 +1,6 @@
 """Resampling a pool towards noisy votes: the smoothed rule against the paper's, at equal privacy.
 
-    python -m benchmarks.resampling --folder DATA --cache CACHE [--pair oasst|dolly] [--seeds 5] [--out FILE]
+    python -m benchmarks.resampling --folder DATA --cache CACHE [--pair oasst|dolly|roleplay] [--seeds 5] [--out FILE]
 
 Takes about ten minutes of one core a pair; results are stored after every seed.
 
@@ -54,7 +54,11 @@ DOLLY = ("instructions_dev.parquet", "dolly-15k-subset", "text")
 MADE = tuple(
     ("responses_dev.parquet", name, "instruction") for name in ("gpteacher-roleplay", "llamafactory-alpaca-en-demo")
 )
-PAIRS = {"oasst": Pair(OASST, 5_000, (DOLLY, *MADE)), "dolly": Pair(DOLLY, 2_600, (OASST, *MADE))}
+PAIRS = {
+    "oasst": Pair(OASST, 5_000, (DOLLY, *MADE)),
+    "dolly": Pair(DOLLY, 2_600, (OASST, *MADE)),
+    "roleplay": Pair(MADE[0], 1_800, (OASST, DOLLY)),
+}
 
 
 @dataclass(frozen=True)

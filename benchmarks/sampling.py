@@ -1,6 +1,6 @@
 """Sampling a pool: slots that are refilled against `generate`, each at its best batch size.
 
-    python -m benchmarks.sampling [--samples 256] [--max-new-tokens 48] [--dtype auto] [--models FOLDER] [--memory]
+    python -m benchmarks.sampling [--samples 256] [--top-p 0.95] [--dtype auto] [--models FOLDER] [--memory]
 
 The generator is the packaged model with a LoRA adapter that was fitted to the texts for a few steps without privacy, so
 that its samples end where such texts end; it is kept in the folder of `--models`. Both sides get the same plain model
@@ -28,9 +28,9 @@ from dp_assets.generation.sampling import _decoded_samples, _generate, _stop_ids
 from dp_assets.progress import silent
 from resources.models import LanguageModel
 
-BATCH_SIZES = (64, 128, 256)
 ROWS_A_STEP, MAX_TOKENS, LEARNING_RATE = 16, 40, 2e-3
-TEMPERATURE, TOP_P = 1.0, 0.95
+TEMPERATURE = 1.0
+PASSED_ON = ("fit_steps", "max_new_tokens", "top_p")
 
 Side = Callable[..., pl.DataFrame]
 
@@ -54,10 +54,10 @@ def fit(language_model: LanguageModel, rows: list[str]) -> Any:
     for start in range(0, len(rows), ROWS_A_STEP):
         batch = [encode_instruction(tokenizer, row, max_tokens=MAX_TOKENS) for row in rows[start : start + ROWS_A_STEP]]
         width = max(map(len, batch))
-        ids = torch.tensor([[*prompt, *row, *[0] * (width - len(row))] for row in batch])
+        ids = torch.tensor([[*prompt, *row, *[0] * (width - len(row))] for row in batch]).to(base.device)
         labels = torch.tensor([[-100] * len(prompt) + row + [-100] * (width - len(row)) for row in batch])
         optimiser.zero_grad()
-        model(input_ids=ids, labels=labels).loss.backward()
+        model(input_ids=ids, labels=labels.to(base.device)).loss.backward()
         optimiser.step()
     return model
 
@@ -65,7 +65,11 @@ def fit(language_model: LanguageModel, rows: list[str]) -> Any:
 def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Side]:
     """Functions of a batch size, a number of samples and a seed."""
     prompt_ids = generator_prompt_ids(tokenizer, prompt="user_turn")
-    settings: dict[str, Any] = {"max_new_tokens": given.max_new_tokens, "temperature": TEMPERATURE, "top_p": TOP_P}
+    settings: dict[str, Any] = {
+        "max_new_tokens": given.max_new_tokens,
+        "temperature": TEMPERATURE,
+        "top_p": given.top_p,
+    }
 
     def slots(batch_size: int, number: int, seed: int) -> pl.DataFrame:
         sized: dict[str, Any] = {"num_samples": number, "batch_size": batch_size, "seed": seed, "advance": silent}
@@ -79,10 +83,10 @@ def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Si
     return {"slots": slots, "generate": generate}
 
 
-def best_batch_size(side: Side, samples: int) -> tuple[int, dict[int, float]]:
-    """The batch size of most samples a second, and those of all; sizes grow until two in a row are slower."""
-    speeds: dict[int, float] = {}
-    for batch_size in BATCH_SIZES:
+def best_batch_size(side: Side, given: argparse.Namespace) -> tuple[int, dict[int, float]]:
+    """The batch size of most samples a second, and the speeds of all that are tried."""
+    samples, speeds = given.sweep_samples, dict[int, float]()
+    for batch_size in given.batch_sizes:
         started = time.perf_counter()
         side(batch_size, max(samples, batch_size), 0)
         speeds[batch_size] = max(samples, batch_size) / (time.perf_counter() - started)
@@ -93,7 +97,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer = fitted_generator(given)
     both = sides(model, tokenizer, given)
     drawn: dict[str, list[pl.DataFrame]] = {name: [] for name in both}
-    best = {name: best_batch_size(side, given.sweep_samples) for name, side in both.items()}
+    best = {name: best_batch_size(side, given) for name, side in both.items()}
 
     def draw(name: str) -> None:
         drawn[name].append(both[name](best[name][0], given.samples, len(drawn[name])))
@@ -122,7 +126,7 @@ def peaks(given: argparse.Namespace) -> dict[str, Any]:
     for side, factor in (("generate", 1), ("slots", 1), ("slots", 4)):
         number = given.samples * factor
         arguments = [f"--side={side}", f"--samples={number}", f"--models={given.models}", f"--dtype={given.dtype}"]
-        arguments += [f"--fit-steps={given.fit_steps}", f"--max-new-tokens={given.max_new_tokens}"]
+        arguments += [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in PASSED_ON]
         arguments += [f"--data={given.data}"] if given.data else []
         found[f"{side} {number}"] = peak_memory(python("-m", "benchmarks.sampling", *arguments)).bytes
     return found
@@ -132,7 +136,11 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--samples", type=int, default=256, help="samples of each side in each round")
     parser.add_argument("--sweep-samples", type=int, default=128, help="samples for each batch size that is tried")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 128, 256], help="that are tried")
     parser.add_argument("--max-new-tokens", type=int, default=48)
+    parser.add_argument(
+        "--top-p", type=float, default=0.95, help="1 draws from the whole vocabulary, without a nucleus"
+    )
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--fit-steps", type=int, default=20, help="steps of fitting the generator to the texts")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where converted models are kept")

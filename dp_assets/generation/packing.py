@@ -13,7 +13,8 @@ models are refused too.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,11 +110,17 @@ class PackedRows:
             places, labels = torch.tensor(chunk, device=self.device).unbind(1)
             yield places, labels
 
-    def rows_apart(self, line: Tensor) -> list[Tensor]:
-        """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width, zeros behind each row."""
-        padded = torch.cat([line, line.new_zeros(1, *line.shape[1:])])
-        apart = padded.index_select(0, self._all_places).split([places.numel() for places in self._places])
-        return [rows.unflatten(0, places.shape) for rows, places in zip(apart, self._places, strict=True)]
+    def rows_apart(self, line: Tensor, *, zeros_behind: bool = False) -> list[Tensor]:
+        """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width.
+
+        Behind a row stands its own last token again, or, if `zeros_behind`, zeros, which takes a copy of the line.
+        Never anything of another row: what is not finite in one would reach the other even through a factor of 0.
+        """
+        if zeros_behind:
+            line = torch.cat([line, line.new_zeros(1, *line.shape[1:])])
+        places = self._places_or_nowhere if zeros_behind else self._places_or_last
+        apart = line.index_select(0, places).split([math.prod(shape) for shape in self._shapes])
+        return [rows.unflatten(0, shape) for rows, shape in zip(apart, self._shapes, strict=True)]
 
     def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
         """The inverse of `rows_apart`; zeros at idle places."""
@@ -132,24 +139,32 @@ class PackedRows:
         return starts
 
     @cached_property
-    def _places(self) -> list[Tensor]:
-        """For each padded width the places of its rows' tokens, [rows, width]; `num_tokens` stands for no place."""
-        of_width: dict[int, list[list[int]]] = {}
-        for row, start in zip(self.rows, self._starts, strict=True):
-            width = padded_width(len(row))
-            padding = [self.num_tokens] * (width - len(row))
-            of_width.setdefault(width, []).append([*range(start, start + len(row)), *padding])
-        return [torch.tensor(places, device=self.device) for places in of_width.values()]
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Rows and width of each padded width."""
+        widths = Counter(padded_width(len(row)) for row in self.rows)
+        return [(number, width) for width, number in widths.items()]
 
     @cached_property
-    def _all_places(self) -> Tensor:
-        """Those of all widths in one line: one gather is faster than one a width."""
-        return torch.cat([places.flatten() for places in self._places])
+    def _places_or_nowhere(self) -> Tensor:
+        """The places of all padded rows' tokens, [padded tokens]; `num_tokens` stands for no place."""
+        return self._padded_places(lambda row, start: self.num_tokens)
+
+    @cached_property
+    def _places_or_last(self) -> Tensor:
+        """The same with the place of the row's last token for no place."""
+        return self._padded_places(lambda row, start: start + len(row) - 1)
+
+    def _padded_places(self, behind: Callable[[TokenRow, int], int]) -> Tensor:
+        places: list[int] = []
+        for row, start in zip(self.rows, self._starts, strict=True):
+            padding = [behind(row, start)] * (padded_width(len(row)) - len(row))
+            places += [*range(start, start + len(row)), *padding]
+        return torch.tensor(places, device=self.device)
 
     @cached_property
     def _origins(self) -> Tensor:
         """For each place where its token lies once the padded rows are laid end to end, padding included."""
-        places = self._all_places
+        places = self._places_or_nowhere
         origins = torch.full((self.num_tokens + 1,), len(places), device=self.device)
         origins[places] = torch.arange(len(places), device=self.device)
         return origins[: self.num_tokens]

@@ -345,8 +345,10 @@ def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iter
     def keep(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         if inputs.ndim != 3 or inputs.shape[:2] != (1, packed.num_tokens):
             raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
-        factors = (packed.rows_apart(factor[0].float()) for factor in (output_gradient, inputs))
-        gradient = torch.cat([torch.bmm(outer.mT, inner) for outer, inner in zip(*factors, strict=True)])
+        outer, inner = output_gradient[0].float(), inputs[0].float()
+        fewer = outer.shape[1] < inner.shape[1]  # zeros in one of the factors are enough
+        factors = packed.rows_apart(outer, zeros_behind=fewer), packed.rows_apart(inner, zeros_behind=not fewer)
+        gradient = torch.cat([torch.bmm(left.mT, right) for left, right in zip(*factors, strict=True)])
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 
     def run(layer: nn.Linear, name: str, inputs: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dp_assets.selection.resample import Counts, quotas, require_positive_votes, split_exactly
-from dp_assets.selection.smoothing import smooth_votes
+from dp_assets.selection.smoothing import Smoothed, smooth_votes
 
 
 class Rule(StrEnum):
@@ -66,5 +66,18 @@ def wanted_rows(
     in_pool = np.bincount(bins, minlength=len(centroids)).astype(np.int64)
     smoothed = smooth_votes(noisy_votes, pool_counts=in_pool, centroids=centroids, noise_stddev=noise_stddev)
     wanted = split_exactly(smoothed.votes, total=target_size)
-    log_weights = np.concatenate([np.empty(0), *map(smoothed.log_weights, vectors)])
-    return Wanted(wanted, log_weights, figures | smoothed.figures())
+    log_weights, stretch = _log_weights(smoothed, vectors, bins)
+    figures |= smoothed.figures() | {"smoothing_stretch_of_rows": round(stretch, 4)}
+    return Wanted(wanted, log_weights, figures)
+
+
+def _log_weights(
+    smoothed: Smoothed, vectors: Iterable[npt.NDArray[np.float32]], bins: Counts
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Log weights of the rows, and by how much their log ratios were stretched; the first block tells."""
+    log_ratios, stretch = [np.empty(0)], 1.0
+    for block in vectors:
+        if len(log_ratios) == 1:
+            stretch = smoothed.stretch_of_rows(block, bins[: len(block)])
+        log_ratios.append(smoothed.log_ratios(block))
+    return stretch * np.concatenate(log_ratios), stretch

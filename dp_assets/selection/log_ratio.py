@@ -1,0 +1,166 @@
+"""The Gaussian process behind smoothing: a log density ratio over the space of vectors, fitted to noisy votes.
+
+    f ~ GP(0, k),  k(x, y) = 4 + a^2 x.y + b^2 exp(-|x - y|^2 / 2 l^2),  f_k = f(m_k) + e_k,  e_k ~ Normal(0, t^2)
+    v_k ~ Normal(mu_k, s^2 + mu_k),  mu_k = expected_k exp(f_k)
+
+for votes v of bins with centroids m, noise of variance s^2 and the votes `expected` if f were 0. The mode of f comes
+from Fisher scoring, and the hyperparameters a, b, l, t from Laplace's approximation of the marginal likelihood
+(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, sections 3.4 and 5.5) under weak log-normal
+priors.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+Reals = TypeVar("Reals", Floats, Vectors)
+
+CONSTANT_VARIANCE = 4.0
+"""Of the level of f, which is free: shares are normalised afterwards."""
+JITTER = 1e-6
+ROUNDING_VARIANCE = 0.25
+"""Of counts: keeps the Gaussian approximation proper where neither noise nor votes are."""
+MOST_EVALUATIONS = 48
+MOST_SCORING_STEPS = 60
+MOST_HALVINGS = 11
+PRIOR_LOG_STDDEV = 1.0
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """a, b and t are standard deviations of log ratios, l is a distance between vectors of length one."""
+
+    linear: float = 1.0
+    local: float = 1.0
+    distance: float = 0.5
+    bin: float = 0.2
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The mode f (num_bins,), the coefficients S^-1 f of it, and the log marginal likelihood.
+
+    With S the prior covariance of f over the bins and W its Fisher information at the mode, `root` is W^(1/2) and
+    `factor` the lower triangle L of I + W^(1/2) S W^(1/2) = L L^T.
+    """
+
+    log_ratio: Floats
+    coefficients: Floats
+    evidence: float
+    root: Floats
+    factor: Floats
+
+    def explained(self, covariances: Floats) -> Floats:
+        """Z (num_bins, n) such that Z^T Z is what the votes explain of the prior covariance of n values of f.
+
+        `covariances` (num_bins, n) are those of the values with f over the bins. The posterior covariance of the values
+        is their prior one less Z^T Z (Rasmussen and Williams, equation 3.29).
+        """
+        found: Floats = solve_triangular(self.factor, self.root[:, None] * covariances, lower=True)
+        return found
+
+
+def most_likely(votes: Floats, expected: Floats, centres: Floats, noise_stddev: float) -> Hyperparameters:
+    """The hyperparameters of the largest marginal likelihood times prior, found by a simplex search from the prior's
+    centre. Each search step starts from the mode that the last one found.
+    """
+    centre = np.log(list(asdict(Hyperparameters()).values()))
+    start = np.zeros(len(votes))
+
+    def loss(logs: Floats) -> float:
+        nonlocal start
+        tried = Hyperparameters(*np.exp(logs).tolist())
+        found = fit_log_ratio(votes, expected, centres, noise_stddev, tried, start=start)
+        start = found.coefficients
+        return float(((logs - centre) ** 2).sum() / (2 * PRIOR_LOG_STDDEV**2) - found.evidence)
+
+    corners = centre + np.vstack([np.zeros(len(centre)), 0.7 * np.eye(len(centre))])
+    search = {"maxfev": MOST_EVALUATIONS, "xatol": 0.05, "fatol": 0.1, "initial_simplex": corners}
+    found = minimize(loss, centre, method="Nelder-Mead", options=search)
+    return Hyperparameters(*np.exp(found.x).tolist())
+
+
+def fit_log_ratio(
+    votes: Floats,
+    expected: Floats,
+    centres: Floats,
+    noise_stddev: float,
+    chosen: Hyperparameters,
+    *,
+    start: Floats | None = None,
+) -> Fit:
+    """Laplace's approximation at the mode, by Fisher scoring with step halving.
+
+    With S = k + t^2 I, W the Fisher information of f and B = I + W^(1/2) S W^(1/2), a step goes to the a of f = S a
+    that solves (S^-1 + W) f = W f + gradient; B keeps it stable where W is near 0.
+    """
+    prior = prior_covariance(centres, chosen)
+    floor = noise_stddev**2 + ROUNDING_VARIANCE
+    coefficients = np.zeros(len(votes)) if start is None else start
+    log_ratio = prior @ coefficients
+    value = _penalised(coefficients, prior, votes, expected, floor)
+    for _ in range(MOST_SCORING_STEPS):
+        gradient, information = _score(log_ratio, votes, expected, floor)
+        root = np.sqrt(information)
+        factor = cho_factor(np.eye(len(votes)) + root[:, None] * prior * root, lower=True)
+        pull = information * log_ratio + gradient
+        step = pull - root * cho_solve(factor, root * (prior @ pull)) - coefficients
+        for halvings in range(MOST_HALVINGS):
+            tried = coefficients + 0.5**halvings * step
+            value_after = _penalised(tried, prior, votes, expected, floor)
+            if value_after >= value:
+                coefficients = tried
+                break
+        log_ratio = prior @ coefficients
+        gained, value = value_after - value, max(value, value_after)
+        if gained < 1e-4:
+            break
+    log_determinant = 2 * np.log(np.diag(factor[0])).sum()
+    return Fit(log_ratio, coefficients, value - log_determinant / 2, root, np.tril(factor[0]))
+
+
+def _penalised(coefficients: Floats, prior: Floats, votes: Floats, expected: Floats, floor: float) -> float:
+    log_ratio = prior @ coefficients
+    return _log_likelihood(log_ratio, votes, expected, floor) - float(coefficients @ log_ratio) / 2
+
+
+def _expected_votes(log_ratio: Floats, expected: Floats) -> Floats:
+    """mu; ratios beyond e^20 are as good as that, and must not overflow."""
+    mean: Floats = expected * np.exp(np.clip(log_ratio, -30.0, 20.0))
+    return mean
+
+
+def _log_likelihood(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> float:
+    """Of Normal(mu, floor + mu), up to a constant."""
+    mean = _expected_votes(log_ratio, expected)
+    variance = floor + mean
+    return float(-(np.log(variance) + (votes - mean) ** 2 / variance).sum() / 2)
+
+
+def _score(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> tuple[Floats, Floats]:
+    """The gradient of the log likelihood in f, and its Fisher information."""
+    mean = _expected_votes(log_ratio, expected)
+    variance = floor + mean
+    residual = votes - mean
+    gradient = mean * (residual / variance - 0.5 / variance + residual**2 / (2 * variance**2))
+    return gradient, mean**2 * (1 / variance + 1 / (2 * variance**2)) + 1e-12
+
+
+def prior_covariance(centres: Floats, chosen: Hyperparameters) -> Floats:
+    """S, the covariance of f over the bins, each with its own e_k: (num_bins, num_bins)."""
+    return kernel(centres, centres, chosen) + (chosen.bin**2 + JITTER) * np.eye(len(centres))
+
+
+def kernel(first: Reals, second: Reals, chosen: Hyperparameters) -> Reals:
+    """k(x, y) of each pair, (n, m), in the precision of both."""
+    products = first @ second.T
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * products
+    local = np.exp(-np.maximum(squares, 0.0) / (2 * chosen.distance**2))
+    values: Reals = CONSTANT_VARIANCE + chosen.linear**2 * products + chosen.local**2 * local
+    return values
