@@ -4,7 +4,7 @@
 
 Parts:
   assignment   finding each vector's nearest bin, in turns with the bare float32 matrix product behind it
-  rest         hashing, votes, noise, quotas and an exact resample, one after the other
+  rest         hashing, votes, noise, quotas and weights by the default rule, and an exact resample, one after the other
   stream       peak memory of a fresh process that fits bins to a stored table and assigns its rows
   clustering   bins fitted to a sample, and to all vectors, compared by the mean squared distance of all vectors
   released     the whole stage in turns with PCA, k-means with 5 restarts of 500 iterations and a loop over bins, at a
@@ -30,7 +30,9 @@ from dp_assets.artifacts import Table
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins, nearest_bin
-from dp_assets.selection.resample import quotas, resample_exactly
+from dp_assets.selection.resample import LOG_WEIGHT, quotas, resample_exactly
+from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.smoothing import BLOCK_ROWS
 from dp_assets.selection.vectors import assigned, sampled_vectors
 from dp_assets.selection.votes import exact_votes
 from resources.artifact_files import read_artifact, write_artifact
@@ -69,18 +71,27 @@ def rest(given: Any) -> dict[str, Any]:
     centroids = fit_bins(mixtures(real, number=given.bins * 64, seed=1), num_bins=given.bins, seed=0)
     users = mixtures(real, number=given.units, seed=2, weights=skewed(real, seed=0))
     rows = pl.DataFrame({"unit_id": ids(given.units), "instruction_id": ids(given.units), "vector": users})
-    bins = nearest_bin(mixtures(real, number=given.vectors, seed=3), centroids)
+    vectors = mixtures(real, number=given.vectors, seed=3)
+    bins = nearest_bin(vectors, centroids)
     pool = pl.DataFrame({"synthetic_id": ids(given.vectors), "bin_id": bins})
     noise = DiscreteGaussianNoise(noise_stddev=VOTES_NOISE_STDDEV, source=SystemRandomness())
     votes = exact_votes(rows, centroids, key=KEY)
     released = noisy_votes(votes, noise)
-    wanted = quotas(released, target_size=given.target)
+    asked: dict[str, Any] = {
+        "bins": bins,
+        "vectors": np.array_split(vectors, max(1, given.vectors // BLOCK_ROWS)),
+        "centroids": centroids,
+        "noise_stddev": VOTES_NOISE_STDDEV,
+        "target_size": given.target,
+    }
+    wanted = wanted_rows(Rule.SMOOTHED, released, **asked)
+    weighted = pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
     seconds = interleave(
         {
             "votes": lambda: exact_votes(rows, centroids, key=KEY),
             "noise": lambda: noisy_votes(votes, noise),
-            "quotas": lambda: quotas(released, target_size=given.target),
-            "resample": lambda: resample_exactly(pool, quotas=wanted, target_size=given.target, seed=0),
+            "rule": lambda: wanted_rows(Rule.SMOOTHED, released, **asked),
+            "resample": lambda: resample_exactly(weighted, quotas=wanted.quotas, target_size=given.target, seed=0),
         },
         repeats=given.repeats,
     )

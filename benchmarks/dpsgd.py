@@ -55,7 +55,9 @@ Side = Callable[[], object]
 
 
 def load(given: argparse.Namespace, *, dtype: str) -> tuple[Any, Any]:
-    base, tokenizer = LanguageModel(model=given.model, device=given.device, dtype=dtype, cache_root=given.models).load()
+    base, tokenizer = LanguageModel(
+        model=given.model, device=given.device, dtype=dtype, cache_root=str(given.models)
+    ).load()
     return new_adapter_model(base, rank=RANK, alpha=ALPHA, target_modules=TARGETS, layers=None, seed=0), tokenizer
 
 
@@ -294,7 +296,7 @@ PARTS = {"speed": speed, "memory": memory, "precision": precision}
 
 
 def _num_tokens(given: argparse.Namespace) -> int:
-    _, tokenizer = LanguageModel(model=given.model, device="cpu", dtype="float32", cache_root=given.models).load()
+    _, tokenizer = LanguageModel(model=given.model, device="cpu", dtype="float32", cache_root=str(given.models)).load()
     return sum(map(len, token_rows(given, tokenizer)))
 
 
@@ -310,7 +312,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", default="packaged", help="packaged, a folder or a Hugging Face id")
     parser.add_argument(
-        "--models", default=str(Path(tempfile.gettempdir()) / "models"), help="cache of the packaged model"
+        "--models",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "models",
+        help="cache of the packaged model",
     )
     parser.add_argument("--part", choices=tuple(PARTS), action="append", help="all of them where none is named")
     parser.add_argument("--side", help=argparse.SUPPRESS)
