@@ -130,8 +130,12 @@ def _redaction_is_possible(profile: Profile) -> Iterator[Problem]:
 
 
 def _the_engine_is_installed(profile: Profile) -> Iterator[Problem]:
-    if profile.sampling.engine == "vllm" and not vllm_engine.is_installed():
+    if profile.sampling.engine != "vllm":
+        return
+    if not vllm_engine.is_installed():
         yield Problem("sampling.engine", f"needs the package vllm: {vllm_engine.INSTALL}")
+    if profile.generator.rank > (most := vllm_engine.RANKS[-1]):
+        yield Problem("generator.rank", f"must be at most {most}, which vLLM serves", ("sampling.engine",))
 
 
 def _cohorts_fit_the_unit(profile: Profile) -> Iterator[Problem]:

@@ -5,7 +5,8 @@ imported when a model is first loaded, so the code location loads without them.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dp_assets.artifacts import Adapter
-from resources import packaged
+from resources import packaged, vllm_engine
 from resources.embedding import Batches, batches_by_length, batches_of_fixed_shape, sentence_vectors
 from resources.hashing import DIMENSION as HASHING_DIMENSION
 from resources.hashing import hashed_vectors
@@ -84,18 +85,41 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
     def load_in_vllm(self, adapter: Adapter | None, *, texts_in_flight: int) -> tuple[VllmModel, Any]:
         """The model in vLLM with `adapter` on it, and its tokenizer. vLLM takes the device it was built for.
 
+        The adapter is read when the first text is drawn.
+
         Raises:
-          ModelUnavailable: vLLM cannot load the model, or not with this adapter, or there is no memory for it.
+          ModelUnavailable: vLLM cannot load the model or serve an adapter of this rank, or there is no memory for it.
         """
-        dtype = str(_dtype(self.dtype, _device(self.device))).removeprefix("torch.")
-        try:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what an earlier training of this process left reserved is not free for vLLM
+        with self._served_by_vllm() as dtype:
             model = VllmModel(self.reference, adapter, dtype=dtype, texts_in_flight=texts_in_flight)
-        except (OSError, RuntimeError, ValueError) as error:
+        return model, self.load_tokenizer()
+
+    def require_vllm(self) -> None:
+        """Find out whether vLLM can be used, before anything is spent that would need it later.
+
+        Raises:
+          ModelUnavailable: vLLM cannot be imported, or does not serve adapters in the configured type.
+        """
+        with self._served_by_vllm():
+            pass
+
+    @contextmanager
+    def _served_by_vllm(self) -> Iterator[str]:
+        """The type in which vLLM is to compute; its refusals become ours."""
+        device = _device(self.device)
+        dtype = str(_dtype(self.dtype, device)).removeprefix("torch.")
+        try:
+            vllm_engine.require_usable(dtype=dtype, device=device)
+            yield dtype
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise ModelUnavailable(
                 f"{LANGUAGE_MODEL_SETTING} is {self.model!r}, which vLLM cannot serve here: {error}; mend what its log"
                 " names, or set sampling.engine to 'transformers'"
             ) from error
-        return model, self.load_tokenizer()
 
     def load_config(self) -> Any:
         """The model's configuration from what is on this machine already: nothing is fetched, converted or written.

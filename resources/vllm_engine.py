@@ -5,9 +5,12 @@ into the weights. vLLM computes it in the model's type, so texts may differ from
 random numbers differ anyway. Each text has a seed of its own that follows from the public seed and its number, so which
 texts are in flight together decides nothing but rounding.
 
-vLLM is imported when the engine starts. It takes most of the GPU's free memory until the engine is let go of.
+vLLM is imported when the engine starts, with its reports of usage to its makers switched off. It takes most of the
+GPU's free memory until the engine is let go of. The folder of the adapter is a temporary one: no private adapter may
+come here.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
@@ -43,6 +46,25 @@ def is_installed() -> bool:
     return find_spec("vllm") is not None
 
 
+def require_usable(*, dtype: str, device: str) -> None:
+    """Find out what can be found out without starting the engine.
+
+    Raises:
+      ImportError: vLLM is not installed, or does not fit what is.
+      ValueError: its kernels for adapters do not compute in this type there.
+    """
+    _vllm()
+    if device.startswith("cuda") and dtype == "float32":
+        raise ValueError("dtype is float32, and on a GPU vLLM computes adapters in 16 bits; set dtype to 'bfloat16'")
+
+
+def _vllm() -> Any:
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    import vllm
+
+    return vllm
+
+
 class VllmModel:
     """A causal language model in vLLM, with a LoRA adapter on it unless `adapter` is None.
 
@@ -56,8 +78,7 @@ class VllmModel:
     """
 
     def __init__(self, reference: str, adapter: Adapter | None, *, dtype: str, texts_in_flight: int) -> None:
-        from vllm import LLM
-
+        LLM = _vllm().LLM
         self._folder = tempfile.TemporaryDirectory(prefix="adapter-")
         self._adapter = None if adapter is None else _requested(adapter, Path(self._folder.name))
         self._engine = LLM(
@@ -107,9 +128,7 @@ def _room_for(adapter: Adapter) -> int:
 
 
 def _parameters(decoding: HowTokensAreChosen, number: int) -> Any:
-    from vllm import SamplingParams
-
-    return SamplingParams(
+    return _vllm().SamplingParams(
         max_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,

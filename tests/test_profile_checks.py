@@ -48,6 +48,7 @@ def test_the_named_profiles_hold_together(name: str) -> None:
         (f"[corpus]\n{FILE}\nplanned_levels = ['eps-2', 'eps-2.0']", "corpus.planned_levels", "the same level"),
         ("[corpus]\nredact = ['phone']\nphone_regions = ['US', 'UK']", "corpus.phone_regions", "UK"),
         ("[corpus]\nredact = ['email', 'person']", "corpus.redact", "corpus.redaction_model"),
+        ("[generator]\nrank = 600\n[sampling]\nengine = 'vllm'", "generator.rank", "at most 512"),
         ("[corpus]\nredact = ['place']\nredaction_model = 'en_no'", "corpus.redaction_model", "spacy download en_no"),
         ("[corpus]\nredact = ['email']\nredaction_model = 'en_no'", "corpus.redaction_model", "leave it out"),
     ],

@@ -38,10 +38,11 @@ def kept_draws(
     from dp_assets.generation.drawing import generator_sampler
 
     fixed = {"num_samples", "seed"}
-    load = generator_loading(language_model, generator, profile.sampling)
+    level = Partition.of(context).level
+    load = generator_loading(language_model, generator, profile.sampling, level=level)
     arguments = profile.sampling.arguments()
     draw = generator_sampler(load, **{name: value for name, value in arguments.items() if name not in fixed})
-    if zone(label_of(context), Partition.of(context).level) is not Zone.RELEASED:
+    if zone(label_of(context), level) is not Zone.RELEASED:
         yield draw
         return
     digest = adapter_digest(generator.weights, generator.config)

@@ -11,6 +11,7 @@ from dp_assets.assets._release import result
 from dp_assets.assets._reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
 from dp_assets.assets._sampling import generator_loading
 from dp_assets.evaluation import quality
+from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import Embedder, LanguageModel
@@ -35,7 +36,8 @@ def quality_report(
 
     settings, centroids, votes = profile.report, centroids_of(synthetic_bins), votes_of(dp_histogram)
     noisy: dict[str, Any] = {"noisy_votes": votes, "noise_stddev": noise_of(dp_histogram)}
-    drawn = sample_baseline(generator_loading(language_model, None, profile.sampling), **profile.baseline_sampling())
+    load = generator_loading(language_model, None, profile.sampling, level=Partition.of(context).level)
+    drawn = sample_baseline(load, **profile.baseline_sampling())
     baseline = set_in_bins(drawn, embedder.encode(drawn), centroids)
     rows = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
     pool = set_in_bins(rows["text"].to_list(), rows["vector"].to_numpy(), centroids)

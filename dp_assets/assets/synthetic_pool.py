@@ -8,6 +8,7 @@ from dp_assets.artifacts import Adapter, Table
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import result
 from dp_assets.assets._sampling import generator_loading
+from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.models import LanguageModel
@@ -38,7 +39,8 @@ def synthetic_pool(
     drawn_by = profile.sampling.model_dump(exclude={"num_samples"})
     decided_by = {"sampling": drawn_by, "model": language_model.model_dump(exclude={"cache_root"})}
     shards = shard_store.open("synthetic_pool", context.partition_key, adapter=dp_generator, decided_by=decided_by)
-    load = generator_loading(language_model, dp_generator, profile.sampling)
+    level = Partition.of(context).level
+    load = generator_loading(language_model, dp_generator, profile.sampling, level=level)
     pool = sample_pool(load, shards=shards, **profile.sampling.arguments() | {"num_samples": num_samples})
     number = pl.col("number").cast(pl.String).str.zfill(7)
     numbered = pl.format("pool-{}", number).alias("synthetic_id")

@@ -66,6 +66,7 @@ def _missing_here(profile: Profile) -> Iterator[Problem]:
     needed: dict[str, Callable[[], object]] = {
         "corpus.source": partial(_require_source, profile),
         "language_model": partial(_require_language_model, profile),
+        "sampling.engine": partial(_require_engine, profile),
         "embedder": Embedder(model=profile.embedder, device=profile.device).require_available,
         **{name: Annotator(name, endpoint, data_home()).api_key for name, endpoint in endpoints.items()},
     }
@@ -87,6 +88,11 @@ def _require_source(profile: Profile) -> None:
     source = source_of(profile)
     if isinstance(source, FileSource):
         source.scan()
+
+
+def _require_engine(profile: Profile) -> None:
+    if profile.sampling.engine == "vllm":
+        language_model_of(profile).require_vllm()
 
 
 def _require_language_model(profile: Profile) -> None:

@@ -125,7 +125,7 @@ def clipped_sum(
     _refuse_interaction(model)
     model.zero_grad(set_to_none=True)
     total = {name: torch.zeros_like(layer.weight, dtype=torch.float64) for name, layer in layers}
-    norms = [torch.zeros(0)]
+    norms = [torch.zeros(0, dtype=torch.float64)]
     clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
     with attending_within_rows(model):
         for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
@@ -398,12 +398,12 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
         name: (factors @ gradient.double().flatten(1)).unflatten(0, gradient.shape[1:])
         for name, gradient in unit_gradients.items()
     }
-    return clipped, norms.float()
+    return clipped, norms
 
 
 def _evidence(names: tuple[str, ...], norms: Tensor, l2_clip_norm: float) -> ClippingEvidence:
     finite = norms[torch.isfinite(norms)]
-    quantiles = torch.quantile(finite, torch.tensor(NORM_QUANTILES)).tolist() if len(finite) else ()
+    quantiles = torch.quantile(finite, finite.new_tensor(NORM_QUANTILES)).tolist() if len(finite) else ()
     return ClippingEvidence(
         names=names,
         l2_clip_norm=l2_clip_norm,

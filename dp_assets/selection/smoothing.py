@@ -12,7 +12,8 @@ the exact votes is E[c_k | v_k, mu_k] = mu_k + r_k (v_k - mu_k), r_k = mu_k / (m
 Such estimates, each the best for its own bin, lie too close together: their spread is that of f less what is not known
 of it. A set drawn by them is too much like the pool. So they are stretched away from the pool until they are spread as
 f is (`spread.py`; constrained Bayes, Louis, 1984), bins by one factor and rows within bins by another. Without noise
-the result is v, as noise grows it becomes the pool's own distribution, and negative votes are evidence like any other.
+the result is v, as noise grows it comes near the pool's own distribution, the later for the stretch, and negative votes
+are evidence like any other.
 
 Within a bin, a row x weighs exp(stretch E[f(x)]): rows towards bins that are wanted more come first.
 

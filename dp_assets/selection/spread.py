@@ -19,6 +19,8 @@ import numpy.typing as npt
 from dp_assets.selection.log_ratio import Fit, Floats, Hyperparameters, Vectors, kernel, prior_covariance
 
 MOST_STRETCH = 4.0
+ROUNDING = 1e-9
+"""A known part smaller than this is what rounding leaves of none."""
 SAMPLED_ROWS = 2_048
 """Of the pool, for the spread within bins: evenly spaced, so nothing depends on a seed."""
 
@@ -54,7 +56,9 @@ def stretch_of_rows(fit: Fit, chosen: Hyperparameters, centres: Floats, vectors:
 
 
 def _stretch(unknown: float, known: float) -> float:
-    return min(MOST_STRETCH, math.sqrt(1 + max(unknown, 0.0) / known)) if known > 0 else 1.0
+    if known <= ROUNDING * unknown or unknown <= 0:
+        return 1.0
+    return min(MOST_STRETCH, math.sqrt(1 + unknown / known))
 
 
 def _scatter(values: Floats, groups: Integers) -> float:

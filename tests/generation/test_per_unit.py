@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from dp_assets.generation import per_unit
 from dp_assets.generation.per_unit import (
     IGNORED,
     ROUNDING_MARGIN,
@@ -459,3 +460,10 @@ def test_other_failures_pass_through_and_leave_no_taps(model: nn.Module) -> None
     with pytest.raises(RuntimeError, match="another defect"):
         engine(model, ROWS, ONE_ROW_EACH)
     assert not any("forward" in vars(module) for module in model.modules() if type(module) is nn.Linear)
+
+
+def test_a_gradient_that_is_large_but_finite_is_clipped_and_counted_as_finite() -> None:
+    """Its norm is beyond float32."""
+    shares, norms = per_unit._clip({"weight": torch.full((1, 8, 8), 3e38)}, 0.3)
+    assert torch.isfinite(norms).all()
+    assert float(shares["weight"].norm()) == pytest.approx(0.3 * (1 - ROUNDING_MARGIN))

@@ -1,6 +1,7 @@
 """What vLLM is asked for, and that its texts come back as those of transformers would. A fake stands for vLLM, which
 few machines have; where it is installed, the real one writes what transformers writes."""
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,14 +14,17 @@ import torch
 from transformers import AutoTokenizer
 
 from dp_assets.artifacts import Adapter
+from dp_assets.assets._sampling import generator_loading, require_engine
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.decoding import Decoding
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.generation.sampling import sample_continuations
+from dp_assets.profiles import load_profile
 from resources.adapter_io import load_adapter
 from resources.models import LanguageModel, ModelUnavailable
 from resources.shards import Shards
+from resources.vllm_engine import require_usable
 
 DECODING = Decoding(max_new_tokens=5, temperature=0.7, top_p=0.9, stop_ids=frozenset({2, 1}), seed=4)
 LETTERS = range(40, 60)
@@ -137,6 +141,39 @@ def test_the_pool_and_steered_samples_are_drawn_by_vllm(
     shown, opened = (call["prompt_token_ids"] for call in fake_vllm.made[-1].calls[0].prompts)
     assert tokenizer.encode("an earlier text", add_special_tokens=False)[0] in shown
     assert tokenizer.encode("an opening", add_special_tokens=False)[0] in opened
+
+
+def test_vllm_reports_nothing_to_its_makers(
+    fake_vllm: type[FakeLLM], language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
+    language_model.load_in_vllm(None, texts_in_flight=8)
+    assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_what_is_wrong_with_vllm_is_found_before_the_generator_is_paid_for(
+    fake_vllm: type[FakeLLM], language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_profile("demo").sampling.model_copy(update={"engine": "vllm"})
+    require_engine(language_model, settings, level="eps-8")
+    with pytest.raises(ValueError, match=r"16 bits.*'bfloat16'"):
+        require_usable(dtype="float32", device="cuda")
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ModelUnavailable, match=r"import of vllm.*sampling\.engine"):
+        require_engine(language_model, settings, level="eps-8")
+    require_engine(language_model, settings, level="no-dp")
+    require_engine(language_model, load_profile("demo").sampling, level="eps-8")
+
+
+def test_a_private_adapter_is_never_handed_to_vllm(fake_vllm: type[FakeLLM], language_model: LanguageModel) -> None:
+    settings = load_profile("demo").sampling.model_copy(update={"engine": "vllm"})
+    with pytest.raises(
+        ValueError, match="do not fit the model"
+    ):  # transformers took it, which this adapter does not fit
+        generator_loading(language_model, adapter(), settings, level="no-dp")()
+    assert not fake_vllm.made
+    generator_loading(language_model, adapter(), settings, level="eps-8")()
+    assert len(fake_vllm.made) == 1
 
 
 def test_what_vllm_cannot_serve_is_refused_with_the_setting(
