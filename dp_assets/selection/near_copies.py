@@ -2,7 +2,7 @@
 
 A generator that was shown a text may write it down again. Such rows would meet a quota in number only. Texts are
 compared by their words, without case and punctuation; a near copy shares at least half of the runs of three words of
-the shorter of the two texts. A text that starts with a third of another's words stays below that unless it goes on
+the shorter of the two texts. A text that starts with another's first words stays below that unless it goes on
 like it. Texts in writing without spaces between words are compared as wholes.
 """
 
