@@ -26,6 +26,8 @@ TRAIN_SPLIT = "train"
 UNKNOWN_PREPARATION = "unknown"
 EMBEDDER = "embedder"
 """Under this name a table of vectors, or of bins, says which embedder made them."""
+SHORTAGE = "shortage"
+"""Under this name the filtered set says how many of its rows stand in for rows that their bins could not give."""
 
 
 def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dp_assets.artifacts import Adapter, Table, union_of_ids
+from dp_assets.artifacts import SHORTAGE, Adapter, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._bins import centroids_of, noise_of, votes_of
 from dp_assets.assets._release import result
@@ -51,5 +51,5 @@ def filtered_instructions(
             **profile.selection.model_dump(exclude={"rule"}),
         )
     ids = union_of_ids(synthetic_pool, synthetic_embeddings, synthetic_bins, dp_histogram, dp_generator)
-    value = Table(filtered.rows.lazy(), ids)
+    value = Table(filtered.rows.lazy(), ids, record={SHORTAGE: filtered.figures["shortage_after_top_up"]})
     return result(context, value, ledger=ledger, profile=profile, extra=filtered.figures)

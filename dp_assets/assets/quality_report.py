@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from dp_assets.artifacts import Document, Table, union_of_ids
+from dp_assets.artifacts import SHORTAGE, Document, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._bins import centroids_of, noise_of, votes_of
 from dp_assets.assets._release import result
@@ -50,7 +50,7 @@ def quality_report(
         baseline_filtered=resampled_to_votes(baseline, centroids=centroids, share=share, selection=selection, **noisy),
         **noisy,
         target=profile.selection.target_size,
-        shortage=profile.selection.target_size - len(filtered.texts),
+        shortage=filtered_instructions.record.get(SHORTAGE, 0),
         num_examples=settings.examples,
         seed=settings.seed,
         charge_ids=union_of_ids(synthetic_pool, synthetic_bins, filtered_instructions, dp_histogram),

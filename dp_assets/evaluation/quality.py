@@ -156,7 +156,7 @@ def quality_report(
       noisy_votes: the released votes, shape (num_bins,).
       noise_stddev: standard deviation of the noise on one vote count, in votes.
       target: how many rows the resampled set was to have.
-      shortage: how many of them neither the pool nor the top-up could give.
+      shortage: how many of them stand in for rows of other bins, which neither the pool nor the top-up could give.
       num_examples: how many texts of each set to show.
       seed: a public seed; it draws the examples and the samples of equal size behind the diversity figures.
 
@@ -333,7 +333,8 @@ def summary(data: Mapping[str, Any]) -> str:
         f" distance to the noisy votes as they are, {data['after']['total_variation']:.1%}, flatters a set that was"
         f" resampled to them, since it follows their noise. At an equal size of {data['equal_size']:,} rows even"
         f" randomly drawn real rows would show {data['sampling_floor']:.1%}. The set has {data['after']['rows']:,.0f}"
-        f" rows of a target of {data['target']:,}; {data['shortage']:,} could not be found."
+        f" rows of a target of {data['target']:,}; {data['shortage']:,} of them stand in for rows"
+        " of other bins, for which no sample could be found."
         f" {data['clearly_occupied_bins']:,} of {data['num_bins']:,} bins are clearly occupied. Every figure is"
         " post-processing of released data and costs no privacy."
     )

@@ -99,6 +99,11 @@ def test_the_top_up_stays_within_its_budget_and_says_what_came_of_it(run: Run) -
     assert sum(figures.get(f"rows_from_{name}", 0) for name in ("pool", "top_up", "steered")) == 24
 
 
+def test_the_quality_report_tells_the_shortage_that_the_top_up_left(run: Run) -> None:
+    left = run.metadata("filtered_instructions")["shortage_after_top_up"]
+    assert run.value("quality_report").data["shortage"] == left
+
+
 def test_every_bin_gets_a_noisy_vote_count(run: Run) -> None:
     histogram = run.value("dp_histogram").collect()
     assert histogram["bin_id"].to_list() == list(range(run.profile.votes.num_bins))
