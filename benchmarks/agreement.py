@@ -29,13 +29,14 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import kendalltau, rankdata
 
 from benchmarks._corpora import Vectors, cached_vectors, texts_of
+from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
 from dp_assets.evaluation import agreement
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
 from dp_assets.selection.bins import fit_bins, nearest_bin
-from dp_assets.selection.resample import LOG_WEIGHT, paper_quotas, resample, resample_exactly
-from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.resample import paper_quotas, resample
+from dp_assets.selection.rules import Rule
 
 INSTRUCTIONS, RESPONSES, CHAT = "instructions_dev.parquet", "responses_dev.parquet", "chat_messages_dev.parquet"
 HUMAN = {"oasst": "oasst1-en-train", "dolly": "dolly-15k-subset"}
@@ -97,18 +98,17 @@ def paper(task: Task) -> Integers:
 
 def of_the_product(rule: Rule, task: Task) -> Integers:
     """Rows of exactly the target size."""
-    wanted = wanted_rows(
+    rows, _ = taken_by(
         rule,
         task.votes,
-        bins=task.pool["bin_id"].to_numpy(),
-        vectors=[task.vectors],
+        pool=task.pool,
+        vectors=task.vectors,
         centroids=task.centroids,
         noise_stddev=task.noise,
         target_size=task.target,
+        seed=task.seed,
     )
-    weighted = task.pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
-    chosen = resample_exactly(weighted, quotas=wanted.quotas, target_size=task.target, seed=task.seed)
-    return chosen.rows["row"].to_numpy()
+    return rows["row"].to_numpy()
 
 
 # A new rule is one entry: rows of the pool to keep, as int64 (any number,), from a task.

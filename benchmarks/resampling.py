@@ -25,13 +25,14 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks._corpora import cached_vectors, texts_of
+from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
 from dp_assets.evaluation.agreement import total_variation
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.generation.diversity import distinct_n
 from dp_assets.selection.bins import fit_bins, nearest_bin
-from dp_assets.selection.resample import LOG_WEIGHT, paper_quotas, resample, resample_exactly
-from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.resample import paper_quotas, resample
+from dp_assets.selection.rules import Rule
 
 BINS, NOISES, TARGET = (50, 200, 1000), (10, 30), 3_000
 ROWS_A_SIDE, BUCKETS = 2_500, 200
@@ -109,17 +110,17 @@ def paper(vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
 
 def at_exact_size(rule: Rule, vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
     """The same by a rule of the product."""
-    wanted = wanted_rows(
+    rows, quotas = taken_by(
         rule,
         vote.noisy,
-        bins=vote.bins,
-        vectors=[setting.pool],
+        pool=frame(vote),
+        vectors=setting.pool,
         centroids=vote.centroids,
         noise_stddev=vote.noise_stddev,
         target_size=TARGET,
+        seed=seed,
     )
-    weighted = frame(vote).with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
-    return rows_of(resample_exactly(weighted, quotas=wanted.quotas, target_size=TARGET, seed=seed).rows), wanted.quotas
+    return rows_of(rows), quotas
 
 
 RULES: Mapping[str, Callable[[Vote, Setting, int], tuple[Counts, Counts]]] = {

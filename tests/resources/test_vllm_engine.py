@@ -167,9 +167,7 @@ def test_what_is_wrong_with_vllm_is_found_before_the_generator_is_paid_for(
 
 def test_a_private_adapter_is_never_handed_to_vllm(fake_vllm: type[FakeLLM], language_model: LanguageModel) -> None:
     settings = load_profile("demo").sampling.model_copy(update={"engine": "vllm"})
-    with pytest.raises(
-        ValueError, match="do not fit the model"
-    ):  # transformers took it, which this adapter does not fit
+    with pytest.raises(ValueError, match="do not fit the model"):  # transformers was handed it
         generator_loading(language_model, adapter(), settings, level="no-dp")()
     assert not fake_vllm.made
     generator_loading(language_model, adapter(), settings, level="eps-8")()
