@@ -1,7 +1,7 @@
 """Times private LoRA training against TRL, Opacus and the same loop without privacy, on the same rows.
 
     python -m benchmarks.dpsgd [--data PATH] [--rows 64] [--tokens-per-micro-batch 512] [--dtype float32]
-                               [--part speed|memory|precision]
+                               [--part speed|overhead|memory|precision]
 
 A round is one pass over `--rows` texts. Sides, each with an adapter of rank 8 on all attention projections of the
 packaged model and its own optimiser:
@@ -13,6 +13,8 @@ packaged model and its own optimiser:
   trl             one epoch of TRL's SFTTrainer at its defaults, but for gradient checkpointing, which is off
   trl_autocast    in bfloat16 only: TRL's default, a float32 base under autocast
   opacus          in float32 only: Opacus with hooks, its Poisson loader and memory manager, batches of 8
+  row_gradients   the least that clipping adds: gradients of equally long rows whose factors lie ready, clipped, added
+  batch_gradients what it adds them to: the gradients of the same factors as ordinary training forms them
 
 Speeds are real tokens a second: padding does not count. Peak memory is that of a fresh process with one side in it.
 """
@@ -130,6 +132,29 @@ def plain(given: argparse.Namespace) -> Side:
     return step
 
 
+def gradients(given: argparse.Namespace, *, of_rows: bool) -> Side:
+    """The gradients of all low-rank matrices for as many micro-batches as a round has, without any other pass."""
+    model, tokenizer = load(given, dtype=given.dtype)
+    rows = token_rows(given, tokenizer)
+    num_batches = len(micro_batches([[row] for row in rows], given.tokens_per_micro_batch))
+    num_rows, width = len(rows) // num_batches, sum(map(len, rows)) // len(rows)
+    factors = {
+        name: tuple(torch.randn(num_rows, width, features, device=given.device) for features in parameter.shape)
+        for name, parameter in adapter_parameters(model).items()
+    }
+
+    def clipped() -> object:
+        return per_unit._clip(
+            {name: torch.bmm(left.mT, right) for name, (left, right) in factors.items()}, L2_CLIP_NORM
+        )
+
+    def added_up() -> object:
+        return [left.flatten(0, 1).T @ right.flatten(0, 1) for left, right in factors.values()]
+
+    form = clipped if of_rows else added_up
+    return lambda: [form() and None for _ in range(num_batches)]
+
+
 # The others
 
 
@@ -233,6 +258,8 @@ def side(name: str, given: argparse.Namespace, folder: Path) -> Side:
         "trl": partial(trl, given, folder),
         "trl_autocast": partial(trl, given, folder, autocast=True),
         "opacus": partial(opacus, given),
+        "row_gradients": partial(gradients, given, of_rows=True),
+        "batch_gradients": partial(gradients, given, of_rows=False),
     }
     return makers[name]()
 
@@ -259,11 +286,24 @@ def speed(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "real_tokens_a_second": {name: tokens / found.median for name, found in summaries(seconds).items()},
         "seconds": summaries(seconds),
         "speed_against": {name: ratio(seconds[name], seconds["private"]) for name in OTHERS[given.dtype]},
-        "time_against_plain": ratio(seconds["private"], seconds["plain"]),
         "time_of_all_but_the_clipped_sum": ratio(
             [all_of_it - clip for all_of_it, clip in zip(seconds["private"], seconds["clipped_sum"], strict=True)],
             seconds["private"],
         ),
+    }
+
+
+def overhead(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What privacy adds to a step, and the least that it must add where each row's gradient is formed once."""
+    names = ("private", "plain", "row_gradients", "batch_gradients")
+    seconds = interleave(
+        {name: side(name, given, folder) for name in names}, repeats=given.repeats, finish=_finish(given.device)
+    )
+    least = [plain + rows - batch for plain, rows, batch in zip(*(seconds[name] for name in names[1:]), strict=True)]
+    return {
+        "seconds": summaries(seconds),
+        "time_against_plain": ratio(seconds["private"], seconds["plain"]),
+        "least_time_against_plain": ratio(least, seconds["plain"]),
     }
 
 
@@ -292,7 +332,7 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-PARTS = {"speed": speed, "memory": memory, "precision": precision}
+PARTS = {"speed": speed, "overhead": overhead, "memory": memory, "precision": precision}
 
 
 def _num_tokens(given: argparse.Namespace) -> int:

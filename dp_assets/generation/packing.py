@@ -113,14 +113,19 @@ class PackedRows:
     def rows_apart(self, line: Tensor, *, zeros_behind: bool = False) -> list[Tensor]:
         """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width.
 
-        Behind a row stands its own last token again, or, if `zeros_behind`, zeros, which takes a copy of the line.
-        Never anything of another row: what is not finite in one would reach the other even through a factor of 0.
+        Behind a row stands its own last token again, or zeros if `zeros_behind`. Never anything of another row: what is
+        not finite in one would reach the other even through a factor of 0.
         """
+        apart = line.index_select(0, self._places_or_last)
         if zeros_behind:
-            line = torch.cat([line, line.new_zeros(1, *line.shape[1:])])
-        places = self._places_or_nowhere if zeros_behind else self._places_or_last
-        apart = line.index_select(0, places).split([math.prod(shape) for shape in self._shapes])
-        return [rows.unflatten(0, shape) for rows, shape in zip(apart, self._shapes, strict=True)]
+            apart.index_fill_(0, self._places_behind, 0)
+        parts = apart.split([number * width for number, width in self._shapes])
+        return [rows.view(*shape, *line.shape[1:]) for rows, shape in zip(parts, self._shapes, strict=True)]
+
+    @property
+    def rows_a_width(self) -> list[int]:
+        """How many rows lie side by side in each tensor of `rows_apart`; they are in the order of `rows`."""
+        return [number for number, _ in self._shapes]
 
     def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
         """The inverse of `rows_apart`; zeros at idle places."""
@@ -153,6 +158,11 @@ class PackedRows:
     def _places_or_last(self) -> Tensor:
         """The same with the place of the row's last token for no place."""
         return self._padded_places(lambda row, start: start + len(row) - 1)
+
+    @cached_property
+    def _places_behind(self) -> Tensor:
+        """Where in the padded rows, laid end to end, there is no token of a row."""
+        return (self._places_or_nowhere == self.num_tokens).nonzero().flatten()
 
     def _padded_places(self, behind: Callable[[TokenRow, int], int]) -> Tensor:
         places: list[int] = []

@@ -36,7 +36,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -342,13 +342,21 @@ def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iter
     """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, outputs, inputs]."""
     row_gradients: Gradients = {}
 
+    def apart(line: Tensor, zeros_behind: bool) -> list[Tensor]:
+        return packed.rows_apart(line[0].float(), zeros_behind=zeros_behind)
+
+    # Projections of one block read one tensor, and each its own low-rank tensor in between.
+    inputs_apart = lru_cache(maxsize=2)(apart)
+
     def keep(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         if inputs.ndim != 3 or inputs.shape[:2] != (1, packed.num_tokens):
             raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
-        outer, inner = output_gradient[0].float(), inputs[0].float()
-        fewer = outer.shape[1] < inner.shape[1]  # zeros in one of the factors are enough
-        factors = packed.rows_apart(outer, zeros_behind=fewer), packed.rows_apart(inner, zeros_behind=not fewer)
-        gradient = torch.cat([torch.bmm(left.mT, right) for left, right in zip(*factors, strict=True)])
+        num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
+        fewer = num_outputs < num_inputs  # zeros in one of the factors are enough
+        factors = apart(output_gradient, fewer), inputs_apart(inputs, not fewer)
+        gradient = inputs.new_empty(len(packed.rows), num_outputs, num_inputs, dtype=torch.float32)
+        for part, left, right in zip(gradient.split(packed.rows_a_width), *factors, strict=True):
+            torch.bmm(left.mT, right, out=part)
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 
     def run(layer: nn.Linear, name: str, inputs: Tensor) -> Tensor:
@@ -387,8 +395,8 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
     factor of zero would be undefined and would void the whole sum. Norms, products and sums are float64: in float32 how
     they round would follow from how many units there are, and sums of a few thousand would reach the margin.
     """
-    norms = torch.stack([vector_norm(gradient.double(), dim=(1, 2)) for gradient in unit_gradients.values()])
-    norms = vector_norm(norms, dim=0)
+    of_tensors = [vector_norm(gradient, dim=(1, 2), dtype=torch.float64) for gradient in unit_gradients.values()]
+    norms = vector_norm(torch.stack(of_tensors), dim=0)
     unusable = ~torch.isfinite(norms)
     factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
     if unusable.any():
