@@ -110,21 +110,22 @@ class PackedRows:
             places, labels = torch.tensor(chunk, device=self.device).unbind(1)
             yield places, labels
 
-    def rows_apart(self, line: Tensor, *, zeros_behind: bool = False) -> list[Tensor]:
+    def rows_apart(self, line: Tensor) -> list[Tensor]:
         """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width.
 
-        Behind a row stands its own last token again, or zeros if `zeros_behind`. Never anything of another row: what is
-        not finite in one would reach the other even through a factor of 0.
+        Behind a row stands its own last token again. Never anything of another row: what is not finite in one would
+        reach the other even through a factor of 0.
         """
-        apart = line.index_select(0, self._places_or_last)
-        if zeros_behind:
-            apart.index_fill_(0, self._places_behind, 0)
-        parts = apart.split([number * width for number, width in self._shapes])
-        return [rows.view(*shape, *line.shape[1:]) for rows, shape in zip(parts, self._shapes, strict=True)]
+        return self.by_width(line.index_select(0, self.places_or_last))
+
+    def by_width(self, padded: Tensor) -> list[Tensor]:
+        """Views of padded rows that lie end to end, [padded tokens, ...]: one [rows, width, ...] a padded width."""
+        parts = padded.split([number * width for number, width in self._shapes])
+        return [rows.view(*shape, *padded.shape[1:]) for rows, shape in zip(parts, self._shapes, strict=True)]
 
     @property
     def rows_a_width(self) -> list[int]:
-        """How many rows lie side by side in each tensor of `rows_apart`; they are in the order of `rows`."""
+        """How many rows lie side by side in each tensor of `by_width`; they are in the order of `rows`."""
         return [number for number, _ in self._shapes]
 
     def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
@@ -155,13 +156,13 @@ class PackedRows:
         return self._padded_places(lambda row, start: self.num_tokens)
 
     @cached_property
-    def _places_or_last(self) -> Tensor:
-        """The same with the place of the row's last token for no place."""
+    def places_or_last(self) -> Tensor:
+        """The places of all padded rows' tokens, [padded tokens]; behind a row that of its last token again."""
         return self._padded_places(lambda row, start: start + len(row) - 1)
 
     @cached_property
-    def _places_behind(self) -> Tensor:
-        """Where in the padded rows, laid end to end, there is no token of a row."""
+    def behind(self) -> Tensor:
+        """Where padded rows that lie end to end have no token of a row."""
         return (self._places_or_nowhere == self.num_tokens).nonzero().flatten()
 
     def _padded_places(self, behind: Callable[[TokenRow, int], int]) -> Tensor:
@@ -178,6 +179,31 @@ class PackedRows:
         origins = torch.full((self.num_tokens + 1,), len(places), device=self.device)
         origins[places] = torch.arange(len(places), device=self.device)
         return origins[: self.num_tokens]
+
+
+class RowBuffer:
+    """Takes one line of tokens after another apart into the same memory, which so stays in the processor's cache.
+
+    Behind rows stand zeros if `zeros_behind`, else what `PackedRows.rows_apart` puts there.
+    """
+
+    def __init__(self, packed: PackedRows, features: int, *, zeros_behind: bool) -> None:
+        self._packed, self._zeros_behind = packed, zeros_behind
+        self._padded = torch.empty(len(packed.places_or_last), features, device=packed.device)
+        self._rows = packed.by_width(self._padded)
+        self._saved: Tensor | None = None
+
+    def fill(self, line: Tensor, *, saved: bool = False) -> list[Tensor]:
+        """The rows of a line of shape [1, num_tokens, features], float32, by padded width; the next line replaces them.
+
+        A line that autograd `saved` cannot change unnoticed, so it is not copied again where it is the last one.
+        """
+        if line is not self._saved:
+            torch.index_select(line[0].float(), 0, self._packed.places_or_last, out=self._padded)
+            if self._zeros_behind:
+                self._padded.index_fill_(0, self._packed.behind, 0)
+            self._saved = line if saved else None
+        return self._rows
 
 
 # A language model on packed rows

@@ -36,7 +36,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ from torch.nn import functional
 from dp_assets.generation.packing import (
     IGNORED,
     PackedRows,
+    RowBuffer,
     RowsInteract,
     TokenRow,
     attending_within_rows,
@@ -342,20 +343,19 @@ def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iter
     """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, outputs, inputs]."""
     row_gradients: Gradients = {}
 
-    def apart(line: Tensor, zeros_behind: bool) -> list[Tensor]:
-        return packed.rows_apart(line[0].float(), zeros_behind=zeros_behind)
-
-    # Projections of one block read one tensor, and each its own low-rank tensor in between.
-    inputs_apart = lru_cache(maxsize=2)(apart)
+    @cache
+    def buffer(side: str, features: int, zeros_behind: bool) -> RowBuffer:
+        return RowBuffer(packed, features, zeros_behind=zeros_behind)
 
     def keep(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         if inputs.ndim != 3 or inputs.shape[:2] != (1, packed.num_tokens):
             raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
         num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
         fewer = num_outputs < num_inputs  # zeros in one of the factors are enough
-        factors = apart(output_gradient, fewer), inputs_apart(inputs, not fewer)
+        lefts = buffer("outputs", num_outputs, fewer).fill(output_gradient)
+        rights = buffer("inputs", num_inputs, not fewer).fill(inputs, saved=True)  # often of several projections
         gradient = inputs.new_empty(len(packed.rows), num_outputs, num_inputs, dtype=torch.float32)
-        for part, left, right in zip(gradient.split(packed.rows_a_width), *factors, strict=True):
+        for part, left, right in zip(gradient.split(packed.rows_a_width), lefts, rights, strict=True):
             torch.bmm(left.mT, right, out=part)
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 

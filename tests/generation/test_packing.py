@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from dp_assets.generation.packing import (
     IGNORED,
     PackedRows,
+    RowBuffer,
     RowsInteract,
     TokenRow,
     attending_within_rows,
@@ -144,6 +145,33 @@ def test_rows_taken_apart_and_laid_end_to_end_are_as_before() -> None:
     again = line.end_to_end(line.rows_apart(values))
     assert torch.equal(again[:used], values[:used])
     assert not again[used:].any()
+
+
+@pytest.mark.parametrize("zeros_behind", [False, True])
+def test_a_buffer_holds_the_rows_of_the_last_line_and_behind_them_nothing_of_another(zeros_behind: bool) -> None:
+    line = packed(ROWS)
+    buffer = RowBuffer(line, 3, zeros_behind=zeros_behind)
+    for seed in range(2):
+        values = torch.randn(1, 64, 3, generator=torch.Generator().manual_seed(seed))
+        rows = [row for part in buffer.fill(values) for row in part]
+        starts = [sum(map(len, line.rows[:index])) for index in range(len(line.rows))]
+        for row, start, found in zip(line.rows, starts, rows, strict=True):
+            expected = values[0, start : start + len(row)]
+            behind = torch.zeros(3) if zeros_behind else expected[-1]
+            assert torch.equal(found[: len(row)], expected)
+            assert torch.equal(found[len(row) :], behind.expand(len(found) - len(row), 3))
+
+
+def test_a_buffer_copies_anew_a_line_that_may_have_changed() -> None:
+    line = packed(ROWS)
+    buffer = RowBuffer(line, 3, zeros_behind=False)
+    values = torch.zeros(1, 64, 3)
+    buffer.fill(values, saved=True)
+    other = torch.ones(1, 64, 3)
+    assert all(part.eq(1).all() for part in buffer.fill(other))
+    other += 1
+    assert all(part.eq(2).all() for part in buffer.fill(other))
+    assert all(part.eq(0).all() for part in buffer.fill(values, saved=True))
 
 
 def test_labels_are_the_tokens_that_follow_in_the_row() -> None:
