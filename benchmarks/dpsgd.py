@@ -152,7 +152,12 @@ def gradients(given: argparse.Namespace, *, of_rows: bool) -> Side:
         return [left.flatten(0, 1).T @ right.flatten(0, 1) for left, right in factors.values()]
 
     form = clipped if of_rows else added_up
-    return lambda: [form() and None for _ in range(num_batches)]
+
+    def every_batch() -> None:
+        for _ in range(num_batches):
+            form()
+
+    return every_batch
 
 
 # The others

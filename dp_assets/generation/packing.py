@@ -123,11 +123,6 @@ class PackedRows:
         parts = padded.split([number * width for number, width in self._shapes])
         return [rows.view(*shape, *padded.shape[1:]) for rows, shape in zip(parts, self._shapes, strict=True)]
 
-    @property
-    def rows_a_width(self) -> list[int]:
-        """How many rows lie side by side in each tensor of `by_width`; they are in the order of `rows`."""
-        return [number for number, _ in self._shapes]
-
     def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
         """The inverse of `rows_apart`; zeros at idle places."""
         flat = torch.cat([*(rows.flatten(0, 1) for rows in apart), apart[0].new_zeros(1, *apart[0].shape[2:])])

@@ -355,7 +355,7 @@ def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iter
         lefts = buffer("outputs", num_outputs, fewer).fill(output_gradient)
         rights = buffer("inputs", num_inputs, not fewer).fill(inputs, saved=True)  # often of several projections
         gradient = inputs.new_empty(len(packed.rows), num_outputs, num_inputs, dtype=torch.float32)
-        for part, left, right in zip(gradient.split(packed.rows_a_width), lefts, rights, strict=True):
+        for part, left, right in zip(gradient.split([len(left) for left in lefts]), lefts, rights, strict=True):
             torch.bmm(left.mT, right, out=part)
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 
