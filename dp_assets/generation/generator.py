@@ -22,8 +22,9 @@ from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
+from dp_assets.generation.low_rank import UnclippableParameter
 from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
-from dp_assets.generation.per_unit import UnclippableParameter, clipped_sum
+from dp_assets.generation.per_unit import clipped_sum
 from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
 from dp_assets.generation.prompts import (
     GeneratorPrompt,

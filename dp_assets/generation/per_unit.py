@@ -8,10 +8,10 @@ where the L2 norm is one flat norm over every trainable tensor. Adding or removi
 at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping them one by one would multiply its
 sensitivity by its rows.
 
-How: only LoRA layers are trainable. During the pass each is run by an autograd function that computes the same
-product, and whose backward keeps the gradient of every row, the product over its tokens of output gradient and input,
-instead of the sum over the batch. A parameter whose gradient could come about in any other way is refused, so nothing
-trains outside the clip.
+How: only LoRA layers are trainable. During the pass each is run by an autograd function whose backward hands out the
+factors of its matrices' gradients (`low_rank.py`). Here their product is formed over the tokens of every row, instead
+of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing trains
+outside the clip.
 
 What is exploited for speed: the sum over a batch depends neither on its order nor on how it is cut. So units are packed
 into micro-batches of a fixed number of tokens, longest first, their rows laid end to end without padding (`packing.py`
@@ -34,17 +34,17 @@ aims below its norm by a margin that holds it, and a device or model that rounds
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn import functional
 
+from dp_assets.generation.low_rank import LowRankLayer, UnclippableParameter, low_rank_layers, tapped
 from dp_assets.generation.packing import (
     IGNORED,
     PackedRows,
@@ -54,7 +54,6 @@ from dp_assets.generation.packing import (
     attending_within_rows,
     causal_lm,
     decode,
-    forwarding,
     logits_of,
     padded_width,
 )
@@ -65,10 +64,6 @@ ROUTED = frozenset(["experts", "router", "moe"])
 SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
 
 Gradients = dict[str, Tensor]
-
-
-class UnclippableParameter(ValueError):
-    """A trainable parameter whose per-row gradient this engine cannot see, and so cannot clip."""
 
 
 class MicroBatchTooLarge(RuntimeError):
@@ -122,10 +117,10 @@ def clipped_sum(
     """
     if not all(0 < constant < math.inf for constant in (l2_clip_norm, loss_normaliser, tokens_per_micro_batch)):
         raise ValueError("l2_clip_norm, loss_normaliser and tokens_per_micro_batch must be positive and finite")
-    layers = _adapter_layers(model)
+    layers = low_rank_layers(model)
     _refuse_interaction(model)
     model.zero_grad(set_to_none=True)
-    total = {name: torch.zeros_like(layer.weight, dtype=torch.float64) for name, layer in layers}
+    total = {name: torch.zeros_like(matrix, dtype=torch.float64) for name, matrix in _matrices(layers).items()}
     norms = [torch.zeros(0, dtype=torch.float64)]
     clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
     with attending_within_rows(model):
@@ -144,32 +139,16 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
       UnclippableParameter: something trainable is not a float32 LoRA matrix.
       ValueError: nothing is trainable.
     """
-    return {name: layer.weight for name, layer in _adapter_layers(model)}
+    return _matrices(low_rank_layers(model))
 
 
 # Which parameters can be clipped
 
 
-def _adapter_layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Trainable LoRA layers, sorted by the name of their weight; a weight that two layers share is listed with each."""
-    trainable = {id(weight): name for name, weight in model.named_parameters() if weight.requires_grad}
-    parts = [
-        part for module in model.modules() if isinstance(module, LoraLayer) for part in (module.lora_A, module.lora_B)
-    ]
-    body = {id(module) for module in causal_lm(model).base_model.modules()}  # where rows can be told apart
-    linears = [layer for part in parts for layer in part.values() if type(layer) is nn.Linear and id(layer) in body]
-    layers = [(trainable[id(layer.weight)], layer) for layer in linears if id(layer.weight) in trainable]
-    outside = sorted(set(trainable.values()) - {name for name, _ in layers})
-    if outside:
-        raise UnclippableParameter(
-            f"{outside[0]} is trainable but is no LoRA matrix of a linear layer of the model's body; freeze it"
-        )
-    for name, layer in layers:
-        if layer.weight.dtype != torch.float32:
-            raise UnclippableParameter(f"{name} must be float32: lower precision is too coarse to clip and to add up")
-    if not layers:
-        raise ValueError("the model has no trainable LoRA matrix; wrap it with peft.get_peft_model first")
-    return sorted(layers, key=lambda named: named[0])
+def _matrices(layers: Sequence[LowRankLayer]) -> dict[str, nn.Parameter]:
+    """Trainable matrices by name, sorted."""
+    matrices = {name: matrix for layer in layers for name, matrix in layer.trainable.items()}
+    return dict(sorted(matrices.items()))
 
 
 def _refuse_interaction(model: nn.Module) -> None:
@@ -277,7 +256,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _clip_micro_batch(
     model: nn.Module,
-    layers: Sequence[tuple[str, nn.Linear]],
+    layers: Sequence[LowRankLayer],
     batch: MicroBatch,
     *,
     l2_clip_norm: float,
@@ -285,7 +264,7 @@ def _clip_micro_batch(
 ) -> Clipped:
     """The clipped sum over some units, and the norm of each unit before clipping, shape [units]."""
     packed, owners = pack(batch, next(model.parameters()).device)
-    with _tapped(layers, packed) as row_gradients:
+    with _forming_row_gradients(layers, packed) as row_gradients:
         backpropagate(model, packed, loss_normaliser)
     _refuse_untapped(layers, row_gradients)
     return _clip(_add_rows(row_gradients, owners, len(batch.units)), l2_clip_norm)
@@ -319,27 +298,8 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) 
         hidden.backward(leaf.grad)
 
 
-class _TappedLinear(torch.autograd.Function):  # type: ignore[misc]
-    """`inputs @ weight.T` whose backward hands both gradient factors to `tap` and gives the weight itself no gradient.
-
-    The tap is called in the backward pass only, so a forward that checkpointing repeats is not counted twice.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, tap: Callable[[Tensor, Tensor], None]) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.tap = tap
-        return functional.linear(inputs, weight)
-
-    @staticmethod
-    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, None, None]:
-        inputs, weight = ctx.saved_tensors
-        ctx.tap(output_gradient, inputs)
-        return output_gradient @ weight, None, None
-
-
 @contextmanager
-def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iterator[Gradients]:
+def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -> Iterator[Gradients]:
     """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, outputs, inputs]."""
     row_gradients: Gradients = {}
 
@@ -347,9 +307,7 @@ def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iter
     def buffer(side: str, features: int, zeros_behind: bool) -> RowBuffer:
         return RowBuffer(packed, features, zeros_behind=zeros_behind)
 
-    def keep(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
-        if inputs.ndim != 3 or inputs.shape[:2] != (1, packed.num_tokens):
-            raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
+    def form(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
         fewer = num_outputs < num_inputs  # zeros in one of the factors are enough
         lefts = buffer("outputs", num_outputs, fewer).fill(output_gradient)
@@ -359,20 +317,14 @@ def _tapped(layers: Sequence[tuple[str, nn.Linear]], packed: PackedRows) -> Iter
             torch.bmm(left.mT, right, out=part)
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 
-    def run(layer: nn.Linear, name: str, inputs: Tensor) -> Tensor:
-        output: Tensor = _TappedLinear.apply(inputs, layer.weight, partial(keep, name))
-        return output
-
-    with ExitStack() as taps:
-        for name, layer in layers:
-            taps.enter_context(forwarding(layer, partial(run, layer, name)))
+    with tapped(layers, form, num_tokens=packed.num_tokens):
         yield row_gradients
 
 
-def _refuse_untapped(layers: Sequence[tuple[str, nn.Linear]], row_gradients: Gradients) -> None:
+def _refuse_untapped(layers: Sequence[LowRankLayer], row_gradients: Gradients) -> None:
     """Each matrix must get its gradient through its tap, and through nothing else."""
-    for name, layer in layers:
-        if layer.weight.grad is not None:
+    for name, matrix in _matrices(layers).items():
+        if matrix.grad is not None:
             raise UnclippableParameter(f"{name} is used outside its layer, where it cannot be clipped; freeze it")
         if name not in row_gradients:
             raise UnclippableParameter(f"{name} takes no part in the loss; freeze it or name fewer target modules")

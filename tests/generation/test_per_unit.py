@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from dp_assets.generation import per_unit
+from dp_assets.generation.low_rank import UnclippableParameter
 from dp_assets.generation.per_unit import (
     IGNORED,
     ROUNDING_MARGIN,
@@ -21,7 +22,6 @@ from dp_assets.generation.per_unit import (
     MicroBatchTooLarge,
     RowsInteract,
     TokenRow,
-    UnclippableParameter,
     adapter_parameters,
     clipped_sum,
     micro_batches,
