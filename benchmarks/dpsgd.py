@@ -20,7 +20,7 @@ Speeds are real tokens a second: padding does not count. Peak memory is that of 
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,17 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries, texts
+from benchmarks.harness import (
+    interleave,
+    interleave_pieces,
+    options,
+    peak_memory,
+    python,
+    ratio,
+    store,
+    summaries,
+    texts,
+)
 from dp_assets.generation import dpsgd, per_unit
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints
@@ -54,6 +64,7 @@ PRIVATE = ("private", "private_user", "clipped_sum", "plain", "plain_peft")
 OTHERS = {"float32": ("trl", "opacus"), "bfloat16": ("trl", "trl_autocast")}
 
 Side = Callable[[], object]
+Pieces = Callable[[], Iterator[object]]
 
 
 def load(given: argparse.Namespace, *, dtype: str) -> tuple[Any, Any]:
@@ -72,50 +83,75 @@ def token_rows(given: argparse.Namespace, tokenizer: Any) -> list[TokenRow]:
 # This project
 
 
-def private(given: argparse.Namespace, folder: Path, *, rows_a_unit: int = 1) -> Side:
+class Private:
     """One step of `train_privately` with every unit in the sample, put together from the parts of its loop."""
-    model, tokenizer = load(given, dtype=given.dtype)
-    rows = token_rows(given, tokenizer)
-    unit_ids = [str(index // rows_a_unit) for index in range(len(rows))]
-    source = SystemRandomness()
-    sampler = PoissonSampler(sampling_probability=1.0, source=source)
-    noise = GaussianNoise(noise_stddev=NOISE_MULTIPLIER * L2_CLIP_NORM, source=source)
-    clip = _clip(model, given)
-    trainee = dpsgd._Trainee(model, learning_rate=LEARNING_RATE)
-    witness = Witness(model, trainee.optimizer, sampler=sampler, noise=noise, normaliser=len(rows))
-    clip = witness.watching(clip, dict.fromkeys(unit_ids).keys()) if rows_a_unit == 1 else clip
-    checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
 
-    def step() -> None:
+    def __init__(self, given: argparse.Namespace, folder: Path, *, rows_a_unit: int = 1) -> None:
+        self.model, tokenizer = load(given, dtype=given.dtype)
+        self.rows = token_rows(given, tokenizer)
+        self.unit_ids = [str(index // rows_a_unit) for index in range(len(self.rows))]
+        self.token_budget = given.tokens_per_micro_batch
+        source = SystemRandomness()
+        self.sampler = PoissonSampler(sampling_probability=1.0, source=source)
+        self.noise = GaussianNoise(noise_stddev=NOISE_MULTIPLIER * L2_CLIP_NORM, source=source)
+        self.trainee = dpsgd._Trainee(self.model, learning_rate=LEARNING_RATE)
+        self.witness = Witness(
+            self.model, self.trainee.optimizer, sampler=self.sampler, noise=self.noise, normaliser=len(self.rows)
+        )
+        self.checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
+
+    def step(self) -> None:
+        self._take(_clip(self.model, self.token_budget)(self.rows, self.unit_ids))
+
+    def step_in_pieces(self) -> Iterator[None]:
+        """The same, with a pause after each micro-batch: the loop of `clipped_sum`, read literally."""
+        layers, norms = low_rank_layers(self.model), []
+        per_unit._refuse_interaction(self.model)
+        total = {name: torch.zeros_like(each, dtype=torch.float64) for name, each in self.trainee.parameters.items()}
+        with attending_within_rows(self.model):
+            for batch in micro_batches(per_unit._rows_by_unit(self.rows, self.unit_ids), self.token_budget):
+                clipped, unit_norms = per_unit._clip_micro_batch(
+                    self.model, layers, batch, l2_clip_norm=L2_CLIP_NORM, loss_normaliser=MAX_TOKENS
+                )
+                for name, share in clipped.items():
+                    total[name] += share
+                norms.append(unit_norms.cpu())
+                yield
+        self._take((total, per_unit._evidence(tuple(total), torch.cat(norms), L2_CLIP_NORM)))
+
+    def _take(self, found: tuple[Gradients, ClippingEvidence]) -> None:
         with progress("a step", 1, "steps") as advance:
-            sampler.draw(list(dict.fromkeys(unit_ids)))
-            exact_sum, _ = clip(rows, tuple(unit_ids))
-            trainee.descend(dpsgd._add_noise(exact_sum, noise), expected_batch_size=len(rows))
-            checkpoints.save(trainee.state(witness))
+            unit_ids = tuple(dict.fromkeys(self.unit_ids))
+            self.sampler.draw(unit_ids)
+            watched = self.witness.watching(lambda *_: found, dict.fromkeys(unit_ids).keys())
+            exact_sum, _ = watched(self.rows, unit_ids)
+            self.trainee.descend(dpsgd._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
+            self.checkpoints.save(self.trainee.state(self.witness))
             advance(1)
-
-    return step
 
 
 def only_the_clipped_sum(given: argparse.Namespace) -> Side:
     model, tokenizer = load(given, dtype=given.dtype)
     rows = token_rows(given, tokenizer)
     unit_ids = [str(index) for index in range(len(rows))]
-    return partial(_clip(model, given), rows, unit_ids)
+    return partial(_clip(model, given.tokens_per_micro_batch), rows, unit_ids)
 
 
-def _clip(model: Any, given: argparse.Namespace) -> Callable[..., tuple[Gradients, ClippingEvidence]]:
+def _clip(model: Any, token_budget: int) -> Callable[..., tuple[Gradients, ClippingEvidence]]:
     return partial(
         clipped_sum,
         model,
         l2_clip_norm=L2_CLIP_NORM,
         loss_normaliser=MAX_TOKENS,
-        tokens_per_micro_batch=given.tokens_per_micro_batch,
+        tokens_per_micro_batch=token_budget,
     )
 
 
-def plain(given: argparse.Namespace, *, peft_layers: bool = False) -> Side:
-    """The same micro-batches through the same passes, but the gradients of all tokens are added up as usual."""
+def plain(given: argparse.Namespace, *, peft_layers: bool = False) -> Pieces:
+    """The same micro-batches through the same passes, but the gradients of all tokens are added up as usual.
+
+    Pauses after each micro-batch.
+    """
     model, tokenizer = load(given, dtype=given.dtype)
     rows = token_rows(given, tokenizer)
     parameters = adapter_parameters(model)
@@ -127,16 +163,22 @@ def plain(given: argparse.Namespace, *, peft_layers: bool = False) -> Side:
         before = parameters[name].grad
         parameters[name].grad = gradient if before is None else before.add_(gradient)
 
-    def step() -> None:
+    def step() -> Iterator[None]:
         with attending_within_rows(model):
             for batch in micro_batches([[row] for row in rows], given.tokens_per_micro_batch):
                 packed, _ = per_unit.pack(batch, next(model.parameters()).device)
                 with tapped(layers, add, num_tokens=packed.num_tokens):
                     per_unit.backpropagate(model, packed, MAX_TOKENS * len(rows))
+                yield
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def whole(pieces: Pieces) -> Side:
+    """All pieces without a pause."""
+    return lambda: list(pieces())
 
 
 # The others
@@ -235,11 +277,11 @@ def padded(examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch
 
 def side(name: str, given: argparse.Namespace, folder: Path) -> Side:
     makers: Mapping[str, Callable[[], Side]] = {
-        "private": partial(private, given, folder),
-        "private_user": partial(private, given, folder, rows_a_unit=2),
+        "private": lambda: Private(given, folder).step,
+        "private_user": lambda: Private(given, folder, rows_a_unit=2).step,
         "clipped_sum": partial(only_the_clipped_sum, given),
-        "plain": partial(plain, given),
-        "plain_peft": partial(plain, given, peft_layers=True),
+        "plain": lambda: whole(plain(given)),
+        "plain_peft": lambda: whole(plain(given, peft_layers=True)),
         "trl": partial(trl, given, folder),
         "trl_autocast": partial(trl, given, folder, autocast=True),
         "opacus": partial(opacus, given),
@@ -278,13 +320,15 @@ def speed(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def overhead(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What privacy adds to a step, and a private step against one through the layers that PEFT gives."""
-    names = ("private", "plain", "plain_peft")
-    seconds = interleave(
-        {name: side(name, given, folder) for name in names}, repeats=given.repeats, finish=_finish(given.device)
-    )
+    sides = {
+        "private": Private(given, folder).step_in_pieces,
+        "plain": plain(given),
+        "plain_peft": plain(given, peft_layers=True),
+    }
+    seconds = interleave_pieces(sides, repeats=given.repeats, finish=_finish(given.device))
     return {
         "seconds": summaries(seconds),
-        "time_against": {name: ratio(seconds["private"], seconds[name]) for name in names[1:]},
+        "time_against": {name: ratio(seconds["private"], seconds[name]) for name in ("plain", "plain_peft")},
     }
 
 
@@ -293,7 +337,7 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sums, slacks = {}, {}
     for dtype in OTHERS:
         model, tokenizer = load(given, dtype=dtype)
-        rows, clip = token_rows(given, tokenizer), _clip(model, given)
+        rows, clip = token_rows(given, tokenizer), _clip(model, given.tokens_per_micro_batch)
         found, _ = clip(rows, [str(index) for index in range(len(rows))])
         sums[dtype] = torch.cat([tensor.flatten().cpu() for tensor in found.values()])
         probed = probe_shares(

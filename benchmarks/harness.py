@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ DISTRIBUTION = "dp-instructions"
 TEXT_COLUMNS = ("text", "instruction")
 OF_A_RUN = ("revision", "measured_at", "load_at_start", "processor_share_of_others")
 RESAMPLES, CONFIDENCE = 2_000, 0.95
+STOPPED = object()
 
 Seconds = dict[str, list[float]]
 
@@ -95,6 +96,38 @@ def interleave(
             finish()
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def interleave_pieces(
+    sides: Mapping[str, Callable[[], Iterator[object]]],
+    *,
+    repeats: int,
+    warmups: int = 1,
+    finish: Callable[[], object] = bool,
+) -> Seconds:
+    """`interleave` for calls that take long: each side is an iterator whose pieces take turns with those of the others.
+
+    The speed of a machine then changes between two rounds of pieces and not within a pair. A side's time in a round is
+    the sum of its pieces.
+    """
+    names, seconds = list(sides), {name: list[float]() for name in sides}
+    place = 0
+    for turn in range(-warmups, repeats):
+        running, spent = {name: side() for name, side in sides.items()}, dict.fromkeys(names, 0.0)
+        while running:
+            first = place % len(names)
+            for name in names[first:] + names[:first]:
+                if name in running:
+                    gc.collect()
+                    started = time.perf_counter()
+                    if next(running[name], STOPPED) is STOPPED:
+                        del running[name]
+                    finish()
+                    spent[name] += time.perf_counter() - started
+            place += 1
+        for name in names if turn >= 0 else ():
+            seconds[name].append(spent[name])
     return seconds
 
 

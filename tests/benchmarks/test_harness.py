@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,17 @@ import pytest
 
 from benchmarks import _compare
 from benchmarks.__main__ import benchmarks
-from benchmarks.harness import BenchmarkFailed, interleave, options, peak_memory, python, ratio, store, texts
+from benchmarks.harness import (
+    BenchmarkFailed,
+    interleave,
+    interleave_pieces,
+    options,
+    peak_memory,
+    python,
+    ratio,
+    store,
+    texts,
+)
 
 MEBIBYTE = 1 << 20
 
@@ -39,6 +51,25 @@ def test_each_sides_seconds_are_its_own_and_hold_the_wait_for_an_accelerator() -
     seconds = interleave(sides, repeats=3, finish=lambda: time.sleep(0.01))
     assert min(seconds["slow"]) >= 0.04
     assert 0.01 <= min(seconds["fast"]) < 0.03
+
+
+def test_pieces_of_the_sides_take_turns_and_a_sides_seconds_are_those_of_its_pieces() -> None:
+    called = list[str]()
+
+    def side(name: str, seconds: float) -> Iterator[None]:
+        for piece in range(2):
+            time.sleep(seconds)
+            called.append(f"{name}{piece}")
+            yield
+        called.append(f"{name} ends")
+
+    sides = {"a": partial(side, "a", 0.02), "b": partial(side, "b", 0.0)}
+    seconds = interleave_pieces(sides, repeats=2, warmups=1)
+    assert called[:6] == ["a0", "b0", "b1", "a1", "a ends", "b ends"]
+    assert len(called) == 18
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+    assert min(seconds["a"]) >= 0.04
+    assert max(seconds["b"]) < 0.02
 
 
 def test_a_ratio_is_the_median_of_paired_ratios_within_its_interval() -> None:
