@@ -14,7 +14,8 @@ one gradient for each row (`per_unit.py`). The branch is added where the frozen 
 two narrow products and no pass over the activations besides; PEFT's own layers make several.
 
 Left out: branches that compute anything else (DoRA and other variants, biases, several adapters at once) and frozen
-layers that are more than a product, such as quantised ones. They are refused.
+layers that are more than a product or have hooks. They are refused. Dropout is not computed: `per_unit.py` refuses it
+in training mode, and otherwise it does nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,8 @@ from transformers.pytorch_utils import Conv1D
 from dp_assets.generation.packing import causal_lm, forwarding
 
 Tap = Callable[[str, Tensor, Tensor], None]
-"""Takes a matrix's name and the factors of its gradient, [1, tokens, outputs] and [1, tokens, inputs]."""
+"""Takes a matrix's name and the factors of its gradient: [1, tokens, outputs] in float32, and [1, tokens, inputs] as
+autograd saved it, in the type of the layer's inputs."""
 
 
 class UnclippableParameter(ValueError):
@@ -42,16 +44,16 @@ class UnclippableParameter(ValueError):
 
 @dataclass(frozen=True)
 class LowRankLayer:
-    """A layer of PEFT, and the names of its matrices A and B in the model; None for one that is frozen."""
+    """A layer of PEFT with one active adapter, and the names of its matrices A and B; None for one that is frozen."""
 
     module: LoraLinear
+    adapter: str
     names: tuple[str | None, str | None]
 
     @property
     def matrices(self) -> tuple[Tensor, Tensor]:
         """A and B."""
-        [adapter] = self.module.active_adapters
-        return self.module.lora_A[adapter].weight, self.module.lora_B[adapter].weight
+        return self.module.lora_A[self.adapter].weight, self.module.lora_B[self.adapter].weight
 
     @property
     def trainable(self) -> dict[str, Tensor]:
@@ -59,13 +61,12 @@ class LowRankLayer:
 
     @property
     def scaling(self) -> float:
-        [adapter] = self.module.active_adapters
-        return float(self.module.scaling[adapter])
+        return float(self.module.scaling[self.adapter])
 
     @property
     def frozen(self) -> tuple[Tensor, Tensor | None]:
         """W and b."""
-        base = self.module.get_base_layer()
+        base = self.module.base_layer
         return base.weight.T if isinstance(base, Conv1D) else base.weight, base.bias
 
 
@@ -102,18 +103,25 @@ def _checked(module: LoraLayer, trainable: Mapping[int, str]) -> LowRankLayer:
     """The layer, if it computes what `_LowRankLinear` does and nothing else."""
     names = {trainable[id(matrix)] for matrix in _matrices(module) if id(matrix) in trainable}
     name = min(names)
-    if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+    active = [adapter for adapter in module.active_adapters if adapter in module.lora_A]
+    if module.disable_adapters or module.merged or len(active) != 1:
         raise UnclippableParameter(f"{name} takes no part in the loss, or not alone; activate one adapter, unmerged")
-    base, [adapter] = module.get_base_layer(), module.active_adapters
-    if type(module) is not LoraLinear or module.lora_variant or module.lora_bias[adapter]:
-        raise UnclippableParameter(f"{name} belongs to a variant of LoRA; train a plain LoRA adapter")
-    if type(base) not in (nn.Linear, Conv1D) or "forward" in vars(base):
+    [adapter] = active
+    first, second = module.lora_A[adapter], module.lora_B[adapter]
+    if type(module) is not LoraLinear or type(module.base_layer) not in (nn.Linear, Conv1D):
         raise UnclippableParameter(f"{name} adapts a layer that is not a plain product; choose other target modules")
-    first, second = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-    layer = LowRankLayer(module, (trainable.get(id(first)), trainable.get(id(second))))
+    if module.lora_variant or module.lora_bias[adapter]:
+        raise UnclippableParameter(f"{name} belongs to a variant of LoRA; train a plain LoRA adapter")
+    if any(_is_hooked(part) for part in (module, module.base_layer, first, second)):
+        raise UnclippableParameter(f"{name} lies in a layer with hooks or another forward; remove them")
+    layer = LowRankLayer(module, adapter, (trainable.get(id(first.weight)), trainable.get(id(second.weight))))
     if idle := names - layer.trainable.keys():
         raise UnclippableParameter(f"{min(idle)} is trainable, but its adapter is not active; freeze it")
     return layer
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return "forward" in vars(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 @contextmanager
@@ -127,7 +135,7 @@ def tapped(layers: Sequence[LowRankLayer], tap: Tap, *, num_tokens: int) -> Iter
     def run(layer: LowRankLayer, inputs: Tensor) -> Tensor:
         if inputs.ndim != 3 or inputs.shape[:2] != (1, num_tokens):
             name = next(iter(layer.trainable))
-            raise UnclippableParameter(f"{name} gets an input that is not [rows, tokens, features]; freeze it")
+            raise UnclippableParameter(f"{name} gets an input that is not [1, tokens, features]; freeze it")
         output: Tensor = _LowRankLinear.apply(inputs, *layer.matrices, layer, tap)
         return output
 
@@ -147,8 +155,11 @@ class _LowRankLinear(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, first: Tensor, second: Tensor, layer: LowRankLayer, tap: Tap) -> Tensor:
         narrow = layer.scaling * functional.linear(inputs.to(first.dtype), first)
-        output = functional.linear(inputs, *layer.frozen).to(second.dtype)
+        weight, bias = layer.frozen
+        output = functional.linear(inputs, weight).to(second.dtype)  # a view, were the bias in it
         output[0].addmm_(narrow[0], second.T)
+        if bias is not None:
+            output += bias
         ctx.save_for_backward(inputs, narrow, first, second)
         ctx.layer, ctx.tap = layer, tap
         return output.to(inputs.dtype)

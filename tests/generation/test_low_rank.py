@@ -33,6 +33,8 @@ def adapted(frozen_layer: nn.Module, **config: Any) -> PeftModel:
     torch.manual_seed(5)
     options = {"r": 2, "lora_alpha": 6, "target_modules": ["proj"], "init_lora_weights": False}
     options["fan_in_fan_out"] = isinstance(frozen_layer, Conv1D)
+    if frozen_layer.bias is not None:
+        nn.init.normal_(frozen_layer.bias)  # type: ignore[arg-type]
     return get_peft_model(Toy(frozen_layer), LoraConfig(**(options | config))).eval()
 
 
@@ -80,7 +82,7 @@ def test_a_tapped_layer_computes_what_peft_does_and_hands_out_the_factors_of_its
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_with_a_bfloat16_base_only_the_frozen_product_is_coarse() -> None:
+def test_with_a_bfloat16_base_the_branch_is_computed_in_float32() -> None:
     model, mine, peft = adapted(nn.Linear(INPUTS, OUTPUTS).bfloat16()), line(torch.bfloat16), line(torch.bfloat16)
     expected_output = backpropagate(model, peft)
     expected = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
@@ -88,14 +90,19 @@ def test_with_a_bfloat16_base_only_the_frozen_product_is_coarse() -> None:
     assert output.dtype == torch.bfloat16
     assert_close(output, expected_output, rtol=2**-7, atol=2**-7)
     assert_close(mine.grad, peft.grad, rtol=2**-6, atol=2**-6)
-    assert_close(handed, expected)  # exact but for float32: the gradient of the output is the same to the last bit
+    assert_close(handed, expected)  # in float32; a branch in bfloat16 would differ by 2**-9
 
 
-def test_inputs_that_need_no_gradient_get_none_and_the_matrices_are_tapped_all_the_same() -> None:
-    inputs = line().detach()
-    _, handed = handed_out(adapted(nn.Linear(INPUTS, OUTPUTS)), inputs)
-    assert set(handed) == {A, B}
-    assert inputs.grad is None
+def test_where_the_inputs_need_no_gradient_the_matrices_are_tapped_all_the_same() -> None:
+    assert set(handed_out(adapted(nn.Linear(INPUTS, OUTPUTS)), line().detach())[1]) == {A, B}
+
+
+@pytest.mark.parametrize("kind", FROZEN_LAYERS)
+def test_what_a_tapped_layer_returns_may_be_changed_in_place(kind: str) -> None:
+    """As some models clamp it."""
+    model = adapted(FROZEN_LAYERS[kind]())
+    with tapped(low_rank_layers(model), lambda *_: None, num_tokens=TOKENS):
+        layer_of(model)(line()).clamp_(-1, 1).sum().backward()
 
 
 def test_a_frozen_matrix_is_not_handed_out() -> None:
@@ -134,13 +141,30 @@ def activate_two(model: PeftModel) -> None:
     model.base_model.set_adapter(["default", "other"])
 
 
+def activate_one_that_the_layer_lacks(model: PeftModel) -> None:
+    layer_of(model).set_adapter("other")
+    layer_of(model).lora_A.requires_grad_(True)
+
+
 def leave_an_idle_adapter_trainable(model: PeftModel) -> None:
     model.add_adapter("other", LoraConfig(r=2, target_modules=["proj"]))
     layer_of(model).lora_B["other"].requires_grad_(True)
 
 
-def hook_the_frozen_layer(model: PeftModel) -> None:
+def replace_the_frozen_forward(model: PeftModel) -> None:
     layer_of(model).base_layer.forward = torch.tanh
+
+
+def replace_the_forward(model: PeftModel) -> None:
+    layer_of(model).forward = torch.tanh
+
+
+def hook_a_matrix(model: PeftModel) -> None:
+    layer_of(model).lora_A["default"].register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def hook_the_frozen_layer(model: PeftModel) -> None:
+    layer_of(model).base_layer.register_forward_pre_hook(lambda module, inputs: inputs)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +173,12 @@ def hook_the_frozen_layer(model: PeftModel) -> None:
         (merge, "takes no part in the loss, or not alone"),
         (disable, "takes no part in the loss, or not alone"),
         (activate_two, "takes no part in the loss, or not alone"),
+        (activate_one_that_the_layer_lacks, "takes no part in the loss, or not alone"),
         (leave_an_idle_adapter_trainable, "lora_B.other.weight is trainable, but its adapter is not active"),
-        (hook_the_frozen_layer, "not a plain product"),
+        (replace_the_frozen_forward, "hooks or another forward"),
+        (replace_the_forward, "hooks or another forward"),
+        (hook_a_matrix, "hooks or another forward"),
+        (hook_the_frozen_layer, "hooks or another forward"),
     ],
 )
 def test_a_layer_in_a_state_that_computes_something_else_is_refused(
@@ -179,3 +207,11 @@ class Scaled(nn.Linear):
 def test_a_frozen_layer_that_is_more_than_a_product_is_refused() -> None:
     with pytest.raises(UnclippableParameter, match="not a plain product"):
         low_rank_layers(adapted(Scaled(INPUTS, OUTPUTS)))
+
+
+def test_an_adapter_upon_another_adapter_is_refused() -> None:
+    """The frozen product is not all that lies beneath."""
+    model = adapted(nn.Linear(INPUTS, OUTPUTS))
+    layer_of(model).base_layer = layer_of(adapted(nn.Linear(INPUTS, OUTPUTS))).requires_grad_(False)
+    with pytest.raises(UnclippableParameter, match="not a plain product"):
+        low_rank_layers(model)
