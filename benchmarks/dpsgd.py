@@ -1,14 +1,13 @@
 """Times private LoRA training against TRL, Opacus and the same loop without privacy, on the same rows.
 
     python -m benchmarks.dpsgd [--data PATH] [--rows 64] [--tokens-per-micro-batch 512] [--dtype float32]
-                               [--part speed|overhead|memory|precision]
+                               [--part speed|overhead|bookkeeping|memory|precision]
 
 A round is one pass over `--rows` texts. Sides, each with an adapter of rank 8 on all attention projections of the
 packaged model and its own optimiser:
 
   private         one step of this project: sample, clipped sum, secure noise, Adam, checkpoint on disk, progress
   private_user    the same, with two rows a unit that are clipped together
-  clipped_sum     its clipped sum alone
   plain           the same micro-batches and passes with ordinary gradients: no clip, no noise, no checkpoint
   plain_peft      the same, with PEFT's own LoRA layers in place of this project's
   trl             one epoch of TRL's SFTTrainer at its defaults, but for gradient checkpointing, which is off
@@ -20,6 +19,7 @@ Speeds are real tokens a second: padding does not count. Peak memory is that of 
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ MAX_TOKENS = 64
 PHYSICAL_BATCH = 8  # TRL's default, and what Opacus holds in memory at once
 L2_CLIP_NORM = 0.5
 NOISE_MULTIPLIER = 0.5
-PRIVATE = ("private", "private_user", "clipped_sum", "plain", "plain_peft")
+PRIVATE = ("private", "private_user", "plain", "plain_peft")
 OTHERS = {"float32": ("trl", "opacus"), "bfloat16": ("trl", "trl_autocast")}
 
 Side = Callable[[], object]
@@ -99,6 +99,7 @@ class Private:
             self.model, self.trainee.optimizer, sampler=self.sampler, noise=self.noise, normaliser=len(self.rows)
         )
         self.checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
+        self.seconds_of_bookkeeping: list[float] = []
 
     def step(self) -> None:
         self._take(_clip(self.model, self.token_budget)(self.rows, self.unit_ids))
@@ -120,6 +121,8 @@ class Private:
         self._take((total, per_unit._evidence(tuple(total), torch.cat(norms), L2_CLIP_NORM)))
 
     def _take(self, found: tuple[Gradients, ClippingEvidence]) -> None:
+        """All of a step but its clipped sum."""
+        started = time.perf_counter()
         with progress("a step", 1, "steps") as advance:
             unit_ids = tuple(dict.fromkeys(self.unit_ids))
             self.sampler.draw(unit_ids)
@@ -128,13 +131,7 @@ class Private:
             self.trainee.descend(dpsgd._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
             self.checkpoints.save(self.trainee.state(self.witness))
             advance(1)
-
-
-def only_the_clipped_sum(given: argparse.Namespace) -> Side:
-    model, tokenizer = load(given, dtype=given.dtype)
-    rows = token_rows(given, tokenizer)
-    unit_ids = [str(index) for index in range(len(rows))]
-    return partial(_clip(model, given.tokens_per_micro_batch), rows, unit_ids)
+        self.seconds_of_bookkeeping.append(time.perf_counter() - started)
 
 
 def _clip(model: Any, token_budget: int) -> Callable[..., tuple[Gradients, ClippingEvidence]]:
@@ -279,7 +276,6 @@ def side(name: str, given: argparse.Namespace, folder: Path) -> Side:
     makers: Mapping[str, Callable[[], Side]] = {
         "private": lambda: Private(given, folder).step,
         "private_user": lambda: Private(given, folder, rows_a_unit=2).step,
-        "clipped_sum": partial(only_the_clipped_sum, given),
         "plain": lambda: whole(plain(given)),
         "plain_peft": lambda: whole(plain(given, peft_layers=True)),
         "trl": partial(trl, given, folder),
@@ -311,10 +307,6 @@ def speed(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "real_tokens_a_second": {name: tokens / found.median for name, found in summaries(seconds).items()},
         "seconds": summaries(seconds),
         "speed_against": {name: ratio(seconds[name], seconds["private"]) for name in OTHERS[given.dtype]},
-        "time_of_all_but_the_clipped_sum": ratio(
-            [all_of_it - clip for all_of_it, clip in zip(seconds["private"], seconds["clipped_sum"], strict=True)],
-            seconds["private"],
-        ),
     }
 
 
@@ -330,6 +322,14 @@ def overhead(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds": summaries(seconds),
         "time_against": {name: ratio(seconds["private"], seconds[name]) for name in ("plain", "plain_peft")},
     }
+
+
+def bookkeeping(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What sample, noise, update, witness, checkpoint and progress together take of a private step."""
+    private = Private(given, folder)
+    seconds = interleave({"private": private.step}, repeats=given.repeats, finish=_finish(given.device))
+    seconds["bookkeeping"] = private.seconds_of_bookkeeping[-given.repeats :]
+    return {"seconds": summaries(seconds), "share_of_step": ratio(seconds["bookkeeping"], seconds["private"])}
 
 
 def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -357,7 +357,7 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-PARTS = {"speed": speed, "overhead": overhead, "memory": memory, "precision": precision}
+PARTS = {"speed": speed, "overhead": overhead, "bookkeeping": bookkeeping, "memory": memory, "precision": precision}
 
 
 def _num_tokens(given: argparse.Namespace) -> int:

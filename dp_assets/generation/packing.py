@@ -179,24 +179,28 @@ class PackedRows:
 class RowBuffer:
     """Takes one line of tokens after another apart into the same memory, which so stays in the processor's cache.
 
-    Behind rows stand zeros if `zeros_behind`, else what `PackedRows.rows_apart` puts there.
+    The lines are of one `dtype`, the rows float32. Behind rows stand zeros if `zeros_behind`, else what
+    `PackedRows.rows_apart` puts there.
     """
 
-    def __init__(self, packed: PackedRows, features: int, *, zeros_behind: bool) -> None:
+    def __init__(self, packed: PackedRows, features: int, dtype: torch.dtype, *, zeros_behind: bool) -> None:
         self._packed, self._zeros_behind = packed, zeros_behind
-        self._padded = torch.empty(len(packed.places_or_last), features, device=packed.device)
+        self._taken = torch.empty(len(packed.places_or_last), features, dtype=dtype, device=packed.device)
+        self._padded = self._taken.float()  # the same tensor where the lines are float32
         self._rows = packed.by_width(self._padded)
         self._saved: Tensor | None = None
 
     def fill(self, line: Tensor, *, saved: bool = False) -> list[Tensor]:
-        """The rows of a line of shape [1, num_tokens, features], float32, by padded width; the next line replaces them.
+        """The rows of a line of shape [1, num_tokens, features] by padded width; the next line replaces them.
 
         A line that autograd `saved` cannot change unnoticed, so it is not copied again where it is the last one.
         """
         if line is not self._saved:
-            torch.index_select(line[0].float(), 0, self._packed.places_or_last, out=self._padded)
+            torch.index_select(line[0], 0, self._packed.places_or_last, out=self._taken)
             if self._zeros_behind:
-                self._padded.index_fill_(0, self._packed.behind, 0)
+                self._taken.index_fill_(0, self._packed.behind, 0)
+            if self._padded is not self._taken:
+                self._padded.copy_(self._taken)
             self._saved = line if saved else None
         return self._rows
 

@@ -304,14 +304,14 @@ def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -
     row_gradients: Gradients = {}
 
     @cache
-    def buffer(side: str, features: int, zeros_behind: bool) -> RowBuffer:
-        return RowBuffer(packed, features, zeros_behind=zeros_behind)
+    def buffer(side: str, features: int, dtype: torch.dtype, zeros_behind: bool) -> RowBuffer:
+        return RowBuffer(packed, features, dtype, zeros_behind=zeros_behind)
 
     def form(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
         fewer = num_outputs < num_inputs  # zeros in one of the factors are enough
-        lefts = buffer("outputs", num_outputs, fewer).fill(output_gradient)
-        rights = buffer("inputs", num_inputs, not fewer).fill(inputs, saved=True)  # often of several projections
+        lefts = buffer("outputs", num_outputs, output_gradient.dtype, fewer).fill(output_gradient)
+        rights = buffer("inputs", num_inputs, inputs.dtype, not fewer).fill(inputs, saved=True)
         gradient = inputs.new_empty(len(packed.rows), num_outputs, num_inputs, dtype=torch.float32)
         for part, left, right in zip(gradient.split([len(left) for left in lefts]), lefts, rights, strict=True):
             torch.bmm(left.mT, right, out=part)

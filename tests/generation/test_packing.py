@@ -148,12 +148,16 @@ def test_rows_taken_apart_and_laid_end_to_end_are_as_before() -> None:
 
 
 @pytest.mark.parametrize("zeros_behind", [False, True])
-def test_a_buffer_holds_the_rows_of_the_last_line_and_behind_them_nothing_of_another(zeros_behind: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_buffer_holds_the_rows_of_the_last_line_and_behind_them_nothing_of_another(
+    dtype: torch.dtype, zeros_behind: bool
+) -> None:
     line = packed(ROWS)
-    buffer = RowBuffer(line, 3, zeros_behind=zeros_behind)
+    buffer = RowBuffer(line, 3, dtype, zeros_behind=zeros_behind)
     for seed in range(2):
-        values = torch.randn(1, 64, 3, generator=torch.Generator().manual_seed(seed))
+        values = torch.randn(1, 64, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
         rows = [row for part in buffer.fill(values) for row in part]
+        values = values.float()
         starts = [sum(map(len, line.rows[:index])) for index in range(len(line.rows))]
         for row, start, found in zip(line.rows, starts, rows, strict=True):
             expected = values[0, start : start + len(row)]
@@ -164,7 +168,7 @@ def test_a_buffer_holds_the_rows_of_the_last_line_and_behind_them_nothing_of_ano
 
 def test_a_buffer_copies_anew_a_line_that_may_have_changed() -> None:
     line = packed(ROWS)
-    buffer = RowBuffer(line, 3, zeros_behind=False)
+    buffer = RowBuffer(line, 3, torch.float32, zeros_behind=False)
     values = torch.zeros(1, 64, 3)
     buffer.fill(values, saved=True)
     other = torch.ones(1, 64, 3)
