@@ -124,10 +124,10 @@ class Private:
         """All of a step but its clipped sum."""
         started = time.perf_counter()
         with progress("a step", 1, "steps") as advance:
-            unit_ids = tuple(dict.fromkeys(self.unit_ids))
-            self.sampler.draw(unit_ids)
-            watched = self.witness.watching(lambda *_: found, dict.fromkeys(unit_ids).keys())
-            exact_sum, _ = watched(self.rows, unit_ids)
+            units = dict.fromkeys(self.unit_ids)
+            self.sampler.draw(tuple(units))
+            watched = self.witness.watching(lambda *_: found, units.keys())
+            exact_sum, _ = watched(self.rows, tuple(units))
             self.trainee.descend(dpsgd._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
             self.checkpoints.save(self.trainee.state(self.witness))
             advance(1)
