@@ -44,7 +44,13 @@ from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints
 from dp_assets.generation.low_rank import low_rank_layers, tapped
 from dp_assets.generation.packing import IGNORED, TokenRow, attending_within_rows
-from dp_assets.generation.per_unit import ClippingEvidence, Gradients, adapter_parameters, clipped_sum, micro_batches
+from dp_assets.generation.per_unit import (
+    ClippingEvidence,
+    Gradients,
+    adapter_parameters,
+    clipped_sum,
+    micro_batches,
+)
 from dp_assets.generation.probe import probe_shares
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.witness import Witness
@@ -104,21 +110,14 @@ class Private:
     def step(self) -> None:
         self._take(_clip(self.model, self.token_budget)(self.rows, self.unit_ids))
 
-    def step_in_pieces(self) -> Iterator[None]:
-        """The same, with a pause after each micro-batch: the loop of `clipped_sum`, read literally."""
-        layers, norms = low_rank_layers(self.model), []
-        per_unit._refuse_interaction(self.model)
-        total = {name: torch.zeros_like(each, dtype=torch.float64) for name, each in self.trainee.parameters.items()}
-        with attending_within_rows(self.model):
-            for batch in micro_batches(per_unit._rows_by_unit(self.rows, self.unit_ids), self.token_budget):
-                clipped, unit_norms = per_unit._clip_micro_batch(
-                    self.model, layers, batch, l2_clip_norm=L2_CLIP_NORM, loss_normaliser=MAX_TOKENS
-                )
-                for name, share in clipped.items():
-                    total[name] += share
-                norms.append(unit_norms.cpu())
-                yield
-        self._take((total, per_unit._evidence(tuple(total), torch.cat(norms), L2_CLIP_NORM)))
+    def step_in_pieces(self) -> Iterator[object]:
+        """The same, with a pause after each micro-batch."""
+        sums = _clip(self.model, self.token_budget, by=per_unit._running_sums)(self.rows, self.unit_ids)
+        next(sums)  # of no units yet
+        for so_far in sums:
+            yield so_far
+        total, norms = so_far
+        self._take((total, per_unit._evidence(tuple(total), norms, L2_CLIP_NORM)))
 
     def _take(self, found: tuple[Gradients, ClippingEvidence]) -> None:
         """All of a step but its clipped sum."""
@@ -134,9 +133,9 @@ class Private:
         self.seconds_of_bookkeeping.append(time.perf_counter() - started)
 
 
-def _clip(model: Any, token_budget: int) -> Callable[..., tuple[Gradients, ClippingEvidence]]:
+def _clip(model: Any, token_budget: int, *, by: Callable[..., Any] = clipped_sum) -> Callable[..., Any]:
     return partial(
-        clipped_sum,
+        by,
         model,
         l2_clip_norm=L2_CLIP_NORM,
         loss_normaliser=MAX_TOKENS,

@@ -60,10 +60,12 @@ from dp_assets.generation.packing import (
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+PIECE = 64  # values whose squares are added up in float32
 ROUTED = frozenset(["experts", "router", "moe"])
 SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
 
 Gradients = dict[str, Tensor]
+Clipped = tuple[Gradients, Tensor]  # a sum over units, and the norm of each before clipping, shape [units]
 
 
 class MicroBatchTooLarge(RuntimeError):
@@ -103,7 +105,7 @@ def clipped_sum(
 ) -> tuple[Gradients, ClippingEvidence]:
     """The sum of clipped unit gradients: one float64 tensor by parameter name, each of its parameter's shape.
 
-    `unit_ids[i]` is the unit of `rows[i]`. A unit of non-finite gradient contributes exactly zero, and no rows give
+    `unit_ids[i]` is the unit of `rows[i]`. A unit whose norm is not finite contributes exactly zero, and no rows give
     zeros. `tokens_per_micro_batch` bounds memory only: units are never split over micro-batches, and a unit longer
     than the budget gets a micro-batch of its own. Each micro-batch is computed in full, so a budget of the size of a
     whole batch wastes up to half of it. One that runs out of memory is computed again in halves, the one case in which
@@ -115,21 +117,46 @@ def clipped_sum(
       MicroBatchTooLarge: a single unit does not fit into memory.
       ValueError: a constant is not positive, or rows and unit ids differ in length.
     """
+    *_, (total, norms) = _running_sums(
+        model,
+        rows,
+        unit_ids,
+        l2_clip_norm=l2_clip_norm,
+        loss_normaliser=loss_normaliser,
+        tokens_per_micro_batch=tokens_per_micro_batch,
+    )
+    return total, _evidence(tuple(total), norms, l2_clip_norm)
+
+
+def _running_sums(
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    unit_ids: Sequence[str],
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+    tokens_per_micro_batch: int,
+) -> Iterator[Clipped]:
+    """The sum and the norms of the units so far: of none, then after each micro-batch. The last is that of all units.
+
+    The sum's tensors are the same ones each time. Leave the model alone in between: its attention is swapped.
+    """
     if not all(0 < constant < math.inf for constant in (l2_clip_norm, loss_normaliser, tokens_per_micro_batch)):
         raise ValueError("l2_clip_norm, loss_normaliser and tokens_per_micro_batch must be positive and finite")
     layers = low_rank_layers(model)
     _refuse_interaction(model)
     model.zero_grad(set_to_none=True)
-    total = {name: torch.zeros_like(matrix, dtype=torch.float64) for name, matrix in _matrices(layers).items()}
-    norms = [torch.zeros(0, dtype=torch.float64)]
+    total = {name: torch.zeros_like(matrix, dtype=torch.float64) for name, matrix in _named_matrices(layers).items()}
+    norms = torch.zeros(0, dtype=torch.float64)
+    yield total, norms
     clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
     with attending_within_rows(model):
         for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
             for clipped, unit_norms in _within_memory(clip, micro_batch):
                 for name, share in clipped.items():
                     total[name] += share
-                norms.append(unit_norms.cpu())
-    return total, _evidence(tuple(total), torch.cat(norms), l2_clip_norm)
+                norms = torch.cat([norms, unit_norms.cpu()])
+            yield total, norms
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -139,13 +166,13 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
       UnclippableParameter: something trainable is not a float32 LoRA matrix.
       ValueError: nothing is trainable.
     """
-    return _matrices(low_rank_layers(model))
+    return _named_matrices(low_rank_layers(model))
 
 
 # Which parameters can be clipped
 
 
-def _matrices(layers: Sequence[LowRankLayer]) -> dict[str, nn.Parameter]:
+def _named_matrices(layers: Sequence[LowRankLayer]) -> dict[str, nn.Parameter]:
     """Trainable matrices by name, sorted."""
     matrices = {name: matrix for layer in layers for name, matrix in layer.trainable.items()}
     return dict(sorted(matrices.items()))
@@ -222,9 +249,6 @@ def micro_batches(units: Sequence[Unit], token_budget: int) -> list[MicroBatch]:
 
 def _num_tokens(unit: Unit) -> int:
     return sum(map(len, unit))
-
-
-Clipped = tuple[Gradients, Tensor]
 
 
 def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> Iterator[Clipped]:
@@ -323,7 +347,7 @@ def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -
 
 def _refuse_untapped(layers: Sequence[LowRankLayer], row_gradients: Gradients) -> None:
     """Each matrix must get its gradient through its tap, and through nothing else."""
-    for name, matrix in _matrices(layers).items():
+    for name, matrix in _named_matrices(layers).items():
         if matrix.grad is not None:
             raise UnclippableParameter(f"{name} is used outside its layer, where it cannot be clipped; freeze it")
         if name not in row_gradients:
@@ -344,11 +368,10 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
     """Scale each unit to a flat norm of at most `l2_clip_norm`, add the units up, and return the norms found before.
 
     A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
-    factor of zero would be undefined and would void the whole sum. Norms, products and sums are float64: in float32 how
-    they round would follow from how many units there are, and sums of a few thousand would reach the margin.
+    factor of zero would be undefined and would void the whole sum. Products and sums are float64: in float32 how they
+    round would follow from how many units there are, and sums of a few thousand would reach the margin.
     """
-    of_tensors = [vector_norm(gradient, dim=(1, 2), dtype=torch.float64) for gradient in unit_gradients.values()]
-    norms = vector_norm(torch.stack(of_tensors), dim=0)
+    norms = _norms(unit_gradients)
     unusable = ~torch.isfinite(norms)
     factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
     if unusable.any():
@@ -359,6 +382,23 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
         for name, gradient in unit_gradients.items()
     }
     return clipped, norms
+
+
+def _norms(unit_gradients: Gradients) -> Tensor:
+    """The flat norm of each unit over all tensors, float64, shape [units].
+
+    Squares are added up in float32 over pieces of `PIECE` values of a unit, and pieces in float64: faster than float64
+    throughout, and a norm rounds by less than `PIECE` float32 roundings whatever the size of the model, where float32
+    throughout would exceed the clip's margin. A piece whose sum of squares float32 cannot hold makes the norm infinite.
+    """
+    pieces = [vector_norm(_in_pieces(gradient.flatten(1)), dim=2) for gradient in unit_gradients.values()]
+    return vector_norm(torch.cat(pieces, dim=1), dim=1, dtype=torch.float64)
+
+
+def _in_pieces(values: Tensor) -> Tensor:
+    """[units, values] as [units, pieces, PIECE], filled up with zeros."""
+    missing = -values.shape[1] % PIECE
+    return (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
 
 
 def _evidence(names: tuple[str, ...], norms: Tensor, l2_clip_norm: float) -> ClippingEvidence:

@@ -1,5 +1,6 @@
 """The one-pass engine equals a loop over units and Opacus, and one unit moves the sum by at most the clip norm."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from dp_assets.generation.per_unit import (
     clipped_sum,
     micro_batches,
 )
+from dp_assets.privacy.plan import LEAST_CLIP_NORM
 from tests.generation.tiny_lora import ONE_ROW_EACH, PAD, ROWS, SHARED, lora_model
 
 C = 0.3  # between the least and the largest norm of the rows below, so that some units are clipped and some are not
@@ -463,8 +465,43 @@ def test_other_failures_pass_through_and_leave_no_taps(model: nn.Module) -> None
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_a_gradient_that_is_large_but_finite_is_clipped_and_counted_as_finite() -> None:
-    """Its norm is beyond float32."""
-    shares, norms = per_unit._clip({"weight": torch.full((1, 8, 8), 3e38)}, 0.3)
-    assert torch.isfinite(norms).all()
-    assert float(shares["weight"].norm()) == pytest.approx(0.3 * (1 - ROUNDING_MARGIN))
+@pytest.mark.parametrize("shape", [(9, 7), (1, 1), (8, 576), (1000, 1000)])
+@pytest.mark.parametrize("value", [0.7, 1 / 3])
+def test_a_norm_is_exact_to_four_roundings_of_float32_whatever_the_size(shape: tuple[int, int], value: float) -> None:
+    """Float32 throughout is off by 7e-4 for a million values alike, most of the clip's margin."""
+    _, norms = per_unit._clip({"weight": torch.full((2, *shape), value)}, 0.3)
+    expected = float(torch.tensor(value).double()) * math.sqrt(math.prod(shape))
+    assert norms.tolist() == pytest.approx([expected] * 2, rel=4 * 2.0**-24)
+
+
+def test_a_norm_is_that_of_all_tensors_together() -> None:
+    gradients = {"first": torch.full((1, 3, 5), 0.5), "second": torch.full((1, 7, 11), 0.25)}
+    _, norms = per_unit._clip(gradients, 0.3)
+    assert float(norms) == pytest.approx(math.sqrt(15 / 4 + 77 / 16), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (8, 8), (1, 40_000), (8, 576), (576, 8), (1000, 3000)])
+def test_a_norm_is_the_same_to_the_last_bit_beside_other_units(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(9, *shape)
+    _, together = per_unit._clip({"weight": gradient}, 0.3)
+    alone = [per_unit._clip({"weight": gradient[unit : unit + 1]}, 0.3)[1] for unit in range(len(gradient))]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize(("value", "is_held"), [(2e18, True), (3e18, False), (3e38, False)])
+@pytest.mark.parametrize("shape", [(8, 8), (13, 7)])
+def test_a_finite_gradient_is_clipped_or_where_float32_cannot_hold_its_squares_zero(
+    shape: tuple[int, int], value: float, is_held: bool
+) -> None:
+    shares, norms = per_unit._clip({"weight": torch.full((1, *shape), value)}, 0.3)
+    assert torch.isfinite(norms).all() == is_held
+    assert float(shares["weight"].norm()) == pytest.approx(0.3 * (1 - ROUNDING_MARGIN) if is_held else 0)
+
+
+def test_a_gradient_whose_squares_vanish_is_shorter_than_any_clip_norm_allows() -> None:
+    """Squares below 1e-45 are zero in float32, so such a unit is not scaled."""
+    gradient = torch.full((1, 1000, 1000), 1e-23)
+    shares, norms = per_unit._clip({"weight": gradient}, LEAST_CLIP_NORM)
+    assert float(norms) == 0
+    assert float(shares["weight"].norm()) < ROUNDING_MARGIN * LEAST_CLIP_NORM
