@@ -154,7 +154,7 @@ def _running_sums(
         for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
             for clipped, unit_norms in _within_memory(clip, micro_batch):
                 for name, share in clipped.items():
-                    total[name] += share
+                    total[name] += share if share.shape == total[name].shape else share.mT
                 norms = torch.cat([norms, unit_norms.cpu()])
             yield total, norms
 
@@ -286,7 +286,7 @@ def _clip_micro_batch(
     l2_clip_norm: float,
     loss_normaliser: float,
 ) -> Clipped:
-    """The clipped sum over some units, and the norm of each unit before clipping, shape [units]."""
+    """The clipped sum over some units, [narrow, wide] each, and the norm of each before clipping, shape [units]."""
     packed, owners = pack(batch, next(model.parameters()).device)
     with _forming_row_gradients(layers, packed) as row_gradients:
         backpropagate(model, packed, loss_normaliser)
@@ -324,7 +324,11 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) 
 
 @contextmanager
 def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -> Iterator[Gradients]:
-    """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, outputs, inputs]."""
+    """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, narrow, wide].
+
+    A gradient with more outputs than inputs is formed turned over, since kernels for small products are faster so;
+    `_running_sums` turns its sum back.
+    """
     row_gradients: Gradients = {}
 
     @cache
@@ -333,11 +337,12 @@ def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -
 
     def form(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
-        fewer = num_outputs < num_inputs  # zeros in one of the factors are enough
-        lefts = buffer("outputs", num_outputs, output_gradient.dtype, fewer).fill(output_gradient)
-        rights = buffer("inputs", num_inputs, inputs.dtype, not fewer).fill(inputs, saved=True)
-        gradient = inputs.new_empty(len(packed.rows), num_outputs, num_inputs, dtype=torch.float32)
-        for part, left, right in zip(gradient.split([len(left) for left in lefts]), lefts, rights, strict=True):
+        flat = num_outputs <= num_inputs  # the narrow factor gets zeros behind its rows; in one of them they are enough
+        of_outputs = buffer("outputs", num_outputs, output_gradient.dtype, flat).fill(output_gradient)
+        of_inputs = buffer("inputs", num_inputs, inputs.dtype, not flat).fill(inputs, saved=True)
+        narrow, wide = (of_outputs, of_inputs) if flat else (of_inputs, of_outputs)
+        gradient = inputs.new_empty(len(packed.rows), *sorted((num_outputs, num_inputs)), dtype=torch.float32)
+        for part, left, right in zip(gradient.split([len(left) for left in narrow]), narrow, wide, strict=True):
             torch.bmm(left.mT, right, out=part)
         row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
 

@@ -90,6 +90,14 @@ def test_the_engine_equals_a_loop_over_units(model: nn.Module, unit_ids: tuple[s
     assert 0 < evidence.num_clipped < evidence.num_units == len(norms)
 
 
+@pytest.mark.parametrize("rank", [1, 32, 33])
+def test_a_matrix_may_be_narrow_wide_or_square(tiny_model_folder: Path, rank: int) -> None:
+    model = lora_model(tiny_model_folder, r=rank, target_modules=["q_proj", "k_proj", "down_proj"])
+    total, _ = engine(model, ROWS, SHARED)
+    expected, _ = loop_over_units(model, ROWS, SHARED)
+    assert_same(total, expected)
+
+
 def test_the_tiny_model_ties_its_embeddings(model: nn.Module) -> None:
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 

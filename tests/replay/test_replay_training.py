@@ -116,7 +116,8 @@ def moved_share(model: nn.Module, row: TokenRow, companion: TokenRow, *, clip_no
     The companion comes out of the same micro-batch in both sums, so that what is left is what `row` gives there.
     """
     crowd = {f"copy {number}": [row] for number in range(copies)}
-    alone, at_once = {"alone": [row]}, 2_048
+    alone, at_once = {"alone": [row]}, 256  # more than all their tokens: where bfloat16 is emulated, places are dear
+    assert copies * len(row) + len(companion) <= at_once
     lonely = total(model, alone, budget=at_once, clip_norm=clip_norm)
     companion_alone = total(model, {"companion": [companion]}, budget=at_once, clip_norm=clip_norm)
     together = total(model, {**crowd, "companion": [companion]}, budget=at_once, clip_norm=clip_norm)
