@@ -108,16 +108,16 @@ def interleave_pieces(
 ) -> Seconds:
     """`interleave` for calls that take long: each side is an iterator whose pieces take turns with those of the others.
 
-    The speed of a machine then changes between two rounds of pieces and not within a pair. A side's time in a round is
-    the sum of its pieces.
+    The speed of a machine then changes between two rounds of pieces and not within a pair. The order of each round of
+    pieces is drawn anew, so that no side always comes after the same other one and finds what that leaves in caches
+    and memory. A side's time in a round is the sum of its pieces.
     """
     names, seconds = list(sides), {name: list[float]() for name in sides}
-    place = 0
+    order = np.random.default_rng(0)
     for turn in range(-warmups, repeats):
         running, spent = {name: side() for name, side in sides.items()}, dict.fromkeys(names, 0.0)
         while running:
-            first = place % len(names)
-            for name in names[first:] + names[:first]:
+            for name in order.permutation(names).tolist():
                 if name in running:
                     gc.collect()
                     started = time.perf_counter()
@@ -125,7 +125,6 @@ def interleave_pieces(
                         del running[name]
                     finish()
                     spent[name] += time.perf_counter() - started
-            place += 1
         for name in names if turn >= 0 else ():
             seconds[name].append(spent[name])
     return seconds

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,27 @@ def test_pieces_of_the_sides_take_turns_and_a_sides_seconds_are_those_of_its_pie
 
     sides = {"a": partial(side, "a", 0.02), "b": partial(side, "b", 0.0)}
     seconds = interleave_pieces(sides, repeats=2, warmups=1)
-    assert called[:6] == ["a0", "b0", "b1", "a1", "a ends", "b ends"]
-    assert len(called) == 18
+    assert [sorted(called[i : i + 2]) for i in range(0, 18, 2)] == [
+        ["a0", "b0"],
+        ["a1", "b1"],
+        ["a ends", "b ends"],
+    ] * 3
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
     assert min(seconds["a"]) >= 0.04
     assert max(seconds["b"]) < 0.02
+
+
+def test_no_piece_always_comes_after_one_of_the_same_side() -> None:
+    called = list[str]()
+
+    def side(name: str) -> Iterator[None]:
+        for _ in range(30):
+            called.append(name)
+            yield
+
+    interleave_pieces({name: partial(side, name) for name in "abc"}, repeats=1, warmups=0)
+    followed = {pair for i in range(0, 90, 3) for pair in pairwise(called[i : i + 3])}
+    assert followed == set(permutations("abc", 2))
 
 
 def test_a_ratio_is_the_median_of_paired_ratios_within_its_interval() -> None:
