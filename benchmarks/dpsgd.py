@@ -374,7 +374,7 @@ PARTS = {"speed": speed, "overhead": overhead, "bookkeeping": bookkeeping, "memo
 
 
 def _num_tokens(given: argparse.Namespace) -> int:
-    _, tokenizer = LanguageModel(model=given.model, device="cpu", dtype="float32", cache_root=str(given.models)).load()
+    _, tokenizer = _base(given.model, given.device, given.dtype, given.models)
     return sum(map(len, token_rows(given, tokenizer)))
 
 

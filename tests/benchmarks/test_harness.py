@@ -71,6 +71,7 @@ def test_pieces_of_the_sides_take_turns_and_a_sides_seconds_are_those_of_its_pie
         ["a1", "b1"],
         ["a ends", "b ends"],
     ] * 3
+    assert len(called) == 18
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
     assert min(seconds["a"]) >= 0.04
     assert max(seconds["b"]) < 0.02
