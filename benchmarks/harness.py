@@ -83,13 +83,13 @@ def interleave(
 ) -> Seconds:
     """Seconds of each call of each side, in `repeats` rounds of one call each; the i-th times of all sides are a pair.
 
-    The side that begins moves on by one each round, so that every side stands at every place equally often. `warmups`
-    rounds before that are not counted. `finish` is called inside each timing: pass what waits for an accelerator.
+    In twice as many rounds as there are sides, each stands at each place, and comes right after each other one within
+    a round, equally often. `warmups` rounds before that are not counted. `finish` is called inside each timing: pass
+    what waits for an accelerator.
     """
-    names, seconds = list(sides), {name: list[float]() for name in sides}
+    seconds = {name: list[float]() for name in sides}
     for turn in range(-warmups, repeats):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+        for name in _balanced_order(list(sides), turn):
             gc.collect()
             started = time.perf_counter()
             sides[name]()
@@ -97,6 +97,17 @@ def interleave(
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def _balanced_order(names: Sequence[str], turn: int) -> list[str]:
+    """Row `turn` of a square that is balanced for what one side leaves to the next (Williams 1949).
+
+    Steps from the side that begins zigzag: 0, 1, -1, 2, -2 and so on. An odd number of sides needs their mirror image
+    too, which comes every other time.
+    """
+    mirrored = -1 if turn // len(names) % 2 else 1
+    steps = (mirrored * (-1) ** (place + 1) * ((place + 1) // 2) for place in range(len(names)))
+    return [names[(turn + step) % len(names)] for step in steps]
 
 
 def interleave_pieces(

@@ -5,9 +5,10 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def test_the_sides_take_turns_and_each_begins_equally_often() -> None:
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
     assert [each[0] for each in rounds] == ["a", "b", "c"] * 2
     assert {name: len(values) for name, values in seconds.items()} == {"a": 6, "b": 6, "c": 6}
+
+
+@pytest.mark.parametrize("names", ["ab", "abc", "abcd", "abcdefg"])
+def test_each_side_stands_at_each_place_and_after_each_other_one_equally_often(names: str) -> None:
+    called = list[str]()
+    interleave({name: partial(called.append, name) for name in names}, repeats=2 * len(names), warmups=0)
+    rounds = [called[i : i + len(names)] for i in range(0, len(called), len(names))]
+    places = Counter((place, name) for each in rounds for place, name in enumerate(each))
+    followed = Counter(pair for each in rounds for pair in pairwise(each))
+    assert places == dict.fromkeys(product(range(len(names)), names), 2)
+    assert followed == dict.fromkeys(permutations(names, 2), 2)
 
 
 def test_warm_up_rounds_are_run_and_not_counted() -> None:
