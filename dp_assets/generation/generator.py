@@ -74,7 +74,7 @@ def require_trainable(
     Raises:
       UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
       RowsInteract: the model mixes the tokens of different texts, or takes no row as long as the longest.
-      RoundingTooCoarse: below float32, shares of units round by more than the clip's margin holds.
+      RoundingTooCoarse: below float32, shares of units round by more than can be allowed for.
     """
     base, tokenizer = load_model()
     layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]

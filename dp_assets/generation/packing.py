@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -96,9 +96,10 @@ class PackedRows:
     def label_chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Places that have a label and the labels, each of shape [chunk]: the token that follows in the row.
 
-        All chunks are of one size. The last one is filled up with places whose label is ignored.
+        All chunks are of one size. The last one is filled up with places whose label is ignored. A chunk is shorter
+        than the line, where each row begins without a label, so a line can be told from a chunk by its shape.
         """
-        size = min(LABELS_A_CHUNK, self.num_tokens)
+        size = max(1, min(LABELS_A_CHUNK, self.num_tokens - 1))
         labelled = [
             (start + len(row.prompt_ids) - 1 + index, token)
             for row, start in zip(self.rows, self._starts, strict=True)
@@ -215,12 +216,18 @@ def causal_lm(model: nn.Module) -> Any:
 
 @contextmanager
 def attending_within_rows(model: nn.Module) -> Iterator[None]:
-    """Within the context the model's attention looks at one row of a `PackedRows` at a time."""
+    """Within the context the model's attention looks at one row of a `PackedRows` at a time.
+
+    Raises:
+      RowsInteract: the model's attention cannot be swapped; transformers itself only warns.
+    """
     base = causal_lm(model)
     before = base.config._attn_implementation
     AttentionInterface.register(ROWS_APART, attend_within_rows)
     base.set_attn_implementation(ROWS_APART)
     try:
+        if base.config._attn_implementation != ROWS_APART:
+            raise RowsInteract("the model computes attention in its own way, over all rows; choose another model")
         yield
     finally:
         base.set_attn_implementation(before)
@@ -266,7 +273,9 @@ def attend_within_rows(
 def require_rows_apart(model: nn.Module, *, longest: int = 0) -> None:
     """Measure on two public texts that what stands before or behind a row does not change its outputs in one bit.
 
-    A public row of `longest` tokens, as long as any row may be, is run too, so that no row meets a limit later.
+    Nor may it where the other text is not finite: a mask that weighs it with 0 would hold until one is, and then void
+    whatever stands beside it. A public row of `longest` tokens, as long as any row may be, is run too, so that no row
+    meets a limit later.
 
     Raises:
       RowsInteract: it does, or the model cannot be run on packed rows at all.
@@ -275,20 +284,39 @@ def require_rows_apart(model: nn.Module, *, longest: int = 0) -> None:
     row = TokenRow((5,), (6, 7, 8, 9))
     neighbours = TokenRow((3,), (11, 4, 10, 12)), TokenRow((13,), (5, 3, 14, 6))
 
-    def outputs(rows: Sequence[TokenRow]) -> Tensor:
+    def outputs(rows: Sequence[TokenRow], *, others: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
         start = sum(len(other) for other in rows[: rows.index(row)])
-        hidden: Tensor = decode(base, PackedRows(rows, num_tokens=16, device=device)).last_hidden_state
-        return hidden[0, start : start + len(row)]
+        own = slice(start, start + len(row))
+        with _embeddings_changed(base, own, others):
+            hidden: Tensor = decode(base, PackedRows(rows, num_tokens=16, device=device)).last_hidden_state
+        return hidden[0, own]
 
     with attending_within_rows(model), torch.no_grad():
         for lines in ([(row, other) for other in neighbours], [(other, row) for other in neighbours]):
             first, second = map(outputs, lines)
-            if not torch.equal(first, second):
+            beside_nan = outputs(lines[0], others=partial(torch.full_like, fill_value=math.nan))
+            if not torch.equal(first, second) or not torch.equal(first, beside_nan):
                 raise RowsInteract(
                     "the language model mixes the tokens of texts beyond attention; choose another model"
                 )
         if longest > len(row):
             decode(base, PackedRows([TokenRow((5,), (6,) * (longest - 1))], num_tokens=longest, device=device))
+
+
+@contextmanager
+def _embeddings_changed(base: Any, own: slice, others: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the context the embeddings of all places of a line but `own` are what `others` makes of them."""
+
+    def change(module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
+        changed = others(embedded)
+        changed[:, own] = embedded[:, own]
+        return changed
+
+    hook = base.get_input_embeddings().register_forward_hook(change)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def decode(base: Any, packed: PackedRows) -> Any:

@@ -27,9 +27,10 @@ Rounding too. Which kernels run, and so how a product rounds, follows from the s
 the line in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own length
 where that is greater. In attention and in per-row gradients the unit's rows have a width of their own; how many rows
 of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Shares come
-out the same to the last bit there, in float32 and bfloat16 (`tests/replay`). They are added up in float64. What another
-device leaves is measured in the run, on rows up to the longest (`probe.py`), and lies inside the sensitivity: the clip
-aims below its norm by a margin that holds it, and a device or model that rounds more coarsely is refused.
+out the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are multiples of 4.
+They are added up in float64. What another device or width leaves is measured in the run, on rows up to the longest
+(`probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A device or model
+that rounds more coarsely is refused, and below float32 one that rounds by company at all.
 """
 
 import math
@@ -58,6 +59,7 @@ from dp_assets.generation.packing import (
     padded_width,
 )
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
+from dp_assets.privacy.plan import LEAST_CLIP_NORM
 
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 PIECE = 64  # values whose squares are added up in float32
@@ -115,7 +117,8 @@ def clipped_sum(
       UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
       RowsInteract: a layer in training mode mixes rows or drops activations.
       MicroBatchTooLarge: a single unit does not fit into memory.
-      ValueError: a constant is not positive, or rows and unit ids differ in length.
+      ValueError: a constant is not positive, `l2_clip_norm` is so small or large that float32 does not hold its
+        square with room to spare, or rows and unit ids differ in length.
     """
     *_, (total, norms) = _running_sums(
         model,
@@ -143,6 +146,8 @@ def _running_sums(
     """
     if not all(0 < constant < math.inf for constant in (l2_clip_norm, loss_normaliser, tokens_per_micro_batch)):
         raise ValueError("l2_clip_norm, loss_normaliser and tokens_per_micro_batch must be positive and finite")
+    if not LEAST_CLIP_NORM <= l2_clip_norm <= 1 / LEAST_CLIP_NORM:  # beyond, squares leave the range of float32
+        raise ValueError(f"l2_clip_norm must lie in [{LEAST_CLIP_NORM:g}, {1 / LEAST_CLIP_NORM:g}]")
     layers = low_rank_layers(model)
     _refuse_interaction(model)
     model.zero_grad(set_to_none=True)
@@ -308,14 +313,16 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) 
     """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
 
     The head runs on places that have a label only, in chunks of one size: their logits are the largest tensors of all,
-    and each chunk's are gone before the next one's come.
+    and each chunk's are gone before the next one's come. Places that fill up a chunk are blanked, as what the head
+    gives there need not be finite, and an ignored label's gradient is 0 times that.
     """
     base = causal_lm(model)
     output = decode(base, packed)
     hidden = output.last_hidden_state  # [1, tokens, features]
     leaf = hidden.detach().requires_grad_()
     for places, labels in packed.label_chunks:
-        logits = logits_of(base, output, leaf[:, places])
+        learnt = leaf[:, places].masked_fill((labels == IGNORED)[:, None], 0)
+        logits = logits_of(base, output, learnt)
         loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
         (loss / loss_normaliser).backward()
     if hidden.requires_grad:

@@ -113,6 +113,8 @@ def test_rows_beyond_the_models_attention_window_are_refused() -> None:
         ("mamba", {"num_hidden_layers": 2}),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}),
         ("bloom", {"n_layer": 2, "n_head": 4}),
+        ("gpt_neo", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]}),
+        ("gpt_neox_japanese", {"intermediate_multiple_size": 2}),
     ],
 )
 def test_a_model_that_mixes_rows_beyond_attention_is_refused(family: str, sizes: dict[str, Any]) -> None:
@@ -133,6 +135,21 @@ def test_a_layer_that_looks_at_the_token_before_is_refused() -> None:
     model.model.norm = nn.Sequential(model.model.norm, ShiftedTokens())
     with pytest.raises(RowsInteract, match="mixes the tokens"):
         require_rows_apart(model)
+
+
+class NothingOfOthers(nn.Module):
+    """Adds 0 times the tokens of all rows, which is nothing as long as all are finite."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + 0.0 * hidden.sum(dim=1, keepdim=True)
+
+
+def test_a_layer_that_carries_what_is_not_finite_from_row_to_row_is_refused() -> None:
+    model = tiny("llama")
+    model.model.norm = nn.Sequential(model.model.norm, NothingOfOthers())
+    with pytest.raises(RowsInteract, match="mixes the tokens"):
+        require_rows_apart(model)
+    assert not model.get_input_embeddings()._forward_hooks
 
 
 # Layout
@@ -191,6 +208,12 @@ def test_labels_are_the_tokens_that_follow_in_the_row() -> None:
 def test_chunks_of_labels_are_all_of_one_size(num_rows: int) -> None:
     line = packed([TokenRow((1,), (2,) * 9)] * num_rows, num_tokens=512)
     assert {len(labels) for _, labels in line.label_chunks} == {128}
+
+
+@pytest.mark.parametrize("num_tokens", [10, 127, 128, 129, 512])
+def test_a_chunk_of_labels_is_shorter_than_the_line_and_holds_them_all_if_it_can(num_tokens: int) -> None:
+    chunks = list(packed([TokenRow((1,), (2,) * 9)], num_tokens=num_tokens).label_chunks)
+    assert [len(labels) for _, labels in chunks] == [min(num_tokens - 1, 128)]
 
 
 def test_padding_adds_less_than_eight_tokens_or_a_quarter() -> None:

@@ -192,6 +192,19 @@ def test_a_unit_of_non_finite_gradient_contributes_exactly_zero(model: nn.Module
     assert evidence.norm_quantiles == ()
 
 
+def test_logits_at_places_without_label_need_not_be_finite() -> None:
+    """Places that fill up a chunk of labels get no gradient, whatever row they happen to lie in."""
+    model = toy_with_adapter(twice=False, flattened=False)
+    base = model.get_base_model()
+    base.head.weight.data *= 1e3
+    base.base_model.embed.weight.data[9] = 1e37
+    row, rest = TokenRow((9, 3), (4, 5, 6)), TokenRow((3,), (4, 5, 6))  # no token of this model looks at another
+    assert not model(input_ids=torch.tensor([row.prompt_ids])).logits[0, 0].isfinite().all()
+    total, evidence = engine(model, [row], ["a"])
+    assert evidence.num_non_finite == 0
+    assert_same(total, engine(model, [rest], ["a"])[0])
+
+
 def untie_and_poison(model: nn.Module, token: int, value: float) -> None:
     """Make the input embedding of one token non-finite; the head keeps its own weights."""
     head = model.get_output_embeddings()
@@ -360,6 +373,12 @@ def test_constants_must_be_positive_and_finite(model: nn.Module, constant: str, 
         clipped_sum(model, ROWS, ONE_ROW_EACH, **(constants | {constant: value}))
 
 
+@pytest.mark.parametrize("clip_norm", [LEAST_CLIP_NORM / 2, 2 / LEAST_CLIP_NORM])
+def test_clip_norms_at_which_squares_leave_float32_are_refused(model: nn.Module, clip_norm: float) -> None:
+    with pytest.raises(ValueError, match="l2_clip_norm"):
+        engine(model, ROWS, ONE_ROW_EACH, l2_clip_norm=clip_norm)
+
+
 # Layers used in unusual ways
 
 
@@ -407,6 +426,15 @@ def test_a_layer_used_twice_adds_both_gradients() -> None:
 def test_a_layer_that_cannot_tell_rows_apart_is_refused() -> None:
     with pytest.raises(UnclippableParameter, match="1, tokens, features"):
         engine(toy_with_adapter(twice=False, flattened=True), ROWS, ONE_ROW_EACH)
+
+
+@pytest.mark.parametrize("budget", [40, 64, 128, 512])
+def test_a_layer_of_the_body_that_the_head_uses_too_is_refused(budget: int) -> None:
+    model = toy_with_adapter(twice=False, flattened=False)
+    base = model.get_base_model()
+    base.head = nn.Sequential(base.base_model.proj, base.head)
+    with pytest.raises(UnclippableParameter, match="1, tokens, features"):
+        engine(model, ROWS, ONE_ROW_EACH, budget=budget)
 
 
 # Memory

@@ -1,6 +1,6 @@
 """The probe tells a float32 engine, whose shares add up, from one in which rows interact, and leaves no trace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,29 @@ def test_kernels_that_round_by_position_are_refused_if_a_batch_of_aligned_units_
     round_by_position(monkeypatch, slack)
     with verdict:
         probe(model)
+
+
+def in_tf32(model: nn.Module) -> nn.Module:
+    torch.set_float32_matmul_precision("high")
+    return model
+
+
+@pytest.fixture
+def _float32_as_before() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("_float32_as_before")
+@pytest.mark.parametrize("precision", [in_bfloat16, in_tf32])
+def test_below_float32_shares_that_do_not_add_up_to_the_last_bit_are_refused_however_little_they_move(
+    model: nn.Module, precision: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where kernels round by company, a coarse value flips now and then by its whole unit; few rows may miss it."""
+    round_by_position(monkeypatch, 1e-8)
+    with pytest.raises(RoundingTooCoarse, match="float32"):
+        probe(precision(model))
 
 
 def test_both_factors_of_a_fresh_adapter_take_part(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
