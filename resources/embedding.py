@@ -21,17 +21,21 @@ TOKENS_IN_FIXED_SHAPE = 256
 TOKENS_BY_LENGTH = 1024
 
 Batches = Callable[[npt.NDArray[np.int64]], Iterator[npt.NDArray[np.int64]]]
-"""From the number of tokens of each text to batches of indices of texts, all of a batch of as many tokens."""
+"""From the number of tokens of each text to batches of indices of texts, all of a batch of as many tokens. Texts of
+none are in no batch."""
 
 
 def sentence_vectors(model: Any, texts: Sequence[str], batches: Batches) -> npt.NDArray[np.float32]:
-    """L2-normalised vectors of shape (number of texts, dimension), each computed in a batch of its own length."""
+    """L2-normalised vectors of shape (number of texts, dimension), each computed in a batch of its own length.
+
+    The vector of a text in which the model finds no token is zero.
+    """
     import torch
 
     # The default prompt of models that have one, as `encode` puts it before each text.
     features = model.preprocess(list(texts), prompt=model.prompts.get(model.default_prompt_name))
     mask = features["attention_mask"].numpy().astype(bool)
-    vectors = np.empty((len(texts), model.get_embedding_dimension()), dtype=np.float32)
+    vectors = np.zeros((len(texts), model.get_embedding_dimension()), dtype=np.float32)
     with torch.inference_mode():
         for batch in batches(mask.sum(axis=1)):
             columns = mask[batch[0]]
@@ -46,7 +50,7 @@ def sentence_vectors(model: Any, texts: Sequence[str], batches: Batches) -> npt.
 
 def batches_by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     """As many texts as there are of one length, up to a number of tokens."""
-    for length in np.unique(lengths):
+    for length in np.unique(lengths[lengths > 0]):
         indices = np.flatnonzero(lengths == length)
         slots = max(1, TOKENS_BY_LENGTH // int(length))
         yield from (indices[start : start + slots] for start in range(0, len(indices), slots))
@@ -54,7 +58,7 @@ def batches_by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np
 
 def batches_of_fixed_shape(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     """The same number of texts in each batch of one length: the last batch repeats its first text."""
-    for length in np.unique(lengths):
+    for length in np.unique(lengths[lengths > 0]):
         indices = np.flatnonzero(lengths == length)
         slots = max(1, TOKENS_IN_FIXED_SHAPE // int(length))
         for start in range(0, len(indices), slots):

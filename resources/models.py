@@ -30,6 +30,7 @@ LANGUAGE_MODEL_SETTING, EMBEDDER_SETTING = "language_model", "embedder"
 """What people set in a profile, and what a message therefore names."""
 TEXTS_PER_CHUNK = 4096
 """Large enough that most batches of texts of one length are full, small enough to show progress."""
+MANY_TOKENS = 8192
 
 
 class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -177,10 +178,16 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Length of a vector; loads the model."""
         return HASHING_DIMENSION if self.model == HASHING else int(self._sentence_model().get_embedding_dimension())
 
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text that it reads, or `MANY_TOKENS` where it knows no bound; loads the model."""
+        bound = None if self.model == HASHING else self._sentence_model().max_seq_length
+        return min(bound or MANY_TOKENS, MANY_TOKENS)
+
     def encode(
         self, texts: Sequence[str], *, advance: Callable[[int], None] = lambda _: None
     ) -> npt.NDArray[np.float32]:
-        """L2-normalised vectors of shape (number of texts, dimension).
+        """L2-normalised vectors of shape (number of texts, dimension), zero for a text without a token.
 
         `advance` is told the size of each finished chunk. Private texts go through `encode_alone` instead.
 

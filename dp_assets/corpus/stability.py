@@ -65,11 +65,12 @@ def require_stable(
     return unit.preparation
 
 
-def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]]) -> None:
-    """Refuse an embedder whose vector of a text, float32 of shape (texts, d), depends on the texts beside it.
+def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *, longest: int) -> None:
+    """Refuse an embedder whose vector of a text, float32 of shape (texts, d), depends on the texts beside or before it.
 
     Texts of several lengths, many of each, are encoded together, in the opposite order, and some of them alone: each
-    then has other companions and another place among them.
+    then has other companions and another place among them. A long one is encoded again after one of `longest` words,
+    as many as the model reads tokens: rotary embeddings that are scaled by the longest text so far remember it.
 
     Raises:
       UnstablePreparation: it does, on constant public texts.
@@ -78,11 +79,15 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]]) ->
     together, reverse = encode(texts), encode(texts[::-1])[::-1]
     picked = range(0, len(texts), len(ascii_lowercase) + 3)
     alone = np.concatenate([encode([texts[index]]) for index in picked])
+    long, longer = " ".join(["a"] * (longest * 3 // 4)), " ".join(["a"] * longest)
+    before, _, after = encode([long]), encode([longer]), encode([long])
     if not (np.array_equal(together, reverse) and np.array_equal(together[picked], alone)):
         raise UnstablePreparation(
             "an embedding depends on the texts beside it; choose another embedder, or device = 'cpu', so that each is"
             " computed apart"
         )
+    if not np.array_equal(before, after):
+        raise UnstablePreparation("an embedding depends on the texts before it; choose another embedder")
 
 
 def preparation_of(prepare_rows: Prepare, rows: pl.DataFrame, *, unit: PrivacyUnit, max_rows_per_unit: int) -> str:

@@ -1,8 +1,15 @@
 """A private text is embedded in a shape of its own, so that its vector does not depend on who else is embedded."""
 
+import json
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
+from dp_assets.corpus.stability import UnstablePreparation, require_alone
 from resources.embedding import TOKENS_IN_FIXED_SHAPE, batches_by_length, batches_of_fixed_shape
 from resources.models import Embedder
 
@@ -53,3 +60,53 @@ def test_vectors_are_those_of_plain_encode() -> None:
     plain = embedder._sentence_model().encode(texts, normalize_embeddings=True)
     for vectors in (embedder.encode(texts), embedder.encode_alone(texts)):
         assert (vectors * plain).sum(axis=1).min() > 0.9999
+
+
+def save_rotary_embedder(folder: Path, **rope: Any) -> str:
+    """A tiny model that reads 256 letters and was made for 64, with rotary embeddings of a kind."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+    vocabulary = {"[UNK]": 0, "[PAD]": 1} | {letter: 2 + place for place, letter in enumerate(ascii_lowercase)}
+    splitting = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    splitting.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=splitting, unk_token="[UNK]", pad_token="[PAD]", model_max_length=256
+    )
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=1,
+        rope_parameters={"rope_theta": 10000.0, **rope},
+    )
+    torch.manual_seed(0)
+    LlamaModel(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    body = Transformer(str(folder / "model"), max_seq_length=256)
+    model = SentenceTransformer(modules=[body, Pooling(32, pooling_mode="mean")], device="cpu")
+    model.save(str(folder / "embedder"))
+    settings = folder / "embedder" / "sentence_bert_config.json"  # else it reads no more than it was made for
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"max_seq_length": 256}))
+    return str(folder / "embedder")
+
+
+def test_an_embedder_that_remembers_the_longest_text_is_refused(tmp_path: Path) -> None:
+    plain = Embedder(model=save_rotary_embedder(tmp_path / "plain", rope_type="default"), device="cpu")
+    scaled = Embedder(model=save_rotary_embedder(tmp_path / "scaled", rope_type="dynamic", factor=4.0), device="cpu")
+    assert plain.max_tokens == scaled.max_tokens == 256
+    require_alone(plain.encode_alone, longest=plain.max_tokens)
+    with pytest.raises(UnstablePreparation, match="texts before it"):
+        require_alone(scaled.encode_alone, longest=scaled.max_tokens)
+
+
+def test_a_text_without_tokens_gets_the_zero_vector_and_stops_nobody(tmp_path: Path) -> None:
+    embedder = Embedder(model=save_rotary_embedder(tmp_path, rope_type="default"), device="cpu")
+    for encode in (embedder.encode, embedder.encode_alone):
+        vectors = encode(["a b", "", "c"])
+        assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1])
