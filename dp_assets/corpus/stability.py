@@ -79,7 +79,9 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *,
     together, reverse = encode(texts), encode(texts[::-1])[::-1]
     picked = range(0, len(texts), len(ascii_lowercase) + 3)
     alone = np.concatenate([encode([texts[index]]) for index in picked])
-    long, longer = " ".join(["a"] * (longest * 3 // 4)), " ".join(["a"] * longest)
+    # Of different words: attention to tokens that are all alike gives the same whatever their positions.
+    words = [ascii_lowercase[place % len(ascii_lowercase)] for place in range(longest)]
+    long, longer = " ".join(words[: longest * 3 // 4]), " ".join(words)
     before, _, after = encode([long]), encode([longer]), encode([long])
     if not (np.array_equal(together, reverse) and np.array_equal(together[picked], alone)):
         raise UnstablePreparation(

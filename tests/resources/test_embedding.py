@@ -62,7 +62,7 @@ def test_vectors_are_those_of_plain_encode() -> None:
         assert (vectors * plain).sum(axis=1).min() > 0.9999
 
 
-def save_rotary_embedder(folder: Path, **rope: Any) -> str:
+def save_rotary_embedder(folder: Path, tiny_model_folder: Path, **rope: Any) -> str:
     """A tiny model that reads 256 letters and was made for 64, with rotary embeddings of a kind."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
@@ -75,15 +75,8 @@ def save_rotary_embedder(folder: Path, **rope: Any) -> str:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=splitting, unk_token="[UNK]", pad_token="[PAD]", model_max_length=256
     )
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=1,
-        rope_parameters={"rope_theta": 10000.0, **rope},
+    config = LlamaConfig.from_pretrained(
+        tiny_model_folder, max_position_embeddings=64, rope_parameters={"rope_theta": 10000.0, **rope}
     )
     torch.manual_seed(0)
     LlamaModel(config).save_pretrained(folder / "model")
@@ -96,17 +89,19 @@ def save_rotary_embedder(folder: Path, **rope: Any) -> str:
     return str(folder / "embedder")
 
 
-def test_an_embedder_that_remembers_the_longest_text_is_refused(tmp_path: Path) -> None:
-    plain = Embedder(model=save_rotary_embedder(tmp_path / "plain", rope_type="default"), device="cpu")
-    scaled = Embedder(model=save_rotary_embedder(tmp_path / "scaled", rope_type="dynamic", factor=4.0), device="cpu")
+def test_an_embedder_that_remembers_the_longest_text_is_refused(tmp_path: Path, tiny_model_folder: Path) -> None:
+    plain, scaled = (
+        Embedder(model=save_rotary_embedder(tmp_path / kind, tiny_model_folder, rope_type=kind, **factor), device="cpu")
+        for kind, factor in (("default", {}), ("dynamic", {"factor": 4.0}))
+    )
     assert plain.max_tokens == scaled.max_tokens == 256
     require_alone(plain.encode_alone, longest=plain.max_tokens)
     with pytest.raises(UnstablePreparation, match="texts before it"):
         require_alone(scaled.encode_alone, longest=scaled.max_tokens)
 
 
-def test_a_text_without_tokens_gets_the_zero_vector_and_stops_nobody(tmp_path: Path) -> None:
-    embedder = Embedder(model=save_rotary_embedder(tmp_path, rope_type="default"), device="cpu")
+def test_a_text_without_tokens_gets_the_zero_vector_and_stops_nobody(tmp_path: Path, tiny_model_folder: Path) -> None:
+    embedder = Embedder(model=save_rotary_embedder(tmp_path, tiny_model_folder, rope_type="default"), device="cpu")
     for encode in (embedder.encode, embedder.encode_alone):
         vectors = encode(["a b", "", "c"])
         assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1])
