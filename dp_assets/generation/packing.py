@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -284,17 +284,19 @@ def require_rows_apart(model: nn.Module, *, longest: int = 0) -> None:
     row = TokenRow((5,), (6, 7, 8, 9))
     neighbours = TokenRow((3,), (11, 4, 10, 12)), TokenRow((13,), (5, 3, 14, 6))
 
-    def outputs(rows: Sequence[TokenRow], *, others: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+    def own(rows: Sequence[TokenRow]) -> slice:
         start = sum(len(other) for other in rows[: rows.index(row)])
-        own = slice(start, start + len(row))
-        with _embeddings_changed(base, own, others):
-            hidden: Tensor = decode(base, PackedRows(rows, num_tokens=16, device=device)).last_hidden_state
-        return hidden[0, own]
+        return slice(start, start + len(row))
+
+    def outputs(rows: Sequence[TokenRow]) -> Tensor:
+        hidden: Tensor = decode(base, PackedRows(rows, num_tokens=16, device=device)).last_hidden_state
+        return hidden[0, own(rows)]
 
     with attending_within_rows(model), torch.no_grad():
         for lines in ([(row, other) for other in neighbours], [(other, row) for other in neighbours]):
             first, second = map(outputs, lines)
-            beside_nan = outputs(lines[0], others=partial(torch.full_like, fill_value=math.nan))
+            with _embedding_as_nan_but(base, own(lines[0])):
+                beside_nan = outputs(lines[0])
             if not torch.equal(first, second) or not torch.equal(first, beside_nan):
                 raise RowsInteract(
                     "the language model mixes the tokens of texts beyond attention; choose another model"
@@ -304,15 +306,15 @@ def require_rows_apart(model: nn.Module, *, longest: int = 0) -> None:
 
 
 @contextmanager
-def _embeddings_changed(base: Any, own: slice, others: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the context the embeddings of all places of a line but `own` are what `others` makes of them."""
+def _embedding_as_nan_but(base: Any, own: slice) -> Iterator[None]:
+    """Within the context all places of a line but `own` are embedded as NaN."""
 
-    def change(module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
-        changed = others(embedded)
-        changed[:, own] = embedded[:, own]
-        return changed
+    def void(module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
+        voided = torch.full_like(embedded, math.nan)
+        voided[:, own] = embedded[:, own]
+        return voided
 
-    hook = base.get_input_embeddings().register_forward_hook(change)
+    hook = base.get_input_embeddings().register_forward_hook(void)
     try:
         yield
     finally:
