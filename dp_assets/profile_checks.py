@@ -5,6 +5,7 @@ A field by itself is checked by its type (`resources/profile.py`). Here stand th
 takes about a second each, and is asked where a file is wrong already and by `dp-instructions config check`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 from dp_assets import planner
@@ -12,7 +13,7 @@ from dp_assets.corpus import language, recognizers
 from dp_assets.corpus.cohorts import TIME_NAMES, CohortError, cohort_expr
 from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
-from dp_assets.privacy.plan import UnreachableTarget, target_of
+from dp_assets.privacy.plan import UnreachableTarget, largest_delta, target_of
 from dp_assets.privacy.units import PrivacyUnit
 from resources import vllm_engine
 from resources.problems import Problem, suggestion
@@ -61,6 +62,20 @@ def _levels_are_levels(profile: Profile) -> Iterator[Problem]:
         if target in targets:
             yield Problem("corpus.planned_levels", f"{targets[target]} and {level} are the same level; leave one out")
         targets[target] = level
+
+
+def _delta_fits_the_units(profile: Profile) -> Iterator[Problem]:
+    """Every unit may fail with probability delta, so delta has to be small beside one over their number."""
+    corpus, generator = profile.corpus, profile.generator
+    units, which = corpus.declared_units, "corpus.declared_units"
+    if units is None:
+        units, which = (
+            math.ceil(generator.expected_batch_size / generator.sampling_probability),
+            "generator.expected_batch_size over generator.sampling_probability",
+        )
+    if corpus.delta > (most := largest_delta(units)):
+        what = f"({corpus.delta:g}) must be at most 1 / (10 x {units:,}) = {most:.3g}, with {units:,} units by {which}"
+        yield Problem("corpus.delta", what, ("corpus.declared_units", "generator"))
 
 
 def _columns_are_known(profile: Profile) -> Iterator[Problem]:
@@ -188,6 +203,7 @@ def _the_policy_has_rows(profile: Profile) -> Iterator[Problem]:
 
 CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
     _levels_are_levels,
+    _delta_fits_the_units,
     _columns_are_known,
     _queries_are_named,
     _users_are_named,

@@ -172,7 +172,8 @@ class CorpusSettings(Settings):
     `name` is a public name under which the corpus is registered, in place of where its source lies. `redact` replaces
     what has a recognisable form; it is defence in depth, and no figure counts on it. `phone_regions` are those whose
     telephone numbers are known without a country code; people and places are known to the spaCy pipeline
-    `redaction_model`, an installed one or a folder.
+    `redaction_model`, an installed one or a folder. `declared_units` is a public bound on the units of the largest
+    cohort, which the owner states and nothing counts; it only refuses settings that do not fit it.
     """
 
     source: SourceSettings
@@ -190,6 +191,7 @@ class CorpusSettings(Settings):
     redaction_model: str | None = None
     train_fraction: Fraction
     cohorts: CohortSettings = CohortSettings()
+    declared_units: Positive | None = None
     delta: Annotated[float, Field(gt=0, lt=1)]
     budget_epsilon: PositiveReal
     planned_levels: tuple[PublicName, ...]
@@ -548,12 +550,12 @@ class Profile(Settings):
     def digest(self) -> str:
         """A short hash of every setting that can change a result, except those that `own_digest` covers.
 
-        Raising a budget or naming a further level makes nothing out of date, and another annotator or judge nothing
-        above its own asset: sampling the pool again might give other texts, and their answers would have to be paid
-        for, or written by people, again.
+        Raising a budget, naming a further level or declaring a number of units makes nothing out of date, and another
+        annotator or judge nothing above its own asset: sampling the pool again might give other texts, and their
+        answers would have to be paid for, or written by people, again.
         """
         beside: dict[str, Any] = dict.fromkeys(OWN_SETTINGS.values(), True)
-        beside["corpus"] = {"planned_levels", "budget_epsilon"}
+        beside["corpus"] = {"planned_levels", "budget_epsilon", "declared_units"}
         return _short_hash(self.model_dump_json(exclude=beside))
 
     def own_digest(self, asset: str) -> str | None:

@@ -34,6 +34,9 @@ def test_the_named_profiles_hold_together(name: str) -> None:
         ("[generator]\nmax_tokens = 1", "generator.max_tokens", "at least 2"),
         ("[preferences]\nnum_pairs = 1", "preferences.num_pairs", "at least 2"),
         ("[votes]\nnum_bins = 385", "votes.num_bins", "sampling.num_samples"),
+        ("[corpus]\ndelta = 0.5", "corpus.delta", "at most 1 / (10 x 1,024)"),
+        ("[corpus]\ndelta = 1e-4", "corpus.delta", "generator.expected_batch_size over"),
+        ("[corpus]\ndeclared_units = 20000", "corpus.delta", "20,000 units by corpus.declared_units"),
         (f"[corpus]\n{FILE}\ncohorts = {{ kind = 'year', first = '2025', last = '2026' }}", "corpus.cohorts", "unit"),
         (f"[corpus]\n{ROWS}\ncohorts = {{ kind = 'year', first = '2026', last = '2025' }}", "corpus.cohorts", "first"),
         (f"[corpus]\n{ROWS}\ncohorts = {{ kind = 'year', first = '25', last = '26' }}", "corpus.cohorts", "'2026'"),
@@ -86,6 +89,21 @@ def test_a_library_that_is_not_installed_is_named_when_the_profile_loads(
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
     (tmp_path / "secrets.toml").write_text("[corpus]\nredact = ['secret']")
     assert load_profile(str(tmp_path / "secrets.toml")).corpus.redact == ("secret",)
+
+
+@pytest.mark.parametrize("name", ["eps-1_0", "eps-\uff18", "eps- 8", "eps-8 ", "eps-08", "eps-+8", "eps-8.", "eps-1e1"])
+def test_a_level_is_written_in_plain_digits(tmp_path: Path, name: str) -> None:
+    found = problems(tmp_path, f"[corpus]\nplanned_levels = ['{name}']")
+    assert any(problem.startswith("corpus.planned_levels") for problem in found), found
+
+
+def test_a_delta_that_fits_the_declared_units_is_accepted_and_a_declaration_makes_nothing_out_of_date(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.toml").write_text("[corpus]\ndeclared_units = 10_000\ndelta = 1e-5")
+    profile = load_profile(str(tmp_path / "mine.toml"))
+    undeclared = profile.corpus.model_copy(update={"declared_units": None})
+    assert profile.digest == profile.model_copy(update={"corpus": undeclared}).digest
 
 
 def test_a_contradiction_with_a_setting_that_is_wrong_itself_is_not_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,6 +33,9 @@ CALIBRATION_STEP = 2e-5
 MOST_CORRECTIONS, CORRECTION = 20, 1e-4
 LEAST_CLIP_NORM = 1e-9
 LEAST_EPSILON, MOST_EPSILON = 1e-12, 1e308
+LEVEL_NUMBER = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
+FAILURES_A_CORPUS = 0.1
+"""A mechanism that shows one unit's rows whole with probability delta shows at most this many, in expectation."""
 
 
 class UnreachableTarget(ValueError):
@@ -62,6 +66,11 @@ class DpSgdPlan:
                 f"l2_clip_norm must lie between {LEAST_CLIP_NORM:g} and {1 / LEAST_CLIP_NORM:g}, where squares of"
                 " float32 neither vanish nor overflow, and noise_multiplier must be at least 0"
             )
+
+    @property
+    def implied_units(self) -> float:
+        """The number of units at which a step draws the expected batch: a public guess, since both constants are."""
+        return self.expected_batch_size / self.sampling_probability
 
     @property
     def event(self) -> DpEvent:
@@ -139,17 +148,23 @@ def target_of(level: str) -> float:
     """The target epsilon that a level names, infinity for `no-dp`.
 
     Raises:
-      ValueError: the name is neither `no-dp` nor `eps-` and a positive number.
+      ValueError: the name is neither `no-dp` nor `eps-` and a positive number in ASCII digits, without an exponent.
     """
     if level == NO_DP:
         return math.inf
-    try:
-        target = float(level.removeprefix("eps-"))
-    except ValueError:
-        target = math.nan
-    if not level.startswith("eps-") or not 0 < target < math.inf:
-        raise ValueError(f"level {level!r} must be 'no-dp' or 'eps-' and a positive number, for example 'eps-2.86'")
+    number = level.removeprefix("eps-")
+    is_number = level.startswith("eps-") and LEVEL_NUMBER.fullmatch(number) is not None
+    target = float(number) if is_number else math.nan
+    if not 0 < target < math.inf:
+        raise ValueError(
+            f"level {level!r} must be 'no-dp' or 'eps-' and a positive number in plain digits, for example 'eps-2.86'"
+        )
     return target
+
+
+def largest_delta(units: float) -> float:
+    """The largest sensible delta for a mechanism over at most this many units."""
+    return FAILURES_A_CORPUS / units
 
 
 def make_plan(

@@ -88,7 +88,7 @@ def test_what_cannot_be_accounted_for_is_refused_by_its_name(field: str, value: 
 
 
 def test_a_large_target_is_met_with_the_smallest_noise_that_is_allowed() -> None:
-    plan = small_plan("eps-1e6")
+    plan = small_plan("eps-1000000")
     assert plan.dpsgd.noise_multiplier == SMALLEST_NOISE_MULTIPLIER
 
 
@@ -114,7 +114,10 @@ def test_every_constant_changes_the_digest() -> None:
     assert len({plan.digest, *(other.digest for other in changed)}) == 5
 
 
-@pytest.mark.parametrize("level", ["eps-", "eps-0", "eps--1", "eps-inf", "8", "none", "eps-nan"])
+@pytest.mark.parametrize(
+    "level",
+    ["eps-", "eps-0", "eps--1", "eps-inf", "8", "none", "eps-nan", "eps-1_0", "eps-\u0668", "eps-8\n", "eps-1e3"],
+)
 def test_a_level_that_names_no_target_is_refused(level: str) -> None:
     with pytest.raises(ValueError, match="level"):
         target_of(level)
