@@ -122,9 +122,10 @@ class PrivateTable:
     `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
     `made_with` names the models and the versions of libraries that made the rows. It is public: a release that reads
     the table repeats it. `held` lives as long as this table and those made from it, such as a folder of its rows.
+    `widths` are those of its columns of arrays, where they are known without opening the rows.
     """
 
-    __slots__ = ("_held", "_rows", "corpus_id", "made_with", "preparation", "snapshot")
+    __slots__ = ("_held", "_rows", "_widths", "corpus_id", "made_with", "preparation", "snapshot")
 
     def __init__(
         self,
@@ -135,9 +136,11 @@ class PrivateTable:
         preparation: str = UNKNOWN_PREPARATION,
         made_with: Mapping[str, str] | None = None,
         held: object = None,
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         self._rows = rows
         self._held = held
+        self._widths = widths
         self.corpus_id = corpus_id
         self.snapshot = snapshot
         self.preparation = preparation
@@ -190,7 +193,12 @@ class PrivateTable:
         )
 
     def width(self, column: str) -> int:
-        """How long each array of a column is: public, since it follows from configuration and never from a row."""
+        """How long each array of a column is: public, since it follows from configuration and never from a row.
+
+        Asked before a charge, so a stored table answers without opening its rows.
+        """
+        if self._widths is not None and column in self._widths:
+            return self._widths[column]
         stored = self._rows.collect_schema()[column]
         if not isinstance(stored, pl.Array):
             raise TypeError(f"the column {column} holds no arrays of a fixed length")

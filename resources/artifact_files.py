@@ -1,8 +1,12 @@
 """How each kind of artifact looks as a folder. The same form serves the IO manager and the store of releases.
 
-Table, PrivateTable   part-<number>-<tag>.parquet, with provenance in the Parquet key-value metadata
-Adapter               a PEFT adapter folder plus provenance.json
-Document              document.json, document.md, and document.html if it has one
+Table          part-<number>-<tag>.parquet, with provenance in the Parquet key-value metadata
+PrivateTable   part-<number>-<tag>.parquet, with provenance in provenance.json beside them
+Adapter        a PEFT adapter folder plus provenance.json
+Document       document.json, document.md, and document.html if it has one
+
+A private table is handed over before a charge is made, so its provenance lies outside the files of its rows: none of
+those is opened until the rows are used.
 
 The tag binds rows to provenance. A table is read when it is handed over (provenance) and again when its rows are used,
 and its folder may be replaced in between. Two tables never share a file name, so the second reading then finds no file
@@ -20,7 +24,7 @@ from typing import Any
 
 import polars as pl
 
-from dp_assets.artifacts import UNKNOWN_PREPARATION, Adapter, Document, PrivateTable, Table
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, load_adapter, save_adapter
 
 MAX_ROWS_PER_SHARD = 100_000
@@ -28,6 +32,7 @@ TAG_BYTES = 8
 PROVENANCE = "dp_instructions"
 SHARDS = "part-*.parquet"
 PRIVATE_PROVENANCE = ("corpus_id", "snapshot", "preparation", "made_with")
+SHARD_NAMES, WIDTHS = "shards", "widths"
 DOCUMENT, MARKDOWN_PAGE, HTML_PAGE = "document.json", "document.md", "document.html"
 
 Artifact = Table | PrivateTable | Adapter | Document
@@ -42,10 +47,10 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
     match artifact:
         case Table():
             provenance = {"charge_ids": artifact.charge_ids, "record": dict(artifact.record)}
-            _write_shards(folder, artifact.rows, provenance, tag=_content_tag)
+            _write_shards(folder, artifact.rows, metadata={PROVENANCE: json.dumps(provenance)}, tag=_content_tag)
         case PrivateTable():
-            provenance = {name: getattr(artifact, name) for name in PRIVATE_PROVENANCE}
-            artifact.store(lambda rows: _write_shards(folder, rows, provenance, tag=_drawn_tag))
+            known = {name: getattr(artifact, name) for name in PRIVATE_PROVENANCE}
+            artifact.store(lambda rows: _write_private(folder, rows, known))
         case Adapter():
             save_adapter(artifact, folder)
         case Document():
@@ -66,14 +71,21 @@ def read_artifact(folder: Path) -> Artifact:
         return _read_whole(folder, load_adapter)
     if (folder / DOCUMENT).exists():
         return _read_whole(folder, _read_document)
+    if (folder / PROVENANCE_FILE).exists():
+        return _read_private(folder)
     shards = _shards(folder)
     provenance = json.loads(pl.read_parquet_metadata(shards[0])[PROVENANCE])
-    rows = pl.scan_parquet(shards)
-    if "corpus_id" in provenance:
-        earlier_versions = {"preparation": UNKNOWN_PREPARATION, "made_with": {}}  # which wrote neither
-        known = {name: value for name, value in provenance.items() if name in PRIVATE_PROVENANCE}
-        return PrivateTable(rows, **(earlier_versions | known))
-    return Table(rows, tuple(provenance["charge_ids"]), provenance.get("record", {}))
+    if "charge_ids" not in provenance:
+        raise UnreadableArtifact(f"the private table in {folder} is of an earlier version; materialize it again")
+    return Table(pl.scan_parquet(shards), tuple(provenance["charge_ids"]), provenance.get("record", {}))
+
+
+def _read_private(folder: Path) -> PrivateTable:
+    """The private table of a folder. Only its provenance is read; a shard is opened when its rows are."""
+    provenance = json.loads((folder / PROVENANCE_FILE).read_text())
+    rows = pl.scan_parquet([folder / name for name in provenance[SHARD_NAMES]])
+    known = {name: provenance[name] for name in PRIVATE_PROVENANCE}
+    return PrivateTable(rows, **known, widths=provenance[WIDTHS])
 
 
 def _read_whole(folder: Path, read: Callable[[Path], Artifact]) -> Artifact:
@@ -130,16 +142,21 @@ def _shards(folder: Path) -> list[Path]:
     return shards
 
 
-def _write_shards(
-    folder: Path, rows: pl.LazyFrame, provenance: Mapping[str, Any], *, tag: Callable[[Path], str]
-) -> None:
+def _write_private(folder: Path, rows: pl.LazyFrame, known: Mapping[str, Any]) -> None:
+    """Write the rows of a private table, and what is known of it without them."""
+    _write_shards(folder, rows, metadata={}, tag=_drawn_tag)
+    widths = {name: kind.size for name, kind in rows.collect_schema().items() if isinstance(kind, pl.Array)}
+    names = [shard.name for shard in _shards(folder)]
+    (folder / PROVENANCE_FILE).write_text(json.dumps({**known, WIDTHS: widths, SHARD_NAMES: names}))
+
+
+def _write_shards(folder: Path, rows: pl.LazyFrame, *, metadata: dict[str, str], tag: Callable[[Path], str]) -> None:
     """Stream rows into numbered and tagged shards. An empty table still gets one, so that its schema is kept."""
     shards = pl.PartitionBy(
         folder,
         file_path_provider=lambda shard: f"part-{shard.index_in_partition:05d}.parquet",
         max_rows_per_file=MAX_ROWS_PER_SHARD,
     )
-    metadata = {PROVENANCE: json.dumps(provenance)}
     rows.sink_parquet(shards, metadata=metadata, mkdir=True)
     if not list(folder.glob(SHARDS)):
         rows.sink_parquet(folder / "part-00000.parquet", metadata=metadata)

@@ -17,7 +17,9 @@ from resources.profile import Profile
 from resources.scratch import Scratch
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"huggingface", "parquet"}, partitioned=False)
+@pipeline_asset(
+    label=Label.PRIVATE, group="corpus", kinds={"huggingface", "parquet"}, partitioned=False, code_version="2"
+)
 def real_embeddings(
     context: dg.AssetExecutionContext,
     ledger: Ledger,

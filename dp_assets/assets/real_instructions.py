@@ -22,7 +22,7 @@ BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters
 STEPS = {"train_fraction", "detect_language"}
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="3")
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="4")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
 ) -> dg.MaterializeResult[PrivateTable]:
@@ -45,6 +45,12 @@ def real_instructions(
         found = prepare_in_buckets(rows, prepare_rows, unit=settings.unit, key=key, folder=scratch.folder)
         hashes = {"rows": found.fingerprint, "texts": found.texts}
         ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
-    identity = {"corpus_id": corpus_id, "snapshot": snapshot, "preparation": treated}
-    table = PrivateTable(found.rows, **identity, made_with=redaction.versions(), held=scratch)
+    table = PrivateTable(
+        found.rows,
+        corpus_id=corpus_id,
+        snapshot=snapshot,
+        preparation=treated,
+        made_with=redaction.versions(),
+        held=scratch,
+    )
     return private_result(context, table, ledger=ledger, profile=profile)

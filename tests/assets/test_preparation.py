@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from dp_assets.artifacts import UNKNOWN_PREPARATION
 from dp_assets.assets import real_instructions as module
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
@@ -16,7 +17,8 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
-from resources.artifact_files import PROVENANCE, read_artifact
+from resources.adapter_io import PROVENANCE_FILE
+from resources.artifact_files import read_artifact
 from resources.models import Embedder
 from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 
@@ -41,10 +43,10 @@ class Corpus:
 
     def forget_the_probe(self, asset: str) -> None:
         """Leave the table as a version before the probe stored it."""
-        (file,) = (self.home / STORED / asset).glob("*.parquet")
-        provenance = json.loads(pl.read_parquet_metadata(file)[PROVENANCE])
-        assert provenance.pop("preparation") == "user-wise"
-        pl.read_parquet(file).write_parquet(file, metadata={PROVENANCE: json.dumps(provenance)})
+        file = self.home / STORED / asset / PROVENANCE_FILE
+        provenance = json.loads(file.read_text())
+        assert provenance["preparation"] == "user-wise"
+        file.write_text(json.dumps(provenance | {"preparation": UNKNOWN_PREPARATION}))
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from polars.testing import assert_frame_equal
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from dp_assets.privacy.labels import Zone
 from resources import artifact_files
+from resources.adapter_io import PROVENANCE_FILE
 from resources.artifact_files import UnreadableArtifact, read_artifact, stored_charge_ids, write_artifact
 from resources.zones import atomic_folder
+from tests.opened_files import opened_files
 
 IDS = ("charge-a", "charge-b")
 ROWS = pl.DataFrame(
@@ -100,6 +102,25 @@ def test_a_private_table_is_no_release_and_has_no_charge_ids(write: Write) -> No
     folder = write(PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1"))
     with pytest.raises(UnreadableArtifact, match="private"):
         stored_charge_ids(folder)
+
+
+def test_a_private_table_of_an_earlier_version_is_refused_with_what_to_do(write: Write) -> None:
+    folder = write(PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1"))
+    (folder / PROVENANCE_FILE).unlink()
+    (shard,) = folder.iterdir()
+    provenance = {artifact_files.PROVENANCE: json.dumps({"corpus_id": "corpus", "snapshot": "1"})}
+    ROWS.write_parquet(shard, metadata=provenance)
+    with pytest.raises(UnreadableArtifact, match="earlier version; materialize it again"):
+        read_artifact(folder)
+
+
+def test_what_is_known_of_a_private_table_is_read_without_its_rows(write: Write) -> None:
+    folder = write(PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1", made_with={"embedder": "one"}))
+    with opened_files(folder) as opened:
+        table = read_artifact(folder)
+        assert isinstance(table, PrivateTable)
+        assert (table.snapshot, table.made_with, table.width("vector")) == ("1", {"embedder": "one"}, 2)
+    assert opened == {folder / PROVENANCE_FILE}
 
 
 def test_a_table_without_provenance_is_no_release_of_ours(write: Write) -> None:
@@ -202,7 +223,7 @@ def test_the_file_names_of_a_private_table_follow_from_no_row(tmp_path: Path) ->
     for folder in (tmp_path / "first", tmp_path / "second"):
         folder.mkdir()
         write_artifact(folder, PrivateTable(ROWS.lazy(), corpus_id="corpus", snapshot="1"))
-        names.update(path.name for path in folder.iterdir())
+        names.update(path.name for path in folder.glob(artifact_files.SHARDS))
     assert len(names) == 2
 
 
