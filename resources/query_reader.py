@@ -3,15 +3,15 @@
 Databases are only read from. What they say when they refuse a query may quote rows, so it is printed, which leads to
 the private log, and the error names its kind only.
 
-Left out: whether a query in another dialect than DuckDB's treats rows apart; no parser here reads them all.
+DuckDB's queries are run only if they take each row by itself (`row_wise`). For other dialects that is the owner's to
+check; no parser here reads them all.
 """
 
 import json
 import os
 import sys
 import traceback
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -22,24 +22,10 @@ import duckdb
 import polars as pl
 import sqlalchemy
 
+from resources.row_wise import Catalog, not_row_wise
+
 ROWS_IN_A_BATCH = 5_000
 IN_MEMORY = ":memory:"
-# Parts of DuckDB's form of a query, by key and value, that make a row's fate depend on other rows.
-ACROSS_ROWS = {
-    ("type", "LIMIT_MODIFIER"): "LIMIT",
-    ("type", "LIMIT_PERCENT_MODIFIER"): "LIMIT",
-    ("type", "DISTINCT_MODIFIER"): "DISTINCT",
-    ("type", "RECURSIVE_CTE_NODE"): "WITH RECURSIVE",
-    ("type", "SHOW_REF"): "SUMMARIZE or DESCRIBE",
-    ("class", "WINDOW"): "a window function",
-    ("aggregate_handling", "FORCE_AGGREGATES"): "GROUP BY",
-    ("setop_type", "EXCEPT"): "EXCEPT",
-    ("setop_type", "INTERSECT"): "INTERSECT",
-}
-
-# The place of a row among others, as a column and as a function.
-POSITIONS, BY_POSITION = frozenset(["rowid", "file_row_number"]), frozenset(["nextval", "currval"])
-ONE_BY_ONE = frozenset(["unnest", "range", "generate_series"])  # table functions of constants or of a row's own list
 
 
 class QueryRefused(ValueError):
@@ -108,59 +94,36 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
 
 
 def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Refuse a query unless its form shows that it takes rows one by one: tables once each, and scalar functions."""
+    """Refuse a query unless its form shows that it takes each row by itself."""
     (text,) = connection.execute("select json_serialize_sql(?::varchar)", [query]).fetchone() or ("{}",)
-    named = "select function_name from duckdb_functions() where function_type = 'scalar'"
-    scalar = {name for (name,) in connection.execute(named).fetchall()} - BY_POSITION
-    parts = list(_parts(json.loads(text)))
-    read = Counter(table for part in parts if (table := _table(part)) is not None)
-    twice = {f"{table} twice" for table, times in read.items() if times > 1}
-    found = sorted(twice.union(*(_across_rows(part, scalar) for part in parts)))
+    form = json.loads(text)
+    if form.get("error", True):
+        raise QueryRefused("source.query must be one SELECT")
+    found = not_row_wise(form, _catalog(connection))
     if found:
         raise QueryRefused(
             f"source.query uses {', '.join(found)}, which can let one person's rows decide about another's; select rows"
-            " one by one with scalar functions, and leave duplicates and bounds to corpus.max_rows_per_unit"
+            " of one table or of Parquet files one by one, with the functions that docs/guides/own-corpus.md lists, and"
+            " leave duplicates and bounds to corpus.max_rows_per_unit"
         )
 
 
-def _parts(form: Any) -> Iterator[Mapping[str, Any]]:
-    """Every object in a query's form, however deep it lies."""
-    if isinstance(form, Mapping):
-        yield form
-    for part in form.values() if isinstance(form, Mapping) else form if isinstance(form, list) else ():
-        yield from _parts(part)
+def _catalog(connection: duckdb.DuckDBPyConnection) -> Catalog:
+    tables = "select database_name, schema_name, table_name from duckdb_tables()"
+    views = "select database_name, schema_name, view_name from duckdb_views() where not internal"
+    macros = "select function_name from duckdb_functions() where not internal"
+    return Catalog(
+        tables=_names(connection, tables),
+        computed=_names(connection, f"{tables} where sql ilike '%generated always as%'"),
+        views=_names(connection, views),
+        macros=_names(connection, macros),
+    )
 
 
-def _table(part: Mapping[str, Any]) -> str | None:
-    """What a part of the form reads. All Parquet files are one, since two patterns may name the same file."""
-    if part.get("type") != "BASE_TABLE":
-        return None
-    name = str(part["table_name"]).lower()
-    return "Parquet files" if _is_file(name) else f"the table {name}"
-
-
-def _is_file(name: str) -> bool:
-    return "." in name or "/" in name
-
-
-def _across_rows(part: Mapping[str, Any], scalar: set[str]) -> Iterator[str]:
-    """What in one part of the form looks at several rows, or at the place of a row among others."""
-    yield from (said for (key, value), said in ACROSS_ROWS.items() if part.get(key) == value)
-    if part.get("group_expressions"):
-        yield "GROUP BY"
-    if part.get("sample"):
-        yield "SAMPLE"
-    if part.get("setop_type") == "UNION" and not part.get("setop_all"):
-        yield "UNION without ALL"
-    if part.get("type") == "BASE_TABLE" and _is_file(name := str(part["table_name"])) and not name.endswith(".parquet"):
-        yield "a file that is no .parquet, whose types would be guessed from all rows (see source.kind = 'file')"
-    is_table_function = part.get("type") == "TABLE_FUNCTION"
-    if is_table_function and part["function"]["function_name"] not in ONE_BY_ONE:
-        yield f"the table function {part['function']['function_name']}"
-    if part.get("class") == "FUNCTION" and part["function_name"] not in scalar | ONE_BY_ONE:
-        yield f"the function {part['function_name']}"
-    if part.get("class") == "COLUMN_REF" and part["column_names"][-1].lower() in POSITIONS:
-        yield f"the column {part['column_names'][-1]}"
+def _names(connection: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
+    """Names in lower case as a query may write them: with database and schema, with the schema, or alone."""
+    rows = connection.execute(query).fetchall()
+    return frozenset(".".join(row[start:]).lower() for row in rows for start in range(len(row)))
 
 
 def _frame(batch: Any) -> pl.DataFrame:

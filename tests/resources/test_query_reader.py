@@ -1,4 +1,4 @@
-"""Queries as sources: read-only, in batches, one SELECT that treats rows apart; refusals name configuration only."""
+"""Queries as sources: read-only, in batches, one SELECT; refusals name configuration only."""
 
 import sqlite3
 from datetime import datetime
@@ -66,59 +66,10 @@ def test_an_endless_result_gives_its_first_batch(tmp_path: Path, sqlite_url: Pat
 
 
 @pytest.mark.parametrize(
-    ("query", "named"),
-    [
-        ("select distinct who from messages", "DISTINCT"),
-        ("select distinct on (body) body from messages", "DISTINCT"),
-        ("select count(*) from messages", "the function count_star"),
-        ("select who from messages group by who", "GROUP BY"),
-        ("select who from messages group by all", "GROUP BY"),
-        ("select body from messages where sent = (select max(sent) from messages)", "the function max"),
-        ("select body from (select body, row_number() over (order by sent) as n from messages)", "a window function"),
-        ("select body from messages qualify row_number() over (partition by body) = 1", "a window function"),
-        ("select body from messages limit 5", "LIMIT"),
-        ("select body from messages limit 5%", "LIMIT"),
-        ("select body from messages using sample 1", "SAMPLE"),
-        ("select body from messages union select 'x'", "UNION without ALL"),
-        ("select body from messages except select 'x'", "EXCEPT"),
-        ("select body from messages intersect select 'x'", "INTERSECT"),
-        ("summarize messages", "SUMMARIZE or DESCRIBE"),
-        ("from query('select distinct body from messages limit 2')", "the table function query"),
-        ("from query_table('messages')", "the table function query_table"),
-        ("select body from messages where rowid < 3", "the column rowid"),
-        ("select geomean(who) from messages", "the function geomean"),
-        ("select nextval('numbers') from messages", "the function nextval"),
-        ("select * from read_parquet('a.parquet', file_row_number = true)", "the table function read_parquet"),
-        ("from 'a.csv'", "a file that is no .parquet"),
-        ("from 'x/a.parquet' union all from 'x/./a.parquet'", "Parquet files twice"),
-        ("select a.body from messages a join Messages b on a.body = b.body", "the table messages twice"),
-        ("select body from messages a where exists (from messages b where a.who < b.who)", "the table messages twice"),
-    ],
-)
-def test_a_query_that_lets_rows_decide_about_each_other_is_refused(
-    duckdb_file: Path, tmp_path: Path, query: str, named: str
-) -> None:
-    with pytest.raises(QueryRefused, match=rf"source\.query uses .*{named}.*another's"):
-        from_duckdb(query, tmp_path, duckdb_file)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "select upper(body), greatest(who, 1) from messages where body like 'W%' order by who",
-        "select body from messages left join (values (1, 'en')) as languages(sender, language) on who = sender",
-        "select body from messages where who not in (select 3) union all select 'x'",
-    ],
-)
-def test_a_query_that_looks_at_rows_one_by_one_is_run(duckdb_file: Path, tmp_path: Path, query: str) -> None:
-    assert len(from_duckdb(query, tmp_path, duckdb_file)) > 0
-
-
-@pytest.mark.parametrize(
     ("query", "message"),
     [
         ("selec body", r"DuckDB refuses source.query \(ParserException\)"),
-        ("select body from nowhere", r"DuckDB refuses source.query \(CatalogException\)"),
+        ("select body from nowhere", r"nowhere, which is no table of the database"),
         ("select nothing from messages", r"DuckDB refuses source.query \(BinderException\)"),
         ("select 1; select 2", "must be one SELECT"),
     ],
