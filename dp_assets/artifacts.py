@@ -121,11 +121,12 @@ class PrivateTable:
     Rows leave it in two ways only: `open(charge)`, for a mechanism, and `map`, whose result is private again.
     `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
     `made_with` names the models and the versions of libraries that made the rows. It is public: a release that reads
-    the table repeats it. `held` lives as long as this table and those made from it, such as a folder of its rows.
+    the table repeats it. `empty_cohorts` names planned cohorts that the preparation left without a row to train on; it
+    is as private as the rows. `held` lives as long as this table and those made from it, such as a folder of its rows.
     `widths` are those of its columns of arrays, where they are known without opening the rows.
     """
 
-    __slots__ = ("_held", "_rows", "_widths", "corpus_id", "made_with", "preparation", "snapshot")
+    __slots__ = ("_held", "_rows", "_widths", "corpus_id", "empty_cohorts", "made_with", "preparation", "snapshot")
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class PrivateTable:
         snapshot: str,
         preparation: str = UNKNOWN_PREPARATION,
         made_with: Mapping[str, str] | None = None,
+        empty_cohorts: Iterable[str] = (),
         held: object = None,
         widths: Mapping[str, int] | None = None,
     ) -> None:
@@ -145,6 +147,7 @@ class PrivateTable:
         self.snapshot = snapshot
         self.preparation = preparation
         self.made_with = dict(made_with or {})
+        self.empty_cohorts = tuple(sorted(empty_cohorts))
 
     def open(self, charge: OpenableCharge) -> pl.LazyFrame:
         """The training rows of the charge's cohort; the charge is marked as opened first.
@@ -189,6 +192,7 @@ class PrivateTable:
             snapshot=self.snapshot,
             preparation=self.preparation if len(preparations) == 1 else UNKNOWN_PREPARATION,
             made_with=dict(ChainMap(dict(made_with or {}), *(table.made_with for table in tables))),
+            empty_cohorts={cohort for table in tables for cohort in table.empty_cohorts},
             held=(held, *(table._held for table in tables)),
         )
 

@@ -14,7 +14,7 @@ from dp_assets.corpus.cohorts import TIME_NAMES, CohortError, cohort_expr
 from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.plan import UnreachableTarget, largest_delta, target_of
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from resources import vllm_engine
 from resources.problems import Problem, suggestion
 from resources.profile import Profile, SourceSettings
@@ -104,6 +104,13 @@ def _users_are_named(profile: Profile) -> Iterator[Problem]:
     if profile.corpus.unit is PrivacyUnit.USER and _columns_are_given(source) and "user_id" not in source.columns:
         what = "'user' needs a source.columns entry for `user_id`; add it, or choose 'instruction'"
         yield Problem("corpus.unit", what, ("corpus.source",))
+
+
+def _rows_without_a_user_are_some(profile: Profile) -> Iterator[Problem]:
+    corpus = profile.corpus
+    if corpus.without_user is WithoutUser.DROP and corpus.unit is not PrivacyUnit.USER:
+        what = "'drop' is for corpus.unit = 'user'; with 'instruction' every row is a unit of its own. Leave it out"
+        yield Problem("corpus.without_user", what, ("corpus.unit",))
 
 
 def _lengths_leave_texts(profile: Profile) -> Iterator[Problem]:
@@ -207,6 +214,7 @@ CHECKS: tuple[Callable[[Profile], Iterator[Problem]], ...] = (
     _columns_are_known,
     _queries_are_named,
     _users_are_named,
+    _rows_without_a_user_are_some,
     _lengths_leave_texts,
     _languages_can_be_detected,
     _redaction_is_possible,

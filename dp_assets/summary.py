@@ -66,7 +66,7 @@ def _print_guarantee(
     out.print(f"\n[bold]Guarantee[/] of {partition}", highlight=False)
     out.print(
         f"  epsilon {guarantee['cohort_epsilon']:g} at delta {registration.delta:g}, hiding one"
-        f" {registration.unit.in_words} with up to {registration.max_rows_per_unit} rows\n"
+        f" {registration.unit_in_words} with up to {registration.max_rows_per_unit} rows\n"
         f"  spent or booked {spent:g} of {registration.budget_epsilon:g}, left"
         f" {max(0.0, registration.budget_epsilon - spent):.4g}\n"
         f"  signal to noise of a private training step: at most {ratio:.2f}",

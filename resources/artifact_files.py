@@ -31,7 +31,7 @@ MAX_ROWS_PER_SHARD = 100_000
 TAG_BYTES = 8
 PROVENANCE = "dp_instructions"
 SHARDS = "part-*.parquet"
-PRIVATE_PROVENANCE = ("corpus_id", "snapshot", "preparation", "made_with")
+PRIVATE_PROVENANCE = ("corpus_id", "snapshot", "preparation", "made_with", "empty_cohorts")
 SHARD_NAMES, WIDTHS = "shards", "widths"
 DOCUMENT, MARKDOWN_PAGE, HTML_PAGE = "document.json", "document.md", "document.html"
 

@@ -111,7 +111,8 @@ def _rewrite(folder: Path, ledger: Ledger, drop: DropErased, fingerprint: Finger
         if folder.name == INSTRUCTIONS:
             remaining = fingerprint(kept)
             ledger.bind_remaining(table.corpus_id, former=table.snapshot, snapshot=snapshot, rows=remaining)
-        same: dict[str, Any] = {name: getattr(table, name) for name in ("corpus_id", "preparation", "made_with")}
+        names = ("corpus_id", "preparation", "made_with", "empty_cohorts")
+        same: dict[str, Any] = {name: getattr(table, name) for name in names}
         write_artifact(temporary, PrivateTable(kept, **same, snapshot=snapshot))
 
     with atomic_folder(folder, Zone.PRIVATE) as temporary:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.plan import PrivacyPlan, make_plan
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 
 GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
 Positive = Annotated[int, Field(gt=0)]
@@ -169,17 +169,19 @@ class CohortSettings(Settings):
 class CorpusSettings(Settings):
     """The registered terms of a corpus and its preparation, which treats each unit's rows apart from all others.
 
-    `name` is a public name under which the corpus is registered, in place of where its source lies. `redact` replaces
-    what has a recognisable form; it is defence in depth, and no figure counts on it. `phone_regions` are those whose
-    telephone numbers are known without a country code; people and places are known to the spaCy pipeline
-    `redaction_model`, an installed one or a folder. `declared_units` is a public bound on the units of the largest
-    cohort, which the owner states and nothing counts; it only refuses settings that do not fit it.
+    `name` is a public name under which the corpus is registered, in place of where its source lies. `without_user` says
+    what becomes of rows that name no user where users are the units. `redact` replaces what has a recognisable form; it
+    is defence in depth, and no figure counts on it. `phone_regions` are those whose telephone numbers are known without
+    a country code; people and places are known to the spaCy pipeline `redaction_model`, an installed one or a folder.
+    `declared_units` is a public bound on the units of the largest cohort, which the owner states and nothing counts; it
+    only refuses settings that do not fit it.
     """
 
     source: SourceSettings
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None = None
     snapshot: PublicName = "1"
     unit: PrivacyUnit
+    without_user: WithoutUser = WithoutUser.OWN_UNIT
     max_rows_per_unit: Positive
     min_words: Positive
     max_words: Positive

@@ -37,6 +37,7 @@ from resources.build import build_resources
 from resources.data_folder import VERSION, VERSION_FILE, OtherDataFolder
 from resources.models import Embedder
 from resources.private_log import CONSTANT_MESSAGE
+from resources.private_output import log_file
 from resources.profile import Profile
 from resources.room import NoRoom
 from resources.stores import ReleaseStore, artifact_folder
@@ -468,11 +469,62 @@ def test_a_data_folder_from_before_versions_is_accepted_and_says_its_version_fro
     assert json.loads(file.read_text()) == {"version": VERSION}
 
 
-@pytest.mark.parametrize("min_words", [50, 2], ids=["nothing is left", "one person is left"])
-def test_nobody_outside_is_told_that_a_corpus_is_empty_or_too_small(
-    tmp_path: Path, tiny_model_folder: Path, min_words: int
+def private_log_of(site: Site) -> str:
+    return log_file(site.home / Zone.PRIVATE).read_text()
+
+
+@pytest.mark.parametrize("mechanism", [dp_generator, dp_histogram])
+def test_a_cohort_that_the_preparation_left_without_rows_is_not_charged_and_only_the_private_log_says_why(
+    tmp_path: Path, tiny_model_folder: Path, mechanism: dg.AssetsDefinition
 ) -> None:
-    site = Site(tmp_path, tiny_model_folder, corpus={"min_words": min_words, "max_words": 60})
+    site = Site(tmp_path, tiny_model_folder, corpus={"min_words": 50, "max_words": 60})
+    site.store_bins(dimension=site.resources["embedder"].dimension)
+    assert site.materialize(real_instructions, real_embeddings).success
+    result = site.materialize(mechanism)
+    assert CONSTANT_MESSAGE in failure_of(result)[1]
+    assert site.charges == []
+    assert "no row is left to train on in the cohort all" in private_log_of(site)
+    assert not any("no row is left" in str(event) for event in result.all_events)
+
+
+@pytest.mark.parametrize("without_user", ["own_unit", "drop"])
+def test_a_file_that_names_no_user_stops_before_the_charge_and_only_the_private_log_says_which(
+    tmp_path: Path, without_user: str
+) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    site = Site(tmp_path, NO_MODEL, corpus={**source_with(NAMED, folder), "without_user": without_user})
+    rows = pl.read_parquet(site.corpus)
+    rows.write_parquet(folder / "named.parquet")
+    rows.with_columns(user=pl.lit(" ")).write_csv(folder / "nameless-friend.csv")
+    result = site.materialize(real_instructions)
+    assert CONSTANT_MESSAGE in failure_of(result)[1]
+    assert not any("nameless-friend" in str(event) for event in result.all_events)
+    assert "nameless-friend.csv: the column mapped to user_id holds no value in any row" in private_log_of(site)
+    assert site.ledger.state().snapshots == {}
+    (folder / "nameless-friend.csv").unlink()
+    assert site.materialize(real_instructions).success
+
+
+def test_rows_without_a_user_are_units_of_their_own_or_dropped_as_registered(tmp_path: Path) -> None:
+    def units(without_user: str) -> set[str]:
+        home = tmp_path / without_user
+        home.mkdir()
+        site = Site(home, NO_MODEL, corpus={"without_user": without_user})
+        pl.DataFrame({"prompt": ["what is bread?", "why is it?"], "user": ["anna", None]}).write_parquet(site.corpus)
+        assert site.materialize(real_instructions).success
+        table = read_artifact(artifact_folder(site.home, ["real_instructions"], Label.PRIVATE, None))
+        assert isinstance(table, PrivateTable)
+        kept: list[pl.DataFrame] = []
+        table.store(lambda rows: kept.append(rows.collect()))
+        return {unit_id.partition(":")[0] for unit_id in kept[0]["unit_id"]}
+
+    assert units("own_unit") == {"user", "instruction"}
+    assert units("drop") == {"user"}
+
+
+def test_nobody_outside_is_told_that_a_corpus_is_too_small(tmp_path: Path, tiny_model_folder: Path) -> None:
+    site = Site(tmp_path, tiny_model_folder, corpus={"train_fraction": 1.0})
     write_corpus(site.corpus, num_users=1)
     site.store_bins(dimension=site.resources["embedder"].dimension)
     result = site.materialize(real_instructions, real_embeddings, dp_generator, dp_histogram)

@@ -31,6 +31,7 @@ def test_the_named_profiles_hold_together(name: str) -> None:
     ("text", "setting", "remedy"),
     [
         ("[corpus]\nmin_words = 90", "corpus.min_words", "corpus.max_words"),
+        ('[corpus]\nunit = "instruction"\nwithout_user = "drop"', "corpus.without_user", "corpus.unit"),
         ("[generator]\nmax_tokens = 1", "generator.max_tokens", "at least 2"),
         ("[preferences]\nnum_pairs = 1", "preferences.num_pairs", "at least 2"),
         ("[votes]\nnum_bins = 385", "votes.num_bins", "sampling.num_samples"),

@@ -15,7 +15,8 @@ from dp_assets.corpus.hub import HubSource, HubSteps
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.queries import QuerySource
 from dp_assets.corpus.redaction import Redaction
-from dp_assets.corpus.sources import ChitchatSource, FileSource, Source
+from dp_assets.corpus.sources import ChitchatSource, FileSource, Source, parts_of
+from dp_assets.corpus.users import require_users
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import Ledger
@@ -56,6 +57,19 @@ def locator_of(profile: Profile) -> str:
     """
     source, name = source_of(profile), profile.corpus.name
     return source.locator if name is None else f"name:{name}"
+
+
+def read_source(source: Source, unit: PrivacyUnit, scratch: Path) -> pl.LazyFrame:
+    """The rows of a source. It is called inside the private zone, because what it refuses may depend on them.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+      NobodyNamed: users are the units, and a file with rows, or the whole source, names none.
+    """
+    parts = parts_of(source, scratch)
+    if unit is PrivacyUnit.USER:
+        require_users(parts)
+    return pl.concat(parts.values())
 
 
 def _sources_by_kind(settings: SourceSettings) -> Source:
@@ -101,6 +115,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
     columns = source_of(profile).columns
     return Terms(
         unit=settings.unit,
+        without_user=settings.without_user,
         unit_columns=json.dumps({name: columns.get(name) for name in OWN_UNIT_COLUMNS}),
         max_rows_per_unit=settings.max_rows_per_unit,
         cohorts=cohort_names(**cohorts),

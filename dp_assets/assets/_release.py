@@ -46,6 +46,16 @@ Released = TypeVar("Released", Table, Adapter)
 Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
 
 
+class NothingToRead(ValueError):
+    """A charge would pay for noise alone. That a cohort has no rows is private, so outside this is no message."""
+
+    def __init__(self, cohort: str) -> None:
+        super().__init__(
+            f"no row is left to train on in the cohort {cohort}, so nothing was charged; `dp-instructions corpus"
+            " preview` shows which step of the preparation dropped its rows"
+        )
+
+
 class ReleaseConfig(dg.Config):
     """Counting `release` up asks for another release of the same mechanism, which is charged again."""
 
@@ -63,6 +73,7 @@ class Mechanism:
     snapshot: str
     reuse_key: str
     made_with: Mapping[str, str] = field(default_factory=dict)
+    has_rows: bool = True
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -106,7 +117,9 @@ class Mechanism:
             release=release,
             inputs=inputs,
         )
-        return Mechanism(name, plan, partition, table.corpus_id, table.snapshot, key, table.made_with)
+        identity = {"corpus_id": table.corpus_id, "snapshot": table.snapshot, "reuse_key": key}
+        has_rows = partition.cohort not in table.empty_cohorts
+        return Mechanism(name, plan, partition, **identity, made_with=table.made_with, has_rows=has_rows)
 
 
 def obtain(
@@ -126,10 +139,12 @@ def obtain(
     settled. A release carries its evidence, so that one which a crash left unsettled is compared again.
 
     `ready` are public checks that come before a charge, such as whether a model loads: a mistake that can be found
-    without private rows must cost nothing. They raise what is wrong.
+    without private rows must cost nothing. They raise what is wrong. After them a charge is refused for a cohort that
+    the preparation left without rows, which nobody outside may be told.
 
     Raises:
       ChargeRefused: the gate refuses the charge, or another run makes this release; no private row was read.
+      NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
       dg.Failure: what ran differs from the plan; the cohort is closed.
     """
     if _is_paid(mechanism, ledger, releases):
@@ -163,6 +178,8 @@ def _pay_and_run(
         return _settled(Charge(unfinished, ledger), mechanism, stored, check)  # type: ignore[no-any-return]
     for require in ready:
         require()
+    if not mechanism.has_rows:
+        raise NothingToRead(mechanism.partition.cohort)
     charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
     record = {**value.record, EVIDENCE: dict(evidence.public), ROWS_MADE_WITH: dict(mechanism.made_with)}

@@ -5,7 +5,14 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import preparation_digest, redaction_of, registration_of, snapshot_and_erased, source_of
+from dp_assets.assets._corpus import (
+    preparation_digest,
+    read_source,
+    redaction_of,
+    registration_of,
+    snapshot_and_erased,
+    source_of,
+)
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.buckets import prepare_in_buckets
 from dp_assets.corpus.cohorts import CohortError, cohort_expr
@@ -19,7 +26,7 @@ from resources.profile import Profile
 from resources.scratch import Scratch
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
-STEPS = {"train_fraction", "detect_language"}
+STEPS = {"train_fraction", "detect_language", "without_user"}
 
 
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="4")
@@ -41,7 +48,7 @@ def real_instructions(
     public = (SourceError, CohortError, UnstablePreparation)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
         treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
-        rows = source.scan(scratch.folder)
+        rows = read_source(source, settings.unit, scratch.folder)
         found = prepare_in_buckets(rows, prepare_rows, unit=settings.unit, key=key, folder=scratch.folder)
         hashes = {"rows": found.fingerprint, "texts": found.texts}
         ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
@@ -51,6 +58,7 @@ def real_instructions(
         snapshot=snapshot,
         preparation=treated,
         made_with=redaction.versions(),
+        empty_cohorts=set(registration.cohorts) - found.cohorts,
         held=scratch,
     )
     return private_result(context, table, ledger=ledger, profile=profile)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
+from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.fingerprint import ROWS_IN_A_BATCH, Fingerprint
 from dp_assets.corpus.prepare import named_as_units
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS
@@ -32,11 +33,15 @@ PrepareRows = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared rows, scanned from the folder they were put in, and the fingerprints that a snapshot is bound to."""
+    """Prepared rows, scanned from the folder they were put in, and the fingerprints that a snapshot is bound to.
+
+    `cohorts` are those with a row to train on.
+    """
 
     rows: pl.LazyFrame
     fingerprint: str
     texts: str  # the fingerprint of the source's texts
+    cohorts: frozenset[str]
 
 
 def prepare_in_buckets(
@@ -55,13 +60,16 @@ def prepare_in_buckets(
     spread, prepared = folder / "buckets", folder / "prepared"
     _spread(named_as_units(source_rows, unit=unit, key=key), spread, num_buckets)
     prepared.mkdir()
+    cohorts: set[str] = set()
     hashed, texts = Fingerprint(REAL_INSTRUCTIONS.names(), key=key), Fingerprint(["text"], key=key)
     for number, source in enumerate(_contents(spread)):
         texts.add(source.select("text"))
         rows = prepare_rows(source.lazy()).collect()
         hashed.add(rows)
+        cohorts |= set(rows.filter(pl.col("split") == TRAIN_SPLIT)["cohort"])
         rows.write_parquet(prepared / f"{number:05d}.parquet")
-    return Prepared(pl.scan_parquet(prepared / "*.parquet"), hashed.hexdigest(), texts.hexdigest())
+    rows_of_all = pl.scan_parquet(prepared / "*.parquet")
+    return Prepared(rows_of_all, hashed.hexdigest(), texts.hexdigest(), frozenset(cohorts))
 
 
 def bucket_of_unit(num_buckets: int) -> pl.Expr:

@@ -4,15 +4,18 @@ Guarantee: every step maps one unit's rows to rows without looking at another un
 removes its at most `max_rows_per_unit` rows and changes nothing else, whatever the order of the source. That is what
 lets the privacy of a mechanism over the prepared rows be a statement about the source.
 
-A unit is a user where the row names one, else the row itself; `users.py` says how ids are spelt. A row that is its own
-unit is known by what the source holds of it, before any setting touches it, so two unnamed rows that agree in all of
-that are one unit: telling them apart would need their position, which depends on other rows.
+A unit is a user where the row names one, else the row itself, unless such rows are dropped; `users.py` says how ids are
+spelt. A row that is its own unit is known by what the source holds of it, before any setting touches it, so two unnamed
+rows that agree in all of that are one unit: telling them apart would need their position, which depends on other rows.
 
 Left out: duplicates across units (the paper's released code drops a text that shares a 10-gram with an earlier one, so
 one more log entry can delete many), quality and safety filters, and cutting; a text that is too long is dropped.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import polars as pl
 
@@ -22,7 +25,7 @@ from dp_assets.corpus.language import detect_languages
 from dp_assets.corpus.redaction import Redaction, redact
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, check_schema
 from dp_assets.corpus.users import canonical_user_ids
-from dp_assets.privacy.units import PrivacyUnit, keyed_hash
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
 
 TEST_SPLIT = "test"
 HASHED_BITS = 60
@@ -31,50 +34,83 @@ OWN_UNIT_COLUMNS = ("user_id", "text", "created_at", "instruction_id")
 """What tells a row that is a unit of its own from others: as the source has it, in columns that are registered."""
 
 
-def prepare(
-    rows: pl.LazyFrame,
-    *,
-    unit: PrivacyUnit,
-    key: bytes,
-    max_rows_per_unit: int,
-    min_words: int,
-    max_words: int,
-    max_characters: int,
-    languages: Sequence[str] | None,
-    cohort_of: pl.Expr,
-    train_fraction: float,
-    detect_language: bool = False,
-    redaction: Redaction = NOTHING_REDACTED,
-) -> pl.LazyFrame:
+@dataclass(frozen=True)
+class Step:
+    """One step of the preparation; `drops` says for people which rows it takes away, None if it takes none."""
+
+    run: Callable[[pl.LazyFrame], pl.LazyFrame]
+    drops: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """The steps from source rows to prepared ones, and their public settings.
+
+    unit             with `instruction`, every row is a unit of its own, whoever wrote it
+    without_user     what becomes of rows that name nobody where users are the units
+    key              the private zone's key, 1 to 64 bytes; decides ids, which rows are kept, and the split
+    max_rows_per_unit    the contribution bound
+    min_words, max_words, max_characters    bounds of the normalised text, inclusive
+    languages        keep these only, so that a row without a language is dropped; None keeps all rows
+    cohort_of        the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row
+    train_fraction   the expected share of units in the split `train`
+    detect_language  fill in the language of rows that name none
+    redaction        what is replaced by placeholders. Everything after it is as if the source had held the redacted
+                     texts, but for the ids of units; the bounds of length hold before it
+    """
+
+    unit: PrivacyUnit
+    key: bytes
+    max_rows_per_unit: int
+    min_words: int
+    max_words: int
+    max_characters: int
+    languages: Sequence[str] | None
+    cohort_of: pl.Expr
+    train_fraction: float
+    detect_language: bool = False
+    redaction: Redaction = NOTHING_REDACTED
+    without_user: WithoutUser = WithoutUser.OWN_UNIT
+
+    def steps(self) -> Iterator[Step]:
+        """Each treats a unit apart from all others. Further columns of the rows stay with them."""
+        lengths = {name: getattr(self, name) for name in ("min_words", "max_words", "max_characters")}
+        split = partial(assign_splits, key=self.key, train_fraction=self.train_fraction)
+        bound = partial(bound_contributions, max_rows_per_unit=self.max_rows_per_unit)
+        yield Step(lambda rows: name_own_units(canonical_user_ids(rows), key=self.key))
+        if self.unit is PrivacyUnit.USER and self.without_user is WithoutUser.DROP:
+            yield Step(keep_named, "name no user (corpus.without_user)")
+        yield Step(normalise_text)
+        yield Step(keep_texts, "have no text")
+        yield Step(partial(keep_lengths, **lengths), "are too short or too long (corpus.min_words, max_words ...)")
+        if self.detect_language:
+            yield Step(detect_languages)
+        if self.languages is not None:
+            keep = partial(keep_languages, languages=self.languages)
+            yield Step(keep, "are in no wanted language, or in none (corpus.languages)")
+        yield Step(lambda rows: name_units(redact(rows, self.redaction), unit=self.unit, key=self.key))
+        yield Step(drop_duplicates_in_units, "repeat a text or an id of their unit")
+        yield Step(bound, "are more than a unit may have (corpus.max_rows_per_unit)")
+        yield Step(lambda rows: split(rows).with_columns(cohort=self.cohort_of))
+        yield Step(keep_placed, "lie in no cohort (corpus.cohorts)")
+
+
+def prepare(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
     """Rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
 
     Args:
       rows: the columns of `SOURCE_ROWS`.
-      unit: with `instruction`, every row is a unit of its own, whoever wrote it.
-      key: the private zone's key, 1 to 64 bytes; decides ids, which rows are kept, and the split.
-      max_rows_per_unit: the contribution bound.
-      min_words, max_words, max_characters: bounds of the normalised text, inclusive.
-      languages: keep these only, so that a row without a language is dropped; None keeps all rows.
-      cohort_of: the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row.
-      train_fraction: the expected share of units in the split `train`.
-      detect_language: fill in the language of rows that name none.
-      redaction: what is replaced by placeholders. Everything after it is as if the source had held the redacted texts,
-        but for the ids of units; the bounds of length hold before it.
+      settings: those of `Preparation`.
 
     Raises:
       SchemaError: a column is missing or has another type.
       SourceError: a language is to be detected or something to be redacted, and the library for it is not installed.
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
-    known = name_own_units(canonical_user_ids(rows.select(SOURCE_ROWS.names())), key=key)
-    kept = normalise_text(known)
-    kept = keep_lengths(kept, min_words=min_words, max_words=max_words, max_characters=max_characters)
-    kept = keep_languages(detect_languages(kept) if detect_language else kept, languages=languages)
-    named = name_units(redact(kept, redaction), unit=unit, key=key)
-    bounded = bound_contributions(drop_duplicates_in_units(named), max_rows_per_unit=max_rows_per_unit)
-    split = assign_splits(bounded, key=key, train_fraction=train_fraction)
-    placed = split.with_columns(cohort=cohort_of).drop_nulls("cohort")
-    return placed.select(REAL_INSTRUCTIONS.names()).sort("unit_id", "instruction_id")
+    prepared = rows.select(SOURCE_ROWS.names())
+    for step in Preparation(**settings).steps():
+        prepared = step.run(prepared)
+    return prepared.select(REAL_INSTRUCTIONS.names()).sort("unit_id", "instruction_id")
 
 
 def drop_erased(rows: pl.LazyFrame, *, erased: Collection[str], key: bytes) -> pl.LazyFrame:
@@ -105,6 +141,21 @@ def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
         .str.strip_chars()
     )
     return rows.with_columns(text)
+
+
+def keep_named(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows that name a user. Every id must be in its one spelling, in which a blank one is null."""
+    return rows.drop_nulls("user_id")
+
+
+def keep_texts(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows with a text that is not blank."""
+    return rows.filter(pl.col("text").str.contains(r"\S"))
+
+
+def keep_placed(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows in a cohort of the fixed list."""
+    return rows.drop_nulls("cohort")
 
 
 def keep_lengths(rows: pl.LazyFrame, *, min_words: int, max_words: int, max_characters: int) -> pl.LazyFrame:

@@ -56,6 +56,15 @@ class Source(Protocol):
         """
 
 
+def parts_of(source: Source, scratch: Path) -> Mapping[str, pl.LazyFrame]:
+    """A source's rows by what they are read from: each file of a folder, else all of them.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+    """
+    return source.parts() if isinstance(source, FileSource) else {source.locator: source.scan(scratch)}
+
+
 @dataclass(frozen=True)
 class ChitchatSource:
     """Turns that ask something, from the public corpus in the package chitchat-dataset (MIT, people chatting in 2018).
@@ -147,15 +156,23 @@ class FileSource:
         Raises:
           SourceError: the file is missing or unreadable, a mapped column is not in it, or a column's type does not fit.
         """
+        return pl.concat(self.parts().values())
+
+    def parts(self) -> Mapping[str, pl.LazyFrame]:
+        """The rows of each file, by its path, which is private where it lies in a folder.
+
+        Raises:
+          SourceError: as `scan`.
+        """
         if not self.path.is_dir():
             if not self.path.is_file():
                 raise SourceError(f"source.path {self.path} is neither a file nor a folder")
-            return self._rows_of(self.path, place=f"source.path {self.path}")
+            return {str(self.path): self._rows_of(self.path, place=f"source.path {self.path}")}
         files = files_below(self.path)
         if not files:
             raise SourceError(f"source.path {self.path} holds no file with one of the suffixes {', '.join(READERS)}")
         # Which file it is stays unsaid: names of files may be those of people.
-        return pl.concat([self._rows_of(file, place=f"a file below {self.path}") for file in files])
+        return {str(file): self._rows_of(file, place=f"a file below {self.path}") for file in files}
 
     def _rows_of(self, file: Path, *, place: str) -> pl.LazyFrame:
         return source_rows(_reader_of(file, place=place)(file, self.columns, place), self.columns)

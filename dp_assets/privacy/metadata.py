@@ -180,7 +180,7 @@ def mechanism_metadata(plan: PrivacyPlan, mechanism: str) -> dict[str, Any]:
 def _terms(registration: Registration, label: Label) -> dict[str, Any]:
     return {
         LABEL: str(label),
-        UNIT: f"{registration.unit.in_words}, at most {registration.max_rows_per_unit} rows",
+        UNIT: f"{registration.unit_in_words}, at most {registration.max_rows_per_unit} rows",
         RELATION: registration.relation,
         DELTA: registration.delta,
     }

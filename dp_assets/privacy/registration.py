@@ -12,13 +12,14 @@ from dp_accounting import ComposedDpEvent
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.plan import PrivacyPlan
-from dp_assets.privacy.units import RELATION, PrivacyUnit
+from dp_assets.privacy.units import RELATION, PrivacyUnit, WithoutUser, unit_in_words
 
 GATE_ORDERS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256)
 
 FIXED = {
     "unit": "corpus.unit",
     "unit_columns": "corpus.source.columns",
+    "without_user": "corpus.without_user",
     "max_rows_per_unit": "corpus.max_rows_per_unit",
     "cohorts": "corpus.cohorts",
     "cohort_function": "corpus.cohorts",
@@ -39,6 +40,7 @@ class Terms:
     `unit_columns` says where a row's user and time are read from, since another column would make other units and
     cohorts of the same rows. `cohorts` is the fixed list of disjoint sets of units, `budget_epsilon` the bound for each
     at `delta`, `is_public` whether the owner declared the source public, which alone permits runs without noise.
+    `without_user` says what becomes of rows that name no user; a ledger from before that setting kept them.
     """
 
     unit: PrivacyUnit
@@ -50,6 +52,11 @@ class Terms:
     budget_epsilon: float
     is_public: bool
     relation: str = field(default=RELATION.name, kw_only=True)
+    without_user: WithoutUser = field(default=WithoutUser.OWN_UNIT, kw_only=True)
+
+    @property
+    def unit_in_words(self) -> str:
+        return unit_in_words(self.unit, self.without_user)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,12 @@ class Registration(Terms):
 
     @staticmethod
     def from_json(form: Mapping[str, Any]) -> "Registration":
-        return Registration(**{**form, "unit": PrivacyUnit(form["unit"]), "cohorts": tuple(form["cohorts"])})
+        typed = {
+            "unit": PrivacyUnit(form["unit"]),
+            "cohorts": tuple(form["cohorts"]),
+            "without_user": WithoutUser(form.get("without_user", WithoutUser.OWN_UNIT)),
+        }
+        return Registration(**{**form, **typed})
 
     def check_unchanged(self, terms: Terms) -> None:
         """Refuse a configuration that differs from what was registered, naming every field that does.

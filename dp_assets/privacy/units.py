@@ -1,7 +1,8 @@
 """Privacy unit, neighboring relation and keyed hashes.
 
 The unit is whose presence is hidden. Two corpora are neighbours when one holds all rows of one more unit than the other
-(add-or-remove-one), so the number of units is itself private. A row that names no user is a unit of its own.
+(add-or-remove-one), so the number of units is itself private. Where users are the units, a row that names none is a
+unit of its own or dropped, as the corpus was registered.
 """
 
 import hashlib
@@ -20,14 +21,28 @@ class PrivacyUnit(StrEnum):
     INSTRUCTION = "instruction"
 
     @property
-    def in_words(self) -> str:
-        """The unit as a statement must name it: a corpus may hold rows without a user."""
-        return "user where named, else instruction" if self is PrivacyUnit.USER else "instruction"
-
-    @property
     def preparation(self) -> str:
         """What a preparation is called that was seen to treat each of these units apart from all others."""
         return f"{self}-wise"
+
+
+class WithoutUser(StrEnum):
+    """What becomes of a row that names no user where users are the units."""
+
+    OWN_UNIT = "own_unit"
+    DROP = "drop"
+
+    @property
+    def in_words(self) -> str:
+        """The same for people."""
+        return "each is a unit of its own" if self is WithoutUser.OWN_UNIT else "left out, whatever they hold"
+
+
+def unit_in_words(unit: PrivacyUnit, without_user: WithoutUser) -> str:
+    """The unit as a statement must name it: a corpus may hold rows without a user."""
+    if unit is PrivacyUnit.USER and without_user is WithoutUser.OWN_UNIT:
+        return "user where named, else instruction"
+    return str(unit)
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:

@@ -70,7 +70,8 @@ NOT_COVERED = (
     " databases other than DuckDB are the owner's to check",
     "with the unit instruction, a row that is edited or re-dated: it is another row then",
     "a budget that was raised after results were seen: the raised budget is the guarantee",
-    "a person who writes under several user ids, or whose rows name no user: each id or row is a unit of its own",
+    "a person who writes under several user ids, or whose rows name no user and are kept: each id or row is a unit of"
+    " its own",
     "that somebody asked to be erased: the number of erasures and their times show in the ledger and the snapshot",
     "whether released texts serve everybody alike: clipping and noise cost rare topics and small groups the most; the"
     " quality report shows how well the noisy votes are matched",
@@ -188,7 +189,8 @@ def _facts(
 def _terms(registration: Registration) -> dict[str, Any]:
     return {
         "unit": str(registration.unit),
-        "unit_in_words": registration.unit.in_words,
+        "unit_in_words": registration.unit_in_words,
+        "without_user": str(registration.without_user),
         "max_rows_per_unit": registration.max_rows_per_unit,
         "relation": registration.relation,
         "delta": registration.delta,

@@ -6,7 +6,7 @@ Both pages are made from the same blocks and say nothing that the JSON does not 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.figures import AT_SMALL_DELTA, BUDGET, FIXED_BEFOREHAND, SMALL_DELTA, WITHOUT_NOISE
 from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page
 
@@ -140,6 +140,7 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
         ("trusted", statement["setting"]["trusted"]),
         ("outside the claim", statement["setting"]["outside the claim"]),
         ("privacy unit", f"{terms['unit_in_words']}, at most {terms['max_rows_per_unit']} rows"),
+        *_rows_without_a_user(terms),
         ("neighbouring relation", f"{terms['relation']}: one unit more or less, so the number of units is hidden too"),
         ("source", f"{source['kind']}, {'declared public' if source['declared_public'] else 'private'}"),
     ]
@@ -148,6 +149,14 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
         libraries = [f"{name} {version}" for name, version in sorted(source.get("redacted_with", {}).items())]
         rows.append(("recognised by", ", ".join(libraries) or "patterns of this program"))
     return Grid(("what", "value"), tuple(rows))
+
+
+def _rows_without_a_user(terms: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What became of them, where users are the units."""
+    if terms["unit"] != PrivacyUnit.USER:
+        return []
+    without_user = WithoutUser(terms.get("without_user", WithoutUser.OWN_UNIT))
+    return [("rows that name no user", f"{without_user}: {without_user.in_words}")]
 
 
 def _mechanisms(level: str, plan: Mapping[str, Any]) -> Grid:

@@ -18,7 +18,7 @@ from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import GENERATOR, DpSgdPlan, PrivacyPlan, VotesPlan, target_of
-from dp_assets.privacy.units import RELATION, PrivacyUnit
+from dp_assets.privacy.units import RELATION, PrivacyUnit, WithoutUser, unit_in_words
 from dp_assets.statements.figures import figures_of
 from dp_assets.statements.statement import FORMAT, PARTS, StatementError, accountant_form, canonical, digest_of, sealed
 
@@ -98,7 +98,8 @@ def _terms(statement: Mapping[str, Any]) -> Problems:
     terms, accountant = statement["terms"], statement["accountant"]
     if terms["relation"] != RELATION.name:
         yield f"relation must be {RELATION.name}, for which every figure is computed"
-    if terms["unit_in_words"] != PrivacyUnit(terms["unit"]).in_words:
+    without_user = WithoutUser(terms.get("without_user", WithoutUser.OWN_UNIT))  # statements before it name none
+    if terms["unit_in_words"] != unit_in_words(PrivacyUnit(terms["unit"]), without_user):
         yield "unit_in_words names another unit"
     if type(terms["gate_order"]) is not int or terms["gate_order"] < 2:
         yield "gate_order must be an integer of at least 2"

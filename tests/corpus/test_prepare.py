@@ -10,7 +10,7 @@ from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import drop_erased, normalise_text, prepare, unit_of_user
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, SchemaError
-from dp_assets.privacy.units import PrivacyUnit, keyed_hash
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
 
 Row = tuple[str | None, str | None, str | None, str | None, dt.datetime | None]
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
@@ -33,6 +33,20 @@ def prepared(rows: Sequence[Row], **changes: Any) -> pl.DataFrame:
         "train_fraction": 0.5,
     }
     return prepare(pl.LazyFrame(list(rows), schema=SOURCE_ROWS, orient="row"), **(settings | changes)).collect()
+
+
+def test_rows_without_a_user_are_dropped_where_the_owner_says_so_and_change_nobodys_else() -> None:
+    nobodys = [row("why is it", user=None, name="b"), row("why is it so", user=" ", name="c")]
+    rows = [row("bake some bread", user="anna", name="a"), *nobodys]
+    kept = prepared(rows, without_user=WithoutUser.DROP)
+    assert kept["instruction_id"].to_list() == ["a"]
+    assert kept.equals(prepared(rows[:1]))
+    assert prepared(rows).height == 3
+
+
+def test_without_users_as_units_no_row_is_dropped_for_naming_none() -> None:
+    settings = {"unit": PrivacyUnit.INSTRUCTION, "cohort_of": cohort_expr("all", unit=PrivacyUnit.INSTRUCTION)}
+    assert prepared([row("why is it")], without_user=WithoutUser.DROP, **settings).height == 1
 
 
 def corpus(seed: int) -> list[Row]:

@@ -17,7 +17,7 @@ from dp_assets.generation.generator import unit_rows
 from dp_assets.generation.per_unit import clipped_sum
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.registration import FIXED, RegistrationError, Terms
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.profiles import DEMO
 from dp_assets.selection.votes import exact_votes
 from resources.hashing import hashed_vectors
@@ -150,6 +150,7 @@ FIXED_TERMS: dict[str, Any] = {
     "cohort_function": '{"kind": "user_bucket"}',
     "delta": 1e-4,
     "relation": "REPLACE_ONE",
+    "without_user": WithoutUser.DROP,
     "is_public": True,
 }
 

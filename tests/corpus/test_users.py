@@ -11,7 +11,7 @@ from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare, unit_of_user
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource
-from dp_assets.corpus.users import canonical_user_ids
+from dp_assets.corpus.users import NobodyNamed, canonical_user_ids, require_users
 from dp_assets.privacy.units import PrivacyUnit
 
 
@@ -97,3 +97,39 @@ def test_rows_with_a_blank_id_are_units_of_their_own(tmp_path: Path) -> None:
 def test_a_user_is_found_under_any_spelling(spelling: str) -> None:
     assert unit_of_user(spelling, key=b"key") == unit_of_user("7", key=b"key")
     assert pl.Schema(SOURCE_ROWS)["user_id"] == pl.String
+
+
+BLANKS = ("", "  ", "\t", "\u00a0", "\ufeff\u200b", None)
+
+
+def part(*user_ids: str | None) -> pl.LazyFrame:
+    return pl.LazyFrame({"user_id": list(user_ids)}, schema={"user_id": pl.String})
+
+
+@pytest.mark.parametrize("user_ids", [BLANKS, (None,), ("",)], ids=["blanks", "null", "empty"])
+def test_a_part_that_names_nobody_is_refused_by_name_beside_parts_that_do(user_ids: tuple[str | None, ...]) -> None:
+    with pytest.raises(NobodyNamed, match=r"^the second: the column mapped to user_id holds no value"):
+        require_users({"the first": part("anna", None), "the second": part(*user_ids)})
+
+
+def test_a_part_without_rows_or_with_one_user_is_not_refused() -> None:
+    require_users({"empty": part(), "one user": part(*BLANKS, "anna", *BLANKS)})
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "NULL", "null", "\\N", "undefined", "anonymous"])
+def test_a_word_for_a_missing_value_stays_an_id_so_that_nobody_of_that_name_is_split(word: str) -> None:
+    assert respelt(word) == [word]
+    require_users({"all rows": part(word, word)})
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_each_file_of_a_folder_is_looked_at_by_itself(tmp_path: Path, suffix: str) -> None:
+    rows = pl.DataFrame({"prompt": ["one text", "another"], "who": ["anna", None]})
+    rows.write_parquet(tmp_path / "a.parquet")
+    source = FileSource(tmp_path, {"text": "prompt", "user_id": "who"})
+    require_users(source.parts())
+    rows = rows.with_columns(who=pl.lit(None, dtype=pl.String))
+    write = {".parquet": rows.write_parquet, ".csv": rows.write_csv, ".jsonl": rows.write_ndjson}
+    write[suffix](tmp_path / f"b{suffix}")
+    with pytest.raises(NobodyNamed, match=f"b{suffix}: "):
+        require_users(source.parts())

@@ -18,6 +18,7 @@ from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
+from dp_assets.privacy.units import WithoutUser
 from resources.ledger import Charge, ChargeRefused, Ledger
 from tests.resources.ledgers import charge, plan_of, register, terms
 
@@ -116,6 +117,12 @@ def test_reading_users_from_another_column_is_refused(ledger: Ledger, corpus: Re
 def test_a_source_cannot_become_public_after_registration(ledger: Ledger, corpus: Registration) -> None:
     with pytest.raises(RegistrationError, match="whether it is public"):
         ledger.register(locator="somewhere", terms=terms(is_public=True), plans=[])
+
+
+def test_a_registration_from_before_a_choice_about_rows_without_a_user_kept_them(corpus: Registration) -> None:
+    written = {name: value for name, value in corpus.to_json().items() if name != "without_user"}
+    assert Registration.from_json(written) == corpus
+    assert corpus.without_user is WithoutUser.OWN_UNIT
 
 
 def test_a_corpus_can_be_registered_without_planning_anything(ledger: Ledger) -> None:

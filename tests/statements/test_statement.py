@@ -10,9 +10,10 @@ import pytest
 from dp_assets.privacy import accounting
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.figures import AT_SMALL_DELTA
-from dp_assets.statements.statement import NOT_COVERED, StatementError
+from dp_assets.statements.statement import NOT_COVERED, StatementError, sealed
+from dp_assets.statements.statement_pages import to_markdown
 from dp_assets.statements.verification import verify
 from tests.privacy.plans import small_plan
 from tests.statements.statements import CORPUS, PLAN, both, charged, state_of, statement_of
@@ -190,6 +191,26 @@ def test_a_person_with_two_instructions_may_be_in_two_cohorts() -> None:
 
 def test_with_the_unit_user_no_row_for_several_is_computed() -> None:
     assert statement_of(PLANNED)["guarantee"]["epsilon_of_a_person"] is None
+
+
+def test_a_statement_says_what_became_of_rows_without_a_user() -> None:
+    dropping = replace(CORPUS, without_user=WithoutUser.DROP)
+    kept, dropped = (statement_of(state_of(*both(), corpus=corpus)) for corpus in (CORPUS, dropping))
+    assert kept["terms"]["unit_in_words"] == "user where named, else instruction"
+    assert dropped["terms"]["unit_in_words"] == "user"
+    for statement, said in (
+        (kept, "own_unit: each is a unit of its own"),
+        (dropped, "drop: left out, whatever they hold"),
+    ):
+        verify(statement)
+        assert f"| rows that name no user | {said} |" in to_markdown(statement)
+
+
+def test_a_statement_that_claims_users_where_rows_without_one_were_kept_is_refused() -> None:
+    forged = statement_of(PLANNED)
+    forged["terms"]["unit_in_words"] = "user"
+    with pytest.raises(StatementError, match="unit_in_words"):
+        verify(sealed(forged))
 
 
 def test_two_ledgers_with_charges_in_another_order_give_the_same_figures() -> None:
