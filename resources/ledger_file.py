@@ -11,9 +11,12 @@ A process remembers the rows that it has checked, and what they add up to, so th
 once: later, the stored rows are compared with the remembered ones as they are, and only new ones are hashed. Rows that
 differ anywhere are checked from the first one on.
 
-Schema versions. 1: bodies in any JSON form. 2: bodies in canonical form, which is what the digests always covered. An
-older ledger is brought to the present form at its first use, under the lock and in one transaction, and its entries are
-kept beside it (`ledger-v1.duckdb`); digests and anchors stay as they are. A newer one is refused.
+The released anchor holds the last digest only: how many entries there are tells how often runs were resumed.
+
+Schema versions. 1: bodies in any JSON form. 2: bodies in canonical form, which is what the digests always covered. 3:
+new entries have a nonce. An older ledger is brought to the present form at its first use, under the lock and in one
+transaction; where bodies are rewritten, the entries are kept beside it (`ledger-v1.duckdb`). Digests and anchors stay
+as they are. A newer one is refused.
 """
 
 import json
@@ -31,7 +34,16 @@ from typing import Any
 
 import duckdb
 
-from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, chain, verify_chain
+from dp_assets.privacy.chain import (
+    GENESIS,
+    Anchor,
+    Entry,
+    LedgerTampered,
+    canonical,
+    chain,
+    entries_after,
+    verify_chain,
+)
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.units import keyed_hash
@@ -41,7 +53,7 @@ from resources.zones import atomic_file, create_once, private_folder, private_um
 
 Entries = list[tuple[str, Mapping[str, Any]]]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LOCK_TIMEOUT_SECONDS = 60.0
 THREADS = threading.RLock()  # DuckDB's lock excludes other processes only
 CREATE = """
@@ -92,11 +104,25 @@ class LedgerFile:
 
     def is_used(self) -> bool:
         """Whether anything was ever written here, as far as files tell."""
-        return self.database.exists() or any(anchor.length for anchor in self.anchors())
+        return self.database.exists() or any(head != GENESIS for head in self._heads().values())
 
     def anchors(self) -> list[Anchor]:
-        """The anchors that are there."""
-        return [Anchor(**json.loads(file.read_text())) for file in self.anchor_files if file.exists()]
+        """The anchor beside the ledger, if it is there."""
+        own = self.anchor_files[0]
+        return [Anchor(**json.loads(own.read_text()))] if own.exists() else []
+
+    def _heads(self) -> dict[Path, str]:
+        """The last digest that each anchor has seen, of those that are there."""
+        return {file: json.loads(file.read_text())["head"] for file in self.anchor_files if file.exists()}
+
+    def lags(self) -> dict[Path, int | None]:
+        """How many entries each anchor has not seen; None if it is not there.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        entries, heads = self.entries(), self._heads()
+        return {file: entries_after(entries, heads[file]) if file in heads else None for file in self.anchor_files}
 
     def state(self) -> LedgerState:
         """What all entries add up to.
@@ -172,7 +198,7 @@ class LedgerFile:
             known = Known()
         appended = [Entry(*row) for row in rows[len(known.rows) :]]
         entries = [*known.entries, *appended]
-        verify_chain(entries, self.anchors(), known=len(known.entries))
+        verify_chain(entries, self.anchors(), heads=self._heads().values(), known=len(known.entries))
         if entries and entries[0].body.get("commitment") != self._key_commitment():
             raise LedgerTampered("the ledger was written under another key; restore private/ledger as a whole")
         state = known.state.after(appended)
@@ -186,6 +212,8 @@ class LedgerFile:
             connection.execute("insert into schema_version values (?)", (SCHEMA_VERSION,))
         elif version == 1:
             self._migrate_from_1(connection)
+        elif version == 2:
+            connection.execute("update schema_version set version = ?", (SCHEMA_VERSION,))
         elif version != SCHEMA_VERSION:
             raise LedgerTampered(
                 f"the ledger has schema version {version}, this program knows {SCHEMA_VERSION}; upgrade the program"
@@ -194,7 +222,7 @@ class LedgerFile:
     def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Rewrite every body in canonical form, once the chain has been found sound."""
         entries = [_canonical_entry(Entry(*row)) for row in _rows(connection)]
-        verify_chain(entries, self.anchors())
+        verify_chain(entries, self.anchors(), heads=self._heads().values())
         _keep_entries(connection, self.folder / "ledger-v1.duckdb")
         connection.begin()
         connection.execute("delete from entries")
@@ -207,9 +235,10 @@ class LedgerFile:
         return keyed_hash(self.key, "commitment")
 
     def _write_anchors(self, anchor: Anchor) -> None:
-        for file, zone in zip(self.anchor_files, (Zone.PRIVATE, Zone.RELEASED), strict=True):
+        texts = _anchor_text(anchor), json.dumps({"head": anchor.head})
+        for file, zone, text in zip(self.anchor_files, (Zone.PRIVATE, Zone.RELEASED), texts, strict=True):
             with atomic_file(file, zone) as temporary:
-                temporary.write_text(_anchor_text(anchor))
+                temporary.write_text(text)
 
 
 def _make_database(database: Path) -> None:
@@ -275,7 +304,7 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 
 def _canonical_entry(entry: Entry) -> Entry:
-    return Entry(entry.sequence, entry.kind, entry.at, canonical(entry.body), entry.previous, entry.digest)
+    return Entry(entry.sequence, entry.kind, entry.at, canonical(json.loads(entry.text)), entry.previous, entry.digest)
 
 
 def _anchor_text(anchor: Anchor) -> str:

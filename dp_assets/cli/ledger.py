@@ -1,6 +1,6 @@
 """`dp-instructions ledger`: look at the ledger, check it, raise a budget, void an unused charge."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ import typer
 
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
 from dp_assets.cli._ledger_tables import overview, print_tables
-from dp_assets.privacy.chain import Anchor
+from dp_assets.privacy.chain import LedgerTampered, entries_after
 from dp_assets.privacy.registration import RegistrationError
 from resources.ledger import Ledger
 from resources.ledger_file import LedgerFile
@@ -19,7 +19,7 @@ ledger_app = typer.Typer(
 Reason = Annotated[str, typer.Option(prompt=True, help="Kept in the ledger, and shown with it.")]
 NOT_SHOWN = (
     "This shows that the ledger is the one that was written. It cannot show a run that never asked it, nor an owner of"
-    " key and anchors who wrote everything anew; published statements hold length and head, to compare with."
+    " key and anchors who wrote everything anew; published statements hold its head, to compare with."
 )
 
 
@@ -36,15 +36,19 @@ def show(as_json: AsJson = False) -> None:
 
 @ledger_app.command("check")
 @refusals
-def check(as_json: AsJson = False) -> None:
-    """Verify the chain of entries, the key and both anchors, and say what was checked. Fails if any does not fit."""
-    checked = verified(open_ledger())
+def check(
+    head: Annotated[list[str] | None, typer.Option(help="The ledger's head as a published statement has it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify the chain of entries, the key, both anchors and published heads. Fails if any does not fit."""
+    checked = verified(open_ledger(), head or ())
     if as_json:
         print_json(checked)
         return
     out.print(
         f"entries: {checked['length']}, each follows from the one before; the last is {checked['head']}",
         "key: it is the one that the first entry commits to",
+        *(f"head {one['head']}: the ledger holds it, and {one['behind']} later entries" for one in checked["heads"]),
         *(f"anchor {anchor['file']}: {anchor_in_words(anchor)}" for anchor in checked["anchors"]),
         NOT_SHOWN,
         sep="\n",
@@ -53,24 +57,24 @@ def check(as_json: AsJson = False) -> None:
     )
 
 
-def verified(ledger: Ledger) -> dict[str, Any]:
-    """Length and head of a ledger whose entries, key and anchors fit, and how far each anchor lags behind.
+def verified(ledger: Ledger, heads: Sequence[str] = ()) -> dict[str, Any]:
+    """Length and head of a ledger whose entries, key and anchors fit, and how far anchors and `heads` lag behind.
 
     Raises:
-      LedgerTampered: something does not fit.
+      LedgerTampered: something does not fit, or the ledger lacks the entry with one of these heads.
       RegistrationError: there is no ledger yet.
     """
     file = LedgerFile(Path(ledger.private_root))
     if not file.is_used():
         raise RegistrationError(f"there is no ledger in {file.folder}; `dp-instructions register` makes it")
     state = file.state()
-    anchors = [{"file": str(path), "behind": _behind(path, state.anchor)} for path in file.anchor_files]
-    return {"length": state.anchor.length, "head": state.anchor.head, "anchors": anchors}
-
-
-def _behind(path: Path, newest: Anchor) -> int | None:
-    """How many entries an anchor has not seen; None if it is not there."""
-    return newest.length - int(json.loads(path.read_text())["length"]) if path.exists() else None
+    anchors = [{"file": str(path), "behind": behind} for path, behind in file.lags().items()]
+    published = [{"head": head, "behind": entries_after(file.entries(), head)} for head in heads]
+    if any(one["behind"] is None for one in published):
+        raise LedgerTampered(
+            "the ledger lacks an entry with that head, so charges are missing; restore the newest copy"
+        )
+    return {"length": state.anchor.length, "head": state.anchor.head, "anchors": anchors, "heads": published}
 
 
 def anchor_in_words(anchor: dict[str, Any]) -> str:

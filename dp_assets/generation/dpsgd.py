@@ -114,6 +114,7 @@ def train_privately(
         sampler=sampler,
         noise=noise,
         continuations=trainee.continuations,
+        spare_steps=spare_steps,
         restricted={"clipping": trainee.restricted},
         **probed,
         **witness.observed(),

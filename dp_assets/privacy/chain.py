@@ -3,16 +3,22 @@
 Each entry's digest covers its own fields and the digest of the entry before, so an edited, removed or reordered entry
 shows. Length and last digest are kept outside the ledger as well (the anchor), so a shortened or restored one shows
 too. A body is held as its canonical JSON text: what is hashed is what is stored, byte by byte.
+
+The last digest (the head) is published, and an entry may hold what follows from private rows: what ran where it
+differed from its plan, how often a run was resumed. So each entry has a secret random nonce, without which nobody can
+find the rest by trying, and the number of entries stays in the private zone. Entries of earlier versions have no nonce.
 """
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 GENESIS = "0" * 64
+NONCE, BYTES_OF_A_NONCE = "nonce", 16
 
 
 class LedgerTampered(ValueError):
@@ -29,7 +35,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the ledger. `text` is the canonical JSON of its body."""
+    """One row of the ledger. `text` is the canonical JSON of its body and its nonce."""
 
     sequence: int
     kind: str
@@ -40,13 +46,14 @@ class Entry:
 
     @staticmethod
     def after(head: Anchor, kind: str, at: str, body: Mapping[str, Any]) -> "Entry":
-        """The entry that follows `head` in the chain."""
-        text = canonical(body)
+        """The entry that follows `head` in the chain, with a new nonce."""
+        text = canonical({**body, NONCE: secrets.token_hex(BYTES_OF_A_NONCE)})
         return Entry(head.length, kind, at, text, head.head, digest(head.length, kind, at, text, head.head))
 
     @property
     def body(self) -> Mapping[str, Any]:
-        form: Mapping[str, Any] = json.loads(self.text)
+        form: dict[str, Any] = json.loads(self.text)
+        form.pop(NONCE, None)
         return form
 
 
@@ -75,8 +82,10 @@ def chain(head: Anchor, at: str, bodies: Iterable[tuple[str, Mapping[str, Any]]]
     return entries
 
 
-def verify_chain(entries: Sequence[Entry], anchors: Iterable[Anchor], *, known: int = 0) -> None:
-    """Check every digest, and that the entries continue what each anchor saw.
+def verify_chain(
+    entries: Sequence[Entry], anchors: Iterable[Anchor], *, heads: Iterable[str] = (), known: int = 0
+) -> None:
+    """Check every digest, and that the entries continue what each anchor saw and each of these published heads.
 
     The first `known` entries are taken as they are: the caller has checked them before, and that they did not change.
 
@@ -93,6 +102,19 @@ def verify_chain(entries: Sequence[Entry], anchors: Iterable[Anchor], *, known: 
         head = recomputed
     for anchor in anchors:
         _check_anchor(entries, anchor)
+    for seen in heads:
+        if entries_after(entries, seen) is None:
+            raise LedgerTampered(
+                "the ledger lacks the entry that its released anchor has seen; it was cut or replaced by an older copy:"
+                " restore the newest one"
+            )
+
+
+def entries_after(entries: Sequence[Entry], head: str) -> int | None:
+    """How many entries follow the one with this digest; None if there is none."""
+    if head == GENESIS:
+        return len(entries)
+    return next((number for number, entry in enumerate(reversed(entries)) if entry.digest == head), None)
 
 
 def _check_anchor(entries: Sequence[Entry], anchor: Anchor) -> None:

@@ -33,7 +33,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dp_assets.privacy.evidence import fingerprint
+from dp_assets.privacy.evidence import WITHIN_SPARE_STEPS, fingerprint, verdict_on_continuations
 from dp_assets.privacy.mechanisms import largest_rounding_slack
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
 from dp_assets.privacy.units import PrivacyUnit
@@ -88,6 +88,7 @@ def excesses(largest: Mapping[str, float], evidence: Mapping[str, Any]) -> list[
 
 def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any]) -> list[Discrepancy]:
     """Compare a DP-SGD run with its plan. A run may go on after an interruption as often as it has spare steps."""
+    evidence = without_number_of_continuations(plan, evidence)
     draws, num_parameters = evidence.get("noise_draws"), evidence.get("num_parameters")
     coordinates = draws * num_parameters if isinstance(draws, int) and isinstance(num_parameters, int) else None
     expected = {
@@ -109,13 +110,22 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         **dict.fromkeys(STEP_COUNTS, plan.steps),
         "noised_tensors": evidence.get("trained_tensors", "some"),
         "changed_elsewhere": fingerprint(()),
+        "continuations": WITHIN_SPARE_STEPS,
     }
     slack = largest_rounding_slack(plan.expected_batch_size)
-    largest = {"continuations": plan.spare_steps, "largest_share": 1.0, "rounding_slack": slack}
+    largest = {"largest_share": 1.0, "rounding_slack": slack}
     found = discrepancies(expected, evidence) + excesses(largest, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
         found.append(Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates")))
     return found
+
+
+def without_number_of_continuations(plan: DpSgdPlan, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The evidence with a verdict on its continuations, where an earlier version recorded how many there were."""
+    continuations = evidence.get("continuations")
+    if type(continuations) is not int:
+        return evidence
+    return {**evidence, "continuations": verdict_on_continuations(continuations, plan.spare_steps)}
 
 
 def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any]) -> list[Discrepancy]:

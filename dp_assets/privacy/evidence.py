@@ -24,6 +24,7 @@ from dp_assets.privacy.randomness import origin
 
 FALSE_ALARM_EXPONENT = math.log(2e12)  # a verdict on the size of noise is wrong with probability at most 1e-12
 OTHERWISE = "otherwise"  # the verdict on what differs
+WITHIN_SPARE_STEPS = "within the spare steps"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def dpsgd_evidence(
     noise: GaussianNoise,
     steps: int,
     continuations: int,
+    spare_steps: int,
     batches_as_drawn: bool,
     most_rows_per_unit: int,
     l2_clip_norms: Collection[float],
@@ -74,7 +76,8 @@ def dpsgd_evidence(
     Args:
       steps: the optimiser's own count of its updates in the result.
       continuations: how often the run went on after an interruption. Each may have lost a step whose noise was drawn,
-        so the account holds one step more for each.
+        so the account holds one step more for each. A private row may interrupt a run, so only the verdict is public.
+      spare_steps: how many continuations the plan accounts for.
       batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
       most_rows_per_unit: in any step; 1 when no unit was drawn.
       l2_clip_norms, normalisers: the different values that were used.
@@ -106,7 +109,7 @@ def dpsgd_evidence(
         "noise_size": noise_size(noise_energy, steps * num_parameters, noise_stddev=noise.noise_stddev),
         "normaliser": _the_only(normalisers),
         "steps": steps,
-        "continuations": continuations,
+        "continuations": verdict_on_continuations(continuations, spare_steps),
         "noised_tensors": fingerprint(noised_tensors),
         "trained_tensors": fingerprint(trained_tensors),
         "changed_elsewhere": fingerprint(changed_elsewhere),
@@ -155,6 +158,11 @@ def noise_size(energy: float, coordinates: int, *, noise_stddev: float) -> str:
     excess = energy / noise_stddev**2 - coordinates
     spread = 2 * math.sqrt(coordinates * FALSE_ALARM_EXPONENT)
     return "as stated" if -spread <= excess <= spread + 2 * FALSE_ALARM_EXPONENT else OTHERWISE
+
+
+def verdict_on_continuations(continuations: int, spare_steps: int) -> str:
+    """Whether a run went on after interruptions no more often than its plan accounts for."""
+    return WITHIN_SPARE_STEPS if 0 <= continuations <= spare_steps else OTHERWISE
 
 
 def fingerprint(names: Collection[str]) -> dict[str, Any]:

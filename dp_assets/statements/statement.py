@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
+from dp_assets.privacy.claim import without_number_of_continuations
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import Registration
@@ -62,7 +63,7 @@ RANDOMNESS = {
 }
 NOT_COVERED = (
     "choices that a person made by looking at private rows or at the restricted report, such as tuning or when to stop",
-    "run time, memory and whether a run failed, which operators can see",
+    "run time, memory and whether a run failed or was resumed, which operators can see",
     "what the public base model and embedder learned from their own training data",
     "what other people wrote about a person: the unit is the author's rows, not mentions of somebody",
     "other corpora with some of the same rows: overlaps are the owner's to declare",
@@ -114,7 +115,7 @@ def make_statement(
     if not charges:
         raise StatementError("the release descends from no charge, so there is nothing to state")
     facts = _facts(state, registration, by_level, charges) | {
-        "evidence": {charge_id: dict(public) for charge_id, public in evidence.items()},
+        "evidence": _evidence(charges, by_level, evidence),
         "base_model": base_model,
         "source": {
             "kind": source_kind,
@@ -180,7 +181,6 @@ def _facts(
         "ledger": {
             "corpus_id": registration.corpus_id,
             "charge_ids": [charge.charge_id for charge in charges],
-            "length": state.anchor.length,
             "head": state.anchor.head,
         },
     }
@@ -215,9 +215,21 @@ def _charge_form(charge: ChargeRecord) -> dict[str, Any]:
         "level": charge.level,
         "mechanism": charge.mechanism,
         "booked_beforehand": charge.booking_id is not None,
-        "resumes": len(charge.continuations),
         "plan_digest": charge.plan_digest,
         "event": dict(charge.event),
+    }
+
+
+def _evidence(
+    charges: Sequence[ChargeRecord], plans: Mapping[str, PrivacyPlan], evidence: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The evidence as it is published: releases of earlier versions carry a number that may follow from a row."""
+    levels = {charge.charge_id: charge.level for charge in charges}
+    return {
+        charge_id: dict(without_number_of_continuations(plans[levels[charge_id]].dpsgd, public))
+        if charge_id in levels
+        else dict(public)
+        for charge_id, public in evidence.items()
     }
 
 

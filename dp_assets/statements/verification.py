@@ -176,7 +176,7 @@ def _cohorts(statement: Mapping[str, Any]) -> Problems:
 
 
 def _evidence(statement: Mapping[str, Any]) -> Problems:
-    """What ran under each charge must be what its plan says, resumes included."""
+    """What ran under each charge must be what its plan says."""
     charges = {charge["charge_id"]: charge for charge in statement["charges"]}
     if set(statement["evidence"]) - set(charges):
         yield "there is evidence of a charge that is not among the release's"
@@ -188,8 +188,6 @@ def _evidence(statement: Mapping[str, Any]) -> Problems:
         plan = plan_from_json(statement["plans"][charge["level"]])
         for one in _discrepancies(charge["mechanism"], plan, evidence):
             yield f"charge {charge_id}, {one.check}: what ran is not what was planned"
-        if charge["resumes"] != evidence.get("continuations", 0):
-            yield f"charge {charge_id} was resumed another number of times than its evidence says"
 
 
 def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any]) -> Sequence[Discrepancy]:

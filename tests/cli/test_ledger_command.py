@@ -158,4 +158,20 @@ def test_check_fails_on_an_older_copy(household: Household, tmp_path: Path) -> N
     shutil.copytree(tmp_path / "copy", ledger)
     refused = invoke("ledger", "check", "--json")
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("refused: the ledger holds 4 entries but its anchor has seen 5")
+    assert refused.stderr.startswith("refused: the ledger lacks the entry that its released anchor has seen")
+
+
+def test_check_finds_a_published_head_and_misses_one_that_was_cut_off(household: Household, tmp_path: Path) -> None:
+    corpus_id = corpus_of(household)
+    shutil.copytree(household.home, tmp_path / "copy")
+    published = shown()["head"]
+    charge(household, corpus_id, HISTOGRAM)
+    value = json.loads(invoke("ledger", "check", "--head", published, "--json").stdout)
+    assert value["heads"] == [{"head": published, "behind": 1}]
+    newest = shown()["head"]
+    shutil.rmtree(household.home)
+    shutil.copytree(tmp_path / "copy", household.home)
+    assert invoke("ledger", "check").exit_code == 0
+    refused = invoke("ledger", "check", "--head", newest)
+    assert refused.exit_code == 1
+    assert "charges are missing" in refused.stderr

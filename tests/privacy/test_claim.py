@@ -33,7 +33,7 @@ HONEST: dict[str, Any] = {
     "noise_size": "as stated",
     "normaliser": 16,
     "steps": 4,
-    "continuations": 0,
+    "continuations": "within the spare steps",
     "noised_tensors": TENSORS,
     "trained_tensors": TENSORS,
     "changed_elsewhere": fingerprint([]),
@@ -83,7 +83,14 @@ def test_every_item_of_the_evidence_of_votes_is_checked(item: str, value: Any) -
 
 
 @pytest.mark.parametrize(
-    "changed", [{"largest_share": 1.00001}, {"rounding_slack": 0.002}, {"continuations": 3}, {"continuations": -1}]
+    "changed",
+    [
+        {"largest_share": 1.00001},
+        {"rounding_slack": 0.002},
+        {"continuations": 3},
+        {"continuations": -1},
+        {"continuations": True},
+    ],
 )
 def test_an_item_beyond_its_bound_is_caught(changed: dict[str, Any]) -> None:
     assert checks_of(**changed) == set(changed)

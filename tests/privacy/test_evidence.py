@@ -38,6 +38,7 @@ def evidence_of(source: RandomSource, restricted: dict[str, Any], **changes: Any
         "noise": noise,
         "steps": 5,
         "continuations": 1,
+        "spare_steps": 2,
         "batches_as_drawn": True,
         "most_rows_per_unit": 1,
         "l2_clip_norms": [0.5],

@@ -200,7 +200,7 @@ def test_the_noise_after_a_resume_is_uncorrelated_with_the_noise_before(
         torch.manual_seed(0)
         np.random.seed(0)
         _, evidence = trained(tmp_path, tiny_model_folder, rows, PoisonousCharge(patch))
-    assert evidence.public["continuations"] == 1
+    assert evidence.public["continuations"] == "within the spare steps"
     assert len(draws) == small_plan().dpsgd.steps
     assert_uncorrelated(draws)
 

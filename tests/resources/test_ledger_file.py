@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
-from dp_assets.privacy.chain import LedgerTampered
+from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, digest
 from resources import ledger_file
 from resources.ledger import Ledger
 from tests.resources.ledgers import charge, register
@@ -82,10 +84,58 @@ def test_a_newer_ledger_is_refused(old_ledger: Ledger) -> None:
         old_ledger.state()
 
 
+def test_a_ledger_from_before_nonces_is_read_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(private_root=str(tmp_path / "private"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ledger_file, "chain", chain_without_nonces)
+        corpus_id = register(ledger, "eps-8").corpus_id
+        charge(ledger, corpus_id, "eps-8")
+    anchor = ledger._file.anchors()[0]
+    ledger._file.anchor_files[1].write_text(json.dumps(asdict(anchor)))
+    with duckdb.connect(str(database(ledger))) as connection:
+        connection.execute("update schema_version set version = 2")
+    ledger_file._known.clear()
+    assert len(ledger.state().charges) == 1
+    charge(ledger, corpus_id, "eps-8", "dp_generator", key="another")
+    assert ledger.entries()[: anchor.length][-1].digest == anchor.head
+    assert len(ledger.state().charges) == 2
+
+
+def chain_without_nonces(head: Anchor, at: str, bodies: list[tuple[str, dict[str, Any]]]) -> list[Entry]:
+    """The entries as earlier versions chained them."""
+    entries: list[Entry] = []
+    for kind, body in bodies:
+        text = canonical(body)
+        place = (head.length, kind, at, text, head.head)
+        entries.append(Entry(*place, digest(*place)))
+        head = Anchor(head.length + 1, entries[-1].digest)
+    return entries
+
+
+def test_what_is_outside_the_private_zone_tells_nothing_of_the_entries(tmp_path: Path) -> None:
+    ledgers = [Ledger(private_root=str(tmp_path / name / "private")) for name in "ab"]
+    for ledger in ledgers:
+        ledger._file.append(lambda _: [("closed", {"corpus_id": "a", "cohort": "all", "reasons": ["ran 17"]})])
+    shown = [json.loads((tmp_path / name / "released/ledger_anchor.json").read_text()) for name in "ab"]
+    assert [list(one) for one in shown] == [["head"], ["head"]]
+    assert shown[0] != shown[1]
+
+
+def test_a_published_head_cannot_be_found_by_trying_bodies(tmp_path: Path) -> None:
+    ledger = Ledger(private_root=str(tmp_path / "private"))
+    body = {"corpus_id": "a", "cohort": "all", "reasons": ["ran 17"]}
+    ledger._file.append(lambda _: [("closed", body)])
+    first, last = ledger.entries()
+    assert last.body == body
+    assert digest(1, "closed", last.at, canonical(body), first.digest) != last.digest
+
+
 def test_an_interrupt_during_a_query_of_the_ledger_is_an_interrupt(tmp_path: Path) -> None:
     ledger = Ledger(private_root=str(tmp_path / "private"))
     register(ledger)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    # With one thread, DuckDB looks for signals after every few vectors. Uninterrupted, the query ends by itself.
+    query = "set threads = 1; select sum(hash(range) % 7) from range(4_000_000_000)"
     with pytest.raises(KeyboardInterrupt), ledger._file._locked() as connection:
-        connection.execute("select sum(a.range * b.range) from range(200_000) a, range(200_000) b")
+        connection.execute(query)
     assert len(ledger.state().registrations) == 1

@@ -84,7 +84,7 @@ def _generator_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "noise_size": "as stated",
         "normaliser": plan.dpsgd.expected_batch_size,
         **dict.fromkeys(STEP_COUNTS, steps),
-        "continuations": 0,
+        "continuations": "within the spare steps",
         "trained_tensors": fingerprint(("a", "b")),
         "noised_tensors": fingerprint(("a", "b")),
         "changed_elsewhere": fingerprint(()),
@@ -114,6 +114,7 @@ def statement_of(
     charge_ids: Sequence[str] = (GENERATOR, HISTOGRAM),
     redacted: Sequence[str] = (),
     redacted_with: Mapping[str, str] = NO_VERSIONS,
+    evidence: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The statement of a release behind these charges, whose mechanisms did what their plans say."""
     by_level = {plan.level: plan for plan in plans}
@@ -123,7 +124,8 @@ def statement_of(
         "corpus",
         plans,
         charge_ids=charge_ids,
-        evidence={
+        evidence=evidence
+        or {
             charge.charge_id: ran_as_planned(by_level[charge.level], charge.mechanism)
             for charge in charges
             if charge.level in by_level
