@@ -9,9 +9,11 @@ What holds:
 - Results come in the order of the questions, whatever order they arrived in.
 - Messages name the setting and the remedy and quote neither the key nor what the server wrote.
 
-A request without an answer (no connection, timeout, HTTP 408, 409, 425, 429, 5xx) is repeated after a wait that doubles
-each time, with jitter, and never less than the server's `Retry-After`. A useless answer (cut off, empty, not readable)
-is asked for once more; a refusal is not. A question that gets no answer of use is counted by its reason.
+A request without an answer is repeated after a wait that doubles each time, with jitter, and never less than the
+server's `Retry-After`; nothing is booked for it. That is no connection, a timeout, HTTP 408, 409, 425, 429, 5xx, and
+HTTP 200 without a completion: an error inside it, a proxy's page, half a reply. A useless answer (cut off, empty, not
+readable) is asked for once more; a refusal is not. Another HTTP error drops its question, if a probe shows that others
+are answered; else it ends the run. A question that gets no answer of use is counted by its reason.
 
 What cannot be helped: a request that was computed but whose answer never arrived (killed process, lost connection) may
 be billed again. Its repetition carries the same `Idempotency-Key`, so a server that honours the header bills it once.
@@ -32,7 +34,13 @@ import openai
 
 from dp_assets.alignment.answers_store import FINAL, Answer, AnswersStore, Outcome, Usage
 from dp_assets.alignment.endpoint_limits import Budget, BudgetReached, RateLimit, Stopped, most_usage
-from dp_assets.alignment.endpoint_replies import read_completion, retry_after
+from dp_assets.alignment.endpoint_replies import (
+    NO_CREDIT,
+    STATUS_OF_NO_CREDIT,
+    NoCompletion,
+    read_completion,
+    retry_after,
+)
 
 PROBE_TEXT = "Reply with the one word: ready"
 NO_ANSWER = "no_answer"
@@ -49,8 +57,23 @@ LISTINGS = 3
 """How often the list of models is asked for before nobody is said to answer."""
 
 LONGEST_BACKOFF, LONGEST_RETRY_AFTER, LONGEST_CONNECT, LONGEST_LISTING = 60.0, 600.0, 5.0, 10.0
-REPEATABLE, REJECTING, UNAUTHORISED, UNKNOWN = (408, 409, 425, 429), (400, 413, 422), (401, 403), 404
-NO_CREDIT = "insufficient_quota"
+REPEATABLE, REJECTING, UNKNOWN, FORBIDDEN_BY_LAW = (408, 409, 425, 429), (400, 413, 422), 404, 451
+WRONG_KEY, UNAUTHORISED = 401, (401, 403)
+SENT_HEADERS = frozenset(
+    [
+        "host",
+        "connection",
+        "accept",
+        "accept-encoding",
+        "user-agent",
+        "content-type",
+        "content-length",
+        "authorization",
+        "idempotency-key",
+        "x-stainless-raw-response",
+    ]
+)
+"""All that a request carries; what the library takes from variables such as OPENAI_ORG_ID is left out."""
 SHOWN_MODELS = 10
 ADDRESS_HINT = "the address often ends in /v1"
 
@@ -65,6 +88,18 @@ class _NoAnswer(Exception):
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
         self.seconds = seconds
+
+
+class _NotCompleted(_NoAnswer):
+    """HTTP 200 with neither a completion nor an error inside: who answers may be no such server at all."""
+
+
+class _Refused(Exception):
+    """An HTTP error that may be about this question alone."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
 
 
 def _unreached(error: openai.APIConnectionError) -> _NoAnswer:
@@ -107,9 +142,24 @@ class Endpoint:
         return {"model": self.model, "messages": messages, "extra_body": parameters}
 
     def client(self) -> openai.OpenAI:
-        """A client that repeats nothing by itself, because every request has to be counted."""
+        """A client that repeats nothing by itself, because every request has to be counted, and sends no more than this
+        endpoint is meant to see.
+        """
+        key = self.api_key()
         timeout = openai.Timeout(self.timeout_seconds, connect=min(LONGEST_CONNECT, self.timeout_seconds))
-        return openai.OpenAI(api_key=self.api_key(), base_url=self.base_url, timeout=timeout, max_retries=0)
+        return openai.OpenAI(
+            api_key=key,
+            base_url=self.base_url,
+            timeout=timeout,
+            max_retries=0,
+            default_headers={"Authorization": f"Bearer {key}"},  # before what OPENAI_CUSTOM_HEADERS may hold
+            http_client=openai.DefaultHttpxClient(event_hooks={"request": [_without_other_headers]}, timeout=timeout),
+        )
+
+
+def _without_other_headers(request: Any) -> None:
+    for name in [name for name in request.headers if name.lower() not in SENT_HEADERS]:
+        del request.headers[name]
 
 
 @dataclass(frozen=True)
@@ -237,29 +287,25 @@ class _Asking:
         self._probe()
 
     def _probe(self) -> None:
-        """Ask a constant question with the same parameters; one garbled answer is forgiven.
+        """Ask a constant question with the same parameters; one useless answer is forgiven.
 
         Raises:
           EndpointError: there is no answer, or none in the form of a chat completion.
         """
-        group, key, where = self._endpoint.group, f"probe-{secrets.token_hex(8)}", self._where
-        outcome = Outcome.MALFORMED
+        key = f"probe-{secrets.token_hex(8)}"
         for number in range(MOST_ANSWERS):
             try:
-                answer = self._answer(key, PROBE_TEXT, number)
+                answer = self._answer(key, PROBE_TEXT, number, not_completed=MOST_ANSWERS)
+            except _Refused as refused:
+                raise self._refused(refused.status) from None
+            except _NotCompleted:
+                raise self._no_chat() from None
             except _NoAnswer as failure:
                 raise self._unanswered(failure) from None
-            outcome = answer.outcome
             self._save(Answer(key, Outcome.PROBE, "", answer.usage))
-            if outcome is not Outcome.MALFORMED:
-                break
-        if outcome is Outcome.MALFORMED:
-            raise EndpointError(f"{where} does not answer with a chat completion; correct the address: {ADDRESS_HINT}")
-        if outcome is Outcome.REJECTED:
-            raise EndpointError(
-                f"{where} rejects the request; check {group}.model, and name what the model does not take with"
-                " `omitted` or `max_tokens_name`"
-            )
+            if answer.outcome is not Outcome.MALFORMED:
+                return
+        raise self._no_chat()
 
     def _settle_in_threads(self, questions: Mapping[str, str]) -> None:
         waiting = iter(questions.items())
@@ -291,25 +337,30 @@ class _Asking:
         """Ask until an answer is of use or enough were paid for, or there is none at all."""
         while not _is_settled(self._store, key):
             try:
-                answer = self._answer(key, text, self._store.tries(key))
+                answer = self._answer(key, text, self._store.tries(key), not_completed=self._endpoint.attempts)
             except _NoAnswer:
                 return self._note_fruitless()
+            except _Refused:
+                self._probe()
+                answer = Answer(key, Outcome.REJECTED, "", Usage())
             self._save(answer)
         with self._lock:
             self._settled(key)
 
-    def _answer(self, key: str, text: str, number: int) -> Answer:
-        """The answer with this number, however many requests it takes.
+    def _answer(self, key: str, text: str, number: int, *, not_completed: int) -> Answer:
+        """The answer with this number, however many requests it takes; `not_completed` is how many of them may bring
+        neither a completion nor an error.
 
         Raises:
           _NoAnswer: there was none to any request.
+          _Refused: the server wants no such request.
         """
         attempt = 1
         while True:
             try:
                 return self._request(key, text, number)
             except _NoAnswer as failure:
-                if attempt >= self._endpoint.attempts:
+                if attempt >= (not_completed if isinstance(failure, _NotCompleted) else self._endpoint.attempts):
                     raise
                 self._pause(attempt, failure.seconds)
             attempt += 1
@@ -326,6 +377,7 @@ class _Asking:
 
         Raises:
           _NoAnswer: it brought no answer; another one may.
+          _Refused: the server wants no such request.
           EndpointError: no other one will either.
         """
         most = most_usage(self._endpoint.system, text, max_new_tokens=self._endpoint.max_new_tokens)
@@ -340,30 +392,53 @@ class _Asking:
                 extra_headers={"Idempotency-Key": f"{key}-{number}"}, **self._endpoint.body(text, number)
             )
         except openai.APIStatusError as error:
-            if error.status_code in REJECTING:
-                return Answer(key, Outcome.REJECTED, "", Usage())
-            problem = self._understood(error)
+            no_credit = NO_CREDIT.intersection([str(error.code), str(error.type)])
+            status = STATUS_OF_NO_CREDIT if no_credit else error.status_code
+            problem = self._understood(status, retry_after(error.response.headers))
         except openai.APIConnectionError as error:
             problem = _unreached(error)
         else:
-            return self._read(key, response.text, most)
+            try:
+                return self._read(key, response.text, most)
+            except NoCompletion as reply:
+                problem = self._understood_reply(reply.status, retry_after(response.headers))
         # Raised out here, where the request and what the server wrote are no part of the error any more.
         raise problem
 
     def _read(self, key: str, body: str, most: Usage) -> Answer:
-        """An answer. Usage that the server does not report is counted as the most that it can be."""
+        """An answer. Usage that the server does not report is counted as the most that it can be.
+
+        Raises:
+          NoCompletion: there is no completion, so nothing counts.
+        """
         outcome, text, usage = read_completion(body)
         if outcome is Outcome.ANSWERED and not self._is_readable(text):
             outcome, text = Outcome.UNREADABLE, ""
         return Answer(key, outcome, text, usage or most)
 
-    def _understood(self, error: openai.APIStatusError) -> Exception:
+    def _understood_reply(self, status: int | None, seconds: float | None) -> Exception:
+        """What a reply without a completion means: the same as the HTTP error inside it, if there is one."""
+        return _NotCompleted("no chat completion", seconds) if status is None else self._understood(status, seconds)
+
+    def _understood(self, status: int, seconds: float | None) -> Exception:
         """What an HTTP error means for the requests to come."""
-        status, group = error.status_code, self._endpoint.group
-        if error.code == NO_CREDIT:
+        group = self._endpoint.group
+        if status == STATUS_OF_NO_CREDIT:
             return EndpointError(f"the account behind {group}.api_key_variable has no credit left; add some, run again")
         if status in REPEATABLE or status >= 500:
-            return self._repeatable(status, retry_after(error.response.headers))
+            return self._repeatable(status, seconds)
+        if status == WRONG_KEY:
+            return self._refused(status)
+        return _Refused(status)
+
+    def _refused(self, status: int) -> EndpointError:
+        """What an HTTP error means if every request brings it."""
+        group, where = self._endpoint.group, self._where
+        if status in REJECTING:
+            return EndpointError(
+                f"{where} rejects the request (HTTP {status}); check {group}.model, and name what the model does not"
+                " take with `omitted` or `max_tokens_name`"
+            )
         if status in UNAUTHORISED:
             return EndpointError(
                 f"the endpoint does not accept the key (HTTP {status}); check {group}.api_key_variable, and that the"
@@ -371,10 +446,11 @@ class _Asking:
             )
         if status == UNKNOWN:
             return EndpointError(
-                f"{group}.model {self._endpoint.model!r} is unknown at {group}.base_url {self._endpoint.base_url!r}"
-                f" (HTTP {status}); {self._offer()}"
+                f"{group}.model {self._endpoint.model!r} is unknown at {where} (HTTP {status}); {self._offer()}"
             )
-        return EndpointError(f"{group}.base_url answers HTTP {status}; correct the address: {ADDRESS_HINT}")
+        if status == FORBIDDEN_BY_LAW:
+            return EndpointError(f"{where} may not serve {group}.model here (HTTP {status}); choose another one")
+        return EndpointError(f"{where} answers HTTP {status}; correct the address: {ADDRESS_HINT}")
 
     def _repeatable(self, status: int, seconds: float | None) -> Exception:
         if seconds is not None and seconds > LONGEST_RETRY_AFTER:
@@ -409,6 +485,12 @@ class _Asking:
     @property
     def _where(self) -> str:
         return f"{self._endpoint.group}.base_url {self._endpoint.base_url!r}"
+
+    def _no_chat(self) -> EndpointError:
+        return EndpointError(
+            f"{self._where} does not answer with a chat completion; correct the address: {ADDRESS_HINT}. If it answered"
+            " before, the server or a proxy is down: what was answered is saved, so run again then"
+        )
 
     def _unanswered(self, failure: _NoAnswer) -> EndpointError:
         return EndpointError(

@@ -1,7 +1,8 @@
 """What the replies of an OpenAI-compatible server say, read without trust in their form.
 
-Servers differ in what they leave out, and proxies answer in their place, so whatever is no chat completion is MALFORMED
-and never an error.
+Servers differ in what they leave out, and proxies answer in their place. A reply is one of two things: a completion,
+which was computed and is paid for whatever its answer is worth, or no completion at all (`NoCompletion`), which is as
+good as no reply.
 """
 
 import json
@@ -12,34 +13,98 @@ from typing import Any
 
 from dp_assets.alignment.answers_store import Outcome, Usage
 
+# Why a server says it ended, beyond `stop` and its synonyms; services put their own words into OpenAI's field.
+CUT_OFF = frozenset(["length", "max_tokens", "model_length"])
+FILTERED = frozenset(["content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"])
+BROKEN_OFF = frozenset(["error", "network_error", "insufficient_system_resource", "abort", "aborted"])
+NO_CREDIT = frozenset(["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"])
+STATUS_OF_NO_CREDIT, UNNAMED = 402, 500
+
+
+class NoCompletion(Exception):
+    """A reply with HTTP 200 that holds no completion: an error inside it, a proxy's page, or half of one.
+
+    `status` is the HTTP status that an error inside it stands for; None without an error.
+    """
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__("no chat completion")
+        self.status = status
+
 
 def read_completion(body: str) -> tuple[Outcome, str, Usage | None]:
-    """What a response's body is, its text without white space around if it is of use, and the tokens it reports."""
+    """What a completion is, its text without white space around if it is of use, and the tokens it reports.
+
+    Raises:
+      NoCompletion: the body is none.
+    """
     try:
-        content = json.loads(body)
-        (choice, *_) = content["choices"]
+        content = json.loads(body.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        raise NoCompletion from None
+    if not isinstance(content, dict):
+        raise NoCompletion
+    choices = content.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    error = content.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
+    if error or not isinstance(choice, dict):
+        raise NoCompletion(_status_of(error) if error else None)
+    if _finished(choice) in BROKEN_OFF:
+        raise NoCompletion(UNNAMED)
+    try:
         return *_outcome(choice), _usage(content.get("usage"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Outcome.MALFORMED, "", None
+        return Outcome.MALFORMED, "", _usage(content.get("usage"))
+
+
+def _finished(choice: Mapping[str, Any]) -> str:
+    return str(choice.get("finish_reason")).lower()
+
+
+def _status_of(error: Any) -> int:
+    """The HTTP status that an error inside a reply stands for."""
+    fields = error if isinstance(error, dict) else {}
+    names = [str(fields.get(name)) for name in ("code", "status", "status_code", "type")]
+    if NO_CREDIT.intersection(names):
+        return STATUS_OF_NO_CREDIT
+    statuses = [int(name) for name in names if name.isascii() and name.isdigit() and 400 <= int(name) < 600]
+    return statuses[0] if statuses else UNNAMED
 
 
 def _outcome(choice: Mapping[str, Any]) -> tuple[Outcome, str]:
     """What a choice of a chat completion is. One of another form raises what Python raises on it."""
-    message, finished = choice["message"], choice.get("finish_reason")
-    if message.get("refusal") or finished == "content_filter":
+    message, finished = choice.get("message") or {}, _finished(choice)
+    text, refusal = _text_and_refusal(message.get("content"))
+    if refusal or message.get("refusal") or finished in FILTERED:
         return Outcome.REFUSED, ""
-    if finished == "length":
+    if finished in CUT_OFF:
         return Outcome.TRUNCATED, ""
-    text = (message.get("content") or "").strip()
     text.encode()  # raises on half of a surrogate pair, which is legal in JSON and in no table
     return (Outcome.ANSWERED, text) if text else (Outcome.EMPTY, "")
+
+
+def _text_and_refusal(content: Any) -> tuple[str, bool]:
+    """The text of a message, and whether it holds a refusal. Parts that are no text, such as thoughts, are left out."""
+    if content is None or isinstance(content, str):
+        return (content or "").strip(), False
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in _listed(content)]
+    texts = [part["text"] for part in parts if part.get("type") in ("text", "output_text") or "type" not in part]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return "".join(texts).strip(), any(part.get("type") == "refusal" for part in parts)
+
+
+def _listed(content: Any) -> list[Any]:
+    if not isinstance(content, list):
+        raise TypeError
+    return content
 
 
 def _usage(reported: Any) -> Usage | None:
     if not isinstance(reported, dict):
         return None
     tokens = [reported.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    counts = [number for number in tokens if isinstance(number, int) and number >= 0]
+    counts = [number for number in tokens if type(number) is int and number >= 0]
     return Usage(*counts) if len(counts) == len(tokens) else None
 
 
@@ -52,6 +117,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
     try:
         date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

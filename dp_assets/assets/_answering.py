@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from dp_assets.alignment.endpoint_limits import Budget
 
 
+DROPPED_ANSWERS = "endpoint/dropped"
+
+
+class NothingMade(dg.Failure):
+    """An asset that others train on would be empty, which is a failure of whoever answered and no result."""
+
+    def __init__(self, asset: str, dropped: Mapping[str, int]) -> None:
+        reasons = ", ".join(f"{reason}: {number}" for reason, number in sorted(dropped.items()))
+        super().__init__(
+            description=f"{asset} would be empty: nothing that was answered is of use ({reasons or 'all empty'}); see"
+            " docs/guides/endpoint.md for what each reason means, change the settings, and materialize it again",
+            allow_retries=False,
+        )
+
+
 def ready() -> None:
     """The `check` of an answerer that needs nothing from outside."""
 
@@ -61,6 +76,7 @@ def annotated_by_model(
 
     Raises:
       NotReleased: an endpoint is chosen, and this asset lies in the private zone.
+      NothingMade: no answer is of use.
     """
     from dp_assets.alignment.annotation import annotate
 
@@ -69,6 +85,8 @@ def annotated_by_model(
         answerer_of(context, annotator, language_model, settings, advance) as answerer,
     ):
         annotation = annotate(filtered, answerer.answer, annotator=answerer.name)
+    if annotation.rows.is_empty():
+        raise NothingMade(context.asset_key.to_user_string(), answerer.figures.get(DROPPED_ANSWERS, {}))
     return Annotated(annotation.rows, answerer.figures)
 
 
@@ -205,7 +223,7 @@ def _figures(asked: "Asked", store: "AnswersStore", budget: "Budget", settings: 
         "endpoint/model": settings.model,
         "endpoint/questions": len(asked.texts),
         "endpoint/reused": asked.reused,
-        "endpoint/dropped": dict(asked.dropped),
+        DROPPED_ANSWERS: dict(asked.dropped),
         "endpoint/answers_paid": store.num_answers,
         "endpoint/input_tokens": store.usage.input_tokens,
         "endpoint/output_tokens": store.usage.output_tokens,

@@ -3,9 +3,11 @@
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
+from dp_assets.assets._answering import NothingMade
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._preferring import (
     ASSET,
+    DROPPED,
     judged_preferences,
     offline_preferences,
     preferences_of_file,
@@ -39,6 +41,8 @@ def preference_pairs(
         made = judged_preferences(context, judge, annotated, language_model, sft_model, profile)
     else:
         made = offline_preferences(annotated, language_model, sft_model, profile)
+    if made.pairs.is_empty():
+        raise NothingMade(ASSET, made.figures.get(DROPPED, {}))
     # A file descends from no charge, but carries the ids of what was read beside it: too many are never wrong.
     value = Table(made.pairs.lazy(), union_of_ids(annotated_instructions, sft_model))
     figures = {"dagster/row_count": made.pairs.height, **made.figures}

@@ -21,9 +21,17 @@ from typing import Any
 from dp_assets.alignment.endpoint import PROBE_TEXT
 
 MODEL = "tiny-judge"
-NO_ANSWER = ("error", "limited", "stall", "cut")
-USELESS = ("garbled", "truncated", "empty", "refused")
-STATUSES = {"error": 500, "limited": 429, "rejected": 400, "no_credit": 429}
+STATUSES = {"error": 500, "limited": 429, "rejected": 400, "no_credit": 429, "unpaid": 402}
+STATUSES |= {"forbidden": 403, "unavailable": 404, "illegal": 451}
+INSIDE = {
+    "error_inside": {"error": {"message": "Provider returned error", "code": 502}},
+    "error_in_choice": {"choices": [{"error": {"code": 502}, "finish_reason": "error", "message": {"content": "bec"}}]},
+    "limited_inside": {"error": {"code": "429"}, "choices": None},
+    "nothing_inside": {"id": "1", "object": "chat.completion", "choices": []},
+    "no_credit_inside": {"error": {"type": "insufficient_quota"}},
+    "forbidden_inside": {"error": {"message": "flagged", "code": 403}},
+}
+"""What comes with HTTP 200 and is no completion."""
 
 
 @dataclass
@@ -58,6 +66,7 @@ class FakeEndpoint:
     reply: Callable[[str], str] = lambda question: f"answer to {question}"
     url: str = ""
     requests: list[Request] = field(default_factory=list)
+    listings: list[Request] = field(default_factory=list)
     computed: Counter[str] = field(default_factory=Counter)
     delivered: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -95,6 +104,10 @@ class FakeEndpoint:
 def completion(text: str, question: str, kind: str, reports_usage: bool) -> dict[str, Any]:
     """The body of a chat completion."""
     message: dict[str, Any] = {"role": "assistant", "content": "" if kind == "empty" else text}
+    if kind == "odd":
+        message = {"role": "assistant", "content": {"answer": text}}
+    if kind == "parts":
+        message = {"role": "assistant", "content": [{"type": "text", "text": part} for part in (text[:3], text[3:])]}
     if kind == "refused":
         message = {"role": "assistant", "content": None, "refusal": "I would rather not."}
     choice = {"index": 0, "message": message, "finish_reason": "length" if kind == "truncated" else "stop"}
@@ -110,6 +123,7 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            endpoint.listings.append(Request(time.monotonic(), "", "list", _headers(self), {}))
             if endpoint.listed is None:
                 return _send(self, 404, "{}")
             models = [{"id": name, "object": "model"} for name in endpoint.listed]
@@ -139,7 +153,7 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
 def _handle(handler: BaseHTTPRequestHandler, endpoint: FakeEndpoint) -> None:
     arrived = time.monotonic()
     body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-    question, headers = body["messages"][-1]["content"], {name.lower(): text for name, text in handler.headers.items()}
+    question, headers = body["messages"][-1]["content"], _headers(handler)
     if endpoint.key is not None and headers.get("authorization") != f"Bearer {endpoint.key}":
         kind = "unauthorised"
     elif body["model"] != MODEL:
@@ -154,6 +168,10 @@ def _handle(handler: BaseHTTPRequestHandler, endpoint: FakeEndpoint) -> None:
     _respond(handler, endpoint, request)
 
 
+def _headers(handler: BaseHTTPRequestHandler) -> dict[str, str]:
+    return {name.lower(): text for name, text in handler.headers.items()}
+
+
 def _respond(handler: BaseHTTPRequestHandler, endpoint: FakeEndpoint, request: Request) -> None:
     kind, question = request.kind, request.question
     if kind in ("unauthorised", "unknown"):
@@ -163,9 +181,11 @@ def _respond(handler: BaseHTTPRequestHandler, endpoint: FakeEndpoint, request: R
         error = {"message": kind, "code": "insufficient_quota" if kind == "no_credit" else kind}
         wait = {"Retry-After": endpoint.retry_after} if kind == "limited" else {}
         return _send(handler, STATUSES[kind], json.dumps({"error": error}), wait)
+    if kind in INSIDE or kind == "garbled":
+        return _send(handler, 200, json.dumps(INSIDE[kind]) if kind in INSIDE else "<html>busy</html>")
     made = endpoint.completion(question, kind, request.headers["idempotency-key"])
     request.tokens = sum(made.get("usage", {}).values())
-    content = "<html>busy</html>" if kind == "garbled" else json.dumps(made)
+    content = json.dumps(made)
     time.sleep(endpoint.stall_seconds if kind == "stall" else endpoint.delay(question))
     if kind in ("stall", "cut"):
         handler.close_connection = True

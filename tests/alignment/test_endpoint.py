@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from dp_assets.alignment.endpoint import DOUBT_AFTER, MOST_ANSWERS, PROBE_TEXT, EndpointError
+from dp_assets.alignment.endpoint import DOUBT_AFTER, MOST_ANSWERS, PROBE_TEXT, SENT_HEADERS, EndpointError
 from dp_assets.alignment.endpoint_limits import RateLimit
 from tests.alignment.asking import PARAMETERS, asked, endpoint_at, questions
 from tests.alignment.fake_endpoint import MODEL, FakeEndpoint, serving
 
 ROOT = Path(__file__).parents[2]
-FAILURES = {"error": 0.15, "limited": 0.1, "cut": 0.1}
+FAILURES = {"error": 0.12, "limited": 0.06, "cut": 0.06, "error_inside": 0.06, "garbled": 0.06}
 STALLS = {"stall": 0.02}
 KEY = "sk-this-must-stay-inside"
 
@@ -52,7 +52,7 @@ def test_nothing_is_lost_and_nothing_is_computed_twice_under_every_failure(answe
 def test_under_failures_and_useless_answers_together_every_question_is_answered_or_dropped_and_paid_for_at_most_twice(
     answers: Path, seed: int
 ) -> None:
-    texts, useless = questions(100), {"truncated": 0.1, "empty": 0.1, "garbled": 0.1, "refused": 0.05}
+    texts, useless = questions(100), {"truncated": 0.1, "empty": 0.1, "odd": 0.1, "refused": 0.05}
     with serving(FakeEndpoint(FAILURES | STALLS | useless, seed=seed)) as server:
         result = asked(texts, server.url, answers, timeout_seconds=0.4)
         before = len(server.requests)
@@ -132,7 +132,7 @@ def test_a_request_carries_system_message_parameters_and_its_idempotency_key(ans
     assert request.headers["idempotency-key"] == f"{key}-0"
 
 
-@pytest.mark.parametrize("useless", ["truncated", "empty", "garbled"])
+@pytest.mark.parametrize("useless", ["truncated", "empty", "odd"])
 def test_a_useless_answer_is_asked_for_again_with_another_seed(answers: Path, useless: str) -> None:
     once = FakeEndpoint(plan=lambda question, arrivals: useless if question == "why?" and not arrivals else "fine")
     with serving(once) as server:
@@ -143,7 +143,7 @@ def test_a_useless_answer_is_asked_for_again_with_another_seed(answers: Path, us
 
 
 def test_what_stays_useless_is_dropped_by_reason_and_not_paid_for_again(answers: Path) -> None:
-    kinds = {"a": "truncated", "b": "empty", "c": "garbled", "d": "refused", "e": "rejected", "f": "fine"}
+    kinds = {"a": "truncated", "b": "empty", "c": "odd", "d": "refused", "e": "rejected", "f": "fine"}
     texts = list(kinds)
     with serving(FakeEndpoint(plan=lambda question, _: kinds.get(question, "fine"))) as server:
         result = asked(texts, server.url, answers)
@@ -184,6 +184,78 @@ def test_questions_that_always_fail_do_not_stop_a_sound_server_however_many_foll
         result = asked(texts, server.url, answers, attempts=1)
     assert result.dropped == {"no_answer": 12}
     assert server.requests[-1].question == PROBE_TEXT
+
+
+INSIDE_200 = ["garbled", "error_inside", "error_in_choice", "limited_inside", "nothing_inside"]
+
+
+@pytest.mark.parametrize("kind", INSIDE_200)
+def test_http_200_without_a_completion_is_repeated_with_the_same_key_and_booked_as_nothing(
+    answers: Path, kind: str
+) -> None:
+    twice = FakeEndpoint(plan=lambda question, arrivals: kind if question == "why?" and arrivals < 4 else "fine")
+    with serving(twice) as server:
+        result = asked(["why?"], server.url, answers)
+    assert result.texts == expected(["why?"])
+    assert len({request.headers["idempotency-key"] for request in server.requests[1:]}) == 1
+    assert [line["outcome"] for line in saved(answers)] == ["probe", "answered"]
+
+
+@pytest.mark.parametrize("kind", INSIDE_200)
+def test_an_outage_behind_http_200_stops_the_run_and_the_next_one_asks_only_what_failed(
+    answers: Path, kind: str
+) -> None:
+    texts, server_ = questions(40), FakeEndpoint()
+    server_.plan = lambda *_: kind if sum(server_.delivered.values()) > 15 else "fine"
+    with serving(server_) as server:
+        with pytest.raises(EndpointError, match=r"annotation\.endpoint\.base_url .* is saved, so run again"):
+            asked(texts, server.url, answers, attempts=2)
+        kept = len(saved(answers)) - 1
+        assert {line["outcome"] for line in saved(answers)} == {"probe", "answered"}
+        server.plan, before = None, len(server.questions)
+        assert asked(texts, server.url, answers).reused == kept
+    assert len(server.questions) - before == len(texts) - kept
+    assert {server.computed[text] for text in texts} == {1}
+
+
+@pytest.mark.parametrize("kind", ["rejected", "forbidden", "unavailable", "illegal", "forbidden_inside"])
+def test_an_http_error_of_one_question_drops_it_and_one_of_all_stops_the_run(answers: Path, kind: str) -> None:
+    texts, server_ = questions(20), FakeEndpoint(plan=lambda question, _: kind if "number 3?" in question else "fine")
+    with serving(server_) as server:
+        result = asked(texts, server.url, answers)
+        assert result.dropped == {"rejected": 1}
+        assert [text for text in result.texts if text] == expected(texts[:3] + texts[4:])
+        assert sum(request.question == PROBE_TEXT for request in server.requests) == 2
+        server.plan = lambda *_: kind if sum(server_.delivered.values()) > 30 else "fine"
+        more = questions(60)
+        with pytest.raises(EndpointError, match=r"annotation\.endpoint"):
+            asked(more, server.url, answers)
+        assert sum(line["outcome"] == "rejected" for line in saved(answers)) == 1
+        server.plan = None
+        assert asked(more, server.url, answers).dropped == {"rejected": 1}
+    assert {server.computed[text] for text in more if "number 3?" not in text} == {1}
+
+
+def test_content_in_parts_is_an_answer(answers: Path) -> None:
+    with serving(FakeEndpoint(plan=lambda *_: "parts")) as server:
+        assert asked(["why?"], server.url, answers).texts == expected(["why?"])
+
+
+def test_variables_of_openai_in_the_environment_reach_no_endpoint(
+    answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", f"of-openai-{name}")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/of-openai")
+    monkeypatch.setenv(
+        "OPENAI_CUSTOM_HEADERS", "X-Tenant: of-openai\nAuthorization: Bearer of-openai\nCookie: of-openai"
+    )
+    with serving(FakeEndpoint(key=KEY)) as server:
+        asked(["why?"], server.url, answers, api_key=lambda: KEY)
+    for request in [*server.requests, *server.listings]:
+        assert "of-openai" not in str(dict(request.headers))
+        assert set(request.headers) <= SENT_HEADERS
+        assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize("sound_probes", [1, 2])
@@ -291,9 +363,13 @@ def closed_port() -> FakeEndpoint:
 MISTAKES = {
     "key": (FakeEndpoint(key="another"), {}, r"does not accept the key \(HTTP 401\); check .*api_key_variable"),
     "model": (FakeEndpoint(), {"model": "huge"}, rf"model 'huge' is unknown .*it offers {MODEL}"),
-    "parameters": (FakeEndpoint(plan=lambda *_: "rejected"), {}, r"rejects the request; .*`omitted`"),
+    "parameters": (FakeEndpoint(plan=lambda *_: "rejected"), {}, r"rejects the request \(HTTP 400\); .*`omitted`"),
     "no chat": (FakeEndpoint(plan=lambda *_: "garbled"), {}, r"does not answer with a chat completion; .*/v1"),
     "credit": (FakeEndpoint(plan=lambda *_: "no_credit"), {}, r"api_key_variable has no credit left"),
+    "unpaid": (FakeEndpoint(plan=lambda *_: "unpaid"), {}, r"api_key_variable has no credit left"),
+    "credit inside": (FakeEndpoint(plan=lambda *_: "no_credit_inside"), {}, r"api_key_variable has no credit left"),
+    "right": (FakeEndpoint(plan=lambda *_: "forbidden"), {}, r"does not accept the key \(HTTP 403\)"),
+    "law": (FakeEndpoint(plan=lambda *_: "illegal"), {}, r"may not serve annotation\.endpoint\.model here"),
     "down": (FakeEndpoint(plan=lambda *_: "error"), {"attempts": 2}, r"base_url .* gives no answer \(HTTP 500\)"),
     "slow": (
         FakeEndpoint(plan=lambda *_: "stall"),

@@ -144,6 +144,29 @@ def test_an_endpoint_annotates_and_its_tokens_and_cost_are_metadata(tmp_path: Pa
     assert set(server.computed.values()) == {1}
 
 
+def test_an_annotated_set_without_any_answer_is_a_failure_and_is_not_stored(tmp_path: Path) -> None:
+    useless = FakeEndpoint(plan=lambda question, _: "fine" if question == PROBE_TEXT else "truncated", key=KEY)
+    with serving(useless) as server:
+        project = Project(tmp_path, NO_MODEL, server.url)
+        result = project.materialize(annotated_instructions)
+    assert not result.success
+    assert "annotated_instructions would be empty" in messages(result)
+    assert "(truncated: 12)" in messages(result)
+    assert not result.asset_materializations_for_node("annotated_instructions")
+    assert not project.folder("annotated_instructions").exists()
+
+
+def test_preference_pairs_without_any_pair_are_a_failure(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"prompt": ["a", "b"], "chosen": ["c", None], "rejected": ["c", "d"]})
+    rows.write_parquet(tmp_path / "pairs.parquet")
+    project = Project(tmp_path, NO_MODEL, "http://127.0.0.1:9/v1", source="file", path=str(tmp_path / "pairs.parquet"))
+    project.store_inputs_of_preferences(PARTITION)
+    result = project.materialize(preference_pairs)
+    assert not result.success
+    assert "preference_pairs would be empty" in messages(result)
+    assert "incomplete: 1, same: 1" in messages(result)
+
+
 def test_the_key_is_in_no_event_artifact_or_file(tmp_path: Path) -> None:
     with serving(FakeEndpoint(key=KEY)) as server:
         project = Project(tmp_path, NO_MODEL, server.url)
