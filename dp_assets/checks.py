@@ -11,7 +11,7 @@ from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
 from dp_assets.selection.rules import Rule, wanted_rows
 from dp_assets.selection.vectors import assigned
-from dp_assets.statements.statement import StatementError
+from dp_assets.statements.reading import StatementError
 from dp_assets.statements.verification import verify
 from resources.profile import Profile
 

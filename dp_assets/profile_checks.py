@@ -67,12 +67,11 @@ def _levels_are_levels(profile: Profile) -> Iterator[Problem]:
 def _delta_fits_the_units(profile: Profile) -> Iterator[Problem]:
     """Every unit may fail with probability delta, so delta has to be small beside one over their number."""
     corpus, generator = profile.corpus, profile.generator
-    units, which = corpus.declared_units, "corpus.declared_units"
-    if units is None:
-        units, which = (
-            math.ceil(generator.expected_batch_size / generator.sampling_probability),
-            "generator.expected_batch_size over generator.sampling_probability",
-        )
+    drawn_from = math.ceil(generator.expected_batch_size / generator.sampling_probability)
+    units = max(corpus.declared_units or 0, drawn_from)
+    which = "corpus.declared_units"
+    if units == drawn_from:
+        which = "generator.expected_batch_size over generator.sampling_probability"
     if corpus.delta > (most := largest_delta(units)):
         what = f"({corpus.delta:g}) must be at most 1 / (10 x {units:,}) = {most:.3g}, with {units:,} units by {which}"
         yield Problem("corpus.delta", what, ("corpus.declared_units", "generator"))

@@ -1,12 +1,13 @@
-"""SHA-256 of what a statement names: the installed sources, and the folder of an artifact.
+"""SHA-256 of what a statement names: the installed sources, and the files of a release.
 
-A digest covers the relative path and the content of each file, in the order of the paths, and nothing else: neither
-times nor modes, so that a copied folder keeps its digest. Hidden files, which desktops leave behind, are not counted.
+A digest covers content only, neither times nor modes, so that a copied file keeps it. Hidden files, which desktops
+leave behind, belong to no release; links and other special files are no files of a release either.
 """
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,9 +15,31 @@ PACKAGE = "dp-instructions"
 SOURCES = ("dp_assets", "resources")
 
 
-def folder_digest(folder: Path) -> str:
-    """The digest of every file under a folder."""
-    return _digest((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if _counts(path, folder))
+def file_digest(path: Path) -> str:
+    """The digest of one file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_digests(folder: Path, *, below: Path) -> dict[str, str]:
+    """The digest of each file under a folder, by its path from `below`."""
+    plain = (path for path in files_under(folder) if is_plain(path) and not is_hidden(path, below))
+    return {path.relative_to(below).as_posix(): file_digest(path) for path in sorted(plain)}
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """Everything under a folder that is no folder itself; links are named and not followed."""
+    return (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path is a regular file and no link."""
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def is_hidden(path: Path, below: Path) -> bool:
+    """Whether a desktop would not show the file."""
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
 
 
 def code_digest() -> dict[str, str]:
@@ -26,14 +49,8 @@ def code_digest() -> dict[str, str]:
     return {"package": PACKAGE, "version": importlib.metadata.version(PACKAGE), "sha256": _digest(sources)}
 
 
-def _counts(path: Path, folder: Path) -> bool:
-    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
 def _digest(named: Iterable[tuple[str, Path]]) -> str:
     digest = hashlib.sha256()
     for name, path in sorted(named):
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{content}  {name}\n".encode())
+        digest.update(f"{file_digest(path)}  {name}\n".encode())
     return digest.hexdigest()

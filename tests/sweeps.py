@@ -11,7 +11,7 @@ from dp_assets.artifacts import Adapter
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
 from resources.artifact_files import read_artifact
-from resources.digests import folder_digest
+from resources.digests import file_digests
 from tests.household import Household
 from tests.pipeline import write_corpus
 
@@ -75,10 +75,10 @@ def made_of(messages: str) -> Counter[str]:
     return Counter(line.removeprefix("== ") for line in messages.splitlines() if line.startswith("== "))
 
 
-def artifacts_of(household: Household, cohort: str, level: str) -> dict[str, str]:
-    """The digest of every artifact of a partition, in both zones."""
+def artifacts_of(household: Household, cohort: str, level: str) -> dict[str, dict[str, str]]:
+    """The digests of the files of every artifact of a partition, in both zones."""
     return {
-        f"{zone}/{folder.parent.parent.name}": folder_digest(folder)
+        f"{zone}/{folder.parent.parent.name}": file_digests(folder, below=folder)
         for zone in Zone
         for folder in (household.home / zone / "artifacts").glob(f"*/{cohort}/{level}")
     }

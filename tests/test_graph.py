@@ -54,7 +54,14 @@ PARENTS = {
         "synthetic_bins",
         "filtered_instructions",
     },
-    "privacy_statement": {"dp_generator", "dp_histogram", "filtered_instructions"},
+    "privacy_statement": {
+        "dp_generator",
+        "synthetic_pool",
+        "synthetic_embeddings",
+        "synthetic_bins",
+        "dp_histogram",
+        "filtered_instructions",
+    },
     "release_report": {"quality_report", "privacy_statement", "sft_model", "reward_model", "rlhf_model"},
 }
 LABELS = dict.fromkeys(PARENTS, Label.RELEASED) | {

@@ -13,7 +13,7 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.statements.history import CohortHistory
 from dp_assets.statements.statement import digest_of
 from resources.artifact_files import stored_charge_ids
-from resources.digests import code_digest, folder_digest
+from resources.digests import code_digest, file_digests
 from resources.profile import Profile
 from resources.stores import artifact_folder
 
@@ -47,7 +47,7 @@ def pictures(
 def provenance(
     profile: Profile, home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]
 ) -> dict[str, Any]:
-    """The `code`, `configuration` and `artifacts` of a statement, and of those that it was `made_from` by asset.
+    """The `code` and `configuration` of a statement, and the `files` of what it was `made_from` by asset.
 
     Raises:
       dg.Failure: one of them was replaced since it was handed over.
@@ -56,7 +56,7 @@ def provenance(
     return {
         "code": code_digest(),
         "configuration": {"profile_digest": profile.digest, "sha256": digest_of(settings), "profile": settings},
-        "artifacts": artifact_digests(home, partition, made_from),
+        "files": released_files(home, partition, made_from),
     }
 
 
@@ -73,18 +73,19 @@ def public_settings(profile: Profile) -> dict[str, Any]:
     return profile.model_dump(mode="json", exclude=places)
 
 
-def artifact_digests(home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]) -> dict[str, str]:
-    """The digest of each asset's newest folder by its place below `artifacts`. A run in memory leaves no folders.
+def released_files(home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]) -> dict[str, str]:
+    """The digest of each file of these assets, by its place below `artifacts`. A run in memory leaves no files.
 
     Raises:
       dg.Failure: a folder holds something of other charges than what was handed over.
     """
-    key, digests = f"{partition.cohort}|{partition.level}", {}
+    key = f"{partition.cohort}|{partition.level}"
+    digests: dict[str, str] = {}
     for asset, artifact in made_from.items():
         folder = artifact_folder(home, [asset], Label.RELEASED, key)
         if not folder.is_dir():
             continue
         if set(stored_charge_ids(folder)) != set(artifact.charge_ids):
             raise dg.Failure(f"{asset} was replaced while the statement was made; materialize privacy_statement again")
-        digests[f"{asset}/{partition.cohort}/{partition.level}"] = folder_digest(folder)
+        digests |= file_digests(folder, below=folder.parents[2])
     return digests

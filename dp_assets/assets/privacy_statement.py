@@ -20,19 +20,28 @@ from resources.profile import Profile
 from resources.stores import ReleaseStore
 
 
-@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"json", "markdown", "html"}, code_version="2")
+@pipeline_asset(label=Label.RELEASED, group="reports", kinds={"json", "markdown", "html"}, code_version="3")
 def privacy_statement(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
     releases: ReleaseStore,
     dp_generator: Adapter,
+    synthetic_pool: Table,
+    synthetic_embeddings: Table,
+    synthetic_bins: Table,
     dp_histogram: Table,
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[Document]:
     """What is guaranteed for this release, recomputable by anyone from its events: released, as JSON and as pages."""
     releases_of: dict[str, Table | Adapter] = {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}
-    made_from = {**releases_of, "filtered_instructions": filtered_instructions}
+    made_from = {
+        **releases_of,
+        "synthetic_pool": synthetic_pool,
+        "synthetic_embeddings": synthetic_embeddings,
+        "synthetic_bins": synthetic_bins,
+        "filtered_instructions": filtered_instructions,
+    }
     partition, ids, state = Partition.of(context), union_of_ids(*made_from.values()), ledger.state()
     corpus_id = registration_of(ledger, profile).corpus_id
     statement = make_statement(

@@ -20,7 +20,7 @@ from dp_assets.privacy.metadata import ForeignLineage
 from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import RegistrationError
 from dp_assets.profiles import ProfileError
-from dp_assets.statements.statement import StatementError
+from dp_assets.statements.reading import StatementError
 from resources.annotator import NotReady
 from resources.artifact_files import UnreadableArtifact
 from resources.data_folder import OtherDataFolder

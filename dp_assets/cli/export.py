@@ -1,20 +1,20 @@
 """`dp-instructions export`: one partition's released artifacts as a folder in the form of the Hugging Face hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table as RichTable
 
 from dp_assets.cli._console import WRONG_USAGE, AsJson, complain, open_ledger, out, print_json, refusals
 from dp_assets.cli.pipeline import stale_assets
-from dp_assets.cli.statements import all_findings
+from dp_assets.cli.statements import checked_statement
 from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, Kind, Part, chosen_parts
 from dp_assets.privacy.labels import Zone
 from dp_assets.profiles import selected_profile
-from dp_assets.statements.verification import Outcome
+from dp_assets.statements.reading import StatementError
 from resources.artifact_files import DOCUMENT
 from resources.zones import data_home
 
@@ -79,7 +79,7 @@ def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Rele
         parts,
         stale=_stale(partition),
         as_stored=as_stored,
-        check_statement=partial(_check_statement, partition=partition),
+        verified=partial(_verified, partition=partition),
     )
 
 
@@ -91,19 +91,23 @@ def _stale(partition: str) -> set[str]:
         return {key.to_user_string() for key in stale_assets(instance, partition)}
 
 
-def _check_statement(folder: Path, partition: str) -> None:
-    """Refuse a statement that does not verify, or that was made for other artifacts.
+def _verified(folder: Path, partition: str) -> Mapping[str, Any]:
+    """The statement in a folder, built anew from what it declares.
 
     Raises:
-      ExportRefused: something differs; every difference is named.
+      ExportRefused: it does not verify, or was made for other artifacts; every difference is named.
     """
     from dp_assets.export.release import remake
 
-    artifacts = data_home() / Zone.RELEASED / "artifacts"
-    wrong = [one for one in all_findings(folder / DOCUMENT, artifacts) if one.outcome is Outcome.DIFFERS]
-    if wrong:
-        named = "; ".join(f"{one.check}: {one.detail}" for one in wrong)
-        raise ExportRefused(f"the {STATEMENT} does not verify ({named}); {remake(folder, partition)}")
+    try:
+        checked = checked_statement(folder / DOCUMENT, data_home() / Zone.RELEASED / "artifacts")
+    except StatementError as error:
+        raise ExportRefused(f"the {STATEMENT} does not verify ({error}); {remake(folder, partition)}") from None
+    if checked.wrong or checked.rebuilt is None:
+        raise ExportRefused(
+            f"the {STATEMENT} does not verify ({'; '.join(checked.wrong)}); {remake(folder, partition)}"
+        )
+    return checked.rebuilt
 
 
 def _merging() -> "Merge":

@@ -1,25 +1,37 @@
-"""`dp-instructions verify`: whether a statement's figures follow from its events, and its hashes from what lies beside.
+"""`dp-instructions verify`: whether a statement says what follows from its events, and whether what lies beside it is
+what it names.
 
-Needs neither the ledger nor a data folder. What it proves is said in `statements/verification.py`, and printed.
+Needs neither the ledger nor a data folder, and compares with a ledger where there is one. Whatever is printed is taken
+from the statement that was built anew, or was found wrong. What it proves is said in `statements/verification.py`, and
+printed.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from dp_assets.cli._console import AsJson, out, print_json, refusals
-from dp_assets.statements.statement import StatementError
-from dp_assets.statements.statement_pages import to_html, to_markdown
-from dp_assets.statements.verification import PROVES, Finding, Outcome, findings
-from resources.artifact_files import HTML_PAGE, MARKDOWN_PAGE, stored_charge_ids
-from resources.digests import code_digest, folder_digest
+from dp_assets.cli._released_files import Shelf, file_findings
+from dp_assets.privacy.labels import Zone
+from dp_assets.statements.against_ledger import ledger_findings
+from dp_assets.statements.pages import visible
+from dp_assets.statements.reading import StatementError
+from dp_assets.statements.statement_pages import summary, to_html, to_markdown
+from dp_assets.statements.verification import PROVES, Finding, Outcome, Verification, verification_of_file
+from resources.artifact_files import HTML_PAGE, MARKDOWN_PAGE
+from resources.digests import code_digest, is_plain
+from resources.ledger_file import LedgerFile
 
 COLOURS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}
-PAGES = {MARKDOWN_PAGE: to_markdown, HTML_PAGE: to_html}
+PAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {MARKDOWN_PAGE: to_markdown, HTML_PAGE: to_html}
+DECLARED = (
+    "Declared, and so taken from the statement: its terms and budget, how much noise was added in how many steps, which"
+    " runs are booked or charged, hashes of files and code, names of the model and the corpus."
+)
 
 
 @refusals
@@ -27,87 +39,106 @@ def verify_statement(
     statement: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A statement's document.json")],
     artifacts: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Where the artifacts lie; default: beside the statement."),
+        typer.Option(exists=True, file_okay=False, help="Where the released files lie; default: beside the statement."),
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A data folder whose ledger to compare with, as it is now."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute a statement's figures from its events and compare its hashes, offline. Ends with 1 if anything differs.
+    """Recompute what a statement says from its events and compare its pages and files, offline. Ends with 1 if anything
+    differs.
 
-    Proves arithmetic and integrity, not that the events are the ones which ran.
+    Proves arithmetic and integrity, not that the events are the ones which ran. With --home, or for a statement that
+    lies in a data folder with a ledger, it also says whether the ledger still bears the statement out.
     """
-    found = list(all_findings(statement, artifacts or _beside(statement)))
-    wrong = [f"{one.check}: {one.detail}" for one in found if one.outcome is Outcome.DIFFERS]
+    checked = checked_statement(statement, artifacts, home)
     if as_json:
-        rows = [{"check": one.check, "outcome": str(one.outcome), "detail": one.detail} for one in found]
-        print_json({"verified": not wrong, "findings": rows, "proves": PROVES})
+        rows = [{"check": one.check, "outcome": str(one.outcome), "detail": one.detail} for one in checked.findings]
+        figures = None if checked.wrong or checked.rebuilt is None else checked.rebuilt["guarantee"]
+        print_json({"verified": not checked.wrong, "findings": rows, "figures": figures, "proves": PROVES})
     else:
-        _print(found)
-    if wrong:
-        raise StatementError("; ".join(wrong))
+        _print(checked)
+    if checked.wrong:
+        raise StatementError(visible("; ".join(checked.wrong)))
 
 
-def all_findings(path: Path, artifacts: Path) -> Iterator[Finding]:
-    """What the statement's own checks, its pages, its artifacts and its code come to.
+def checked_statement(path: Path, artifacts: Path | None = None, home: Path | None = None) -> Verification:
+    """What a statement comes to by itself, beside its pages, its files and its code, and beside a ledger.
 
     Raises:
-      StatementError: the file is not a statement.
+      StatementError: the file is not a statement that this version verifies.
     """
-    document = _document(path)
-    statement = document["data"]
-    yield from findings(statement)
-    if document["charge_ids"] != statement["ledger"]["charge_ids"]:
-        yield Finding("document", Outcome.DIFFERS, "charge_ids are not those of the statement")
-    same_code = statement["code"]["sha256"] == code_digest()["sha256"]
-    yield from (_page(path.parent / name, statement, same_code) for name in PAGES if (path.parent / name).exists())
-    covered = set(statement["ledger"]["charge_ids"])
-    yield from (_artifact(artifacts, place, stated, covered) for place, stated in statement["artifacts"].items())
-    yield _code(statement, same_code)
-
-
-def _document(path: Path) -> Mapping[str, Any]:
     try:
-        document = json.loads(path.read_text())
-    except ValueError:
-        document = None
-    if not isinstance(document, dict) or not {"data", "charge_ids"} <= set(document):
-        raise StatementError(f"{path} is not the document.json of a privacy statement")
-    return document
+        verification = verification_of_file(path.read_bytes())
+    except StatementError as error:
+        raise StatementError(visible(f"{path.name} is no privacy statement that can be verified: {error}")) from None
+    found = [*verification.findings]
+    if verification.rebuilt is not None and not verification.wrong:
+        found += _beside(path, verification.rebuilt, artifacts, home)
+    return Verification(tuple(found), verification.rebuilt)
 
 
-def _beside(path: Path) -> Path:
-    """The folder `artifacts` of a released zone in which `privacy_statement/<cohort>/<level>/document.json` lies."""
-    return path.absolute().parents[3] if len(path.absolute().parents) > 3 else path.absolute().parent
+def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, home: Path | None) -> Iterator[Finding]:
+    """Everything outside the document that it can be compared with."""
+    shelf = Shelf.of(path, statement["files"], artifacts)
+    yield from _place(shelf, statement)
+    yield from (_page(path.parent / name, statement) for name in PAGES if _is_there(path.parent / name))
+    yield from file_findings(shelf, statement["files"], statement["ledger"]["charge_ids"])
+    yield _code(statement)
+    ledger = LedgerFile((home or _home_of(path)) / Zone.PRIVATE)
+    if home is not None and not ledger.is_used():
+        raise StatementError(f"there is no ledger in {home}; give the data folder in which the statement was made")
+    if ledger.is_used():
+        yield from ledger_findings(statement, ledger.entries())
 
 
-def _artifact(artifacts: Path, place: str, stated: str, covered: Set[str]) -> Finding:
-    folder = artifacts / place
-    if not folder.is_dir():
-        return Finding(f"artifact {place}", Outcome.NOT_CHECKED, f"not found in {artifacts}")
-    if folder_digest(folder) != stated:
-        return Finding(f"artifact {place}", Outcome.DIFFERS, "it is not the artifact that the statement was made for")
-    if not set(stored_charge_ids(folder)) <= covered:
-        return Finding(f"artifact {place}", Outcome.DIFFERS, "it descends from charges that the statement lacks")
-    return Finding(f"artifact {place}", Outcome.AGREES)
+def _home_of(path: Path) -> Path:
+    """The data folder, if the statement lies where the pipeline puts it."""
+    above = path.absolute().parents
+    return above[5] if len(above) > 5 and (above[4].name, above[3].name) == (Zone.RELEASED, "artifacts") else path
 
 
-def _page(page: Path, statement: Mapping[str, Any], same_code: bool) -> Finding:
-    if page.read_text() == PAGES[page.name](statement):
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+def _place(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
+    """Where a statement lies says whose it is."""
+    place, release = shelf.place(), statement["release"]
+    if shelf.whole or place is None or len(place.parts) != 3:
+        return
+    _, cohort, level = place.parts
+    own = cohort in release["cohorts"] and level in release["levels"]
+    yield Finding(
+        "place", *((Outcome.AGREES,) if own else (Outcome.DIFFERS, "it is the statement of another partition"))
+    )
+
+
+def _page(page: Path, statement: Mapping[str, Any]) -> Finding:
+    if is_plain(page) and page.read_bytes() == PAGES[page.name](statement).encode():
         return Finding(f"page {page.name}", Outcome.AGREES)
-    if same_code:
-        return Finding(f"page {page.name}", Outcome.DIFFERS, "it does not say what the statement says")
-    return Finding(f"page {page.name}", Outcome.NOT_CHECKED, "it was written by other code")
+    return Finding(f"page {page.name}", Outcome.DIFFERS, "it does not say what the statement says")
 
 
-def _code(statement: Mapping[str, Any], same_code: bool) -> Finding:
-    code = statement["code"]
-    if same_code:
-        return Finding("code", Outcome.AGREES, f"{code['package']} {code['version']} as installed here")
-    return Finding("code", Outcome.NOTE, f"made by other sources of {code['package']} {code['version']} than installed")
+def _code(statement: Mapping[str, Any]) -> Finding:
+    code, installed = statement["code"], code_digest()
+    name = f"{code['package']} {code['version']}"
+    if code == installed:
+        return Finding("code", Outcome.AGREES, f"{name} as installed here")
+    return Finding("code", Outcome.NOTE, f"made by other sources of {name} than installed")
 
 
-def _print(found: list[Finding]) -> None:
+def _print(checked: Verification) -> None:
     table = RichTable("check", "found", "detail")
-    for one in found:
-        table.add_row(one.check, f"[{COLOURS[one.outcome]}]{one.outcome}[/]", one.detail)
+    for one in checked.findings:
+        table.add_row(visible(one.check), f"[{COLOURS[one.outcome]}]{one.outcome}[/]", escape(visible(one.detail)))
     out.print(table)
+    if checked.rebuilt is not None and not checked.wrong:
+        figures = RichTable("recomputed", "value")
+        for name, value in summary(checked.rebuilt):
+            figures.add_row(escape(visible(name)), escape(visible(value)))
+        out.print(figures)
+        out.print(DECLARED, highlight=False)
     out.print(PROVES, highlight=False)

@@ -20,15 +20,16 @@ import polars as pl
 
 from dp_assets.artifacts import Document
 from dp_assets.export.cards import SPLIT, CardSettings, Contents, dataset_card, model_card
-from dp_assets.export.names import Names, renamed, renamed_statement
+from dp_assets.export.names import Names, renamed
 from dp_assets.export.parts import STATEMENT, ExportRefused, Kind, Part
 from dp_assets.export.release import Release, identities
 from dp_assets.export.target import MANIFEST, MARK, write_checksums
 from dp_assets.privacy.labels import Zone
+from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
 from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, PROVENANCE, SHARDS, write_artifact
-from resources.digests import code_digest
+from resources.digests import code_digest, file_digests
 from resources.zones import atomic_folder
 
 MERGED = "merged"
@@ -60,9 +61,9 @@ def write_export(
                 (folder / MERGED / part.name / CARD).write_text(card(merged=True), encoding="utf-8")
         for part, source in _of_kind(release, Kind.DOCUMENT):
             _copy_document(source, folder / part.asset)
-        _write_statement(release, folder / STATEMENT, names)
         (folder / CARD).write_text(dataset_card(release, contents, settings, base_model=base_model), encoding="utf-8")
         _write_manifest(folder / MANIFEST, release, contents, merged=merge is not None)
+        _write_statement(release, folder, names)
         write_checksums(folder)
         if identities(release.found) != release.found:
             raise ExportRefused("a run made an artifact anew meanwhile; export again once the run has ended")
@@ -112,14 +113,12 @@ def _copy_document(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _write_statement(release: Release, target: Path, names: Names) -> None:
-    if not names:
-        _copy_document(release.statement_folder, target)
-        return
-    statement = renamed_statement(release.statement, names)
-    target.mkdir()
+def _write_statement(release: Release, folder: Path, names: Names) -> None:
+    """The statement with public names, and with the digest of every file that lies in the folder so far."""
+    statement = restated(renamed(dict(release.statement), names), files=file_digests(folder, below=folder))
     ids = tuple(statement["ledger"]["charge_ids"])
-    write_artifact(target, Document(statement, to_markdown(statement), ids, to_html(statement)))
+    (folder / STATEMENT).mkdir()
+    write_artifact(folder / STATEMENT, Document(statement, to_markdown(statement), ids, to_html(statement)))
 
 
 def _write_manifest(file: Path, release: Release, contents: Contents, *, merged: bool) -> None:

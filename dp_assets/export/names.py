@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.export.parts import ExportRefused
-from dp_assets.statements.statement import digest_of, sealed
 
 Names = Mapping[str, str]
 
@@ -52,13 +51,6 @@ def renamed(value: Any, names: Names) -> Any:
             return [renamed(item, names) for item in value]
         case _:
             return value
-
-
-def renamed_statement(statement: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """A statement with public names; no fact or figure is touched, but the digests over the names are taken anew."""
-    changed = renamed(dict(statement), names)
-    changed["configuration"]["sha256"] = digest_of(changed["configuration"]["profile"])
-    return sealed(changed)
 
 
 def _last_parts(value: Any) -> dict[str, str]:

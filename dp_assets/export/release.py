@@ -1,6 +1,5 @@
 """What an export is made of: the released artifacts of one partition, whole, current and covered by their statement."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from dp_assets.export.parts import STATEMENT, ExportRefused, Part
 from dp_assets.privacy.labels import NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.metadata import joint_metadata
-from dp_assets.statements.statement import budget_form, canonical, cohort_form
-from resources.artifact_files import DOCUMENT, stored_charge_ids
+from dp_assets.statements.against_ledger import untrue
+from resources.artifact_files import stored_charge_ids
 from resources.stores import artifact_folder
 
 
@@ -53,13 +52,13 @@ def gather(
     *,
     stale: Collection[str],
     as_stored: bool,
-    check_statement: Callable[[Path], None],
+    verified: Callable[[Path], Mapping[str, Any]],
 ) -> Release:
     """The release of a partition.
 
     Args:
       stale: the assets that a run would make again.
-      check_statement: raises `ExportRefused` if the statement in this folder does not verify.
+      verified: the statement in this folder, built anew; raises `ExportRefused` if it does not verify.
 
     Raises:
       ExportRefused: the level is no-dp, an artifact is missing, out of date (unless `as_stored`) or not covered by
@@ -76,8 +75,7 @@ def gather(
             f"out of date: {', '.join(outdated)}; {remedy}, or export what is stored, and say so, with --as-stored"
         )
     found = identities(folders.values())
-    check_statement(folders[STATEMENT])
-    statement = json.loads((folders[STATEMENT] / DOCUMENT).read_text())["data"]
+    statement = verified(folders[STATEMENT])
     ids = {part: stored_charge_ids(folders[part.asset]) for part in parts}
     _check_covered(statement, ids, remake(folders[STATEMENT], partition))
     together = joint_metadata(
@@ -117,11 +115,8 @@ def _check_covered(statement: Mapping[str, Any], ids: Mapping[Part, Sequence[str
 
 def _check_current(state: LedgerState, statement: Mapping[str, Any], remedy: str) -> None:
     """What a statement says of the whole cohort changes when a budget is raised or another run is charged."""
-    corpus_id = statement["ledger"]["corpus_id"]
-    budget = budget_form(state, state.registrations[corpus_id])
-    cohorts = {cohort: cohort_form(state, corpus_id, cohort) for cohort in statement["cohorts"]}
-    if canonical([budget, cohorts]) != canonical([statement["budget"], statement["cohorts"]]):
+    if wrong := "; ".join(untrue(statement, state)):
         raise ExportRefused(
-            "the ledger has gone on since the privacy statement was made, so it no longer says what holds for the"
-            f" cohort; {remedy}"
+            f"the ledger has gone on since the privacy statement was made ({wrong}), so it no longer says what holds"
+            f" for the cohort; {remedy}"
         )

@@ -79,10 +79,15 @@ def html_page(title: str, blocks: Sequence[Block], *, further_head: str = "") ->
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
 
+def visible(text: str) -> str:
+    """The text with whatever does not show, or would turn the text around it, written out as its escape."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def _markdown(block: Block) -> str:
     match block:
         case Heading():
-            return f"{'#' * block.level} {block.text}"
+            return f"{'#' * block.level} {_cell(block.text)}"
         case Paragraph():
             return block.text
         case Items():
@@ -96,7 +101,7 @@ def _markdown(block: Block) -> str:
 
 def _cell(text: str) -> str:
     """A cell that stays one, whatever stands in it."""
-    return " ".join(text.replace("|", "&#124;").replace("<", "&lt;").split())
+    return visible(" ".join(text.replace("|", "&#124;").replace("<", "&lt;").split()))
 
 
 def _html(block: Block) -> str:
@@ -127,4 +132,5 @@ def _with_bold(text: str) -> str:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell, quote=False)}</{tag}>' for cell in cells)}</tr>"
+    shown = (html.escape(visible(" ".join(cell.split())), quote=False) for cell in cells)
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in shown)}</tr>"

@@ -1,8 +1,9 @@
 """The privacy statement of a release: what is guaranteed, to whom, by what, and what is not.
 
-A statement is a JSON value of facts, taken from the ledger and from what the mechanisms returned, and of the figures
-that follow from them (`figures.py`). It carries the events themselves, so anyone can recompute every figure offline
-(`verification.py`), and a digest over all of it. That proves arithmetic and integrity; that the events are the ones
+A statement is a JSON value. It declares facts, taken from the ledger and from what the mechanisms returned
+(`declared.py`), and says what follows from them, figures included (`figures.py`). Whoever makes or verifies one calls
+the same `completed` on the declared facts, so that nothing else in a statement can differ unseen. It carries the events
+themselves, and a digest over all of it. That proves arithmetic and integrity; that the events are the ones
 which ran rests on the code and on the evidence, which are named in it by hash. `statement_pages.py` says the same for
 people, and lists there how the statement answers NIST SP 800-226 and Ponomareva et al. (arXiv 2303.00654, section
 5.3.3).
@@ -11,43 +12,22 @@ people, and lists there how the statement answers NIST SP 800-226 and Ponomareva
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.claim import without_number_of_continuations
+from dp_assets.privacy.events import event_from_json, event_to_json
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import Registration
+from dp_assets.privacy.units import RELATION, unit_in_words
+from dp_assets.statements.declared import Charge, Declared, declared, model_name, plain
 from dp_assets.statements.figures import figures_of
+from dp_assets.statements.reading import StatementError, canonical
 
-FORMAT = 2
+FORMAT = 3
 NO_VERSIONS: Mapping[str, str] = {}
-PARTS = frozenset(
-    [
-        "format",
-        "release",
-        "terms",
-        "budget",
-        "charges",
-        "cohorts",
-        "plans",
-        "accountant",
-        "ledger",
-        "evidence",
-        "base_model",
-        "source",
-        "setting",
-        "sampler",
-        "randomness",
-        "not_covered",
-        "code",
-        "configuration",
-        "artifacts",
-        "guarantee",
-        "digest",
-    ]
-)
 SETTING = {
     "model": "central differential privacy: a trusted curator holds the real instructions and runs the pipeline",
     "released": "the generator's adapter, synthetic instructions, their vectors and bins, noisy votes, models aligned"
@@ -81,10 +61,6 @@ NOT_COVERED = (
 )
 
 
-class StatementError(ValueError):
-    """A statement that cannot be made, or whose figures do not follow from its own facts."""
-
-
 def make_statement(
     state: LedgerState,
     corpus_id: str,
@@ -105,31 +81,92 @@ def make_statement(
       evidence: the public evidence of mechanisms, by charge id.
       redacted: kinds of personal data and secrets that were replaced in the real instructions; no figure counts on it.
       redacted_with: the libraries that recognised them, with their versions.
-      provenance: `code`, `configuration` and `artifacts`, as hashes and public settings.
+      provenance: `code`, `configuration` and `files`, as hashes and public settings.
 
     Raises:
-      StatementError: a charge is unknown, voided, of another corpus, or was made for another plan.
+      StatementError: a charge is unknown, voided, of another corpus, or was made for another plan; or a fact has a form
+        that no statement may hold.
     """
-    registration, by_level = state.registrations[corpus_id], {plan.level: plan for plan in plans}
+    by_level = {plan.level: plan for plan in plans}
     charges = [_checked_charge(state, corpus_id, by_level, charge_id) for charge_id in sorted(set(charge_ids))]
     if not charges:
         raise StatementError("the release descends from no charge, so there is nothing to state")
-    facts = _facts(state, registration, by_level, charges) | {
-        "evidence": _evidence(charges, by_level, evidence),
-        "base_model": base_model,
+    facts = of_ledger(state, state.registrations[corpus_id], charges) | {
+        "plans": {charge.level: by_level[charge.level].to_json() for charge in charges},
+        "accountant": accountant_form(),
+        "evidence": _published(charges, by_level, evidence),
+        "base_model": model_name(base_model),
         "source": {
             "kind": source_kind,
-            "declared_public": registration.is_public,
+            "declared_public": state.registrations[corpus_id].is_public,
             "redacted": list(redacted),
             "redacted_with": dict(redacted_with),
         },
+        **provenance,
+    }
+    return with_figures(completed(declared(facts)))
+
+
+def completed(facts: Declared) -> dict[str, Any]:
+    """Everything that a statement with these facts says, but for the figures and the digest.
+
+    Raises:
+      StatementError: a charge names a level, a mechanism or an event that there is not.
+    """
+    terms, ledger, configuration = facts.terms, plain(facts.ledger), plain(facts.configuration)
+    try:
+        plans = {level: facts.plan(level) for level in sorted(facts.plans)}
+        charges = [_charge_form(charge, plans[charge.level], ledger["corpus_id"]) for charge in facts.charges]
+        charges.sort(key=lambda charge: str(charge["charge_id"]))
+        cohorts = {
+            name: plain(cohort) | _events(booked=cohort.booked, later=cohort.later)
+            for name, cohort in facts.cohorts.items()
+        }
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise StatementError(f"a plan, a charge or an event is none that there is: {error}") from None
+    return {
+        "format": FORMAT,
+        "release": {name: sorted({charge[name[:-1]] for charge in charges}) for name in ("cohorts", "levels")},
+        "terms": plain(terms)
+        | {"unit_in_words": unit_in_words(terms.unit, terms.without_user), "relation": RELATION.name},
+        "budget": plain(facts.budget),
+        "charges": charges,
+        "cohorts": cohorts,
+        "plans": {level: plan.to_json() for level, plan in plans.items()},
+        "accountant": accountant_form() | plain(facts.accountant),
+        "ledger": ledger | {"charge_ids": [charge["charge_id"] for charge in charges]},
+        "evidence": {charge_id: facts.observed(charge_id) for charge_id in facts.evidence},
+        "base_model": facts.base_model,
+        "source": plain(facts.source),
         "setting": SETTING,
         "sampler": SAMPLER,
         "randomness": RANDOMNESS,
         "not_covered": list(NOT_COVERED),
-        **provenance,
+        "code": plain(facts.code),
+        "configuration": configuration | {"sha256": digest_of(configuration["profile"])},
+        "files": facts.files,
     }
-    return sealed(facts | {"guarantee": figures_of(facts)})
+
+
+def with_figures(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole statement: what `completed` returned, the figures that follow, and the digest.
+
+    Raises:
+      StatementError: the events cannot be accounted for.
+    """
+    try:
+        return sealed({**facts, "guarantee": figures_of(facts)})
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+        raise StatementError(f"the events cannot be accounted for: {error}") from None
+
+
+def restated(statement: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
+    """The statement with other declared facts in place of some, and what follows from them.
+
+    Raises:
+      StatementError: a fact has a form that no statement may hold.
+    """
+    return with_figures(completed(declared({**statement, **changed})))
 
 
 def sealed(statement: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,11 +180,6 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def canonical(value: Any) -> str:
-    """The one spelling of a JSON value that digests are taken of and events are compared in."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _checked_charge(
     state: LedgerState, corpus_id: str, plans: Mapping[str, PrivacyPlan], charge_id: str
 ) -> ChargeRecord:
@@ -155,91 +187,77 @@ def _checked_charge(
     if charge is None or charge.voided or charge.corpus_id != corpus_id:
         raise StatementError("the release descends from an unknown or voided charge, or from one of another corpus")
     plan = plans.get(charge.level)
-    if plan is None or plan.digest != charge.plan_digest:
+    event = None if plan is None else plan.events.get(charge.mechanism)
+    same = event is not None and canonical(event_to_json(event)) == canonical(dict(charge.event))
+    if plan is None or plan.digest != charge.plan_digest or not same:
         raise StatementError("the release was made with another plan than the profile's; materialize it again")
     return charge
 
 
-def _facts(
-    state: LedgerState,
-    registration: Registration,
-    plans: Mapping[str, PrivacyPlan],
-    charges: Sequence[ChargeRecord],
-) -> dict[str, Any]:
-    """What the ledger and the plans say about these charges and about the cohorts that they belong to."""
-    cohorts = sorted({charge.cohort for charge in charges})
-    levels = sorted({charge.level for charge in charges})
-    return {
-        "format": FORMAT,
-        "release": {"cohorts": cohorts, "levels": levels},
-        "terms": _terms(registration),
-        "budget": budget_form(state, registration),
-        "charges": [_charge_form(charge) for charge in charges],
-        "cohorts": {cohort: cohort_form(state, registration.corpus_id, cohort) for cohort in cohorts},
-        "plans": {level: plans[level].to_json() for level in levels},
-        "accountant": accountant_form(),
-        "ledger": {
-            "corpus_id": registration.corpus_id,
-            "charge_ids": [charge.charge_id for charge in charges],
-            "head": state.anchor.head,
-        },
-    }
-
-
-def _terms(registration: Registration) -> dict[str, Any]:
-    return {
-        "unit": str(registration.unit),
-        "unit_in_words": registration.unit_in_words,
-        "without_user": str(registration.without_user),
-        "max_rows_per_unit": registration.max_rows_per_unit,
-        "relation": registration.relation,
-        "delta": registration.delta,
-        "gate_order": registration.gate_order,
-    }
-
-
-def budget_form(state: LedgerState, registration: Registration) -> dict[str, Any]:
-    """What a statement says of a corpus's budget."""
-    raised = [raised for raised in state.raises if raised.corpus_id == registration.corpus_id]
-    return {
-        "epsilon": registration.budget_epsilon,
-        "raised": [{"at": one.at, "from": one.before, "to": one.after} for one in raised],
-    }
-
-
-def _charge_form(charge: ChargeRecord) -> dict[str, Any]:
-    return {
-        "charge_id": charge.charge_id,
-        "corpus_id": charge.corpus_id,
-        "cohort": charge.cohort,
-        "level": charge.level,
-        "mechanism": charge.mechanism,
-        "booked_beforehand": charge.booking_id is not None,
-        "plan_digest": charge.plan_digest,
-        "event": dict(charge.event),
-    }
-
-
-def _evidence(
+def _published(
     charges: Sequence[ChargeRecord], plans: Mapping[str, PrivacyPlan], evidence: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The evidence as it is published: releases of earlier versions carry a number that may follow from a row."""
     levels = {charge.charge_id: charge.level for charge in charges}
     return {
         charge_id: dict(without_number_of_continuations(plans[levels[charge_id]].dpsgd, public))
-        if charge_id in levels
-        else dict(public)
         for charge_id, public in evidence.items()
+        if charge_id in levels
     }
 
 
-def cohort_form(state: LedgerState, corpus_id: str, cohort: str) -> dict[str, Any]:
-    """What a statement says of everything booked or charged for a cohort."""
+def of_ledger(state: LedgerState, registration: Registration, charges: Sequence[ChargeRecord]) -> dict[str, Any]:
+    """What a ledger says about these charges and about the cohorts that they belong to."""
+    corpus_id = registration.corpus_id
     return {
-        "booked": [dict(form) for form in state.booked_forms(corpus_id, cohort)],
-        "later": [dict(form) for form in state.later_forms(corpus_id, cohort)],
-        "closed": (corpus_id, cohort) in state.closed,
+        "terms": {
+            "unit": str(registration.unit),
+            "without_user": str(registration.without_user),
+            "max_rows_per_unit": registration.max_rows_per_unit,
+            "delta": registration.delta,
+            "gate_order": registration.gate_order,
+        },
+        "budget": {
+            "epsilon": registration.budget_epsilon,
+            "raised": [
+                {"at": one.at, "from": one.before, "to": one.after}
+                for one in state.raises
+                if one.corpus_id == corpus_id
+            ],
+        },
+        "charges": [
+            {
+                "charge_id": charge.charge_id,
+                "cohort": charge.cohort,
+                "level": charge.level,
+                "mechanism": charge.mechanism,
+                "booked_beforehand": charge.booking_id is not None,
+            }
+            for charge in charges
+        ],
+        "cohorts": {
+            cohort: {
+                "booked": [dict(form) for form in state.booked_forms(corpus_id, cohort)],
+                "later": [dict(form) for form in state.later_forms(corpus_id, cohort)],
+                "closed": (corpus_id, cohort) in state.closed,
+            }
+            for cohort in sorted({charge.cohort for charge in charges})
+        },
+        "ledger": {"corpus_id": corpus_id, "head": state.anchor.head},
     }
+
+
+def _charge_form(charge: Charge, plan: PrivacyPlan, corpus_id: str) -> dict[str, Any]:
+    event = plan.events.get(charge.mechanism)
+    if event is None:
+        raise StatementError(f"charge {charge.charge_id} names no mechanism of a plan")
+    derived = {"corpus_id": corpus_id, "plan_digest": plan.digest, "event": event_to_json(event)}
+    return plain(charge) | derived
+
+
+def _events(**forms: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Events as this version writes them, so that one with more to it than its kind has is seen."""
+    return {name: [event_to_json(event_from_json(form)) for form in listed] for name, listed in forms.items()}
 
 
 def accountant_form() -> dict[str, Any]:

@@ -32,7 +32,7 @@ def blocks(statement: Mapping[str, Any]) -> list[Block]:
         ("The mechanisms", [_mechanisms(level, plan) for level, plan in statement["plans"].items()]),
         ("The account", [_account(statement)]),
         ("What ran", [_what_ran(statement), *_evidence(statement)]),
-        ("Where it comes from", [_origins(statement), _artifacts(statement)]),
+        ("Where it comes from", [_origins(statement), _files(statement)]),
         ("Not covered", [Items(tuple(statement["not_covered"]))]),
         ("How to check this statement", [Paragraph(HOW_TO_CHECK)]),
         ("Where the lists of others are answered", [Grid(("asked for", "by", "answered under"), REPORTING_LISTS)]),
@@ -41,6 +41,20 @@ def blocks(statement: Mapping[str, Any]) -> list[Block]:
     for heading, content in sections:
         page += [Heading(2, heading), *content]
     return page
+
+
+def summary(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures and terms that people ask for first, by name."""
+    guarantee, terms, delta = statement["guarantee"], statement["terms"], statement["terms"]["delta"]
+    return [
+        ("cohorts, levels", "; ".join(", ".join(statement["release"][name]) for name in ("cohorts", "levels"))),
+        (f"headline: epsilon at delta {delta:g}", _number(guarantee["headline_epsilon"])),
+        ("which rests on", guarantee["headline_basis"]),
+        (f"this release alone: epsilon at delta {delta:g}", _number(guarantee["lineage_epsilon"])),
+        ("budget of each cohort", f"epsilon {_number(statement['budget']['epsilon'])}"),
+        ("privacy unit", f"{terms['unit_in_words']}, at most {terms['max_rows_per_unit']} rows"),
+        ("relation", terms["relation"]),
+    ]
 
 
 def _title(statement: Mapping[str, Any]) -> str:
@@ -144,9 +158,9 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
         ("neighbouring relation", f"{terms['relation']}: one unit more or less, so the number of units is hidden too"),
         ("source", f"{source['kind']}, {'declared public' if source['declared_public'] else 'private'}"),
     ]
-    if source.get("redacted"):  # statements made before redaction was recorded say nothing of it
+    if source["redacted"]:
         rows.append(("replaced by placeholders beforehand", f"{', '.join(source['redacted'])}: {DEFENCE_IN_DEPTH}"))
-        libraries = [f"{name} {version}" for name, version in sorted(source.get("redacted_with", {}).items())]
+        libraries = [f"{name} {version}" for name, version in sorted(source["redacted_with"].items())]
         rows.append(("recognised by", ", ".join(libraries) or "patterns of this program"))
     return Grid(("what", "value"), tuple(rows))
 
@@ -155,7 +169,7 @@ def _rows_without_a_user(terms: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What became of them, where users are the units."""
     if terms["unit"] != PrivacyUnit.USER:
         return []
-    without_user = WithoutUser(terms.get("without_user", WithoutUser.OWN_UNIT))
+    without_user = WithoutUser(terms["without_user"])
     return [("rows that name no user", f"{without_user}: {without_user.in_words}")]
 
 
@@ -224,17 +238,15 @@ def _origins(statement: Mapping[str, Any]) -> Grid:
         ("ledger", f"head {ledger['head']}"),
         ("code", f"{code['package']} {code['version']}, sha256 {code['sha256']}"),
         ("configuration", f"profile {configuration['profile_digest']}, sha256 {configuration['sha256']}"),
-        ("this statement", f"sha256 {statement['digest']}"),
+        ("this statement", f"format {statement['format']}, of its pages too; sha256 {statement['digest']}"),
     )
     return Grid(("what", "value"), rows)
 
 
-def _artifacts(statement: Mapping[str, Any]) -> Block:
-    if not statement["artifacts"]:
-        return Paragraph(
-            "The artifacts behind this statement were not stored as folders, so it holds no hashes of them."
-        )
-    return Grid(("artifact", "sha256 of its folder"), tuple(statement["artifacts"].items()))
+def _files(statement: Mapping[str, Any]) -> Block:
+    if not statement["files"]:
+        return Paragraph("The artifacts behind this statement were not stored as files, so it holds no hashes of them.")
+    return Grid(("file", "sha256"), tuple(statement["files"].items()))
 
 
 def _number(value: float | None) -> str:
@@ -256,9 +268,10 @@ DEFENCE_IN_DEPTH = (
 )
 HOW_TO_CHECK = (
     "The command dp-instructions verify document.json, with the file beside this page, recomputes every figure"
-    " from the events in it, offline, and compares the artifacts beside it with the hashes. That proves arithmetic and"
-    " integrity. It does not prove that these events are the ones which ran: that rests on the code named above, on the"
-    " evidence that the mechanisms returned, and on the ledger, whose owner can show the entries."
+    " from the events in it, offline, and compares this page and the released files beside it with what they must be."
+    " Trust the figures that the command prints: a page may have been edited. That proves arithmetic and integrity. It"
+    " does not prove that these events are the ones which ran: that rests on the code named above, on the evidence that"
+    " the mechanisms returned, and on the ledger, whose owner can show the entries."
 )
 NIST, PONOMAREVA = "NIST SP 800-226", "Ponomareva et al., arXiv 2303.00654, 5.3.3"
 REPORTING_LISTS = (

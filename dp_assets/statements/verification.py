@@ -1,34 +1,43 @@
-"""Whether a statement holds together, from nothing but itself.
+"""Whether a statement says what follows from the facts that it declares, and nothing else.
 
-Every figure is recomputed from the events that the statement carries; plans, charges, evidence, terms and budget are
-compared with each other; and a digest covers the rest. What this proves is arithmetic and integrity. It does not prove
-that the events are the ones which ran, nor who made the statement: whoever edits it can compute the digest anew, but
-not an epsilon that its events do not give.
+Nothing in the document is trusted. Its declared facts are read by a strict schema (`declared.py`) and compared with
+each other; the whole statement is then built anew from them, by the function that makes statements, and the two are
+compared value by value. So a figure, a name or a sentence that was edited, added or left out is found without a list of
+what to look at, and whatever is shown to people can be taken from the statement that was built.
+
+What this proves is arithmetic and integrity. It does not prove that the events are the ones which ran, nor who made the
+statement: whoever edits it can compute the digest anew, but not an epsilon that its events do not give. There is no
+tolerance: figures are rounded up to few decimals, which absorbs what floating point differs by on another machine.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from dp_assets.privacy.accounting import EPSILON_DECIMALS
 from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.labels import NO_DP
-from dp_assets.privacy.plan import GENERATOR, DpSgdPlan, PrivacyPlan, VotesPlan, target_of
-from dp_assets.privacy.units import RELATION, PrivacyUnit, WithoutUser, unit_in_words
-from dp_assets.statements.figures import figures_of
-from dp_assets.statements.statement import FORMAT, PARTS, StatementError, accountant_form, canonical, digest_of, sealed
+from dp_assets.privacy.losses import Unaccountable
+from dp_assets.privacy.plan import GENERATOR, PrivacyPlan, largest_delta
+from dp_assets.privacy.registration import GATE_ORDERS
+from dp_assets.statements.declared import Declared, declared
+from dp_assets.statements.reading import StatementError, canonical, strict_json
+from dp_assets.statements.statement import FORMAT, completed, with_figures
 
 PROVES = (
     "This proves arithmetic and integrity: the figures follow from the events that the statement carries, and nothing"
     " in it was edited since its digest was taken. It does not prove that these events are the ones which ran, nor who"
     " made the statement: a forger can compute a digest anew, but cannot make events give another epsilon."
 )
-# Another machine's Fourier transform may move a figure across one rounding step; the digest finds smaller edits.
-ROUNDING = 1.5 * 10**-EPSILON_DECIMALS
+ENVELOPE = {"charge_ids", "data"}
+FOLLOWING = ("guarantee", "digest")
+"""What a statement says that follows from all the rest of it."""
+DIFFERENCES_NAMED = 10
+DESCRIBED = {GENERATOR: frozenset({"trained_tensors", "num_parameters"})}
+"""Items of evidence that describe a run and are compared with other items only."""
 Problems = Iterator[str]
 
 
@@ -50,144 +59,210 @@ class Finding:
     detail: str = ""
 
 
-def verify(statement: Mapping[str, Any]) -> None:
-    """Check a statement against itself.
+@dataclass(frozen=True)
+class Verification:
+    """What was found, and the statement as it was built from the declared facts: the one to show to people.
+
+    `rebuilt` is None if the facts contradict each other or the figures cannot be computed.
+    """
+
+    findings: tuple[Finding, ...]
+    rebuilt: Mapping[str, Any] | None
+
+    @property
+    def wrong(self) -> list[str]:
+        """Everything that differs, in words."""
+        return [f"{one.check}: {one.detail}" for one in self.findings if one.outcome is Outcome.DIFFERS]
+
+
+def verify(statement: Any) -> Mapping[str, Any]:
+    """Check a statement against itself, and return the one that was built anew.
 
     Raises:
       StatementError: something differs; every difference is named.
     """
-    wrong = [f"{found.check}: {found.detail}" for found in findings(statement) if found.outcome is Outcome.DIFFERS]
-    if wrong:
-        raise StatementError("; ".join(wrong))
+    verification = verification_of(statement)
+    if verification.wrong or verification.rebuilt is None:
+        raise StatementError("; ".join(verification.wrong))
+    return verification.rebuilt
 
 
-def findings(statement: Mapping[str, Any]) -> list[Finding]:
-    """What each check of a statement found. Figures are recomputed only from facts that agree with each other.
+def verification_of_file(content: bytes) -> Verification:
+    """The verification of the statement in a `document.json`, read strictly.
 
     Raises:
-      StatementError: it is no statement of this format, or lacks a part.
+      StatementError: it is no such file, or see `verification_of`.
     """
-    if not isinstance(statement, Mapping) or statement.get("format") != FORMAT:
-        raise StatementError(f"this is no privacy statement of format {FORMAT}, the one that this version verifies")
-    try:
-        found = [_finding(name, check(statement)) for name, check in FACTS.items()]
-        agree = all(one.outcome is Outcome.AGREES for one in found)
-        skipped = Finding("figures", Outcome.NOT_CHECKED, "the facts that they rest on differ")
-        found.append(_finding("figures", _figures(statement)) if agree else skipped)
-        return [*found, _finding("digest", _digest(statement))]
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-        raise StatementError("this is no privacy statement, or a part of it is missing or of another kind") from None
+    document = strict_json(content)
+    if not isinstance(document, dict) or set(document) != ENVELOPE:
+        raise StatementError(
+            "this is not the document.json of a privacy statement, which holds charge_ids and data only"
+        )
+    verification = verification_of(document["data"])
+    ids = [charge["charge_id"] for charge in document["data"]["charges"]]
+    stated = canonical(document["charge_ids"]) == canonical(ids)
+    beside = _finding("charge_ids", () if stated else ("those beside the statement are not its own",))
+    return replace(verification, findings=(*verification.findings, beside))
 
 
-def _finding(name: str, problems: Problems) -> Finding:
+def verification_of(statement: Any) -> Verification:
+    """What each check of a statement found. What takes long is checked only where nothing differs so far.
+
+    Raises:
+      StatementError: it is no statement of this format, or a declared fact is missing or of another kind.
+    """
+    check_format(statement)
+    facts = declared(statement)
+    built = completed(facts)
+    found = [_finding(name, check(facts)) for name, check in FACTS.items()]
+    found.append(_finding("document", _named_differences(statement, built, besides=FOLLOWING)))
+    if not _differ(found):
+        found.append(_finding("levels", _levels(facts)))
+    if _differ(found):
+        found.append(Finding("figures", Outcome.NOT_CHECKED, "the facts that they rest on differ"))
+        return Verification(tuple(found), None)
+    rebuilt = with_figures(built)
+    stated, figures = ({"guarantee": form.get("guarantee")} for form in (statement, rebuilt))
+    found.append(_finding("figures", _named_differences(stated, figures)))
+    found.append(_finding("digest", _digest(statement.get("digest"), rebuilt["digest"])))
+    return Verification(tuple(found), rebuilt)
+
+
+def _differ(found: Sequence[Finding]) -> bool:
+    return any(one.outcome is Outcome.DIFFERS for one in found)
+
+
+def check_format(statement: Any) -> None:
+    """Refuse what is no statement, or one of another format than this version reads.
+
+    Raises:
+      StatementError: it is.
+    """
+    if not isinstance(statement, Mapping) or "format" not in statement:
+        raise StatementError("this is no privacy statement: it names no format")
+    stated = statement["format"]
+    if canonical(stated) != canonical(FORMAT):
+        raise StatementError(
+            f"this is a privacy statement of format {stated!r}, and this version verifies format {FORMAT}: verify it"
+            " with the version of dp-instructions that it names under code, or have it made again"
+        )
+
+
+def differences(stated: Any, built: Any, name: str = "") -> Iterator[str]:
+    """The dotted names of the values in which two JSON values differ, in type too, or which one of them lacks."""
+    if isinstance(stated, Mapping) and isinstance(built, Mapping):
+        for key in sorted({*stated, *built}):
+            path = f"{name}.{key}" if name else key
+            if key not in stated or key not in built:
+                yield f"{path} is {'missing' if key in built else 'no part of a statement'}"
+            else:
+                yield from differences(stated[key], built[key], path)
+    elif canonical(stated) != canonical(built):
+        yield f"{name} does not follow from the declared facts"
+
+
+def _named_differences(
+    stated: Mapping[str, Any], built: Mapping[str, Any], *, besides: Collection[str] = ()
+) -> Problems:
+    here, there = ({name: form[name] for name in form if name not in besides} for form in (stated, built))
+    found = list(differences(here, there))
+    yield from found[:DIFFERENCES_NAMED]
+    if len(found) > DIFFERENCES_NAMED:
+        yield f"and {len(found) - DIFFERENCES_NAMED} more"
+
+
+def _digest(stated: Any, built: str) -> Problems:
+    if stated != built:
+        yield "it is not the digest of this statement, so something in it was edited"
+
+
+def _finding(name: str, problems: Iterable[str]) -> Finding:
     detail = "; ".join(problems)
     return Finding(name, Outcome.DIFFERS if detail else Outcome.AGREES, detail)
 
 
-def _digest(statement: Mapping[str, Any]) -> Problems:
-    if statement["digest"] != sealed(statement)["digest"]:
-        yield "it is not the digest of this statement, so something in it was edited"
+def _terms(facts: Declared) -> Problems:
+    if facts.terms.gate_order not in GATE_ORDERS:
+        yield f"terms.gate_order is none of {', '.join(map(str, GATE_ORDERS))}"
+    units = facts.settings().corpus.declared_units
+    for level in facts.plans:
+        most = largest_delta(max(units or 0, facts.plan(level).dpsgd.implied_units))
+        if facts.terms.delta > most:
+            yield f"terms.delta must be at most {most:.3g}, a tenth of one over the number of units"
 
 
-def _parts(statement: Mapping[str, Any]) -> Problems:
-    for name in sorted(PARTS ^ set(statement)):
-        yield f"{name} is {'missing' if name in PARTS else 'no part of a statement'}"
-
-
-def _terms(statement: Mapping[str, Any]) -> Problems:
-    terms, accountant = statement["terms"], statement["accountant"]
-    if terms["relation"] != RELATION.name:
-        yield f"relation must be {RELATION.name}, for which every figure is computed"
-    without_user = WithoutUser(terms.get("without_user", WithoutUser.OWN_UNIT))  # statements before it name none
-    if terms["unit_in_words"] != unit_in_words(PrivacyUnit(terms["unit"]), without_user):
-        yield "unit_in_words names another unit"
-    if type(terms["gate_order"]) is not int or terms["gate_order"] < 2:
-        yield "gate_order must be an integer of at least 2"
-    for name, value in accountant_form().items():
-        if name.startswith("discretisation") and accountant[name] != value:
-            yield f"{name} is not the one that this version recomputes with"
-    for level, plan in statement["plans"].items():
-        if [plan[name] for name in ("unit", "max_rows_per_unit", "delta")] != [
-            terms[name] for name in ("unit", "max_rows_per_unit", "delta")
-        ]:
-            yield f"the plan of {level} was made for another unit, bound or delta"
-
-
-def _release(statement: Mapping[str, Any]) -> Problems:
-    release, charges, ledger = statement["release"], statement["charges"], statement["ledger"]
-    cohorts, levels = ({charge[name] for charge in charges} for name in ("cohort", "level"))
-    if not release["cohorts"] == sorted(cohorts) == sorted(statement["cohorts"]):
-        yield "the cohorts are not those of the charges"
-    if not release["levels"] == sorted(levels) == sorted(statement["plans"]):
-        yield "the levels are not those of the charges"
-    ids = [charge["charge_id"] for charge in charges]
-    if ledger["charge_ids"] != ids or len(set(ids)) != len(ids) or not ids:
-        yield "ledger.charge_ids are not the ids of the charges"
-    if any(charge["corpus_id"] != ledger["corpus_id"] for charge in charges):
-        yield "a charge belongs to another corpus"
-    if NO_DP in levels and not statement["source"]["declared_public"]:
+def _release(facts: Declared) -> Problems:
+    ids = [charge.charge_id for charge in facts.charges]
+    if len(set(ids)) < len(ids):
+        yield "a charge is listed twice"
+    for name, listed, used in (
+        ("cohorts", facts.cohorts, {charge.cohort for charge in facts.charges}),
+        ("plans", facts.plans, {charge.level for charge in facts.charges}),
+        ("evidence", facts.evidence, set(ids)),
+    ):
+        if set(listed) != used:
+            yield f"{name} are not those of the charges"
+    if NO_DP in facts.plans and not facts.source.declared_public:
         yield "level no-dp on a source that was not declared public"
 
 
-def _plans(statement: Mapping[str, Any]) -> Problems:
-    """Each charge must be one of the stated plan, event by event."""
-    for charge in statement["charges"]:
-        plan = plan_from_json(statement["plans"][charge["level"]])
-        place = f"charge {charge['charge_id']}"
-        if plan.level != charge["level"] or plan.target_epsilon != target_of(plan.level):
-            yield f"the plan of {charge['level']} names another level or target"
-        if plan.digest != charge["plan_digest"]:
-            yield f"{place} was made for another plan"
-        event = plan.events.get(charge["mechanism"])
-        if event is None or canonical(charge["event"]) != canonical(event_to_json(event)):
-            yield f"the event of {place} is not its plan's"
+def _levels(facts: Declared) -> Problems:
+    """A level's name is a claim, which its plan must keep."""
+    for level in facts.plans:
+        plan = facts.plan(level)
+        if plan.is_private and not _epsilon(plan) <= plan.target_epsilon:
+            yield f"the plan of {level} does not keep the epsilon that the level names"
 
 
-def plan_from_json(form: Mapping[str, Any]) -> PrivacyPlan:
-    """The plan that `PrivacyPlan.to_json` wrote."""
-    target = math.inf if form["target_epsilon"] is None else form["target_epsilon"]
-    return PrivacyPlan(
-        **{
-            **form,
-            "target_epsilon": target,
-            "unit": PrivacyUnit(form["unit"]),
-            "dpsgd": DpSgdPlan(**form["dpsgd"]),
-            "votes": VotesPlan(**form["votes"]),
-        }
-    )
+def _epsilon(plan: PrivacyPlan) -> float:
+    try:
+        return plan.epsilon
+    except Unaccountable:
+        return math.inf
 
 
-def _cohorts(statement: Mapping[str, Any]) -> Problems:
+def _configuration(facts: Declared) -> Problems:
+    """The profile must be the one that the plans were made from."""
+    settings = facts.settings()
+    wanted = settings.corpus.model_dump(include={"unit", "without_user", "max_rows_per_unit", "delta"})
+    if wanted != facts.terms.model_dump(include=set(wanted)):
+        yield "corpus has another unit, rule for rows without a user, bound or delta than the terms"
+    for level, plan in facts.plans.items():
+        if settings.generator.model_dump() != plan.dpsgd.model_dump(exclude={"noise_multiplier"}):
+            yield f"generator does not give the plan of {level}"
+        if settings.votes.num_bins != plan.votes.num_bins:
+            yield f"votes.num_bins is not that of the plan of {level}"
+        if plan.votes.noise_stddev != (0 if level == NO_DP else settings.votes.noise_stddev):
+            yield f"votes.noise_stddev is not that of the plan of {level}"
+        if level == NO_DP and plan.dpsgd.noise_multiplier:
+            yield f"the plan of {level} has noise"
+
+
+def _cohorts(facts: Declared) -> Problems:
     """Whatever the release descends from must be among what its cohort answers for, as often as it was charged."""
-    for name, cohort in statement["cohorts"].items():
-        if type(cohort["closed"]) is not bool:
-            yield f"cohort {name}: closed is neither true nor false"
-        for kind, booked in (("booked", True), ("later", False)):
-            stated = Counter(canonical(event) for event in cohort[kind])
+    for name, cohort in facts.cohorts.items():
+        for booked, events in ((True, cohort.booked), (False, cohort.later)):
             made = Counter(
-                canonical(charge["event"])
-                for charge in statement["charges"]
-                if charge["cohort"] == name and charge["booked_beforehand"] is booked and charge["level"] != NO_DP
+                canonical(event_to_json(facts.plan(charge.level).events[charge.mechanism]))
+                for charge in facts.charges
+                if charge.cohort == name and charge.booked_beforehand is booked and charge.level != NO_DP
             )
-            if made - stated:
+            if made - Counter(map(canonical, events)):
                 yield f"cohort {name} lacks an event of the release"
-    if any(type(charge["booked_beforehand"]) is not bool for charge in statement["charges"]):
-        yield "booked_beforehand is neither true nor false"
 
 
-def _evidence(statement: Mapping[str, Any]) -> Problems:
-    """What ran under each charge must be what its plan says."""
-    charges = {charge["charge_id"]: charge for charge in statement["charges"]}
-    if set(statement["evidence"]) - set(charges):
-        yield "there is evidence of a charge that is not among the release's"
-    for charge_id, charge in charges.items():
-        evidence = statement["evidence"].get(charge_id)
-        if evidence is None:
-            yield f"charge {charge_id} comes without evidence"
-            continue
-        plan = plan_from_json(statement["plans"][charge["level"]])
-        for one in _discrepancies(charge["mechanism"], plan, evidence):
-            yield f"charge {charge_id}, {one.check}: what ran is not what was planned"
+def _evidence(facts: Declared) -> Problems:
+    """What ran under each charge must be what its plan says, and nothing else may be said of it."""
+    for charge in facts.charges:
+        evidence, plan = facts.observed(charge.charge_id), facts.plan(charge.level)
+        place, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, frozenset())
+        checked = {one.check for one in _discrepancies(charge.mechanism, plan, {})}
+        for one in _discrepancies(charge.mechanism, plan, evidence):
+            yield f"{place}, {one.check}: what ran is not what was planned"
+        for name in sorted(evidence.keys() - checked - known):
+            yield f"{place}, {name}: no check compares it with the plan"
+        if type(evidence.get("continuations")) is int:
+            yield f"{place}, continuations: their number may follow from a private row, and is never published"
 
 
 def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any]) -> Sequence[Discrepancy]:
@@ -196,53 +271,21 @@ def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any
     return check_votes(plan.votes, plan.unit, evidence)
 
 
-def _budget(statement: Mapping[str, Any]) -> Problems:
+def _budget(facts: Declared) -> Problems:
     """Each raise must start where the one before ended, and the last one at the budget."""
-    budget = statement["budget"]
-    raised = budget["raised"]
-    starts, ends = [one["from"] for one in raised], [one["to"] for one in raised]
+    raised = facts.budget.raised
+    starts, ends = [one.before for one in raised], [one.after for one in raised]
     if any(end <= start for start, end in zip(starts, ends, strict=True)) or starts[1:] != ends[:-1]:
         yield "the raises of the budget do not follow from each other"
-    if not budget["epsilon"] > 0 or (ends and ends[-1] != budget["epsilon"]):
+    if ends and ends[-1] != facts.budget.epsilon:
         yield "epsilon is not what the last raise made it"
 
 
-def _configuration(statement: Mapping[str, Any]) -> Problems:
-    configuration = statement["configuration"]
-    if configuration["sha256"] != digest_of(configuration["profile"]):
-        yield "sha256 is not that of the profile"
-
-
-def _figures(statement: Mapping[str, Any]) -> Problems:
-    stated, recomputed = (_leaves(form) for form in (statement["guarantee"], figures_of(statement)))
-    for name in sorted({*stated, *recomputed}):
-        if name not in stated or name not in recomputed or not _same(stated[name], recomputed[name]):
-            yield f"guarantee.{name} does not follow from the events"
-
-
-def _leaves(form: Any, name: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their dotted names."""
-    if not isinstance(form, Mapping):
-        return {name: form}
-    leaves: dict[str, Any] = {}
-    for key, value in form.items():
-        leaves |= _leaves(value, f"{name}.{key}" if name else key)
-    return leaves
-
-
-def _same(stated: Any, recomputed: Any) -> bool:
-    if isinstance(stated, float | int) and isinstance(recomputed, float | int):
-        return math.isclose(stated, recomputed, rel_tol=1e-5, abs_tol=ROUNDING)
-    return bool(stated == recomputed)
-
-
-FACTS: Mapping[str, Callable[[Mapping[str, Any]], Problems]] = {
-    "parts": _parts,
+FACTS: Mapping[str, Callable[[Declared], Problems]] = {
     "terms": _terms,
     "release": _release,
-    "plans": _plans,
+    "configuration": _configuration,
     "cohorts": _cohorts,
     "evidence": _evidence,
     "budget": _budget,
-    "configuration": _configuration,
 }

@@ -15,11 +15,11 @@ from dp_assets.artifacts import Document, PrivateTable, Table
 from dp_assets.cli import app
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.statements.statement import sealed
+from dp_assets.statements.statement import restated, sealed
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import PROVES
 from resources.artifact_files import write_artifact
-from resources.digests import code_digest, folder_digest
+from resources.digests import code_digest, file_digests
 from resources.ledger import Ledger
 from resources.zones import HOME_VARIABLE
 from tests.privacy.plans import small_plan, small_terms
@@ -46,10 +46,9 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "released/artifacts"
     for number, place in enumerate(ARTIFACTS):
         stored(root / place, Table(pl.LazyFrame({"number": [number]}), (place.split("/")[0],)))
-    statement = statement_of(state_of(*both()))
-    statement["artifacts"] = {place: folder_digest(root / place) for place in ARTIFACTS}
-    statement["code"] = code_digest()
-    write_statement(root / "privacy_statement" / PLACE, sealed(statement))
+    files = {name: value for place in ARTIFACTS for name, value in file_digests(root / place, below=root).items()}
+    statement = restated(statement_of(state_of(*both())), files=files, code=code_digest())
+    write_statement(root / "privacy_statement" / PLACE, statement)
     return root
 
 
@@ -84,7 +83,7 @@ def test_a_statement_verifies_offline_with_its_pages_its_artifacts_and_its_code(
     assert {one["outcome"] for one in answer["findings"]} == {"agrees"}
     checked = {one["check"] for one in answer["findings"]}
     assert {"figures", "digest", "code", "page document.md", "page document.html"} <= checked
-    assert {f"artifact {place}" for place in ARTIFACTS} <= checked
+    assert {f"files of {place}" for place in ARTIFACTS} <= checked
     assert not (released.parents[1] / "no home").exists()
 
 
@@ -113,9 +112,12 @@ def test_an_artifact_that_descends_from_other_charges_than_the_statement_is_foun
     place = ARTIFACTS[0]
     shutil.rmtree(released / place)
     stored(released / place, Table(pl.LazyFrame({"number": [0]}), ("charge of another run",)))
-    digest = folder_digest(released / place)
-    edit(document_of(released), lambda statement: statement["artifacts"].update({place: digest}), reseal=True)
-    assert findings(document_of(released))[f"artifact {place}"] == "differs"
+    files = file_digests(released / place, below=released)
+    statement = json.loads(document_of(released).read_text())["data"]
+    kept = {name: value for name, value in statement["files"].items() if not name.startswith(place)}
+    shutil.rmtree(document_of(released).parent)
+    write_statement(document_of(released).parent, restated(statement, files=kept | files))
+    assert findings(document_of(released))[f"files of {place}"] == "differs"
 
 
 @pytest.mark.parametrize("page", ["document.md", "document.html"])
@@ -129,7 +131,7 @@ def test_a_page_that_says_something_else_is_found(released: Path, page: str) -> 
 def test_charge_ids_beside_the_statement_are_compared(released: Path) -> None:
     content = json.loads(document_of(released).read_text())
     document_of(released).write_text(json.dumps(content | {"charge_ids": [GENERATOR]}))
-    assert findings(document_of(released))["document"] == "differs"
+    assert findings(document_of(released))["charge_ids"] == "differs"
 
 
 def test_an_artifact_that_was_changed_is_found_and_a_missing_one_is_not_checked(released: Path) -> None:
@@ -138,7 +140,7 @@ def test_an_artifact_that_was_changed_is_found_and_a_missing_one_is_not_checked(
     shard.write_bytes(b"other rows")
     shutil.rmtree(released / missing)
     found = findings(document_of(released))
-    assert (found[f"artifact {changed}"], found[f"artifact {missing}"]) == ("differs", "not checked")
+    assert (found[f"files of {changed}"], found[f"files of {missing}"]) == ("differs", "not checked")
     assert invoke("verify", str(document_of(released))).exit_code == 1
     shutil.rmtree(released / changed)
     assert invoke("verify", str(document_of(released))).exit_code == 0
@@ -148,16 +150,74 @@ def test_a_copied_statement_finds_its_artifacts_where_it_is_told(released: Path,
     alone = tmp_path / "alone" / "document.json"
     alone.parent.mkdir()
     shutil.copy(document_of(released), alone)
-    assert {findings(alone)[f"artifact {place}"] for place in ARTIFACTS} == {"not checked"}
+    assert {findings(alone)[f"files of {place}"] for place in ARTIFACTS} == {"not checked"}
     told = findings(alone, "--artifacts", str(released))
-    assert {told[f"artifact {place}"] for place in ARTIFACTS} == {"agrees"}
+    assert {told[f"files of {place}"] for place in ARTIFACTS} == {"agrees"}
 
 
-def test_other_code_is_a_note_and_leaves_the_pages_unchecked(released: Path) -> None:
-    edit(document_of(released), lambda data: data["code"].update(sha256="0" * 64), reseal=True)
+def test_other_code_is_a_note_and_the_pages_are_compared_all_the_same(released: Path) -> None:
+    statement = json.loads(document_of(released).read_text())["data"]
+    shutil.rmtree(document_of(released).parent)
+    other = restated(statement, code=statement["code"] | {"sha256": "0" * 64})
+    write_statement(document_of(released).parent, other)
     found = findings(document_of(released))
-    assert (found["code"], found["page document.md"], found["figures"]) == ("note", "not checked", "agrees")
-    assert invoke("verify", str(document_of(released))).exit_code == 0
+    assert (found["code"], found["page document.md"], found["figures"]) == ("note", "agrees", "agrees")
+    page = document_of(released).with_name("document.md")
+    page.write_text(page.read_text().replace("7.99", "0.99"))
+    assert findings(document_of(released))["page document.md"] == "differs"
+
+
+def test_what_is_shown_is_what_was_recomputed(released: Path) -> None:
+    answer = json.loads(invoke("verify", str(document_of(released)), "--json").stdout)
+    assert answer["figures"]["headline_epsilon"] == PLAN.epsilon
+    edit(document_of(released), lambda data: data["guarantee"].update(headline_epsilon=0.05), reseal=True)
+    refused = invoke("verify", str(document_of(released)))
+    assert "0.05" not in refused.stdout
+    assert json.loads(invoke("verify", str(document_of(released)), "--json").stdout)["figures"] is None
+
+
+@pytest.mark.parametrize("page", ["document.md", "document.html"])
+def test_a_page_that_is_a_link_is_refused(released: Path, tmp_path: Path, page: str) -> None:
+    file = document_of(released).with_name(page)
+    file.rename(tmp_path / page)
+    file.symlink_to(tmp_path / page)
+    assert findings(document_of(released))[f"page {page}"] == "differs"
+
+
+def test_a_file_that_the_statement_does_not_name_is_found(released: Path) -> None:
+    named, other = ARTIFACTS
+    (released / named / "more.parquet").write_bytes(b"rows")
+    (released / other / ".DS_Store").write_bytes(b"left behind by a desktop")
+    found = findings(document_of(released))
+    assert (found[f"files of {named}"], found[f"files of {other}"]) == ("differs", "agrees")
+
+
+def test_a_file_that_is_a_link_is_refused_even_to_the_same_content(released: Path, tmp_path: Path) -> None:
+    (shard,) = (released / ARTIFACTS[0]).glob("part-*.parquet")
+    shard.rename(tmp_path / shard.name)
+    shard.symlink_to(tmp_path / shard.name)
+    assert findings(document_of(released))[f"files of {ARTIFACTS[0]}"] == "differs"
+
+
+def test_an_artifact_made_after_the_statement_is_said_to_be_unchecked(released: Path) -> None:
+    stored(released / f"sft_model/{PLACE}", Table(pl.LazyFrame({"number": [1]}), (GENERATOR,)))
+    stored(released / f"rlhf_model/{PLACE}", Table(pl.LazyFrame({"number": [1]}), ("charge of another run",)))
+    found = findings(document_of(released))
+    assert (found[f"files of sft_model/{PLACE}"], found[f"files of rlhf_model/{PLACE}"]) == ("not checked", "differs")
+
+
+def test_a_statement_in_the_place_of_another_partition_is_refused(released: Path) -> None:
+    moved = released / "privacy_statement/all/eps-1"
+    document_of(released).parent.rename(moved)
+    assert findings(moved / "document.json")["place"] == "differs"
+
+
+def test_a_hostile_name_neither_marks_up_nor_moves_the_terminal(released: Path) -> None:
+    edit(document_of(released), lambda data: data["guarantee"].update({"[red]\x1b[2J\u202e": 0.05}), reseal=True)
+    refused = invoke("verify", str(document_of(released)))
+    assert refused.exit_code == 1
+    assert "\x1b[2J" not in refused.stdout + refused.stderr
+    assert "\u202e" not in refused.stdout + refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -193,6 +253,66 @@ class Shelf:
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
     return Shelf(tmp_path)
+
+
+class Raised:
+    """A statement beside the ledger from which it was made."""
+
+    def __init__(self, home: Path) -> None:
+        self.shelf = Shelf(home)
+        state = self.shelf.ledger.state()
+        statement = statement_of(
+            state, corpus=state.registrations[self.shelf.corpus_id], charge_ids=list(self.shelf.ids.values())
+        )
+        self.document = write_statement(home / "elsewhere", statement)
+
+    def found(self, *arguments: str) -> dict[str, str]:
+        found = findings(self.document, *arguments)
+        return {check: outcome for check, outcome in found.items() if check.startswith("ledger")}
+
+
+@pytest.fixture
+def raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Raised:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    return Raised(tmp_path)
+
+
+def test_a_statement_whose_budget_was_raised_since_is_said_to_be_untrue_now(raised: Raised, tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    assert raised.found(*home) == {"ledger when it was made": "agrees", "ledger now": "agrees"}
+    invoke("ledger", "raise", raised.shelf.corpus_id, "12", "--reason", "more runs")
+    assert raised.found(*home) == {"ledger when it was made": "agrees", "ledger now": "differs"}
+    refused = invoke("verify", str(raised.document), *home)
+    assert refused.exit_code == 1
+    assert "the budget of each cohort is epsilon 12, and not 8" in refused.stderr
+    assert raised.found() == {}
+
+
+def test_a_statement_that_lies_in_its_data_folder_is_compared_with_the_ledger_there(
+    raised: Raised, tmp_path: Path
+) -> None:
+    place = tmp_path / "released/artifacts/privacy_statement" / PLACE
+    place.parent.mkdir(parents=True)
+    raised.document.parent.rename(place)
+    raised.document = place / "document.json"
+    assert raised.found()["ledger now"] == "agrees"
+    invoke("ledger", "raise", raised.shelf.corpus_id, "12", "--reason", "more runs")
+    assert raised.found()["ledger now"] == "differs"
+
+
+def test_a_statement_that_its_ledger_does_not_bear_out_is_found(raised: Raised, tmp_path: Path) -> None:
+    statement = json.loads(raised.document.read_text())["data"]
+    budget = {"epsilon": 9.0, "raised": []}
+    document = write_statement(tmp_path / "forged", restated(statement, budget=budget))
+    raised.document = document
+    assert raised.found("--home", str(tmp_path)) == {"ledger when it was made": "differs", "ledger now": "differs"}
+
+
+def test_a_statement_beside_another_ledger_or_none_is_refused(raised: Raised, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    assert "no ledger" in invoke("verify", str(raised.document), "--home", str(tmp_path / "other")).stderr
+    Shelf(tmp_path / "other")
+    assert raised.found("--home", str(tmp_path / "other")) == {"ledger when it was made": "differs"}
 
 
 def test_lineage_states_each_artifact_and_all_of_them_together(shelf: Shelf) -> None:

@@ -1,5 +1,6 @@
 """Releases without a run: a few rows of every part, and the statement of the two charges behind them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from dp_assets.export.parts import STATEMENT, Kind, chosen_parts
 from dp_assets.export.release import Release, gather
 from dp_assets.privacy.labels import Label, zone
 from dp_assets.privacy.ledger import LedgerState
-from dp_assets.statements.statement import sealed
+from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from resources.artifact_files import Artifact, write_artifact
+from dp_assets.statements.verification import verify
+from resources.artifact_files import DOCUMENT, Artifact, write_artifact
 from resources.stores import artifact_folder
 from resources.zones import atomic_folder
 from tests.pipeline import PARTITION
@@ -39,18 +41,22 @@ def release_everything(home: Path, *, base_model: str = "a model") -> LedgerStat
     for part in chosen_parts([]):
         put(home, part.asset, _artifact(part.asset, part.kind, base_model))
     state = state_of(*both())
-    put_statement(home, statement_of(state) | {"base_model": base_model})
+    put_statement(home, restated(statement_of(state), base_model=base_model))
     return state
 
 
-def put_statement(home: Path, facts: Mapping[str, Any]) -> Path:
-    statement = sealed(facts)
+def verified(folder: Path) -> Mapping[str, Any]:
+    """The statement in a folder, built anew."""
+    return verify(json.loads((folder / DOCUMENT).read_text())["data"])
+
+
+def put_statement(home: Path, statement: dict[str, Any]) -> Path:
     return put(home, STATEMENT, Document(statement, to_markdown(statement), IDS, to_html(statement)))
 
 
 def gathered(home: Path, state: LedgerState, *only: str, **changed: Any) -> Release:
     """What an export of these parts is made of, by default under a statement that verifies."""
-    settings: dict[str, Any] = {"stale": (), "as_stored": False, "check_statement": lambda _: None}
+    settings: dict[str, Any] = {"stale": (), "as_stored": False, "verified": verified}
     return gather(home, state, PARTITION, chosen_parts(only), **settings | changed)
 
 

@@ -1,6 +1,8 @@
 """The folder of an export: its cards, its names, and that it appears whole or not at all."""
 
+import contextlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from dp_assets.artifacts import Table
+from dp_assets.cli.statements import checked_statement
 from dp_assets.export import folder as writing
 from dp_assets.export.folder import write_export
 from dp_assets.export.names import public_names
 from dp_assets.export.parts import ExportRefused, chosen_parts
+from dp_assets.statements.reading import StatementError
 from dp_assets.statements.verification import verify
 from resources.artifact_files import read_artifact, stored_charge_ids
 from tests.export.releases import IDS, MODEL_FOLDER, SETTINGS, gathered, put, release_everything
@@ -114,6 +118,50 @@ def test_no_path_of_the_machine_is_in_any_file(tmp_path: Path) -> None:
     assert np.array_equal(adapter.weights["w"], np.ones((2, 3)))  # type: ignore[union-attr]
 
 
+def wrong_with(folder: Path) -> str:
+    """What `verify` finds wrong with an export."""
+    return "; ".join(checked_statement(folder / "privacy_statement/document.json").wrong)
+
+
+def test_every_file_of_an_export_is_named_by_its_statement_and_a_change_of_any_is_found(exported: Path) -> None:
+    assert wrong_with(exported) == ""
+    for path in (path for path in exported.rglob("*") if path.is_file() and path.name != "SHA256SUMS"):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"a", b"e", 1))
+        with contextlib.suppress(StatementError):  # the document itself may not even be one any more
+            assert path == exported / "privacy_statement/document.json" or wrong_with(exported), path
+        path.unlink()
+        if path.parent.name != "privacy_statement":
+            assert f"{path.relative_to(exported)} is missing" in wrong_with(exported)
+        path.write_bytes(content)
+    assert wrong_with(exported) == ""
+
+
+@pytest.mark.parametrize(
+    "place", ["notes.txt", "models/sft/more.bin", "data/extra/train.parquet", "privacy_statement/a.pdf"]
+)
+def test_a_file_beside_those_of_an_export_is_found(exported: Path, place: str) -> None:
+    (exported / place).parent.mkdir(exist_ok=True)
+    (exported / place).write_text("epsilon 0.05")
+    assert f"{place} is not named by the statement" in wrong_with(exported)
+
+
+def test_a_link_in_an_export_is_found(exported: Path, tmp_path: Path) -> None:
+    (exported / "models/sft").rename(tmp_path / "sft")
+    (exported / "models/sft").symlink_to(tmp_path / "sft")
+    assert "models/sft is not named by the statement" in wrong_with(exported)
+
+
+def test_a_statement_that_is_copied_out_of_an_export_says_that_no_file_was_checked(
+    exported: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail/other.txt").touch()
+    copied = shutil.copy(exported / "privacy_statement/document.json", tmp_path / "mail")
+    found = {one.check: one.outcome for one in checked_statement(Path(copied)).findings}
+    assert found["files of the export"] == "not checked"
+
+
 def test_a_statement_with_public_names_verifies_and_has_the_same_figures(tmp_path: Path) -> None:
     release = gathered(tmp_path / "data", release_everything(tmp_path / "data", base_model=MODEL_FOLDER), "pool")
     write_export(tmp_path / "out", release, SETTINGS, names=public_names(release.statement, "org/tiny"))
@@ -175,10 +223,12 @@ def test_an_artifact_that_is_made_anew_meanwhile_ends_the_export(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_release_makes_the_same_bytes(tmp_path: Path, exported: Path) -> None:
+def test_the_same_release_makes_the_same_bytes(tmp_path: Path) -> None:
     release = gathered(tmp_path / "data", release_everything(tmp_path / "data"))
-    write_export(tmp_path / "again", release, SETTINGS, names={})
-    sums = [(folder / "SHA256SUMS").read_text() for folder in (exported, tmp_path / "again")]
+    folders = (tmp_path / "out", tmp_path / "again")
+    for folder in folders:
+        write_export(folder, release, SETTINGS, names={})
+    sums = [(folder / "SHA256SUMS").read_text() for folder in folders]
     assert sums[0] == sums[1]
 
 

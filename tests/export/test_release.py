@@ -54,11 +54,11 @@ def test_what_is_out_of_date_is_refused_unless_it_is_asked_for_as_stored(tmp_pat
 def test_a_statement_that_does_not_verify_is_refused(tmp_path: Path) -> None:
     state = release_everything(tmp_path)
 
-    def check(folder: Path) -> None:
+    def refused(folder: Path) -> dict[str, object]:
         raise ExportRefused(f"{folder.parts[-3]} does not verify")
 
     with pytest.raises(ExportRefused, match="privacy_statement does not verify"):
-        gathered(tmp_path, state, check_statement=check)
+        gathered(tmp_path, state, verified=refused)
 
 
 def test_an_artifact_of_another_release_is_refused(tmp_path: Path) -> None:

@@ -18,12 +18,31 @@ JsonPath = tuple[str | int, ...]
 
 PLAN = small_plan()
 CORPUS = Registration(**vars(small_terms()), corpus_id="corpus", source_key="source", gate_order=4)
-PROFILE = {"name": "small", "votes": {"num_bins": 8}}
-PROVENANCE = {
-    "code": {"package": "dp-instructions", "version": "1", "sha256": "c" * 64},
-    "configuration": {"profile_digest": "p" * 16, "sha256": digest_of(PROFILE), "profile": PROFILE},
-    "artifacts": {"dp_generator/all/eps-8": "e" * 64},
-}
+CODE = {"package": "dp-instructions", "version": "1", "sha256": "c" * 64}
+FILES = {"dp_generator/all/eps-8/adapter_model.safetensors": "e" * 64}
+
+
+def profile_of(plan: PrivacyPlan, corpus: Registration = CORPUS) -> dict[str, Any]:
+    """The settings from which a plan is made, as a statement holds them."""
+    dpsgd = asdict(plan.dpsgd)
+    del dpsgd["noise_multiplier"]
+    return {
+        "name": "small",
+        "corpus": {
+            "unit": str(plan.unit),
+            "without_user": str(corpus.without_user),
+            "max_rows_per_unit": plan.max_rows_per_unit,
+            "delta": plan.delta,
+        },
+        "generator": {**dpsgd, "rank": 2},
+        "votes": {"num_bins": plan.votes.num_bins, "noise_stddev": plan.votes.noise_stddev},
+    }
+
+
+def provenance_of(plan: PrivacyPlan, corpus: Registration) -> dict[str, Any]:
+    profile = profile_of(plan, corpus)
+    configuration = {"profile_digest": "a" * 16, "sha256": digest_of(profile), "profile": profile}
+    return {"code": CODE, "configuration": configuration, "files": FILES}
 
 
 def charged(mechanism: str, *, plan: PrivacyPlan = PLAN, booked: bool = True, **changed: Any) -> dict[str, Any]:
@@ -111,6 +130,7 @@ def statement_of(
     state: LedgerState,
     plans: Sequence[PrivacyPlan] = (PLAN,),
     *,
+    corpus: Registration = CORPUS,
     charge_ids: Sequence[str] = (GENERATOR, HISTOGRAM),
     redacted: Sequence[str] = (),
     redacted_with: Mapping[str, str] = NO_VERSIONS,
@@ -121,7 +141,7 @@ def statement_of(
     charges = [state.charges[charge_id] for charge_id in charge_ids if charge_id in state.charges]
     return make_statement(
         state,
-        "corpus",
+        corpus.corpus_id,
         plans,
         charge_ids=charge_ids,
         evidence=evidence
@@ -134,7 +154,7 @@ def statement_of(
         source_kind="file",
         redacted=redacted,
         redacted_with=redacted_with,
-        provenance=PROVENANCE,
+        provenance=provenance_of(plans[0], corpus),
     )
 
 

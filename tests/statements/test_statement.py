@@ -1,5 +1,6 @@
 """A statement follows from the charges behind a release and never claims more than the ledger certifies."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -12,8 +13,9 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.figures import AT_SMALL_DELTA
-from dp_assets.statements.statement import NOT_COVERED, StatementError, sealed
-from dp_assets.statements.statement_pages import to_markdown
+from dp_assets.statements.reading import StatementError, canonical
+from dp_assets.statements.statement import FORMAT, NOT_COVERED, sealed
+from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verify
 from tests.privacy.plans import small_plan
 from tests.statements.statements import CORPUS, PLAN, both, charged, state_of, statement_of
@@ -195,7 +197,7 @@ def test_with_the_unit_user_no_row_for_several_is_computed() -> None:
 
 def test_a_statement_says_what_became_of_rows_without_a_user() -> None:
     dropping = replace(CORPUS, without_user=WithoutUser.DROP)
-    kept, dropped = (statement_of(state_of(*both(), corpus=corpus)) for corpus in (CORPUS, dropping))
+    kept, dropped = (statement_of(state_of(*both(), corpus=corpus), corpus=corpus) for corpus in (CORPUS, dropping))
     assert kept["terms"]["unit_in_words"] == "user where named, else instruction"
     assert dropped["terms"]["unit_in_words"] == "user"
     for statement, said in (
@@ -221,6 +223,21 @@ def test_two_ledgers_with_charges_in_another_order_give_the_same_figures() -> No
 def test_a_statement_holds_every_part_that_a_reader_needs() -> None:
     statement = statement_of(PLANNED)
     assert {"setting", "terms", "budget", "charges", "plans", "evidence", "accountant", "sampler"} <= set(statement)
-    assert {"randomness", "ledger", "code", "configuration", "artifacts", "digest", "source"} <= set(statement)
+    assert {"randomness", "ledger", "code", "configuration", "files", "digest", "source"} <= set(statement)
     assert statement["not_covered"] == list(NOT_COVERED)
     assert statement["ledger"]["head"] == PLANNED.anchor.head
+
+
+WORDING = "684300cd7cc9e360"
+
+
+def test_what_a_statement_and_its_pages_say_changes_with_its_format_only() -> None:
+    """Whoever changes a word gets another digest here. If a version with this format was released, FORMAT counts up
+    too, so that statements made before are told apart and not said to be edited.
+    """
+    statement = statement_of(PLANNED)
+    statement["accountant"]["library"], statement["ledger"]["head"] = "dp-accounting 1", "0" * 64
+    statement["evidence"] = {}
+    statement["guarantee"] = json.loads(json.dumps(statement["guarantee"]), parse_float=lambda _: 0.5)
+    said = canonical(sealed(statement)) + to_markdown(sealed(statement)) + to_html(sealed(statement))
+    assert (FORMAT, hashlib.sha256(said.encode()).hexdigest()[:16]) == (3, WORDING)

@@ -86,7 +86,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 def test_every_figure_hash_and_id_of_the_statement_stands_on_the_page() -> None:
     statement = planned()
     page = to_markdown(statement)
-    for part in ("ledger", "code", "artifacts", "terms", "plans", "budget"):
+    for part in ("ledger", "code", "files", "terms", "plans", "budget"):
         for path, value in leaves(statement[part]):
             assert isinstance(value, bool | list) or path[-1] in ("target_epsilon", "level") or shown(value) in page, (
                 path

@@ -1,0 +1,126 @@
+"""The released files that a statement names, beside those that lie there.
+
+Digests are declared: they show that a file is the one that the statement was made for, not that what it says is true.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dp_assets.export.target import CHECKSUMS
+from dp_assets.statements.verification import Finding, Outcome
+from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
+from resources.digests import file_digest, files_under, is_hidden, is_plain
+
+NAMED = 5
+OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
+LATER = "made after the statement, which does not name its files; an export names every file"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where the files of a statement lie.
+
+    Attributes:
+      root: the folder from which their places are counted: an export, or the folder `artifacts` of a released zone.
+      whole: whether it is an export, all of which the statement names.
+      statement: the folder that holds the statement itself.
+    """
+
+    root: Path
+    whole: bool
+    statement: Path
+
+    @staticmethod
+    def of(document: Path, files: Mapping[str, str], root: Path | None) -> "Shelf":
+        """The shelf of a statement's document; `root` if somebody says where the files are."""
+        statement = document.absolute().parent
+        whole = any("/" not in place for place in files)
+        above = statement.parents[0 if whole else 2] if len(statement.parents) > 2 else statement
+        return Shelf((root or above).absolute(), whole, statement)
+
+    def place(self) -> PurePosixPath | None:
+        """The place of the statement below the root, None if it lies elsewhere."""
+        below = self.statement.is_relative_to(self.root)
+        return PurePosixPath(self.statement.relative_to(self.root).as_posix()) if below else None
+
+
+def file_findings(shelf: Shelf, files: Mapping[str, str], charge_ids: Collection[str]) -> Iterator[Finding]:
+    """What the files on a shelf come to: those that a statement names, and those that it does not."""
+    for group, named in _groups(shelf, files).items():
+        name = f"files of {group}" if group else "files of the export"
+        outcome = _compared(shelf, shelf.root / group, named)
+        lineage = [] if shelf.whole or outcome[0] is not Outcome.AGREES else _foreign(shelf.root / group, charge_ids)
+        yield Finding(name, Outcome.DIFFERS, lineage[0]) if lineage else Finding(name, *outcome)
+    if not shelf.whole:
+        yield from _later(shelf, set(_groups(shelf, files)), charge_ids)
+
+
+def _groups(shelf: Shelf, files: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The named files by the folder that holds nothing else: an artifact, or the whole export."""
+    groups: dict[str, dict[str, str]] = {}
+    for place, digest in files.items():
+        folder = "" if shelf.whole else PurePosixPath(place).parent.as_posix()
+        groups.setdefault(folder, {})[place] = digest
+    return groups
+
+
+def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Outcome, str]:
+    if not any((shelf.root / place).exists() for place in named) and (shelf.whole or not folder.exists()):
+        return Outcome.NOT_CHECKED, f"not found in {shelf.root}"
+    if shelf.root.joinpath(folder).is_symlink():
+        return Outcome.DIFFERS, "its folder is a link"
+    there = {path.relative_to(shelf.root).as_posix(): path for path in files_under(folder)}
+    own = {path for name in OWN_FILES for path in [shelf.statement / name]} | {shelf.root / CHECKSUMS}
+    wrong = [
+        *(f"{place} is missing" for place in sorted(named.keys() - there.keys())),
+        *(f"{place} is not named by the statement" for place in _further(shelf, there, {*named}, own)),
+        *(
+            f"{place} {what}"
+            for place in sorted(named.keys() & there.keys())
+            if (what := _unlike(there[place], named[place]))
+        ),
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        return Outcome.DIFFERS, "; ".join(wrong[:NAMED]) + more
+    return Outcome.AGREES, f"{len(named)}"
+
+
+def _further(shelf: Shelf, there: Mapping[str, Path], named: set[str], own: set[Path]) -> list[str]:
+    """Files that nobody named. A hidden regular file, which desktops leave behind, is opened by nobody."""
+    return [
+        place
+        for place, path in sorted(there.items())
+        if place not in named and path not in own and not (is_plain(path) and is_hidden(path, shelf.root))
+    ]
+
+
+def _unlike(path: Path, digest: str) -> str:
+    if not is_plain(path):
+        return "is a link or another special file"
+    return "" if file_digest(path) == digest else "was changed"
+
+
+def _foreign(folder: Path, charge_ids: Collection[str]) -> list[str]:
+    """What is wrong with the charges that an artifact descends from."""
+    try:
+        foreign = set(stored_charge_ids(folder)) - set(charge_ids)
+    except (UnreadableArtifact, OSError, ValueError, KeyError, TypeError):
+        return ["it does not say what it descends from"]
+    return ["it descends from charges that the statement lacks"] if foreign else []
+
+
+def _later(shelf: Shelf, named: Collection[str], charge_ids: Collection[str]) -> Iterator[Finding]:
+    """Other artifacts of the partition in whose place the statement lies."""
+    place = shelf.place()
+    if place is None or len(place.parts) != 3:
+        return
+    for folder in sorted(shelf.root.glob("*/" + "/".join(place.parts[1:]))):
+        group = folder.relative_to(shelf.root).as_posix()
+        if group in named or group == place.as_posix():
+            continue
+        wrong = _foreign(folder, charge_ids)
+        yield Finding(
+            f"files of {group}", Outcome.DIFFERS if wrong else Outcome.NOT_CHECKED, wrong[0] if wrong else LATER
+        )

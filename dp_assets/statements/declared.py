@@ -1,0 +1,247 @@
+"""What a statement declares: facts that nothing in it proves, which whoever verifies has to take from it.
+
+Everything else in a statement follows from these (`statement.py`): the verifier reads them by the schema below, builds
+the statement anew and compares. So whatever stands in a document besides them is either what is built, or refused.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan, VotesPlan, target_of
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
+from dp_assets.statements.reading import StatementError, canonical
+
+PROBLEMS_SHOWN = 5
+
+# Ranges are written out: \w and \d would let in letters and digits of other scripts that look alike.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Moment = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2}))?$")]
+Library = Annotated[str, Field(pattern=r"^dp-accounting [0-9][0-9a-z.+]{0,31}$")]
+Place = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9._+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$", max_length=300)
+]
+# What Markdown or HTML could take for more than text is left out (`model_name`).
+ModelName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f*`<>|\[\]]{1,1000}$")]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveReal = Annotated[float, Field(gt=0)]
+EventForm = dict[str, JsonValue]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    """No coercion: a text is no number, true is not 1. What is not declared is compared with what is built."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class Terms(_Strict):
+    """The registered terms that figures rest on."""
+
+    unit: PrivacyUnit
+    without_user: WithoutUser
+    max_rows_per_unit: Positive
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    gate_order: Positive
+
+
+class Raise(_Strict):
+    """One raise of the budget."""
+
+    at: Moment
+    before: PositiveReal = Field(alias="from")
+    after: PositiveReal = Field(alias="to")
+
+
+class Budget(_Strict):
+    """The budget of each cohort, and how it became what it is."""
+
+    epsilon: PositiveReal
+    raised: tuple[Raise, ...]
+
+
+class Charge(_Strict):
+    """One charge of the release; its event and the digest of its plan follow from the plan."""
+
+    charge_id: Name
+    cohort: Name
+    level: Name
+    mechanism: Identifier
+    booked_beforehand: bool
+
+
+class Cohort(_Strict):
+    """Everything that a cohort answers for, as events in the form of `privacy/events.py`."""
+
+    booked: tuple[EventForm, ...]
+    later: tuple[EventForm, ...]
+    closed: bool
+
+
+class DpSgd(_Strict):
+    sampling_probability: float
+    steps: int
+    spare_steps: int
+    l2_clip_norm: float
+    noise_multiplier: float
+    expected_batch_size: int
+
+
+class Votes(_Strict):
+    num_bins: int
+    noise_stddev: float
+
+
+class Plan(_Strict):
+    """The constants of a level's plan; unit, bound and delta are those of the terms."""
+
+    dpsgd: DpSgd
+    votes: Votes
+
+
+class LedgerEnd(_Strict):
+    """Which corpus, and how the ledger ended when the statement was made."""
+
+    corpus_id: Name
+    head: Sha256
+
+
+class Source(_Strict):
+    """What is said of the real instructions; no figure counts on it, but a run without noise needs a public one."""
+
+    kind: Identifier
+    declared_public: bool
+    redacted: tuple[Identifier, ...]
+    redacted_with: dict[Name, Name]
+
+
+class Code(_Strict):
+    """The sources that made the statement."""
+
+    package: Name
+    version: Name
+    sha256: Sha256
+
+
+class Configuration(_Strict):
+    """The public settings of the profile, and the digest that stands in metadata."""
+
+    profile_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    profile: dict[str, JsonValue]
+
+
+class Accountant(_Strict):
+    library: Library
+
+
+class Fingerprint(_Strict):
+    """How many names there are, and a hash of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: Count
+    sha256: Sha256
+
+
+class CorpusSettings(_Strict):
+    unit: PrivacyUnit
+    without_user: WithoutUser = WithoutUser.OWN_UNIT
+    max_rows_per_unit: int
+    delta: float
+    declared_units: Positive | None = None
+
+
+class GeneratorSettings(_Strict):
+    sampling_probability: float
+    steps: int
+    spare_steps: int
+    l2_clip_norm: float
+    expected_batch_size: int
+
+
+class Settings(_Strict):
+    """The settings of a profile from which plans are made."""
+
+    corpus: CorpusSettings
+    generator: GeneratorSettings
+    votes: Votes
+
+
+class Declared(_Strict):
+    """Every fact of a statement that is taken as it stands."""
+
+    terms: Terms
+    budget: Budget
+    charges: Annotated[tuple[Charge, ...], Field(min_length=1)]
+    cohorts: dict[Name, Cohort]
+    plans: dict[Name, Plan]
+    accountant: Accountant
+    ledger: LedgerEnd
+    evidence: dict[Name, dict[Identifier, int | float | str | Fingerprint]]
+    base_model: ModelName
+    source: Source
+    code: Code
+    configuration: Configuration
+    files: dict[Place, Sha256]
+
+    def plan(self, level: str) -> PrivacyPlan:
+        """The plan of a level, under the statement's terms."""
+        stated = self.plans[level]
+        return PrivacyPlan(
+            level=level,
+            target_epsilon=target_of(level),
+            delta=self.terms.delta,
+            unit=self.terms.unit,
+            max_rows_per_unit=self.terms.max_rows_per_unit,
+            dpsgd=DpSgdPlan(**stated.dpsgd.model_dump()),
+            votes=VotesPlan(**stated.votes.model_dump()),
+        )
+
+    def observed(self, charge_id: str) -> dict[str, Any]:
+        """The evidence of a charge."""
+        items = self.evidence.get(charge_id, {}).items()
+        return {name: plain(item) if isinstance(item, Fingerprint) else item for name, item in items}
+
+    def settings(self) -> Settings:
+        """The settings of the profile from which plans are made.
+
+        Raises:
+          StatementError: one is missing or of another kind.
+        """
+        return _read(Settings, self.configuration.profile, "configuration.profile.")
+
+
+def declared(statement: Mapping[str, Any]) -> Declared:
+    """The facts that a statement, or whoever makes one, declares.
+
+    Raises:
+      StatementError: one is missing, or of another kind; the first of them are named.
+    """
+    return _read(Declared, statement, "")
+
+
+def _read(model: type[Model], value: Any, prefix: str) -> Model:
+    try:
+        return model.model_validate_json(canonical(value))
+    except ValidationError as error:
+        named = [f"{prefix}{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise StatementError("; ".join(named[:PROBLEMS_SHOWN])) from None
+    except (TypeError, ValueError, RecursionError):
+        raise StatementError("it holds something that JSON has no form for, or is nested too deeply") from None
+
+
+def model_name(name: str) -> str:
+    """The name or path of a model as a statement may hold it."""
+    return re.sub(r"[\x00-\x1f\x7f*`<>|\[\]]", "_", name)[:1000]
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """The JSON value of what was declared."""
+    value: dict[str, Any] = json.loads(model.model_dump_json(by_alias=True))
+    return value

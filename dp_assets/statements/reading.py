@@ -1,0 +1,66 @@
+"""JSON as a hostile reader must be read: each text has one meaning, or it is refused."""
+
+import json
+import math
+from typing import Any, NoReturn
+
+MOST_BYTES = 16 * 2**20
+
+
+class StatementError(ValueError):
+    """A statement that cannot be made or read, or whose content does not follow from its own facts."""
+
+
+def strict_json(content: bytes) -> Any:
+    """The JSON value of a file.
+
+    Refused: names that occur twice in an object, NaN and infinity, numbers too large for a float, surrogates without
+    their other half, a byte-order mark, anything but UTF-8, text after the value, nesting beyond what is read
+    safely, and files of more than 16 MiB.
+
+    Raises:
+      StatementError: the content is refused, or no JSON.
+    """
+    if len(content) > MOST_BYTES:
+        raise StatementError(f"the file has more than {MOST_BYTES} bytes, which no statement has")
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_without_repetition,
+            parse_constant=_refused_constant,
+            parse_float=_finite,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # Fails on half a surrogate pair.
+        return value
+    except StatementError:
+        raise
+    except (ValueError, RecursionError):
+        raise StatementError("the file is not JSON in UTF-8, or is nested too deeply") from None
+
+
+def canonical(value: Any) -> str:
+    """The one spelling of a JSON value that digests are taken of and values are compared in.
+
+    It tells 1 from 1.0 and from true, and 0.0 from -0.0.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise StatementError(f"the name {repeated!r} occurs twice in one object, so readers may see different values")
+    return value
+
+
+def _refused_constant(name: str) -> NoReturn:
+    raise StatementError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise StatementError(f"the number {text[:20]} is too large")
+    return value

@@ -1,0 +1,232 @@
+"""A statement that a forger or a broken disk changed is refused, or shows every figure as it was."""
+
+import copy
+import os
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.statements.reading import StatementError, strict_json
+from dp_assets.statements.statement import digest_of, sealed
+from dp_assets.statements.statement_pages import to_html, to_markdown
+from dp_assets.statements.verification import verification_of_file
+from tests.statements.edits import edited, edited_text, spelled
+from tests.statements.statements import CORPUS, PLAN, adaptive, both, planned, state_of, statement_of, without_noise
+
+Statement = dict[str, Any]
+SEED = int(os.environ.get("DP_INSTRUCTIONS_FUZZ_SEED", "20240716"))
+DECLARED = ("accountant", "base_model", "budget", "code", "configuration", "evidence", "files", "ledger", "source")
+"""What a forger who computes the digest anew can change: no figure follows from it where the statement agrees."""
+CASES = pytest.mark.parametrize("make", [planned, adaptive, without_noise], ids=lambda make: str(make.__name__))
+
+
+def document(statement: Statement) -> Statement:
+    return {"charge_ids": [charge["charge_id"] for charge in statement["charges"]], "data": statement}
+
+
+def accepted(content: bytes) -> Statement | None:
+    """The statement that is shown for these bytes, None if they are refused."""
+    try:
+        verification = verification_of_file(content)
+    except StatementError:
+        return None
+    return None if verification.wrong else dict(verification.rebuilt or {})
+
+
+def resealed(changed: Any) -> Any:
+    """With the digests of what was changed, as a forger would write them."""
+    if not isinstance(changed, dict) or not isinstance(changed.get("data"), dict):
+        return changed
+    data = copy.deepcopy(changed["data"])
+    if isinstance(data.get("configuration"), dict) and "profile" in data["configuration"]:
+        data["configuration"]["sha256"] = digest_of(data["configuration"]["profile"])
+    return {**changed, "data": sealed(data)}
+
+
+def figures(statement: Statement, true: Statement) -> str:
+    """Everything that the pages say, but for names, hashes and terms that are declared."""
+    terms = statement["terms"] | {"gate_order": true["terms"]["gate_order"]}
+    return to_markdown({**statement, **{name: true[name] for name in (*DECLARED, "digest")}, "terms": terms})
+
+
+def refusal(content: bytes) -> str:
+    """Why these bytes are refused."""
+    try:
+        wrong = verification_of_file(content).wrong
+    except StatementError as error:
+        return str(error)
+    assert wrong, "it is accepted"
+    return "; ".join(wrong)
+
+
+def refusal_of(change: Callable[[Statement], object], make: Callable[[], Statement] = planned) -> str:
+    """Why a statement is refused that a forger changed so and sealed anew."""
+    changed = make()
+    change(changed)
+    return refusal(spelled(resealed(document(changed))))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "epsilon", "cohort_epsilon.", "true_positive_rate.cohort.0.01", "lineage_epsilon\u200b"]
+)
+def test_a_figure_under_another_name_is_refused(name: str) -> None:
+    assert "no part of a statement" in refusal_of(lambda statement: statement["guarantee"].update({name: 0.05}))
+
+
+def test_a_mapping_whose_dotted_names_collide_with_the_figures_is_refused() -> None:
+    """A true figure under `""` must not stand in for the false one beside it."""
+
+    def hide(statement: Statement) -> None:
+        statement["guarantee"] = {"": statement["guarantee"], "headline_epsilon": 0.05, "lineage_epsilon": 0.05}
+
+    assert "guarantee.headline_epsilon" in refusal_of(hide)
+
+
+@pytest.mark.parametrize("part", ["guarantee", "terms", "plans", "evidence", "release", "source", "ledger", "code"])
+def test_a_part_with_one_item_more_is_refused(part: str) -> None:
+    assert part in refusal_of(lambda statement: statement[part].update(note=0.05))
+
+
+def test_a_name_that_occurs_twice_is_refused_wherever_it_stands() -> None:
+    lines = spelled(document(planned())).splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if re.fullmatch(rb'\s*"[^"]*": [^\[{].*\s*', line):
+            again = line.rstrip().rstrip(b",") + b",\n"
+            assert "occurs twice" in refusal(b"".join([*lines[:number], again, *lines[number:]]))
+
+
+@pytest.mark.parametrize("size", [1e-4, -1e-4, 1.4e-4, -1.4e-4, 1e-9])
+def test_a_rate_that_is_a_little_off_is_refused(size: float) -> None:
+    def move(statement: Statement) -> None:
+        statement["guarantee"]["true_positive_rate"]["cohort"]["0.01"] += size
+
+    assert "true_positive_rate.cohort.0.01" in refusal_of(move)
+
+
+def with_plan(plan: PrivacyPlan) -> Statement:
+    """A statement of both mechanisms of a plan, whatever it claims."""
+    corpus = replace(CORPUS, delta=plan.delta, is_public=True)
+    return statement_of(state_of(*both(plan=plan), corpus=corpus, plans=(plan,)), [plan])
+
+
+def test_a_levels_name_that_its_plan_does_not_keep_is_refused() -> None:
+    forged = with_plan(replace(PLAN, level="eps-1", target_epsilon=1.0))
+    assert "does not keep the epsilon" in refusal(spelled(document(forged)))
+
+
+@pytest.mark.parametrize("level", ["eps-1_0", "eps-\uff18", "eps- 8", "EPS-8"])
+def test_a_levels_name_in_other_digits_is_refused(level: str) -> None:
+    text = spelled(document(planned())).decode().replace("eps-8", level)
+    changed = resealed(strict_json(text.encode()))
+    assert refusal(spelled(changed))
+
+
+def test_a_delta_that_does_not_fit_the_number_of_units_is_refused() -> None:
+    assert "terms.delta must be at most" in refusal(spelled(document(with_plan(replace(PLAN, delta=0.5)))))
+
+
+@pytest.mark.parametrize(
+    ("group", "changed"),
+    [
+        ("corpus", {"delta": 1e-6}),
+        ("corpus", {"unit": "instruction"}),
+        ("corpus", {"max_rows_per_unit": 1}),
+        ("generator", {"steps": 2}),
+        ("generator", {"sampling_probability": 0.01}),
+        ("generator", {"expected_batch_size": 32}),
+        ("votes", {"noise_stddev": 40.0}),
+        ("votes", {"num_bins": 9}),
+    ],
+)
+def test_a_profile_that_contradicts_the_plans_is_refused(group: str, changed: Statement) -> None:
+    refused = refusal_of(lambda statement: statement["configuration"]["profile"][group].update(changed))
+    assert refused.startswith("configuration: ")
+
+
+@pytest.mark.parametrize("missing", ["corpus", "generator", "votes"])
+def test_a_profile_without_the_settings_of_plans_is_refused(missing: str) -> None:
+    assert f"configuration.profile.{missing}" in refusal_of(lambda one: one["configuration"]["profile"].pop(missing))
+
+
+@pytest.mark.parametrize("item", ["epsilon at delta 1e-05", "epsilon", "guarantee"])
+def test_evidence_that_no_check_covers_is_refused(item: str) -> None:
+    assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update({item: 0.05}))
+
+
+def test_an_event_with_more_to_it_than_its_kind_has_is_refused() -> None:
+    refused = refusal_of(lambda statement: statement["cohorts"]["all"]["booked"][0].update(note="epsilon 0.05"))
+    assert refused
+
+
+@pytest.mark.parametrize(
+    "place", ["/etc/all/eps-8", "../all/eps-8", "dp_generator/../../x", "dp_generator//x", "a\u202eb/c"]
+)
+def test_a_place_of_a_file_outside_its_folder_is_refused(place: str) -> None:
+    assert "files" in refusal_of(lambda statement: statement["files"].update({place: "0" * 64}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"data": {}, "charge_ids": []}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe{\x00}\x00",
+    ],
+    ids=range(8),
+)
+def test_what_is_no_statement_is_refused(content: bytes) -> None:
+    assert refusal(content)
+
+
+@pytest.mark.parametrize("appended", [b"{}", b"\x00", b"x"])
+def test_text_beside_the_value_is_refused(appended: bytes) -> None:
+    content = spelled(document(planned()))
+    assert refusal(content + appended)
+    assert refusal(b"\xef\xbb\xbf" + content)
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "-Infinity", "1e999", "1e-5x", "0x8", '"8.0"', "true", "null", "-0.0", "1" * 5000]
+)
+def test_a_budget_that_is_no_number_is_refused(number: str) -> None:
+    text = spelled(document(planned())).decode()
+    assert text.count('"epsilon": 8.0') == 1
+    assert refusal(text.replace('"epsilon": 8.0', f'"epsilon": {number}').encode())
+
+
+def test_a_statement_of_another_format_is_told_which_version_reads_it() -> None:
+    assert "format 2, and this version verifies format 3" in refusal_of(lambda statement: statement.update(format=2))
+
+
+@pytest.mark.slow
+@CASES
+def test_a_single_edit_is_refused_or_leaves_every_page_as_it_was(make: Callable[[], Statement]) -> None:
+    chance, true = random.Random(SEED), make()
+    content, pages = spelled(document(true)), (to_markdown(true), to_html(true))
+    assert accepted(content) == true
+    for number in range(1_700):
+        changed = edited_text(content, chance) if number % 2 else spelled(edited(document(true), chance))
+        shown = accepted(changed)
+        assert shown is None or (to_markdown(shown), to_html(shown)) == pages, (SEED, number)
+
+
+@pytest.mark.slow
+@CASES
+def test_a_single_edit_under_a_new_digest_is_refused_or_leaves_every_figure_as_it_was(
+    make: Callable[[], Statement],
+) -> None:
+    chance, true = random.Random(SEED), make()
+    page = to_markdown(true)
+    for number in range(1_700):
+        shown = accepted(spelled(resealed(edited(document(true), chance))))
+        assert shown is None or figures(shown, true) == page, (SEED, number)
