@@ -1,9 +1,10 @@
 """The sensors of the code location: statements that say what their cohort has spent by now, and a catalog that is up
 to date after runs of the UI. Neither reads a private row.
 
-A privacy statement names its cohort's epsilon as of when it was made. A later charge for another level of the cohort
-raises that figure. The sensor makes such a statement again, from released artifacts and the ledger alone; it reads no
-private row and charges nothing. It is off until somebody turns it on.
+A privacy statement names its cohort's guarantee, what was spent, and the budget as of when it was made. A later charge
+for another level of the cohort, a raised budget or a closed cohort make it untrue. The sensor makes such a statement
+again, from released artifacts and the ledger alone; it reads no private row and charges nothing. It is off until
+somebody turns it on.
 
 The catalog is rebuilt by the command line after its own runs. For runs that the UI launched two sensors do so where a
 daemon runs, as under `dagster dev`; they launch nothing, and are on.
@@ -36,16 +37,17 @@ SECONDS_BETWEEN = 300
 def statements_follow_the_ledger(
     context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Ledger], profile: dg.ResourceParam[Profile]
 ) -> Iterator[dg.RunRequest]:
-    """Makes a privacy statement again once its cohort has spent more than it says. Charges nothing."""
+    """Makes a privacy statement again once the ledger says otherwise of its cohort. Charges nothing."""
     corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
     for key in RELEASES.get_partition_keys():
         partition = Partition.named(key)
-        stated = stated_epsilon(context.instance, key)
+        stated = stated_figures(context.instance, key)
         if stated is None or partition.level == NO_DP:
             continue
-        spent = state.cohort_epsilon(corpus_id, partition.cohort)
-        if stated != spent:
-            yield dg.RunRequest(run_key=f"{key} at {spent!r}", partition_key=key)
+        guarantee = state.guarantee(corpus_id, [partition.cohort])
+        present = (guarantee.epsilon, guarantee.spent, guarantee.budget)
+        if stated != present:
+            yield dg.RunRequest(run_key=f"{key} at {present!r}", partition_key=key)
 
 
 def rebuild_catalog(ledger: Ledger, releases: ReleaseStore) -> str:
@@ -78,11 +80,17 @@ CATALOG_SENSORS = (
 )
 
 
-def stated_epsilon(instance: dg.DagsterInstance, partition: str) -> object | None:
-    """The cohort's epsilon as the newest statement of a partition has it, None where there is no statement."""
+STATED = (metadata.COHORT_EPSILON, metadata.SPENT_EPSILON, metadata.BUDGET_EPSILON)
+
+
+def stated_figures(instance: dg.DagsterInstance, partition: str) -> tuple[object, ...] | None:
+    """Guarantee, spent and budget as the newest statement of a partition has them, None where there is no statement.
+
+    Statements of earlier versions recorded only the first, so they are made again once.
+    """
     wanted = dg.AssetRecordsFilter(asset_key=STATEMENT, asset_partitions=[partition])
     for record in instance.fetch_materializations(wanted, limit=1).records:
         made = record.asset_materialization
-        figure = None if made is None else made.metadata.get(metadata.COHORT_EPSILON)
-        return None if figure is None else figure.value
+        figures = [None if made is None else made.metadata.get(name) for name in STATED]
+        return tuple(None if figure is None else figure.value for figure in figures)
     return None

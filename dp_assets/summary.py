@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from dp_assets.artifacts import Adapter, Document, Table
-from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.labels import NO_DP, Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.registration import Registration
 from resources.artifact_files import HTML_PAGE, read_artifact
@@ -60,15 +60,15 @@ class _Artifacts:
 def _print_guarantee(
     out: Console, artifacts: _Artifacts, registration: Registration, state: LedgerState, partition: str
 ) -> None:
-    guarantee = artifacts.document("privacy_statement").data["guarantee"]
-    spent = state.cohort_epsilon(registration.corpus_id, partition.split("|")[0])
+    cohort, level = partition.split("|")
+    guarantee = state.guarantee(registration.corpus_id, [cohort], without_noise=level == NO_DP)
+    hidden = f"hiding one {registration.unit_in_words} with up to {registration.max_rows_per_unit} rows"
+    promise = f"epsilon {guarantee.epsilon:g} at delta {registration.delta:g}, {hidden}; it rests on"
     ratio = artifacts.adapter("dp_generator").record["signal_to_noise"]
     out.print(f"\n[bold]Guarantee[/] of {partition}", highlight=False)
     out.print(
-        f"  epsilon {guarantee['cohort_epsilon']:g} at delta {registration.delta:g}, hiding one"
-        f" {registration.unit_in_words} with up to {registration.max_rows_per_unit} rows\n"
-        f"  spent or booked {spent:g} of {registration.budget_epsilon:g}, left"
-        f" {max(0.0, registration.budget_epsilon - spent):.4g}\n"
+        f"  {promise if guarantee.holds else 'no guarantee'}: {guarantee.basis}\n"
+        f"  spent or booked {guarantee.spent:g} of {guarantee.budget:g}, left {guarantee.left:.4g}\n"
         f"  signal to noise of a private training step: at most {ratio:.2f}",
         highlight=False,
     )

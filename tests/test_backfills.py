@@ -78,8 +78,8 @@ def test_each_line_tells_what_the_partition_cost_and_what_is_left_of_its_cohort(
     for line, place in zip(told(sweep.first), PLACES, strict=True):
         assert set(line["charges"]) == {charge.charge_id for charge in charges_of(sweep.household, *place)}
         assert line["epsilon"] == state.lineage_epsilon(line["charges"])
-        assert line["cohort_epsilon"] == state.cohort_epsilon(corpus_id, place[0])
-        assert line["left"] == pytest.approx(BUDGET - line["cohort_epsilon"])
+        assert line["spent_epsilon"] == state.cohort_epsilon(corpus_id, place[0])
+        assert line["left"] == pytest.approx(BUDGET - line["spent_epsilon"])
 
 
 def test_a_level_that_does_not_fit_is_refused_unread_and_the_backfill_goes_on(sweep: Sweep) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from dp_assets.definitions import defs
 from dp_assets.privacy import metadata
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy
+from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.sensors import CATALOG_SENSORS, STATEMENT, rebuild_catalog, statements_follow_the_ledger
 from resources.catalog import catalog_file
@@ -29,12 +31,12 @@ class Place:
         self.corpus_id = register(self.ledger, self.profile).corpus_id
 
     @property
-    def spent(self) -> float:
-        return self.ledger.state().cohort_epsilon(self.corpus_id, "all")
+    def guarantee(self) -> Guarantee:
+        return self.ledger.state().guarantee(self.corpus_id, ["all"])
 
-    def note(self, partition: str, cohort_epsilon: float) -> None:
-        """Note a statement of a partition that names this figure."""
-        figures = {metadata.COHORT_EPSILON: cohort_epsilon}
+    def note(self, partition: str) -> None:
+        """Note a statement of a partition that says what is true now."""
+        figures = {metadata.COHORT_EPSILON: self.guarantee.epsilon, **metadata.statement_metadata(self.guarantee)}
         self.instance.report_runless_asset_event(dg.AssetMaterialization(STATEMENT, None, figures, partition))
 
     def charge_beyond_the_plan(self) -> None:
@@ -62,21 +64,45 @@ def test_where_nothing_was_stated_nothing_is_made(place: Place) -> None:
 
 
 def test_a_statement_that_names_what_is_spent_is_left_alone(place: Place) -> None:
-    place.note(PARTITION, place.spent)
+    place.note(PARTITION)
     assert place.requested() == []
 
 
 def test_a_charge_beyond_the_plan_asks_for_every_statement_of_its_cohort(place: Place) -> None:
     for partition in (PARTITION, "all|eps-1"):
-        place.note(partition, place.spent)
+        place.note(partition)
     place.charge_beyond_the_plan()
     assert sorted(map(str, place.requested())) == ["all|eps-1", PARTITION]
-    place.note(PARTITION, place.spent)
+    place.note(PARTITION)
     assert place.requested() == ["all|eps-1"]
 
 
+def test_a_raised_budget_asks_for_every_statement_that_names_the_former_one(place: Place) -> None:
+    place.note(PARTITION)
+    place.ledger.raise_budget(place.corpus_id, 60.0, "agreed on")
+    assert place.requested() == [PARTITION]
+    place.note(PARTITION)
+    assert place.requested() == []
+
+
+def test_a_closed_cohort_asks_for_its_statements(place: Place) -> None:
+    place.note(PARTITION)
+    plan = place.profile.plan("eps-8")
+    asked = {"corpus_id": place.corpus_id, "cohort": "all", "snapshot": "1", "reuse_key": "a key"}
+    booked = place.ledger.charge(plan=plan, mechanism=HISTOGRAM, **asked)
+    with pytest.raises(ClaimRefused):
+        booked.settle({}, [Discrepancy("steps", 4, 5)])
+    assert place.requested() == [PARTITION]
+
+
+def test_a_statement_of_an_earlier_version_is_made_again(place: Place) -> None:
+    figures = {metadata.COHORT_EPSILON: place.guarantee.epsilon}
+    place.instance.report_runless_asset_event(dg.AssetMaterialization(STATEMENT, None, figures, PARTITION))
+    assert place.requested() == [PARTITION]
+
+
 def test_what_was_made_without_noise_names_no_figure_to_follow(place: Place) -> None:
-    place.note("all|no-dp", 1.0)
+    place.note("all|no-dp")
     assert place.requested() == []
 
 

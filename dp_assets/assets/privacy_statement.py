@@ -10,6 +10,7 @@ from dp_assets.assets._corpus import registration_of
 from dp_assets.assets._release import ROWS_MADE_WITH, result
 from dp_assets.assets._statement import evidence_of, pictures, provenance
 from dp_assets.partitions import Partition
+from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.statements.history import cohort_histories
@@ -62,5 +63,9 @@ def privacy_statement(
         Document(statement, markdown, ids, to_html(statement)),
         ledger=ledger,
         profile=profile,
-        extra={"statement": dg.MetadataValue.md(markdown)} | pictures(statement, histories, partition),
+        extra={
+            **metadata.statement_metadata(state.guarantee(corpus_id, statement["release"]["cohorts"])),
+            "statement": dg.MetadataValue.md(markdown),
+            **pictures(statement, histories, partition),
+        },
     )

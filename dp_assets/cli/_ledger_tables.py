@@ -16,7 +16,9 @@ from rich.table import Table as RichTable
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_from_json
+from dp_assets.privacy.headline import Basis
 from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState
+from dp_assets.privacy.metadata import headline_form
 
 Row = dict[str, Any]
 Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
@@ -47,10 +49,8 @@ def _cohorts(state: LedgerState) -> list[Row]:
             "cohort": cohort,
             "unit": registration.unit,
             "delta": registration.delta,
-            "epsilon": _finite(state.cohort_epsilon(corpus_id, cohort)),
-            "budget_epsilon": registration.budget_epsilon,
-            "fixed_beforehand": state.is_planned(corpus_id, cohort),
-            "closed": (corpus_id, cohort) in state.closed,
+            **headline_form(state.guarantee(corpus_id, [cohort])),
+            "closed": state.is_closed(corpus_id, cohort),
         }
         for corpus_id, registration in state.registrations.items()
         for cohort in registration.cohorts
@@ -128,6 +128,13 @@ def _corpus(row: Mapping[str, Any]) -> str:
     return str(row["corpus_id"][:8])
 
 
+def _guaranteed(row: Mapping[str, Any]) -> str:
+    if row["headline_epsilon"] is None:
+        return "none"
+    rests_on = "the plans" if row["headline_basis"] == Basis.FIXED_BEFOREHAND else "the budget"
+    return f"{row['headline_epsilon']:.4f}, {rests_on}"
+
+
 def _partition(row: Mapping[str, Any]) -> str:
     return f"{row['cohort']}|{row['level']}"
 
@@ -147,14 +154,14 @@ TABLES: tuple[tuple[str, str, Columns], ...] = (
         },
     ),
     (
-        "cohorts: the budget is the guarantee",
+        "cohorts: the guarantee; what was spent is accounting",
         "cohorts",
         {
             "of": _corpus,
             "cohort": lambda row: row["cohort"],
-            "spent or booked": lambda row: epsilon_in_words(row["epsilon"]),
+            "guarantee": _guaranteed,
+            "spent or booked": lambda row: epsilon_in_words(row["spent_epsilon"]),
             "budget": lambda row: f"{row['budget_epsilon']:g}",
-            "composed": lambda row: "as planned" if row["fixed_beforehand"] else "adaptively",
             "takes charges": lambda row: "no, closed" if row["closed"] else "yes",
         },
     ),

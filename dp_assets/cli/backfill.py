@@ -7,8 +7,8 @@ failure, whose cause might spend the budgets of the next partitions in vain.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -19,6 +19,8 @@ from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.cli._console import INTERRUPTED, AsJson, err, open_ledger, out, print_json, refusals
 from dp_assets.cli._ledger_tables import epsilon_in_words
 from dp_assets.cli.pipeline import exit_code, run_on
+from dp_assets.privacy.headline import Guarantee
+from dp_assets.privacy.metadata import headline_form
 from dp_assets.profiles import selected_profile
 
 if TYPE_CHECKING:
@@ -35,20 +37,19 @@ class Line:
     """What became of one partition.
 
     `charges` are the ids that it was charged under now and `epsilon` what they cost together, None if nothing bounds
-    it; `cohort_epsilon` is everything spent on or booked for its cohort by then.
+    it; `guarantee` is that of its cohort by then, with everything spent on or booked for it.
     """
 
     partition: str
     how: How
     charges: tuple[str, ...]
     epsilon: float | None
-    cohort_epsilon: float | None
-    budget_epsilon: float
+    guarantee: Guarantee
 
-    @property
-    def left(self) -> float | None:
-        """What is left of the cohort's budget."""
-        return None if self.cohort_epsilon is None else max(0.0, self.budget_epsilon - self.cohort_epsilon)
+    def to_json(self) -> dict[str, Any]:
+        """The line as a JSON value; an epsilon that nothing bounds is null."""
+        told = {name: value for name, value in vars(self).items() if name != "guarantee"}
+        return told | headline_form(self.guarantee) | {"left": self.guarantee.left}
 
 
 @refusals
@@ -65,7 +66,7 @@ def backfill(
     """
     lines = run_all(chosen_partitions(cohorts, levels))
     if as_json:
-        print_json({"partitions": [asdict(line) | {"left": line.left} for line in lines]})
+        print_json({"partitions": [line.to_json() for line in lines]})
     else:
         out.print(_table(lines))
     raise typer.Exit(code_of(lines))
@@ -138,8 +139,7 @@ def line_of(partition: "Partition", how: How, earlier: Collection[str]) -> Line:
         how=how,
         charges=charges,
         epsilon=_finite(state.lineage_epsilon(charges)),
-        cohort_epsilon=_finite(state.cohort_epsilon(registration.corpus_id, partition.cohort)),
-        budget_epsilon=registration.budget_epsilon,
+        guarantee=state.guarantee(registration.corpus_id, [partition.cohort]),
     )
 
 
@@ -155,16 +155,16 @@ def code_of(lines: Sequence[Line]) -> int:
 
 
 def _table(lines: Sequence[Line]) -> RichTable:
-    columns = ("partition", "outcome", "charged now", "spent or booked", "of", "left")
+    columns = ("partition", "outcome", "charged now", "guarantee", "spent or booked", "left")
     table = RichTable(*(Column(name, overflow="fold") for name in columns), box=SIMPLE_HEAD, pad_edge=False)
     for line in lines:
         table.add_row(
             line.partition,
             line.how,
             epsilon_in_words(line.epsilon) if line.charges else "nothing",
-            epsilon_in_words(line.cohort_epsilon),
-            f"{line.budget_epsilon:g}",
-            "nothing" if line.left is None else f"{line.left:.4f}",
+            f"{line.guarantee.epsilon:.4f}" if line.guarantee.holds else "none",
+            f"{epsilon_in_words(_finite(line.guarantee.spent))} of {line.guarantee.budget:g}",
+            f"{line.guarantee.left:.4f}" if line.guarantee.left else "nothing",
         )
     return table
 

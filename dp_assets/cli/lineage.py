@@ -36,22 +36,17 @@ def _print(rows: list[dict[str, Any]], joint: dict[str, Any]) -> None:
     for row in (*rows, {"artifact": "[bold]all together[/]", **joint}):
         table.add_row(row["artifact"], "\n".join(row["charge_ids"]), _shown(row["lineage_epsilon"]))
     out.print(table)
-    headline = RichTable("cohort", "of corpus", "spent or booked", "budget", "the headline is", title="headline")
+    headline = RichTable("cohort", "of corpus", "guarantee", "it rests on", "spent or booked", title="headline")
     for cohort in joint["cohorts"]:
-        spent, budget = _shown(cohort["cohort_epsilon"]), _shown(cohort["budget_epsilon"])
-        headline.add_row(cohort["cohort"], cohort["corpus_id"][:8], spent, budget, _basis(cohort))
+        guaranteed = "none" if cohort["headline_epsilon"] is None else _shown(cohort["headline_epsilon"])
+        spent = f"{_shown(cohort['spent_epsilon'])} of {cohort['budget_epsilon']:g}"
+        headline.add_row(cohort["cohort"], cohort["corpus_id"][:8], guaranteed, cohort["headline_basis"], spent)
     out.print(headline)
     out.print(
         "The lineage epsilon holds if the artifacts were fixed before anybody saw a result; the headline holds for"
         " everything of a cohort.",
         highlight=False,
     )
-
-
-def _basis(cohort: dict[str, Any]) -> str:
-    if cohort["closed"]:
-        return "none: the cohort is closed"
-    return "what was booked" if cohort["fixed_beforehand"] else "the budget"
 
 
 def _shown(epsilon: float | None) -> str:

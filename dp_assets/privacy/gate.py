@@ -65,7 +65,7 @@ def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[Charge
     registration = state.registrations[request.corpus_id]
     if request.cohort not in registration.cohorts:
         raise RegistrationError(f"cohort {request.cohort!r} is not one of the registered ones; see `ledger show`")
-    if (request.corpus_id, request.cohort) in state.closed:
+    if state.is_closed(request.corpus_id, request.cohort):
         raise CohortClosed(f"cohort {request.cohort!r} is closed: an earlier run differed from its plan")
     if request.level == NO_DP:
         return _admit_without_noise(registration, request)

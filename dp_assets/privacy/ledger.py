@@ -24,9 +24,10 @@ from typing import Any
 
 from dp_accounting import DpEvent
 
-from dp_assets.privacy import accounting
+from dp_assets.privacy import accounting, headline
 from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical
 from dp_assets.privacy.events import event_from_json, event_to_json
+from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.lineage import Spend, worst_case
 from dp_assets.privacy.registration import Registration, RegistrationError
@@ -264,13 +265,31 @@ class LedgerState:
         return not any(self.later.get((corpus_id, cohort), {}).values())
 
     def cohort_epsilon(self, corpus_id: str, cohort: str) -> float:
-        """The headline figure: all bookings and charges of the cohort, valid under adaptive choices."""
+        """What a cohort has spent or booked. What that guarantees is said by `guarantee`."""
         registration = self.registrations[corpus_id]
         if self.is_planned(corpus_id, cohort):
             event = accounting.compose(self.cohort_events(corpus_id, cohort))
             return accounting.epsilon(event, registration.delta)
         order = registration.gate_order
         return accounting.rdp_to_epsilon(self.spent_rdp(corpus_id, cohort, order), order, registration.delta)
+
+    def guarantee(self, corpus_id: str, cohorts: Iterable[str], *, without_noise: bool = False) -> Guarantee:
+        """What these cohorts of a corpus are guaranteed, and what they spent: the worst of them.
+
+        `without_noise` is for what descends from a run without noise, which no figure bounds.
+        """
+        cohorts = tuple(cohorts)
+        return headline.guarantee(
+            spent=max((self.cohort_epsilon(corpus_id, one) for one in cohorts), default=0.0),
+            budget=self.registrations[corpus_id].budget_epsilon,
+            fixed_beforehand=all(self.is_planned(corpus_id, one) for one in cohorts),
+            closed=any(self.is_closed(corpus_id, one) for one in cohorts),
+            without_noise=without_noise,
+        )
+
+    def is_closed(self, corpus_id: str, cohort: str) -> bool:
+        """Whether a cohort takes no more charges, because a run differed from its plan."""
+        return (corpus_id, cohort) in self.closed
 
     def spends(self, charge_ids: Iterable[str]) -> list[Spend]:
         """The charges behind an artifact, each once, as accounting sees them."""

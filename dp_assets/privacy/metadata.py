@@ -1,9 +1,9 @@
 """The privacy metadata of an artifact: one list of keys, and the functions that fill them.
 
-Two epsilons stand on every artifact. The cohort's covers everything ever charged or booked for its people: it is the
-headline, and holds when somebody chose what to run or release after seeing results. The lineage's covers this artifact
-alone, and holds when its plan and release were fixed beforehand. A private artifact has no epsilon, since it is no
-release.
+Two epsilons stand on every artifact. The cohort's is what everything ever charged or booked for its people is
+guaranteed to stay within (`headline.py`), also when somebody chose what to run or release after seeing results. The
+lineage's covers this artifact alone, and holds when its plan and release were fixed beforehand. A private artifact has
+no epsilon, since it is no release. A statement says what was spent and the budget besides, which may change later.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_to_json
+from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
@@ -27,9 +28,12 @@ LEDGER_IDS = "privacy/ledger_ids"
 EVENT = "privacy/event"
 NOISE_MULTIPLIER = "privacy/noise_multiplier"
 EPSILON = "privacy/epsilon"
+SPENT_EPSILON = "privacy/spent_epsilon"
+BUDGET_EPSILON = "privacy/budget_epsilon"
 
 ARTIFACT_KEYS = (LABEL, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, LEDGER_IDS)
 MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
+STATEMENT_KEYS = (SPENT_EPSILON, BUDGET_EPSILON)
 PROFILE = "dp_instructions/profile"
 SNAPSHOT = "dp_instructions/snapshot"
 OWN_SETTINGS = "dp_instructions/own_settings"
@@ -83,9 +87,9 @@ def artifact_metadata(
     level: str | None,
     charge_ids: Sequence[str],
 ) -> dict[str, Any]:
-    """The metadata of a mechanism's release or of an artifact below it. Without noise, both epsilons are infinite.
+    """The metadata of a mechanism's release or of an artifact below it.
 
-    A closed cohort has no headline any more: what ran there was no plan's, so nothing bounds everything that ran.
+    The cohort's epsilon is infinite where nothing is guaranteed: in a closed cohort, and without noise.
 
     `cohort` and `level` are those of the artifact's own partition, None where it has none. What it was made from may
     belong to other cohorts and levels of the corpus: the headline is then the worst of all cohorts involved.
@@ -97,10 +101,9 @@ def artifact_metadata(
     charges = check_lineage(state, registration, place=zone(label, level), charge_ids=charge_ids)
     cohorts = {charge.cohort for charge in charges} | ({cohort} if cohort is not None else set())
     unprotected = level == NO_DP or any(charge.level == NO_DP for charge in charges)
-    closed = any((registration.corpus_id, one) in state.closed for one in cohorts)
-    spent = [state.cohort_epsilon(registration.corpus_id, one) for one in cohorts]
+    guarantee = state.guarantee(registration.corpus_id, cohorts, without_noise=unprotected)
     return _terms(registration, Label.PRIVATE if zone(label, level) is Zone.PRIVATE else label) | {
-        COHORT_EPSILON: math.inf if unprotected or closed else max(spent, default=0.0),
+        COHORT_EPSILON: guarantee.epsilon,
         LINEAGE_EPSILON: state.lineage_epsilon(charge_ids),
         LEDGER_IDS: list(charge_ids),
     }
@@ -150,16 +153,24 @@ def joint_metadata(state: LedgerState, charge_ids: Sequence[str]) -> dict[str, A
 
 
 def _cohort_figures(state: LedgerState, corpus_id: str, cohort: str) -> dict[str, Any]:
-    registration = state.registrations[corpus_id]
-    return {
-        "corpus_id": corpus_id,
-        "cohort": cohort,
-        "cohort_epsilon": _json_number(state.cohort_epsilon(corpus_id, cohort)),
-        "fixed_beforehand": state.is_planned(corpus_id, cohort),
-        "closed": (corpus_id, cohort) in state.closed,
-        "budget_epsilon": registration.budget_epsilon,
-        "delta": registration.delta,
+    return {"corpus_id": corpus_id, "cohort": cohort, **headline_form(state.guarantee(corpus_id, [cohort]))} | {
+        "delta": state.registrations[corpus_id].delta
     }
+
+
+def headline_form(guarantee: Guarantee) -> dict[str, Any]:
+    """A guarantee as a JSON value; an epsilon that nothing bounds is null."""
+    return {
+        "headline_epsilon": _json_number(guarantee.epsilon),
+        "headline_basis": str(guarantee.basis),
+        "spent_epsilon": _json_number(guarantee.spent),
+        "budget_epsilon": guarantee.budget,
+    }
+
+
+def statement_metadata(guarantee: Guarantee) -> dict[str, Any]:
+    """What a statement adds to the metadata of an artifact, so that it can be compared with the ledger later."""
+    return {SPENT_EPSILON: guarantee.spent, BUDGET_EPSILON: guarantee.budget}
 
 
 def _json_number(value: float) -> float | None:

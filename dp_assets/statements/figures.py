@@ -18,6 +18,7 @@ from dp_accounting import DpEvent
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_from_json
+from dp_assets.privacy.headline import Basis, Guarantee, guarantee
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.lineage import COHORTS_OF_A_REPLACEMENT, Spend, worst_case
 from dp_assets.privacy.units import PrivacyUnit
@@ -29,26 +30,19 @@ RATE_DECIMALS = 4
 LARGEST_EXPONENT = 700.0  # e to this is far beyond every rate, and still a float
 DELTA_GRID = tuple(10.0**-exponent for exponent in range(1, 11))
 
-FIXED_BEFOREHAND = "everything was fixed before any output existed"
-BUDGET = "the budget, since some runs were chosen after results"
-CLOSED = "none, since a run differed from its plan and the cohort is closed"
-OVERSPENT = "none, since more was spent than the budget"
-WITHOUT_NOISE = "none, since it ran without noise"
-
 
 def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """All figures that follow from the facts of a statement: `release`, `charges`, `cohorts`, `terms`, `budget`.
 
     An epsilon that nothing bounds is null, since JSON has no infinity. Epsilons and rates are rounded up.
     """
-    delta, lineage, cohorts = facts["terms"]["delta"], lineage_of(facts), facts["cohorts"]
-    basis = basis_of(facts)
-    headline = _Headline(facts, basis)
-    spent = {name: cohort_epsilon(facts, cohort) for name, cohort in cohorts.items()}
+    delta, lineage = facts["terms"]["delta"], lineage_of(facts)
+    guaranteed = guarantee_of(facts)
+    headline = _Headline(facts, guaranteed)
     return {
-        "headline_basis": basis,
+        "headline_basis": str(guaranteed.basis),
         "headline_epsilon": headline.epsilon_at(delta),
-        "cohort_epsilon": _json_number(max(spent.values(), default=0.0)),
+        "cohort_epsilon": _json_number(guaranteed.spent),
         "lineage_epsilon": _worst(lineage, lambda event: accounting.epsilon(event, delta)),
         AT_SMALL_DELTA: {
             "cohort": headline.epsilon_at(SMALL_DELTA),
@@ -62,7 +56,7 @@ def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def trade_off_curves(facts: Mapping[str, Any], at: Sequence[float]) -> dict[str, list[float]]:
     """An attacker's largest true-positive rate at each false-positive rate of `at`, for both scopes of the figures."""
-    cohort = _Headline(facts, basis_of(facts)).true_positive_rates(at)
+    cohort = _Headline(facts, guarantee_of(facts)).true_positive_rates(at)
     return {"cohort": list(cohort.values()), "lineage": list(_rates(lineage_of(facts), at).values())}
 
 
@@ -73,16 +67,16 @@ def lineage_of(facts: Mapping[str, Any]) -> list[Spend]:
     ]
 
 
-def basis_of(facts: Mapping[str, Any]) -> str:
-    """What the headline rests on: the plans, the budget, or nothing."""
-    cohorts, budget = facts["cohorts"], facts["budget"]["epsilon"]
-    if NO_DP in facts["release"]["levels"]:
-        return WITHOUT_NOISE
-    if any(cohort["closed"] for cohort in cohorts.values()):
-        return CLOSED
-    if any(cohort_epsilon(facts, cohort) > budget for cohort in cohorts.values()):
-        return OVERSPENT
-    return BUDGET if any(cohort["later"] for cohort in cohorts.values()) else FIXED_BEFOREHAND
+def guarantee_of(facts: Mapping[str, Any]) -> Guarantee:
+    """What the cohorts of a statement are guaranteed, and what they spent."""
+    cohorts = facts["cohorts"].values()
+    return guarantee(
+        spent=max((cohort_epsilon(facts, cohort) for cohort in cohorts), default=0.0),
+        budget=facts["budget"]["epsilon"],
+        fixed_beforehand=not any(cohort["later"] for cohort in cohorts),
+        closed=any(cohort["closed"] for cohort in cohorts),
+        without_noise=NO_DP in facts["release"]["levels"],
+    )
 
 
 def cohort_epsilon(facts: Mapping[str, Any], cohort: Mapping[str, Any]) -> float:
@@ -97,8 +91,8 @@ def cohort_epsilon(facts: Mapping[str, Any], cohort: Mapping[str, Any]) -> float
 class _Headline:
     """The figures over everything spent on or booked for the people concerned."""
 
-    def __init__(self, facts: Mapping[str, Any], basis: str) -> None:
-        self._basis, self._terms, self._budget = basis, facts["terms"], facts["budget"]["epsilon"]
+    def __init__(self, facts: Mapping[str, Any], guaranteed: Guarantee) -> None:
+        self._basis, self._terms, self._budget = guaranteed.basis, facts["terms"], guaranteed.budget
         self._spends = [
             Spend(facts["ledger"]["corpus_id"], name, event)
             for name, cohort in facts["cohorts"].items()
@@ -106,18 +100,18 @@ class _Headline:
         ]
 
     def epsilon_at(self, delta: float) -> float | None:
-        if self._basis == FIXED_BEFOREHAND:
+        if self._basis is Basis.FIXED_BEFOREHAND:
             return _worst(self._spends, lambda event: accounting.epsilon(event, delta))
-        return self._budget_at(delta) if self._basis == BUDGET else None
+        return self._budget_at(delta) if self._basis is Basis.BUDGET else None
 
     def replace_one_epsilon(self, delta: float) -> float | None:
         """Stated for plans only: the gate knows no relation but its own."""
-        return _replaced(self._spends, delta) if self._basis == FIXED_BEFOREHAND else None
+        return _replaced(self._spends, delta) if self._basis is Basis.FIXED_BEFOREHAND else None
 
     def true_positive_rates(self, at: Sequence[float] = FALSE_POSITIVE_RATES) -> dict[str, float]:
-        if self._basis == FIXED_BEFOREHAND:
+        if self._basis is Basis.FIXED_BEFOREHAND:
             return _rates(self._spends, at)
-        if self._basis == BUDGET:
+        if self._basis is Basis.BUDGET:
             pairs = [(self._budget_at(delta), delta) for delta in DELTA_GRID]
             return {f"{rate:g}": _rounded(_rate_of_pairs(pairs, rate)) for rate in at}
         return {f"{rate:g}": 1.0 for rate in at}

@@ -1,8 +1,8 @@
 """How the epsilon of each cohort grew, entry by entry of the ledger.
 
 The history is made of plans, of which mechanism was charged when, to the day, and of nothing that depends on a row. Two
-lines tell it: what the charges so far add up to, and what the cohort answers for, bookings included, which is the
-headline.
+lines tell it: what the charges so far add up to, and what the cohort answers for, bookings included. Where a run was
+chosen after results, the guarantee is neither but the budget (`privacy/headline.py`).
 """
 
 import json

@@ -239,7 +239,7 @@ def of_ledger(state: LedgerState, registration: Registration, charges: Sequence[
             cohort: {
                 "booked": [dict(form) for form in state.booked_forms(corpus_id, cohort)],
                 "later": [dict(form) for form in state.later_forms(corpus_id, cohort)],
-                "closed": (corpus_id, cohort) in state.closed,
+                "closed": state.is_closed(corpus_id, cohort),
             }
             for cohort in sorted({charge.cohort for charge in charges})
         },

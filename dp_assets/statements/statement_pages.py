@@ -6,8 +6,9 @@ Both pages are made from the same blocks and say nothing that the JSON does not 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dp_assets.privacy.headline import Basis
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
-from dp_assets.statements.figures import AT_SMALL_DELTA, BUDGET, FIXED_BEFOREHAND, SMALL_DELTA, WITHOUT_NOISE
+from dp_assets.statements.figures import AT_SMALL_DELTA, SMALL_DELTA
 from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page
 
 HASH_CHARACTERS = 16
@@ -66,7 +67,7 @@ def _title(statement: Mapping[str, Any]) -> str:
 def plain_words(statement: Mapping[str, Any]) -> list[Block]:
     """What is guaranteed, in a few sentences for everybody."""
     guarantee, terms = statement["guarantee"], statement["terms"]
-    if guarantee["headline_basis"] == WITHOUT_NOISE:
+    if guarantee["headline_basis"] == Basis.WITHOUT_NOISE:
         text = "**No guarantee.** It ran without noise, on a public source, and nothing of it leaves the private zone."
         return [Paragraph(text)]
     unit, rows = terms["unit_in_words"], terms["max_rows_per_unit"]
@@ -89,9 +90,9 @@ def _headline(statement: Mapping[str, Any]) -> str:
     guarantee, delta, budget = statement["guarantee"], statement["terms"]["delta"], statement["budget"]["epsilon"]
     bold = f"**epsilon {_number(guarantee['headline_epsilon'])} at delta {delta:g}**"
     later = f"Whatever may still run for the cohort stays within epsilon {budget:g}"
-    if guarantee["headline_basis"] == FIXED_BEFOREHAND:
+    if guarantee["headline_basis"] == Basis.FIXED_BEFOREHAND:
         return f"{bold} over everything that was fixed for this cohort before any output existed. {later}"
-    if guarantee["headline_basis"] == BUDGET:
+    if guarantee["headline_basis"] == Basis.BUDGET:
         spent = _number(guarantee["cohort_epsilon"])
         return (
             f"{bold}, the budget of this cohort, since some runs were chosen after results (spent so far, as"

@@ -88,7 +88,7 @@ def test_show_names_the_failed_checks_of_a_closed_cohort_but_no_number_of_what_r
         booked.settle({}, [Discrepancy("normaliser", 16, 4711)])
     assert shown()["closings"][0]["failed"] == ["normaliser: planned 16"]
     cohort = shown()["cohorts"][0]
-    assert (cohort["closed"], cohort["epsilon"]) == (True, None)
+    assert (cohort["closed"], cohort["headline_epsilon"], cohort["spent_epsilon"]) == (True, None, None)
     planned, supplement = shown()["charges"]
     assert supplement["supplement_of"] == planned["charge_id"]
     assert "unbounded" in tables()

@@ -323,7 +323,7 @@ def test_lineage_states_each_artifact_and_all_of_them_together(shelf: Shelf) -> 
     assert [row["charge_ids"] for row in answer["artifacts"]] == [[generator], [histogram]]
     assert max(alone) < answer["together"]["lineage_epsilon"] == PLAN.epsilon < sum(alone)
     (cohort,) = answer["together"]["cohorts"]
-    assert (cohort["cohort_epsilon"], cohort["budget_epsilon"], cohort["fixed_beforehand"]) == (PLAN.epsilon, 8.0, True)
+    assert (cohort["headline_epsilon"], cohort["budget_epsilon"]) == (PLAN.epsilon, 8.0)
     again = json.loads(invoke("lineage", *paths, "--json").stdout)["together"]
     assert again == answer["together"]
 
