@@ -6,6 +6,7 @@ the level no-dp does not.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from resources.profile import EndpointSettings, Profile
 
 NO_KEY = "none"
 """What a server that needs no key is sent, so that no other key of the environment is."""
+
+
+SENDABLE = re.compile(r"[!-~]+")
+"""Printable ASCII without blanks."""
 
 
 class NotReady(ValueError):
@@ -40,6 +45,17 @@ class MissingKey(dg.Failure):
         super().__init__(
             description=f"{group}.api_key_variable is {variable!r}, and no such environment variable is set; export it,"
             " or leave the setting out if the server needs no key",
+            allow_retries=False,
+        )
+
+
+class UnusableKey(dg.Failure):
+    """The variable holds something that cannot be sent as a key. What it is stays unsaid."""
+
+    def __init__(self, group: str, variable: str) -> None:
+        super().__init__(
+            description=f"{group}.api_key_variable is {variable!r}, and that environment variable holds a blank or a"
+            " character that is not ASCII, which cannot be sent; export the key again, without quotes or other words",
             allow_retries=False,
         )
 
@@ -70,6 +86,7 @@ class Annotator:
 
         Raises:
           MissingKey: the variable is not set or empty.
+          UnusableKey: it holds what cannot be part of a header.
         """
         variable = self.endpoint.api_key_variable if self.endpoint is not None else None
         if variable is None:
@@ -77,6 +94,8 @@ class Annotator:
         key = os.environ.get(variable, "").strip()
         if not key:
             raise MissingKey(self.group, variable)
+        if not SENDABLE.fullmatch(key):
+            raise UnusableKey(self.group, variable)
         return key
 
     def answers_file(self, asset: str, partition: str) -> Path:

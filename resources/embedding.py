@@ -10,7 +10,7 @@ filled. Who else is embedded then decides only which other contents the same ker
 or device where they do not.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,40 @@ def sentence_vectors(model: Any, texts: Sequence[str], batches: Batches) -> npt.
     """
     import torch
 
-    # The default prompt of models that have one, as `encode` puts it before each text.
-    features = model.preprocess(list(texts), prompt=model.prompts.get(model.default_prompt_name))
-    mask = features["attention_mask"].numpy().astype(bool)
-    vectors = np.zeros((len(texts), model.get_embedding_dimension()), dtype=np.float32)
+    vectors = np.zeros((len(texts), dimension_of(model)), dtype=np.float32)
+    if not texts:
+        return vectors
+    features = _features(model, texts)
     with torch.inference_mode():
+        if "attention_mask" not in features:  # such as static embeddings, which are sums of vectors from a table
+            for index, text in enumerate(texts):
+                vectors[index] = _embedded(model, _features(model, [text]))[0]
+            return vectors
+        mask = features["attention_mask"].numpy().astype(bool)
         for batch in batches(mask.sum(axis=1)):
             columns = mask[batch[0]]
-            rows = {name: _rows(value, batch, columns) for name, value in features.items()}
-            on_device = {
-                name: value.to(model.device) if torch.is_tensor(value) else value for name, value in rows.items()
-            }
-            embedded = model(on_device)["sentence_embedding"].float()
-            vectors[batch] = torch.nn.functional.normalize(embedded, dim=-1).cpu().numpy()
+            vectors[batch] = _embedded(model, {name: _rows(value, batch, columns) for name, value in features.items()})
     return vectors
+
+
+def dimension_of(model: Any) -> int:
+    """Length of a vector of the model, which may be cut to its first numbers (Matryoshka embeddings)."""
+    return int(model.get_embedding_dimension())
+
+
+def _features(model: Any, texts: Sequence[str]) -> Any:
+    """What the model reads of texts, after its default prompt if it has one, as `encode` puts it before each text."""
+    return model.preprocess(list(texts), prompt=model.prompts.get(model.default_prompt_name))
+
+
+def _embedded(model: Any, features: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Vectors of length one, cut to the model's dimension as `encode` cuts them."""
+    import torch
+
+    on_device = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in features.items()}
+    embedded = model(on_device)["sentence_embedding"].float()[:, : dimension_of(model)]
+    normalised: npt.NDArray[np.float32] = torch.nn.functional.normalize(embedded, dim=-1).cpu().numpy()
+    return normalised
 
 
 def batches_by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dp_assets.artifacts import Adapter
 from resources import packaged, vllm_engine
-from resources.embedding import Batches, batches_by_length, batches_of_fixed_shape, sentence_vectors
+from resources.embedding import Batches, batches_by_length, batches_of_fixed_shape, dimension_of, sentence_vectors
 from resources.hashing import DIMENSION as HASHING_DIMENSION
 from resources.hashing import hashed_vectors
 from resources.packaged import ModelUnavailable
@@ -26,11 +26,14 @@ __all__ = ["Embedder", "LanguageModel", "ModelUnavailable"]
 
 PACKAGED = "packaged"
 HASHING = "hashing"
+PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue?")
 LANGUAGE_MODEL_SETTING, EMBEDDER_SETTING = "language_model", "embedder"
 """What people set in a profile, and what a message therefore names."""
 TEXTS_PER_CHUNK = 4096
 """Large enough that most batches of texts of one length are full, small enough to show progress."""
 MANY_TOKENS = 8192
+OWN_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Said outright: where it is left open, transformers asks at the terminal whether to run code that a model brings."""
 
 
 class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -77,11 +80,12 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         reference, device = self.reference, _device(self.device)
         chosen = _dtype(dtype or self.dtype, device)
         try:
-            config = _without_dropout(AutoConfig.from_pretrained(reference))
-            model = AutoModelForCausalLM.from_pretrained(reference, config=config, dtype=chosen)
-        except (OSError, ValueError) as error:
+            config = _without_dropout(AutoConfig.from_pretrained(reference, **OWN_CODE))
+            model = AutoModelForCausalLM.from_pretrained(reference, config=config, dtype=chosen, **OWN_CODE)
+            model = model.to(device).requires_grad_(False).eval()
+        except Exception as error:  # a public model's files may be wrong in any way
             raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
-        return model.to(device).requires_grad_(False).eval(), self.load_tokenizer()
+        return model, self.load_tokenizer()
 
     def load_in_vllm(self, adapter: Adapter | None, *, texts_in_flight: int) -> tuple[VllmModel, Any]:
         """The model in vLLM with `adapter` on it, and its tokenizer. vLLM takes the device it was built for.
@@ -133,8 +137,8 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self.model == PACKAGED:
             return packaged.language_model_config()
         try:
-            return AutoConfig.from_pretrained(self.model, local_files_only=True)
-        except (OSError, ValueError) as error:
+            return AutoConfig.from_pretrained(self.model, local_files_only=True, **OWN_CODE)
+        except Exception as error:
             raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
 
     def load_tokenizer(self) -> Any:
@@ -148,8 +152,8 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         _silence_transformers()
         reference = self.reference
         try:
-            tokenizer = AutoTokenizer.from_pretrained(reference)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(reference, **OWN_CODE)
+        except Exception as error:
             raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -176,7 +180,7 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def dimension(self) -> int:
         """Length of a vector; loads the model."""
-        return HASHING_DIMENSION if self.model == HASHING else int(self._sentence_model().get_embedding_dimension())
+        return HASHING_DIMENSION if self.model == HASHING else dimension_of(self._sentence_model())
 
     @property
     def max_tokens(self) -> int:
@@ -205,19 +209,29 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         return self._encode(texts, batches=batches_of_fixed_shape, advance=lambda _: None)
 
-    def require_available(self) -> None:
-        """Find out whether the model loads, before anything is spent that would need it later.
-
-        It is loaded on the CPU and let go of, so that it takes no memory beside what is trained meanwhile.
+    def require_usable(self) -> None:
+        """Find out whether it makes vectors of public texts, before anything is spent that would need it later.
 
         Raises:
-          ModelUnavailable: the model is neither on this machine nor fetchable, or the device cannot be used.
+          ModelUnavailable: the model is neither on this machine nor fetchable, the device cannot be used, or no
+            vectors of length one come out.
         """
-        _device(self.device)
-        if self.model == PACKAGED:
-            packaged.embedder_folder()
-        elif self.model != HASHING:
-            _load_sentence_transformer(self.model, "cpu")
+        try:
+            vectors = self.encode(PUBLIC_TEXTS)
+        except ModelUnavailable:
+            raise
+        except Exception as error:  # it saw public texts only
+            raise _unavailable(EMBEDDER_SETTING, self.model, "model that embeds texts", error) from error
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+            raise ModelUnavailable(
+                f"{EMBEDDER_SETTING} is {self.model!r}, whose vectors of public texts are zero or not finite; choose"
+                " another embedder"
+            )
+
+    def let_go(self) -> None:
+        """Leave the memory of a GPU to others; the model is loaded again when it is used."""
+        if self.model != HASHING and _device(self.device) != "cpu":
+            _sentence_transformer.cache_clear()
 
     def _encode(
         self, texts: Sequence[str], *, batches: Batches, advance: Callable[[int], None]
@@ -242,7 +256,7 @@ def _load_sentence_transformer(reference: str, device: str) -> Any:
     _silence_transformers()
     try:
         return SentenceTransformer(reference, device=device)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a public model's files may be wrong in any way
         raise _unavailable(EMBEDDER_SETTING, reference, "sentence-transformers model", error) from error
 
 
@@ -266,6 +280,15 @@ def _device(name: str) -> str:
     except (RuntimeError, AssertionError):
         raise ModelUnavailable(f"device is {name!r}, which torch cannot use here; choose auto, cpu or cuda") from None
     return device
+
+
+def require_device(name: str) -> None:
+    """Find out whether torch can use a device.
+
+    Raises:
+      ModelUnavailable: it cannot.
+    """
+    _device(name)
 
 
 def _dtype(name: str, device: str) -> Any:

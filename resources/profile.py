@@ -320,10 +320,15 @@ class EndpointSettings(Settings):
     @classmethod
     def _is_an_address(cls, base_url: str) -> str:
         parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        is_printed = base_url.isprintable() and " " not in base_url  # urlsplit drops line breaks and tabs
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or not is_printed:
             raise ValueError("give an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
         if parts.username is not None or parts.password is not None:
             raise ValueError("leave out what stands before the @; a key comes from the variable of api_key_variable")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("the port must be a number up to 65535") from None
         return base_url
 
     @field_validator("api_key_variable")

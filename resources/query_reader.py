@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -38,13 +39,36 @@ def duckdb_batches(database: Path | None, query: str, spill_folder: Path) -> Ite
     Raises:
       QueryRefused: the file cannot be opened, the query is no single SELECT, DuckDB refuses it, or it is not row-wise.
     """
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "temp_directory": str(spill_folder),
-        "autoinstall_known_extensions": "false",
-    }
+    with _in_duckdb(database, query, {"temp_directory": str(spill_folder)}) as relation:
+        try:
+            reader: Any = relation.to_arrow_reader(ROWS_IN_A_BATCH)
+        except duckdb.Error as error:
+            raise _refusal("DuckDB refuses source.query", error) from None
+        yield _frame(reader.schema.empty_table())
+        yield from map(_frame, reader)
+
+
+def duckdb_columns(database: Path | None, query: str) -> list[str]:
+    """The names of the columns of the same result; no row of it is computed.
+
+    Raises:
+      QueryRefused: see `duckdb_batches`.
+    """
+    with _in_duckdb(database, query, {}) as relation:
+        return list(relation.columns)
+
+
+@contextmanager
+def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyRelation]:
+    """The result of a query, not computed yet.
+
+    Raises:
+      QueryRefused: see `duckdb_batches`.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", **settings}
     try:
-        connection = duckdb.connect(database or IN_MEMORY, read_only=database is not None, config=settings)
-    except duckdb.Error as error:
+        connection = duckdb.connect(database or IN_MEMORY, read_only=database is not None, config=config)
+    except (duckdb.Error, OSError) as error:
         raise _refusal(f"source.path {database} cannot be opened as a DuckDB database", error) from None
     with connection:
         try:
@@ -52,12 +76,10 @@ def duckdb_batches(database: Path | None, query: str, spill_folder: Path) -> Ite
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise QueryRefused("source.query must be one SELECT")
             _require_row_wise(connection, query)
-            result = connection.sql(query)
-            reader: Any = result.to_arrow_reader(ROWS_IN_A_BATCH)
+            relation = connection.sql(query)
         except duckdb.Error as error:
             raise _refusal("DuckDB refuses source.query", error) from None
-        yield _frame(reader.schema.empty_table())
-        yield from map(_frame, reader)
+        yield relation
 
 
 def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
@@ -68,21 +90,7 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
     Raises:
       QueryRefused: the variable is not set, the database cannot be reached, or it refuses the query.
     """
-    address = os.environ.get(url_variable)
-    if not address:
-        raise QueryRefused(f"the environment variable {url_variable}, named by source.url_variable, is not set")
-    if query.split(maxsplit=1)[0].lower() not in ("select", "with"):
-        raise QueryRefused("source.query must be one SELECT")
-    try:
-        engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, hide_parameters=True)
-        connection = engine.connect()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        # The address may hold a password, so nothing of what is said about it is repeated, even inside.
-        raise QueryRefused(
-            f"the database of {url_variable} cannot be reached ({type(error).__name__}); check the address, and that"
-            " its driver is installed"
-        ) from None
-    with connection:
+    with _connected(url_variable, query) as connection:
         try:
             result = connection.execution_options(yield_per=ROWS_IN_A_BATCH).execute(sqlalchemy.text(query))
         except sqlalchemy.exc.SQLAlchemyError as error:
@@ -91,6 +99,50 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(schema=schema)
         for rows in result.partitions(ROWS_IN_A_BATCH):
             yield pl.DataFrame([[_as_text(value) for value in row] for row in rows], schema=schema, orient="row")
+
+
+def require_database(url_variable: str, query: str) -> None:
+    """Connect to the database of `sql_batches` and ask it nothing.
+
+    Raises:
+      QueryRefused: the variable is not set, the database cannot be reached, or the query is no SELECT.
+    """
+    with _connected(url_variable, query):
+        pass
+
+
+@contextmanager
+def _connected(url_variable: str, query: str) -> Iterator[sqlalchemy.Connection]:
+    address = os.environ.get(url_variable, "").strip()
+    if not address:
+        raise QueryRefused(
+            f"the environment variable {url_variable}, named by source.url_variable, is not set; export the database's"
+            " address in it"
+        )
+    if query.split(maxsplit=1)[0].lower() not in ("select", "with"):
+        raise QueryRefused("source.query must be one SELECT")
+    try:
+        engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, hide_parameters=True)
+        connection = None if _lacks_its_file(engine.url) else engine.connect()
+    except Exception as error:  # drivers raise errors of their own
+        # The address may hold a password, so nothing of what is said about it is repeated, even inside.
+        raise QueryRefused(
+            f"the database of {url_variable} cannot be reached ({type(error).__name__}); check the address, and that"
+            " its driver is installed"
+        ) from None
+    if connection is None:
+        raise QueryRefused(
+            f"the database of {url_variable} cannot be reached: its file is not there; check the address"
+        )
+    with connection:
+        yield connection
+
+
+def _lacks_its_file(address: sqlalchemy.URL) -> bool:
+    """Whether an SQLite address names a file that is missing: SQLite would make an empty one."""
+    name = address.database or IN_MEMORY
+    is_file = address.get_backend_name() == "sqlite" and name != IN_MEMORY and not name.startswith("file:")
+    return is_file and not Path(name).is_file()
 
 
 def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None:

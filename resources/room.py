@@ -6,6 +6,7 @@ left out: how much room they take depends on them, so that failure shows the con
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,29 @@ import dagster as dg
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAYINGS = tuple(os.strerror(number) for number in NO_ROOM)
 """How the system puts it. Polars, DuckDB and safetensors pass that on, but not the number."""
+
+
+LEAST_BYTES = 256 * 2**20
+"""What a small run writes; what a large one does depends on more than is known beforehand."""
+
+
+def require_room(home: Path) -> None:
+    """Find out, without writing, whether the data folder can be written to and some room is left.
+
+    Raises:
+      ValueError: it cannot be written to, or nearly nothing is left.
+    """
+    there = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"the data folder {home} cannot be written to; check DP_INSTRUCTIONS_HOME and who may write there"
+        )
+    free = shutil.disk_usage(there).free
+    if free < LEAST_BYTES:
+        raise ValueError(
+            f"there are {free / 2**20:.0f} MiB left for the data folder {home}, and a run needs at least"
+            f" {LEAST_BYTES / 2**20:.0f}; free some"
+        )
 
 
 class NoRoom(dg.Failure):

@@ -203,6 +203,33 @@ def test_an_embedder_that_cannot_be_loaded_is_named_before_rows_are_embedded(tmp
     assert "embedder is" in message
 
 
+def test_a_stage_far_below_that_cannot_train_the_model_is_found_before_the_first_charge(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    site = Site(tmp_path, tiny_model_folder, reward={"target_modules": ["q_proj", "v_prj"]})
+    asset, message = failure_of(site.materialize(*ALL_ASSETS))
+    assert asset == "dp_generator"
+    assert "reward.target_modules names v_prj" in message
+    assert site.charges == []
+    assert site.materialize(real_instructions, dp_generator).success  # a run without a reward model is not concerned
+
+
+def test_a_model_of_experts_is_found_before_the_first_charge(tmp_path: Path, tiny_model_folder: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    llama = AutoConfig.from_pretrained(tiny_model_folder).to_dict()
+    sizes = {name: llama[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
+    config = AutoConfig.for_model("mixtral", intermediate_size=64, num_key_value_heads=2, num_local_experts=2, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "experts")
+    AutoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(tmp_path / "experts")
+    site = Site(tmp_path, tmp_path / "experts")
+    asset, message = failure_of(site.materialize(real_instructions, dp_generator))
+    assert asset == "dp_generator"
+    assert "choose a dense model" in message
+    assert CONSTANT_MESSAGE not in message
+    assert site.charges == []
+
+
 def test_a_layer_that_the_model_lacks_is_found_before_the_first_charge(tmp_path: Path, tiny_model_folder: Path) -> None:
     site = Site(tmp_path, tiny_model_folder, generator={"target_modules": ["q_proj", "v_prj"]})
     _, message = failure_of(site.materialize(real_instructions, dp_generator))

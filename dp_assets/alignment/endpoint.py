@@ -144,16 +144,48 @@ class Endpoint:
     def client(self) -> openai.OpenAI:
         """A client that repeats nothing by itself, because every request has to be counted, and sends no more than this
         endpoint is meant to see.
+
+        Raises:
+          EndpointError: the environment names a proxy or certificates that cannot be used.
         """
         key = self.api_key()
         timeout = openai.Timeout(self.timeout_seconds, connect=min(LONGEST_CONNECT, self.timeout_seconds))
-        return openai.OpenAI(
-            api_key=key,
-            base_url=self.base_url,
-            timeout=timeout,
-            max_retries=0,
-            default_headers={"Authorization": f"Bearer {key}"},  # before what OPENAI_CUSTOM_HEADERS may hold
-            http_client=openai.DefaultHttpxClient(event_hooks={"request": [_without_other_headers]}, timeout=timeout),
+        try:
+            return openai.OpenAI(
+                api_key=key,
+                base_url=self.base_url,
+                timeout=timeout,
+                max_retries=0,
+                default_headers={"Authorization": f"Bearer {key}"},  # before what OPENAI_CUSTOM_HEADERS may hold
+                http_client=openai.DefaultHttpxClient(
+                    event_hooks={"request": [_without_other_headers]}, timeout=timeout
+                ),
+            )
+        except (ImportError, OSError, ValueError, openai.OpenAIError) as error:
+            raise EndpointError(
+                f"{self.group} cannot be asked with the proxy and the certificates of this environment"
+                f" ({type(error).__name__}); check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY (a SOCKS proxy needs the package"
+                " socksio), SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
+
+    def require_served(self) -> None:
+        """Find out whether anybody answers at the address. Costs nothing; whether the model is there is not asked.
+
+        Raises:
+          EndpointError: nobody does.
+        """
+        with self.client() as client:
+            try:
+                client.models.list(timeout=min(LONGEST_LISTING, self.timeout_seconds))
+            except openai.APIConnectionError as error:
+                problem = _unreached(error)
+            except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+                return  # a server need not have a list
+            else:
+                return
+        raise EndpointError(
+            f"{self.group}.base_url {self.base_url!r} gives no answer ({problem}); start the server or correct the"
+            f" address: {ADDRESS_HINT}"
         )
 
 

@@ -21,7 +21,7 @@ from resources.profile import AnnotationSettings, EndpointSettings
 
 if TYPE_CHECKING:
     from dp_assets.alignment.answers_store import AnswersStore
-    from dp_assets.alignment.endpoint import Asked
+    from dp_assets.alignment.endpoint import Asked, Endpoint
     from dp_assets.alignment.endpoint_limits import Budget
 
 
@@ -200,10 +200,22 @@ def connected(
       AnswersBusy: another run holds the file.
     """
     from dp_assets.alignment.answers_store import AnswersStore
-    from dp_assets.alignment.endpoint import Endpoint
     from dp_assets.alignment.endpoint_limits import Budget, RateLimit
 
-    endpoint = Endpoint(
+    endpoint = endpoint_of(annotator, settings, sampling=sampling, system=system)
+    rate = RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute)
+    with AnswersStore.opened(path) as store:
+        budget = Budget(group=annotator.group, spent=store.usage, **settings.limits())
+        yield {"endpoint": endpoint, "store": store, "rate": rate, "budget": budget}
+
+
+def endpoint_of(
+    annotator: Annotator, settings: EndpointSettings, *, sampling: Mapping[str, Any], system: str | None
+) -> "Endpoint":
+    """An annotator's endpoint, as it is asked."""
+    from dp_assets.alignment.endpoint import Endpoint
+
+    return Endpoint(
         group=annotator.group,
         parameters=settings.parameters(**sampling),
         max_new_tokens=sampling["max_new_tokens"],
@@ -211,10 +223,6 @@ def connected(
         system=system,
         **settings.connection(),
     )
-    rate = RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute)
-    with AnswersStore.opened(path) as store:
-        budget = Budget(group=annotator.group, spent=store.usage, **settings.limits())
-        yield {"endpoint": endpoint, "store": store, "rate": rate, "budget": budget}
 
 
 def _figures(asked: "Asked", store: "AnswersStore", budget: "Budget", settings: EndpointSettings) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import Ledger
 from resources.profile import Profile, SourceSettings
-from resources.query_reader import QueryRefused, duckdb_batches, sql_batches
+from resources.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
 
 PUBLIC_SOURCES = ("chitchat",)
 # Settings of a corpus that are settings of its preparation under the same name.
@@ -95,7 +97,8 @@ def _sources_by_kind(settings: SourceSettings) -> Source:
         return HubSource(**where, preset=settings.layout, own_columns=dict(settings.columns), steps=steps)
     if settings.kind == "sql" and settings.query is not None:
         read = partial(_batches, settings, settings.query)
-        return QuerySource(_database_of(settings), settings.query, settings.columns, read)
+        columns_of = partial(_columns_of, settings, settings.query)
+        return QuerySource(_database_of(settings), settings.query, settings.columns, read, columns_of)
     raise SourceError(f"a source of kind {settings.kind!r} is not described; see docs/guides/own-corpus.md")
 
 
@@ -113,6 +116,34 @@ def _batches(settings: SourceSettings, query: str, spill_folder: Path) -> Iterat
             yield from duckdb_batches(settings.path, query, spill_folder)
     except QueryRefused as refusal:
         raise SourceError(str(refusal)) from None
+
+
+def _columns_of(settings: SourceSettings, query: str) -> list[str] | None:
+    """The columns of a query's result; None where the database would have to run it to know."""
+    try:
+        if settings.url_variable is None:
+            return duckdb_columns(settings.path, query)
+        require_database(settings.url_variable, query)
+    except QueryRefused as refusal:
+        raise SourceError(str(refusal)) from None
+    return None
+
+
+def require_source(profile: Profile) -> None:
+    """Open the source as far as the names and types of its columns. What only reading would show is left to the run.
+
+    Raises:
+      SourceError: it cannot be opened as configured.
+    """
+    source = source_of(profile)
+    try:
+        with redirect_stderr(StringIO()):  # where the details go that may quote rows
+            if isinstance(source, HubSource | QuerySource):
+                source.require_opened()
+            else:
+                source.scan(Path())
+    except OSError as error:
+        raise SourceError(f"the source cannot be opened ({type(error).__name__}); check who may read it") from None
 
 
 def terms_of(profile: Profile, *, declared_public: bool) -> Terms:

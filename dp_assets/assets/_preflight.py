@@ -4,20 +4,20 @@ The command line asks when it starts; a mechanism asks for the rest of its own r
 that was launched in the UI or by a schedule has nobody who asked for it.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from dp_assets.assets._answering import connected
+from dp_assets.assets._answering import connected, endpoint_of
 from dp_assets.assets._preferring import preferences_of_file
-from dp_assets.assets._sampling import require_engine
-from dp_assets.partitions import Partition
+from dp_assets.assets._public_checks import LANGUAGE_MODEL, MECHANISMS, PublicCheck, model_checks, require_public
 from dp_assets.privacy.labels import Label
 from resources.annotator import Annotator, NotReady, annotators_of
-from resources.models import LanguageModel
+from resources.models import Embedder, LanguageModel
 from resources.profile import Profile
 
 MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
@@ -25,29 +25,32 @@ MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preferen
 
 
 def check_rest_of_run(
-    context: dg.AssetExecutionContext, profile: Profile, home: str, language_model: LanguageModel | None = None
+    context: dg.AssetExecutionContext,
+    profile: Profile,
+    home: str,
+    language_model: LanguageModel,
+    embedder: Embedder,
 ) -> None:
-    """Look at what the other assets of this run will need from outside; `language_model` is what will be sampled from.
+    """Try on public text, and look outside for, what the assets of this run will need.
 
     Raises:
-      NotReady: it is not there; see `check_outside`.
-      ModelUnavailable: the engine that samples cannot be used.
+      NotReady: something cannot be used; see `check_outside`.
     """
-    if language_model is not None:
-        require_engine(language_model, profile.sampling, level=Partition.of(context).level)
     wanted = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
-    check_outside(profile, annotators_of(profile, Path(home)), context.partition_key, wanted)
+    used = {LANGUAGE_MODEL: language_model, "embedder": embedder, **annotators_of(profile, Path(home))}
+    check_outside(profile, used, Path(home), context.partition_key, wanted)
 
 
-def check_outside(profile: Profile, resources: Mapping[str, Any], partition: str, wanted: Collection[str]) -> None:
+def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, partition: str, wanted: Set[str]) -> None:
     """Look at the endpoints and the preference file that the `wanted` assets of a partition will need.
 
     An endpoint that lists its models is asked for the list only; another one gets one short probe, which counts
-    towards the budget of its table.
+    towards the budget of its table. If a mechanism is among the assets, the models are tried too (`_public_checks`),
+    since a charge may be ahead; the generator tries private training itself.
 
     Raises:
-      NotReady: a key is missing, an endpoint is unreachable or does not know the model, a file cannot be read, or a
-        partition of the private zone would be sent out.
+      NotReady: a key is missing, an endpoint is unreachable or does not know the model, a file cannot be read, a
+        partition of the private zone would be sent out, or a model cannot do what a stage needs.
     """
     if profile.preferences.source == "file" and "preference_pairs" in wanted:
         with _not_ready():
@@ -56,6 +59,9 @@ def check_outside(profile: Profile, resources: Mapping[str, Any], partition: str
         if asset in wanted and MADE_JUST_BEFORE[asset] in wanted:
             with _not_ready():
                 _check_endpoint(annotator, asset, partition, sampling)
+    if not wanted.isdisjoint(MECHANISMS):
+        models = resources[LANGUAGE_MODEL], resources["embedder"]
+        require_public(model_checks(profile, *models, home, level=partition.split("|")[-1]), wanted)
 
 
 def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, dict[str, Any]]]:
@@ -64,6 +70,20 @@ def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple
         yield "annotated_instructions", resources["annotator"], profile.annotation.sampling()
     if profile.preferences.source == "judge":
         yield "preference_pairs", resources["judge"], profile.preferences.judge_sampling()
+
+
+def endpoint_checks(profile: Profile, home: Path) -> list[PublicCheck]:
+    """Whether somebody answers at each endpoint that the profile chooses, and its key can be sent. Costs nothing."""
+    return [
+        PublicCheck(annotator.group, (asset,), partial(_require_served, annotator, sampling))
+        for asset, annotator, sampling in _endpoints(profile, annotators_of(profile, home))
+    ]
+
+
+def _require_served(annotator: Annotator, sampling: Mapping[str, Any]) -> None:
+    with _not_ready():
+        settings = annotator.admitted(Label.RELEASED, None)
+        endpoint_of(annotator, settings, sampling=sampling, system=None).require_served()
 
 
 def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: dict[str, Any]) -> None:

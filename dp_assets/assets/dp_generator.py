@@ -40,7 +40,7 @@ def dp_generator(
     inputs = settings | {"language_model": language_model.public_name, "dtype": profile.generator.dtype}
     load_model = cache(partial(language_model.load, dtype=profile.generator.dtype))  # for the check and the training
     fits = partial(generator.require_trainable, load_model, **settings)
-    rest = partial(check_rest_of_run, context, profile, releases.home, language_model)
+    rest = partial(check_rest_of_run, context, profile, releases.home, language_model, embedder)
     with private_step(ledger.private_root, ModelUnavailable, NotReady, *generator.PUBLIC_ERRORS):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
@@ -56,8 +56,7 @@ def dp_generator(
                 checkpoints_root=checkpoints,
                 **settings,
             ),
-            # The embedder is not used here; without it, what is bought here could not be voted on.
-            ready=(rest, embedder.require_available, partial(fits, mechanism.plan.dpsgd)),
+            ready=(rest, partial(fits, mechanism.plan.dpsgd)),
             check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
             resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
         )

@@ -17,7 +17,7 @@ from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
 from resources.annotator import NotReady
 from resources.ledger import Ledger
-from resources.models import Embedder
+from resources.models import Embedder, LanguageModel
 from resources.private_step import private_step
 from resources.profile import Profile
 from resources.stores import ReleaseStore
@@ -30,6 +30,7 @@ def dp_histogram(
     profile: dg.ResourceParam[Profile],
     ledger: Ledger,
     releases: ReleaseStore,
+    language_model: LanguageModel,
     embedder: Embedder,
     real_embeddings: PrivateTable,
     synthetic_bins: Table,
@@ -54,7 +55,7 @@ def dp_histogram(
             ),
             ready=(
                 partial(require_same_embedder, real_embeddings, synthetic_bins, embedder.public_name),
-                partial(check_rest_of_run, context, profile, releases.home),
+                partial(check_rest_of_run, context, profile, releases.home, language_model, embedder),
             ),
             check=partial(check_votes, votes, mechanism.plan.unit),
         )

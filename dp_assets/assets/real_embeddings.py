@@ -32,6 +32,7 @@ def real_embeddings(
         Scratch(ledger.private_root) as scratch,
         private_step(ledger.private_root, UnstablePreparation, ModelUnavailable),
     ):
+        embedder.require_usable()
         require_alone(embedder.encode_alone, longest=embedder.max_tokens)
         embed = partial(embed_training_rows, encode=embedder.encode_alone, folder=scratch.folder)
         table = real_instructions.map(embed, made_with={EMBEDDER: embedder.public_name}, held=scratch)

@@ -2,21 +2,21 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from dp_assets.assets._corpus import source_of
-from dp_assets.cli._adapter import language_model_of, num_adapter_parameters
+from dp_assets.assets._corpus import require_source
+from dp_assets.assets._preflight import endpoint_checks
+from dp_assets.assets._public_checks import PublicCheck, found_by, generator_check, model_checks
+from dp_assets.cli._adapter import language_model_of
 from dp_assets.cli._console import AsJson, out, print_json, refusals
-from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.sources import FileSource
+from dp_assets.privacy.labels import NO_DP
 from dp_assets.profile_checks import plan_problems
 from dp_assets.profiles import LoadedProfile, ProfileError, load, selected_name
-from resources.annotator import Annotator, MissingKey
-from resources.models import PACKAGED, Embedder, ModelUnavailable
+from resources.models import Embedder
 from resources.problems import Problem
 from resources.profile import Profile
 from resources.zones import data_home
@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Name everything that is wrong with a profile. Nothing is written, spent or read of the rows. Ends with 1 if any.
 
-    With --here, models may be fetched, and of a source file the names and types of its columns are read.
+    With --here, models are fetched (the packaged one is converted) and tried in one tiny step of every stage on public
+    text, endpoints are asked whether they answer, and of the source the names and types of its columns are read.
     """
     name = file or selected_name()
     problems = problems_of(name, here=here)
@@ -61,50 +62,13 @@ def problems_of(name: str, *, here: bool) -> list[Problem]:
 
 
 def _missing_here(profile: Profile) -> Iterator[Problem]:
-    """What a run on this machine would miss."""
-    endpoints = {"annotation.endpoint": profile.annotation.endpoint, "preferences.judge": profile.preferences.judge}
-    needed: dict[str, Callable[[], object]] = {
-        "corpus.source": partial(_require_source, profile),
-        "language_model": partial(_require_language_model, profile),
-        "sampling.engine": partial(_require_engine, profile),
-        "embedder": Embedder(model=profile.embedder, device=profile.device).require_available,
-        **{name: Annotator(name, endpoint, data_home()).api_key for name, endpoint in endpoints.items()},
-    }
-    for setting, require in needed.items():
-        try:
-            require()
-        except MissingKey as failure:
-            yield Problem(setting, failure.description or "")
-        except (SourceError, ModelUnavailable, ValueError) as error:
-            yield Problem(setting, str(error))
-
-
-def _require_source(profile: Profile) -> None:
-    """A file or a folder of files, opened as far as its columns. What only reading would show is left to the run.
-
-    Raises:
-      SourceError: it cannot be read as configured.
-    """
-    source = source_of(profile)
-    if isinstance(source, FileSource):
-        source.scan()
-
-
-def _require_engine(profile: Profile) -> None:
-    if profile.sampling.engine == "vllm":
-        language_model_of(profile).require_vllm()
-
-
-def _require_language_model(profile: Profile) -> None:
-    """The tokenizer and the model's configuration, without its weights, and whether the adapter fits.
-
-    Raises:
-      ModelUnavailable: the model is neither on this machine nor fetchable.
-      ValueError: the adapter does not fit the model.
-    """
-    if profile.language_model != PACKAGED:
-        language_model_of(profile).load_tokenizer()
-    num_adapter_parameters(profile)
+    """What a run on this machine would miss: each public check of each stage, and the source."""
+    language_model, embedder = language_model_of(profile), Embedder(model=profile.embedder, device=profile.device)
+    level, home = next(iter(profile.corpus.planned_levels), NO_DP), data_home()
+    of_models = model_checks(profile, language_model, embedder, home, level=level)
+    source = PublicCheck("corpus.source", ("real_instructions",), partial(require_source, profile))
+    generator = generator_check(profile, language_model, level=level)
+    yield from found_by([source, *endpoint_checks(profile, home), *of_models, generator])
 
 
 @config_app.command("show")

@@ -69,7 +69,8 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
 
     stale, profile = stale_assets(instance, partition), selected_profile()
     wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
-    check_outside(profile, build_resources(profile), partition, {key.to_user_string() for key in wanted})
+    names = {key.to_user_string() for key in wanted}
+    check_outside(profile, build_resources(profile), data_home(), partition, names)
     if wanted:
         outcome = materialize(defs, instance, partition=partition, assets=wanted)
         refresh()

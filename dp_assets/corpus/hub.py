@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from dp_assets.corpus.spool import spooled
 
 REFUSED = 3
 """The reader's exit status where its standard output says what to correct; any other failure may depend on rows."""
+ROWS = "rows"
 CODE = Path(__file__).parents[2]
 DEFAULT_HF_HOME = Path("~/.cache/huggingface")
 QUIET = {
@@ -99,24 +101,45 @@ class HubSource:
             are not those of the mapping or the preset.
           RuntimeError: reading broke off; what the reader said of it may depend on rows.
         """
+        self._read(scratch, only_open=False)
+        return spooled(scratch / ROWS)
+
+    def require_opened(self) -> None:
+        """Open the data set as far as its columns and read none of its rows.
+
+        Raises:
+          SourceError: see `scan`.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                self._read(Path(scratch), only_open=True)
+            except RuntimeError:
+                raise SourceError(
+                    f"the data set {self.dataset or self.path} cannot be opened; check source.dataset or path, the"
+                    " network and its proxy"
+                ) from None
+
+    def _read(self, scratch: Path, *, only_open: bool) -> None:
+        """Let the reader put the rows into the folder `ROWS` of `scratch`, or none of them."""
         if self.path is not None and not self.path.exists():
             raise SourceError(f"source.path {self.path} is neither a file nor a folder")
-        rows = scratch / "rows"
+        rows = scratch / ROWS
         for folder in (rows, *(scratch / name for name in CACHES.values())):
             folder.mkdir(parents=True, exist_ok=True)
-        request = asdict(self) | {"path": None if self.path is None else str(self.path), "rows": str(rows)}
+        where = {"path": None if self.path is None else str(self.path), "rows": str(rows)}
+        request = asdict(self) | where | {"only_open": only_open}
         done = subprocess.run(
             [sys.executable, "-m", "dp_assets.corpus.hub_reader"],
             input=json.dumps(request),
             stdout=subprocess.PIPE,
             text=True,
+            stderr=subprocess.DEVNULL if only_open else None,  # else it leads to the private log
             env=reader_environment(scratch),
         )
         if done.returncode == REFUSED:
             raise SourceError(done.stdout)
         if done.returncode:
             raise RuntimeError("the data set could not be read to its end")
-        return spooled(rows)
 
 
 def reader_environment(scratch: Path) -> dict[str, str]:

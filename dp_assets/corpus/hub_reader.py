@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +28,10 @@ def main() -> int:
     request = json.load(sys.stdin)
     with _kept_for_refusals() as answer:
         try:
-            spool(batches_of(request), Path(request["rows"]))
+            if request["only_open"]:
+                opened(request)
+            else:
+                spool(batches_of(request), Path(request["rows"]))
         except SourceError as refusal:
             print(refusal, end="", file=answer)
             return REFUSED
@@ -50,13 +53,8 @@ def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
     Raises:
       SourceError: see `HubSource.scan`.
     """
-    preset = PRESETS.get(request["preset"] or "")
-    names = sorted(set(request["own_columns"].values())) if preset is None else preset.read
-    place = f"the data set {request['dataset'] or request['path']}"
-    stream = _open(request, place)
-    if stream.features is not None:
-        require_columns(names, list(stream.features), place=place)
-        stream = stream.select_columns(names)
+    preset, place = PRESETS.get(request["preset"] or ""), _place(request)
+    names, stream = opened(request)
     for batch in stream.with_format("arrow").iter(batch_size=ROWS_IN_A_BATCH):
         rows = pl.DataFrame(batch).lazy()
         require_columns(names, rows.collect_schema().names(), place=place)
@@ -68,6 +66,25 @@ def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
             _explain()
             raise SourceError(f"the columns of {place} do not have the types of preset {request['preset']}") from None
         yield source_rows(kept, columns).collect()
+
+
+def opened(request: Mapping[str, Any]) -> tuple[Sequence[str], Any]:
+    """The columns that are read, and the split as a stream of them; no row of it has been read.
+
+    Raises:
+      SourceError: see `HubSource.scan`.
+    """
+    preset, place = PRESETS.get(request["preset"] or ""), _place(request)
+    names = sorted(set(request["own_columns"].values())) if preset is None else preset.read
+    stream = _open(request, place)
+    if stream.features is not None:
+        require_columns(names, list(stream.features), place=place)
+        stream = stream.select_columns(names)
+    return names, stream
+
+
+def _place(request: Mapping[str, Any]) -> str:
+    return f"the data set {request['dataset'] or request['path']}"
 
 
 def _open(request: Mapping[str, Any], place: str) -> Any:
@@ -94,6 +111,9 @@ def _open(request: Mapping[str, Any], place: str) -> Any:
     except ValueError:
         _explain()
         raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
+    except Exception as error:  # a file that is no Parquet, one that is missing, a host that does not answer
+        _explain()
+        raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); check them") from None
 
 
 def _where(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ ReadQuery = Callable[[Path], Iterator[pl.DataFrame]]
 class QuerySource:
     """The rows of `query` on `database`, a public name of it: a path or the name of a variable, never an address.
 
+    `columns_of` opens the database without reading rows, and says which columns the result has if that is known then.
+
     Raises:
       SourceError: the mapping lacks `text` or has an unknown name.
     """
@@ -29,6 +31,7 @@ class QuerySource:
     query: str
     columns: Mapping[str, str]
     read: ReadQuery
+    columns_of: Callable[[], list[str] | None] = lambda: None
 
     def __post_init__(self) -> None:
         check_mapping(self.columns)
@@ -49,6 +52,16 @@ class QuerySource:
         spilled.mkdir()
         spool(map(self._typed, self.read(spilled)), rows)
         return spooled(rows)
+
+    def require_opened(self) -> None:
+        """Open the database, and see whether the result has the mapped columns, without reading rows.
+
+        Raises:
+          SourceError: it cannot be opened, the query is refused, or a column is missing.
+        """
+        found = self.columns_of()
+        if found is not None:
+            require_columns(sorted(set(self.columns.values())), found, place="the result of source.query")
 
     def _typed(self, batch: pl.DataFrame) -> pl.DataFrame:
         require_columns(sorted(set(self.columns.values())), batch.columns, place="the result of source.query")

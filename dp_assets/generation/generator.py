@@ -6,7 +6,8 @@ another one. What is left out: any choice that depends on the rows, such as a vo
 stop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,21 +16,27 @@ from typing import Any, overload
 import polars as pl
 import torch
 from peft import PeftModel
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
+from dp_assets.generation.fitness import (
+    UnfitModel,
+    require_causal,
+    require_layers,
+    require_length,
+    require_prompts,
+    require_vocabulary,
+    said_by,
+)
 from dp_assets.generation.low_rank import UnclippableParameter
 from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
-from dp_assets.generation.per_unit import clipped_sum
-from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
+from dp_assets.generation.probe import RoundingTooCoarse
 from dp_assets.generation.prompts import (
     GeneratorPrompt,
     encode_instruction,
-    end_of_instruction_id,
     generator_prompt_ids,
 )
 from dp_assets.privacy.accounting import signal_to_noise
@@ -37,14 +44,15 @@ from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
-from dp_assets.progress import progress
-
-
-class UnfitModel(ValueError):
-    """The language model does not go with the settings of the generator. Says names of settings and layers only."""
-
+from dp_assets.progress import progress, silent
 
 LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+
+FEW_TOKENS = 64
+PUBLIC_ROWS = pl.DataFrame(
+    {"unit_id": ["first", "second"], "text": ["How do I bake bread at home?", "Why is the sky blue in the morning?"]}
+)
+"""What the model is trained on before anything is charged."""
 
 # What these say depends on configuration and on how earlier runs ended, never on a row.
 PUBLIC_ERRORS = (
@@ -67,50 +75,71 @@ def require_trainable(
     max_tokens: int,
     loss_normaliser: float,
     tokens_per_micro_batch: int,
+    learning_rate: float,
     **adapter: Any,
 ) -> None:
     """Find what is wrong with the model or with the settings that concern it, before anything is charged.
 
+    Last of all the model is trained for one step as in the run, with noise, on constant public texts. The adapter is
+    taken off again, so a model that `load_model` keeps is as it was. In float32, where rounding is fine, lines of few
+    tokens show what they must; coarser types are probed with those of the run.
+
     Raises:
-      UnfitModel: a target module is no layer of the model, or its tokenizer does not go with the prompt.
+      UnfitModel: a target module is no layer of the model, its tokenizer does not go with the prompt, or it cannot be
+        trained.
       RowsInteract: the model mixes the tokens of different texts, or takes no row as long as the longest.
-      RoundingTooCoarse: below float32, shares of units round by more than can be allowed for.
+      RoundingTooCoarse: the gradient of a text rounds by more than can be allowed for.
+      UnclippableParameter: see `per_unit`.
     """
     base, tokenizer = load_model()
-    layers = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
-    missing = [target for target in target_modules if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
-    if missing:
-        known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
-        raise UnfitModel(
-            f"generator.target_modules names {', '.join(missing)}, which is no linear layer of the language model;"
-            f" choose from {', '.join(known)}"
-        )
-    try:
-        generator_prompt_ids(tokenizer, prompt=prompt)
-        end_of_instruction_id(tokenizer)
-    except ValueError as error:
-        raise UnfitModel(f"language_model and generator.prompt do not fit: {error}") from None
-    longest = len(generator_prompt_ids(tokenizer, prompt=prompt)) + max_tokens
-    if base.dtype == torch.float32:
+    require_layers(base, target_modules, setting="generator.target_modules")
+    require_vocabulary(base, tokenizer)
+    require_prompts(tokenizer, [prompt])
+    require_causal(base)
+    prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
+    longest = len(prompt_ids) + max_tokens
+    require_length(base, longest, setting="generator.max_tokens")
+    is_fine = base.dtype == torch.float32
+    with _trainable("language_model cannot be trained privately"):
         require_rows_apart(base, longest=longest)
-    else:
         model = with_new_adapter(base, target_modules=target_modules, **adapter)
-        clip = partial(
-            clipped_sum,
-            model,
-            l2_clip_norm=plan.l2_clip_norm,
-            loss_normaliser=loss_normaliser,
-            tokens_per_micro_batch=tokens_per_micro_batch,
+        try:
+            evidence = train_privately(
+                model,
+                partial(unit_rows, PUBLIC_ROWS.lazy(), tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+                steps=1,
+                spare_steps=0,
+                sampling_probability=1.0,
+                l2_clip_norm=plan.l2_clip_norm,
+                noise_multiplier=plan.noise_multiplier,
+                expected_batch_size=plan.expected_batch_size,
+                learning_rate=learning_rate,
+                loss_normaliser=loss_normaliser,
+                tokens_per_micro_batch=min(tokens_per_micro_batch, FEW_TOKENS) if is_fine else tokens_per_micro_batch,
+                longest=longest,
+                unit="public text",
+                source=SystemRandomness(),
+                checkpoints=None,
+                resume_from=None,
+                advance=silent,
+            )
+        finally:
+            model.unload()
+    if any(step["num_non_finite"] for step in evidence.restricted["clipping"]):
+        raise UnfitModel(
+            "gradients of language_model are not finite; set generator.dtype to float32, or choose another"
         )
-        probe_shares(
-            model,
-            clip,
-            l2_clip_norm=plan.l2_clip_norm,
-            loss_normaliser=loss_normaliser,
-            expected_batch_size=plan.expected_batch_size,
-            longest=longest,
-        )
-        model.unload()
+
+
+@contextmanager
+def _trainable(what: str) -> Iterator[None]:
+    """Let the refusals of private training through, and say of any other error that it came from a public text."""
+    try:
+        yield
+    except PUBLIC_ERRORS:
+        raise
+    except Exception as error:
+        raise UnfitModel(f"{what}: {said_by(error)}; choose another model or other generator settings") from None
 
 
 def with_new_adapter(

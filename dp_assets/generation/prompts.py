@@ -11,9 +11,9 @@ prints the user's text once works; the text before and after the marker is token
 Left out: templates with a date in the default system message make "system_user_turn" depend on the day.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
@@ -24,8 +24,9 @@ PLAIN_OPENING = "A request that a person typed to an AI assistant:\n"
 PLAIN_ANSWER_OPENING = "\n\nThe assistant's answer:\n"
 """What stands between an instruction and its answer when the tokenizer has no chat template."""
 
-_SYSTEM_MARKER = "SYSTEM-TEXT-STANDS-HERE"
-_USER_MARKER = "USER-TEXT-STANDS-HERE"
+# In both cases, so that a template which changes case is found out.
+_SYSTEM_MARKER = "System-TEXT-stands-HERE"
+_USER_MARKER = "User-TEXT-stands-HERE"
 
 
 def generator_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, prompt: GeneratorPrompt) -> list[int]:
@@ -35,7 +36,8 @@ def generator_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, prompt: Generato
     system message, if it has one. "empty": the first token of a text only, as in the paper.
 
     Raises:
-      ValueError: `prompt` is none of the three, or the tokenizer has neither a bos nor an eos token.
+      ValueError: `prompt` is none of the three, the tokenizer has neither a bos nor an eos token, or its chat template
+        cannot be rendered or does not print the user's text once.
     """
     if prompt == "empty":
         return [_first_token_id(tokenizer)]
@@ -46,7 +48,7 @@ def generator_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, prompt: Generato
     opening, _ = _around_user_text(tokenizer)
     if prompt == "user_turn":
         opening = _without_default_system_message(tokenizer, opening)
-    return _template_ids(tokenizer, opening)
+    return _template_ids(tokenizer, opening) or [_first_token_id(tokenizer)]
 
 
 def answer_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
@@ -104,13 +106,40 @@ def _plain_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
+) -> str:
+    """The messages as the chat template prints them.
+
+    Raises:
+      ValueError: the template does not parse, refuses the messages, or takes their content to be something else.
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except Exception as error:  # a template is a program: it may fail in any way
+        raise ValueError(
+            f"the tokenizer's chat template cannot be rendered ({type(error).__name__}: {error}); choose another model,"
+            " or correct the template of a local copy"
+        ) from None
+    return text
+
+
 def _around_user_text(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the template prints before and after the text of a single user turn that waits for an answer."""
+    """What the template prints before and after the text of a single user turn that waits for an answer.
+
+    Raises:
+      ValueError: the template cannot be rendered, or does not print the text exactly once.
+    """
     messages = [{"role": "user", "content": _USER_MARKER}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    before, marker, after = rendered.partition(_USER_MARKER)
-    if not marker:
-        raise ValueError("the tokenizer's chat template does not print the user's text; choose another model")
+    rendered = _rendered(tokenizer, messages, add_generation_prompt=True)
+    if rendered.count(_USER_MARKER) != 1:
+        raise ValueError(
+            "the tokenizer's chat template does not print the user's text as it is and once, as one that takes content"
+            " as a list of parts does not; choose another model, or correct the template of a local copy"
+        )
+    before, _, after = rendered.partition(_USER_MARKER)
     return before, after
 
 
@@ -123,9 +152,9 @@ def _without_default_system_message(tokenizer: PreTrainedTokenizerBase, opening:
     """
     system, user = ({"role": "system", "content": _SYSTEM_MARKER}, {"role": "user", "content": _USER_MARKER})
     try:
-        with_system = tokenizer.apply_chat_template([system, user], tokenize=False)
-        only_system = tokenizer.apply_chat_template([system], tokenize=False)
-    except TemplateError:
+        with_system = _rendered(tokenizer, [system, user])
+        only_system = _rendered(tokenizer, [system])
+    except ValueError:
         return opening  # A template that refuses system messages does not insert one.
     head, _, rest = with_system.partition(_SYSTEM_MARKER)
     tail = rest.partition(_USER_MARKER)[0]

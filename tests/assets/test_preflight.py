@@ -1,11 +1,13 @@
 """What a run needs from outside is looked at before it spends anything."""
 
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from dp_assets.assets._preflight import check_outside
 from resources.annotator import NotReady
@@ -43,7 +45,7 @@ def judging(home: Path, url: str, **changes: Any) -> Profile:
 
 
 def check(home: Path, profile: Profile, *, wanted: Collection[str] = EVERYTHING, partition: str = PARTITION) -> None:
-    check_outside(profile, build_resources(profile, home), partition, wanted)
+    check_outside(profile, build_resources(profile, home), home, partition, set(wanted))
 
 
 BOTH = pytest.mark.parametrize(
@@ -68,6 +70,49 @@ def test_a_missing_key_is_named_and_nothing_is_sent(
     with serving(FakeEndpoint()) as server, pytest.raises(NotReady, match=rf"{group}\.api_key_variable .*export it"):
         check(tmp_path, asking(tmp_path, server.url))
     assert server.requests == []
+
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+@BOTH
+@pytest.mark.parametrize("key", ["sk-schlüssel", "sk-“quoted”", "sk-one\nsk-two", "Bearer sk-one"])
+def test_a_key_that_cannot_be_sent_is_named_and_not_repeated(
+    tmp_path: Path, asking: Any, group: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, key)
+    with serving(FakeEndpoint()) as server, pytest.raises(NotReady, match=rf"{group}\.api_key_variable") as refusal:
+        check(tmp_path, asking(tmp_path, server.url))
+    assert "export the key again" in str(refusal.value)
+    assert key not in str(refusal.value)
+    assert server.requests == []
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTP_PROXY", "gopher://127.0.0.1:9"),
+        ("SSL_CERT_FILE", "/nowhere/certificates.pem"),
+    ],
+)
+def test_a_proxy_or_a_certificate_file_that_cannot_be_used_is_a_refusal(
+    tmp_path: Path, asking: Any, group: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*PROXIES, "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    with pytest.raises(NotReady, match=rf"{group} cannot be asked with the proxy .*{variable}"):
+        check(tmp_path, asking(tmp_path, "https://127.0.0.1:9/v1"))
+
+
+@BOTH
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1 ", "http://127.0.0.1:9/v1\n", "http://127.0.0.1:99999/v1"])
+def test_an_address_that_no_client_takes_is_no_setting(tmp_path: Path, asking: Any, group: str, url: str) -> None:
+    with pytest.raises(ValidationError, match="base_url"):
+        asking(tmp_path, url)
 
 
 @BOTH

@@ -1,10 +1,14 @@
 """`dp-instructions config`: every mistake at once, nothing written, and all settings with where they come from."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import polars as pl
 import pytest
+from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
@@ -80,22 +84,104 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path
 ) -> None:
     monkeypatch.delenv("ABSENT_KEY", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the hub is tried for a minute
     with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
         assert invoke("check", "--here").exit_code == 0
         household.corpus_file.unlink()
         endpoint = 'endpoint = { base_url = "http://h/v1", model = "m", api_key_variable = "ABSENT_KEY" }'
         text = household.profile_file.read_text().replace("[annotation]", f"[annotation]\n{endpoint}")
-        text = text.replace('"hashing"', '"no-embedder"').replace('["q_proj", "v_proj"]', '["nothing"]', 1)
-        household.profile_file.write_text(text.replace('device = "cpu"', 'device = "gpu"'))
+        text = text.replace('"hashing"', '"no-embedder"').replace('["q_proj", "v_proj"]', '["nothing"]')
+        household.profile_file.write_text(text)
         assert invoke("check").exit_code == 0
-        result = invoke("check", "--here", "--json")
-        problems = {problem["setting"]: problem["problem"] for problem in json.loads(result.stdout)["problems"]}
-        assert set(problems) == {"corpus.source", "language_model", "embedder", "annotation.endpoint"}
+        problems = problems_here()
+        assert set(problems) == {
+            "corpus.source",
+            "annotation.endpoint",
+            "embedder",
+            "sampling",
+            "sft",
+            "reward",
+            "generator",
+        }
         assert "is neither a file nor a folder" in problems["corpus.source"]
-        assert "nothing" in problems["language_model"]
-        assert "device is 'gpu'" in problems["embedder"]
+        assert "embedder is 'no-embedder'" in problems["embedder"]
         assert "ABSENT_KEY" in problems["annotation.endpoint"]
+        assert "sft.target_modules names nothing" in problems["sft"]
+        household.profile_file.write_text(text.replace('device = "cpu"', 'device = "gpu"'))
+        found = problems_here()
+        assert set(found) == {"corpus.source", "annotation.endpoint", "device"}
+        assert "device is 'gpu'" in found["device"]
+        household.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
+        found = problems_here()
+        assert set(found) == {"corpus.source", "annotation.endpoint", "embedder", "language_model"}
         assert not household.home.exists()
+
+
+def problems_here() -> dict[str, str]:
+    """What is wrong with the profile of the environment on this machine, by setting; nothing else is said."""
+    result = invoke("check", "--here", "--json")
+    assert "Traceback" not in result.output
+    return {problem["setting"]: problem["problem"] for problem in json.loads(result.stdout)["problems"]}
+
+
+QUERY = 'query = "select prompt, writer from asked"'
+COLUMNS = 'columns = { text = "prompt", user_id = "writer" }'
+SOURCES = {
+    "no variable": (f'kind = "sql", url_variable = "CORPUS_URL", {QUERY}', None, "CORPUS_URL, .* is not set; export"),
+    "no address": (f'kind = "sql", url_variable = "CORPUS_URL", {QUERY}', "hunter2", "check the address"),
+    "no driver": (
+        f'kind = "sql", url_variable = "CORPUS_URL", {QUERY}',
+        "nosuch://me:hunter2@h/db",
+        "its driver",
+    ),
+    "no such host": (
+        f'kind = "sql", url_variable = "CORPUS_URL", {QUERY}',
+        "sqlite:////nowhere/hunter2.sqlite",
+        "cannot be reached",
+    ),
+    "no database": (f'kind = "sql", path = "nowhere.duckdb", {QUERY}', None, "cannot be opened as a DuckDB database"),
+    "a text as database": (f'kind = "sql", path = "empty.csv.txt", {QUERY}', None, "cannot be opened as a DuckDB"),
+    "no table": (f'kind = "sql", path = "there.duckdb", {QUERY}', None, "asked, which is no table of the database"),
+    "no column": (
+        'kind = "sql", path = "there.duckdb", query = "select prompt from people"',
+        None,
+        "source.columns names writer, which the result of source.query lacks",
+    ),
+    "no files of a data set": ('kind = "huggingface", path = "nowhere"', None, "neither a file nor a folder"),
+    "no data in a data set": ('kind = "huggingface", path = "folder"', None, "the data set .* cannot be opened"),
+    "no split": ('kind = "huggingface", path = "set", split = "test"', None, "has no split 'test'"),
+    "no column of a data set": ('kind = "huggingface", path = "set"', None, "source.columns names writer"),
+    "a folder without files": ('kind = "file", path = "folder"', None, "holds no file with one of the suffixes"),
+    "a file of no content": ('kind = "file", path = "empty.parquet"', None, "is not a readable Parquet file"),
+}
+
+
+@pytest.mark.parametrize("case", list(SOURCES))
+def test_a_source_that_cannot_be_opened_is_found_and_no_row_or_address_is_shown(
+    tmp_path: Path, tiny_model_folder: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, address, words = SOURCES[case]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "set").mkdir()
+    pl.DataFrame({"prompt": ["hunter2"]}).write_parquet(tmp_path / "set/train.parquet")
+    for name in ("empty.parquet", "empty.csv.txt"):
+        (tmp_path / name).write_text("hunter2" if name.endswith("txt") else "")
+    with duckdb.connect(tmp_path / "there.duckdb") as database:
+        database.sql("create table people as select 'hunter2' as prompt")
+    monkeypatch.delenv("CORPUS_URL", raising=False)
+    if address is not None:
+        monkeypatch.setenv("CORPUS_URL", address)
+    with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
+        lines = household.profile_file.read_text().splitlines()
+        lines = [line if not line.startswith("source =") else f"source = {{ {settings}, {COLUMNS} }}" for line in lines]
+        lines = [line if line != "[corpus]" else '[corpus]\nname = "asked"' for line in lines]
+        household.profile_file.write_text("\n".join(lines))
+        result = invoke("check", "--here", "--json")
+        (problem,) = json.loads(result.stdout)["problems"]
+    assert problem["setting"] == "corpus.source"
+    assert re.search(words, problem["problem"]), problem
+    assert "hunter2" not in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(

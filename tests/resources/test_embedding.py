@@ -11,7 +11,7 @@ import torch
 
 from dp_assets.corpus.stability import UnstablePreparation, require_alone
 from resources.embedding import TOKENS_IN_FIXED_SHAPE, batches_by_length, batches_of_fixed_shape
-from resources.models import Embedder
+from resources.models import Embedder, ModelUnavailable
 
 WORDS = ("red", "car", "sun", "tree", "house", "water", "music", "paper")
 
@@ -105,3 +105,62 @@ def test_a_text_without_tokens_gets_the_zero_vector_and_stops_nobody(tmp_path: P
     for encode in (embedder.encode, embedder.encode_alone):
         vectors = encode(["a b", "", "c"])
         assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1])
+
+
+def static_embedder(folder: Path, rotary: str) -> str:
+    """A table of vectors without layers, as model2vec makes them."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    torch.manual_seed(0)
+    words = Tokenizer.from_file(str(next(Path(rotary).rglob("tokenizer.json"))))
+    SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=16)]).save(str(folder))
+    return str(folder)
+
+
+def truncated_embedder(folder: Path, rotary: str) -> str:
+    """The rotary one, cut to the first 8 numbers of a vector."""
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(rotary, truncate_dim=8).save(str(folder))
+    return str(folder)
+
+
+@pytest.mark.parametrize(("make", "dimension"), [(static_embedder, 16), (truncated_embedder, 8)])
+def test_static_and_truncated_embedders_give_the_vectors_of_plain_encode_each_by_itself(
+    tmp_path: Path, tiny_model_folder: Path, make: Any, dimension: int
+) -> None:
+    rotary = save_rotary_embedder(tmp_path / "rotary", tiny_model_folder, rope_type="default")
+    embedder, texts = Embedder(model=make(tmp_path / "model", rotary), device="cpu"), ["a b c", "d", "", "a d c b " * 9]
+    embedder.require_usable()
+    require_alone(embedder.encode_alone, longest=64)
+    plain = embedder._sentence_model().encode(texts, normalize_embeddings=True)
+    assert embedder.dimension == dimension
+    for vectors in (embedder.encode(texts), embedder.encode_alone(texts)):
+        assert vectors.shape == (len(texts), dimension)
+        assert np.allclose(vectors[[0, 1, 3]], plain[[0, 1, 3]], atol=1e-5)
+        assert not vectors[2].any()
+    assert embedder.encode([]).shape == (0, dimension)
+
+
+def test_an_embedder_whose_vectors_are_not_finite_is_refused(tmp_path: Path, tiny_model_folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(save_rotary_embedder(tmp_path / "rotary", tiny_model_folder, rope_type="default"))
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    model.save(str(tmp_path / "void"))
+    with pytest.raises(ModelUnavailable, match="zero or not finite; choose another embedder"):
+        Embedder(model=str(tmp_path / "void"), device="cpu").require_usable()
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_text("{")])
+def test_an_embedder_without_a_readable_tokenizer_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, spoil: Any
+) -> None:
+    folder = Path(save_rotary_embedder(tmp_path / "rotary", tiny_model_folder, rope_type="default"))
+    for file in folder.rglob("tokenizer*"):
+        spoil(file)
+    with pytest.raises(ModelUnavailable, match="embedder is "):
+        Embedder(model=str(folder), device="cpu").require_usable()
