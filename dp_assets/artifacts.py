@@ -30,6 +30,14 @@ SHORTAGE = "shortage"
 """Under this name the filtered set says how many of its rows stand in for rows that their bins could not give."""
 
 
+def column_types(schema: pl.Schema) -> dict[str, str]:
+    """The type of each column in words, in the order of the columns; arrays of one element type are alike."""
+    return {
+        name: f"Array({kind.inner})" if isinstance(kind, pl.Array) and len(kind.shape) == 1 else str(kind)
+        for name, kind in schema.items()
+    }
+
+
 def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tuple[str, ...]:
     """The sorted set union of the charge ids of several artifacts, so that a diamond in the graph counts once."""
     ids: set[str] = set()

@@ -8,7 +8,7 @@ was made without noise (level `no-dp`) is handed to nothing that will lie in the
 only with the charge ids of all that was read to make it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from dp_assets.artifacts import PrivateTable, union_of_ids
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
-from resources.allowed_files import check_files
+from resources.allowed_files import check_content, check_files
 from resources.artifact_files import Artifact, UnreadableArtifact, read_artifact, write_artifact
 from resources.ledger_file import LedgerFile
 from resources.private_step import private_step
 from resources.room import room_in
 from resources.zones import atomic_folder
+
+COLUMNS_METADATA = "dagster/column_schema"
+"""Under this name Dagster knows and shows the columns of a table."""
 
 
 class BoundaryViolation(dg.Failure):
@@ -85,6 +88,7 @@ class ArtifactStore(dg.ConfigurableIOManager):
           PrivateFigure: a private table comes with metadata beyond the allow-list.
           LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
           UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
+          UnexpectedContent: it was to be published with a column, a tensor or a key that is not declared.
           RowsErased: a unit of the private table's corpus was erased since it was made.
           NoRoom: the disk is full; the former artifact is still there.
         """
@@ -96,7 +100,8 @@ class ArtifactStore(dg.ConfigurableIOManager):
             check_private_keys(context.output_metadata or {})
         elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
             raise LineageLost(asset)
-        _store(self._folder(context, _partition(context)), obj, Path(self.home), place, asset=asset)
+        folder, columns = self._folder(context, _partition(context)), _columns(context)
+        _store(folder, obj, Path(self.home), place, asset=asset, columns=columns)
         if isinstance(obj, PrivateTable):
             obj.release()
 
@@ -167,8 +172,16 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.folder(mechanism, level, reuse_key).exists()
 
 
-def _store(folder: Path, artifact: Artifact, home: Path, place: Zone, *, asset: str) -> None:
-    """Write an artifact as a whole.
+def _store(
+    folder: Path,
+    artifact: Artifact,
+    home: Path,
+    place: Zone,
+    *,
+    asset: str,
+    columns: Mapping[str, str] | None = None,
+) -> None:
+    """Write an artifact as a whole; `columns` are those that a released table must have, None where anything goes.
 
     In the private zone it may hold exact rows, and may compute them only now: what that says stays private, and none of
     a unit that was erased meanwhile are stored.
@@ -177,6 +190,7 @@ def _store(folder: Path, artifact: Artifact, home: Path, place: Zone, *, asset: 
         with room_in(home), atomic_folder(folder, place) as temporary:
             write_artifact(temporary, artifact)
             check_files(temporary, type(artifact))
+            check_content(temporary, type(artifact), asset=asset, columns=columns)
         return
     root = home / place
     with private_step(str(root)):
@@ -211,6 +225,12 @@ def _label(context: dg.OutputContext) -> Label:
 def _partition(context: dg.OutputContext) -> str | None:
     """The asset's own partition; an unpartitioned output of a partitioned run has none, though the run has one."""
     return context.asset_partition_key if context.has_asset_partitions else None
+
+
+def _columns(context: dg.OutputContext) -> dict[str, str]:
+    """The types of the declared columns of an asset's table, by name; an asset that declares none has none."""
+    declared = context.definition_metadata.get(COLUMNS_METADATA)
+    return {} if declared is None else {column.name: column.type for column in declared.columns}
 
 
 def _level(context: dg.OutputContext) -> str | None:

@@ -390,9 +390,10 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 def artifacts(size: int) -> dict[str, Table | Adapter | Document]:
     numbers = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    factors = {"q_proj.lora_A.weight": numbers[None], "q_proj.lora_B.weight": numbers[:, None]}
     return {
         "table": Table(pl.LazyFrame({"number": numbers})),
-        "adapter": Adapter({"weight": numbers}, {"peft_type": "LORA"}, "tiny"),
+        "adapter": Adapter(factors, {"peft_type": "LORA", "r": 1, "target_modules": ["q_proj"]}, "tiny"),
         "document": Document({"numbers": numbers.tolist()}, "a page"),
     }
 

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, union_of_ids
+from dp_assets.assets._asset import table_schema
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import accounting
 from dp_assets.privacy.evidence import Evidence
@@ -26,7 +27,7 @@ from resources.artifact_files import read_artifact, stored_charge_ids
 from resources.build import build_resources
 from resources.ledger import Charge, Ledger
 from resources.profile import Profile
-from resources.stores import LineageLost, UnprotectedInput, artifact_folder
+from resources.stores import COLUMNS_METADATA, LineageLost, UnprotectedInput, artifact_folder
 from tests.pipeline import register, tiny_profile
 from tests.toy_graph import SILENT
 
@@ -40,6 +41,11 @@ PARTITIONS = dg.MultiPartitionsDefinition(
     {"cohort": dg.StaticPartitionsDefinition(NAMES), "level": dg.StaticPartitionsDefinition(list(LEVELS))}
 )
 RESOURCES = {"profile", "ledger"}
+COLUMNS = {
+    Label.PRIVATE: pl.Schema({"cohort": pl.String, "split": pl.String}),
+    Label.MECHANISM: pl.Schema({"noise": pl.Float64}),
+    Label.RELEASED: pl.Schema({"number": pl.Int64}),
+}
 
 
 def asset(label: Label, *, partitioned: bool = True, **arguments: Any) -> Callable[..., dg.AssetsDefinition]:
@@ -47,7 +53,7 @@ def asset(label: Label, *, partitioned: bool = True, **arguments: Any) -> Callab
     return dg.asset(
         tags={TAG: str(label)},
         op_tags={TAG: str(label)},
-        metadata={LABEL_METADATA: str(label)},
+        metadata={LABEL_METADATA: str(label), COLUMNS_METADATA: table_schema(COLUMNS[label])},
         partitions_def=PARTITIONS if partitioned else None,
         code_version="1",
         **arguments,

@@ -17,6 +17,8 @@ from resources.stores import ArtifactStore
 PARTITION, OTHER_PARTITION, UNPROTECTED = "all|eps-8", "all|eps-1", "all|no-dp"
 PROFILE, SNAPSHOT = "digest of the profile", "1"
 SECRET = "only the private zone knows"
+NOISE = pl.Schema({"noisy_votes": pl.Int64()})
+POOL = pl.Schema({"noisy_votes": pl.Int64(), "text": pl.String()})
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -34,14 +36,14 @@ def secrets() -> dg.MaterializeResult[PrivateTable]:
     return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id="corpus", snapshot=SNAPSHOT))
 
 
-@pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"})
+@pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
 def noise(context: dg.AssetExecutionContext, secrets: PrivateTable) -> dg.MaterializeResult[Table]:
     """A release that carries one charge id a partition."""
     level = context.partition_key.split("|")[1]
     return made(Table(pl.LazyFrame({"noisy_votes": [1, 2]}), (f"charge-{level}",)))
 
 
-@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=POOL)
 def pool(noise: Table) -> dg.MaterializeResult[Table]:
     """Post-processing."""
     return made(Table(noise.rows.with_columns(text=pl.lit("synthetic")), noise.charge_ids))

@@ -1,6 +1,6 @@
 """Where artifacts lie, what crosses the boundary between the zones, and how an asset reads several partitions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -8,20 +8,29 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, union_of_ids
-from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._asset import pipeline_asset, table_schema
 from dp_assets.privacy.labels import LABEL_METADATA, Label
 from dp_assets.privacy.metadata import PrivateFigure
 from resources import stores
-from resources.allowed_files import UnexpectedFile
+from resources.allowed_files import UnexpectedContent, UnexpectedFile
 from resources.artifact_files import Artifact, read_artifact, write_artifact
 from resources.ledger import Ledger
 from resources.private_log import PrivateStepFailed
 from resources.private_output import log_file
-from resources.stores import ArtifactStore, BoundaryViolation, ReleaseStore, RowsErased, artifact_folder
+from resources.stores import (
+    COLUMNS_METADATA,
+    ArtifactStore,
+    BoundaryViolation,
+    ReleaseStore,
+    RowsErased,
+    artifact_folder,
+)
 from tests.resources.ledgers import register
 from tests.toy_graph import (
+    NOISE,
     OTHER_PARTITION,
     PARTITION,
+    POOL,
     SILENT,
     TOYS,
     UNPROTECTED,
@@ -133,7 +142,10 @@ def test_a_check_gets_no_private_table(tmp_path: Path) -> None:
 
 @dg.asset(
     ins={"noise": dg.AssetIn(partition_mapping=dg.SpecificPartitionsPartitionMapping([PARTITION, OTHER_PARTITION]))},
-    metadata={LABEL_METADATA: str(Label.RELEASED)},
+    metadata={
+        LABEL_METADATA: str(Label.RELEASED),
+        COLUMNS_METADATA: table_schema(pl.Schema({"partition": pl.String(), "rows": pl.Int64()})),
+    },
     io_manager_key="io_manager",
 )
 def comparison(noise: dict[str, Table]) -> Table:
@@ -197,6 +209,34 @@ def test_a_released_artifact_with_another_file_is_not_published(
     with pytest.raises(UnexpectedFile):
         ReleaseStore(home=str(tmp_path)).save("dp_histogram", "eps-8", "key", Table(pl.LazyFrame({"bin_id": [0]})))
     assert not ReleaseStore(home=str(tmp_path)).has("dp_histogram", "eps-8", "key")
+
+
+def rewritten(change: Callable[[pl.LazyFrame], pl.LazyFrame], columns: pl.Schema | None = NOISE) -> dg.AssetsDefinition:
+    """A released table that is declared with these columns, and made with others."""
+
+    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=columns)
+    def careless(noise: Table) -> dg.MaterializeResult[Table]:
+        return made(Table(change(noise.rows), noise.charge_ids))
+
+    return careless
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [
+        rewritten(lambda rows: rows.with_columns(exact_votes=pl.col("noisy_votes"))),
+        rewritten(lambda rows: rows.select(pl.col("noisy_votes").cast(pl.Float64))),
+        rewritten(lambda rows: rows.select(votes="noisy_votes")),
+        rewritten(lambda rows: rows.with_columns(text=pl.lit("a")), pl.Schema({"noisy_votes": pl.Int64()})),
+        rewritten(lambda rows: rows.select(pl.lit("a").alias("text"), "noisy_votes"), POOL),
+        rewritten(lambda rows: rows, columns=None),
+    ],
+    ids=["one more", "of another type", "under another name", "a text", "in another order", "none declared"],
+)
+def test_a_released_table_has_exactly_its_declared_columns(tmp_path: Path, careless: dg.AssetsDefinition) -> None:
+    with pytest.raises(UnexpectedContent, match="careless would be released with the columns"):
+        materialize(tmp_path, assets=[*TOYS, careless])
+    assert not any("careless" in place for place in folders(tmp_path))
 
 
 @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
