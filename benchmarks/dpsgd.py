@@ -109,9 +109,15 @@ class Private:
         source = SystemRandomness()
         self.sampler = PoissonSampler(sampling_probability=1.0, source=source)
         self.noise = GaussianNoise(noise_stddev=NOISE_MULTIPLIER * L2_CLIP_NORM, source=source)
-        self.trainee = dpsgd._Trainee(self.model, learning_rate=LEARNING_RATE)
+        new_optimizer = partial(torch.optim.Adam, lr=LEARNING_RATE)
+        self.trainee = dpsgd._Trainee(self.model, new_optimizer)
         self.witness = Witness(
-            self.model, self.trainee.optimizer, sampler=self.sampler, noise=self.noise, normaliser=len(self.rows)
+            self.model,
+            self.trainee.optimizer,
+            new_optimizer=new_optimizer,
+            sampler=self.sampler,
+            noise=self.noise,
+            normaliser=len(self.rows),
         )
         self.checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
         self.seconds_of_bookkeeping: list[float] = []
@@ -126,7 +132,9 @@ class Private:
         for so_far in sums:
             yield so_far
         total, norms = so_far
-        self._take((total, per_unit._evidence(tuple(total), norms, L2_CLIP_NORM)))
+        self._take(
+            (total, per_unit._evidence(tuple(total), norms, l2_clip_norm=L2_CLIP_NORM, loss_normaliser=MAX_TOKENS))
+        )
 
     def _take(self, found: tuple[Gradients, ClippingEvidence]) -> None:
         """All of a step but its clipped sum."""
@@ -134,7 +142,7 @@ class Private:
         with progress("a step", 1, "steps") as advance:
             units = dict.fromkeys(self.unit_ids)
             self.sampler.draw(tuple(units))
-            watched = self.witness.watching(lambda *_: found, units.keys())
+            watched = self.witness.watching(lambda *_: found, units.keys(), owns=lambda rows, unit_ids: True)
             exact_sum, _ = watched(self.rows, tuple(units))
             self.trainee.descend(dpsgd._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
             self.checkpoints.save(self.trainee.state(self.witness))
@@ -358,7 +366,7 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             clip,
             l2_clip_norm=L2_CLIP_NORM,
             loss_normaliser=MAX_TOKENS,
-            expected_batch_size=len(rows),
+            largest_batch=len(rows),
             longest=max(map(len, rows)),
         )
         slacks[dtype] = probed["rounding_slack"]

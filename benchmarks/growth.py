@@ -183,7 +183,7 @@ def _model(folder: Path) -> tuple[Any, Any]:
 
 
 def engine(folder: Path, size: int) -> Work:
-    from dp_assets.generation.generator import unit_rows, with_new_adapter
+    from dp_assets.generation.generator import encoder, unit_rows, with_new_adapter
     from dp_assets.generation.per_unit import clipped_sum
     from dp_assets.generation.prompts import generator_prompt_ids
     from dp_assets.profiles import DEMO
@@ -193,7 +193,7 @@ def engine(folder: Path, size: int) -> Work:
     adapted = with_new_adapter(model, **settings.tuning())
     table = pl.LazyFrame({"unit_id": [str(number) for number in range(size)], "text": texts(None, limit=size)})
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=settings.prompt))
-    units = unit_rows(table, tokenizer, prompt_ids=prompt_ids, max_tokens=settings.max_tokens)
+    units = unit_rows(table, encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=settings.max_tokens))
     constants = settings.model_dump(include={"l2_clip_norm", "loss_normaliser", "tokens_per_micro_batch"})
     return lambda: clipped_sum(adapted, [rows[0] for rows in units.values()], list(units), **constants)
 

@@ -19,7 +19,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,7 +113,7 @@ def count_votes(folder: Path) -> dict[str, Any]:
 
     centroids = np.random.default_rng(0).normal(size=(NUM_BINS, DIMENSION)).astype(np.float32)
     vectors = pl.scan_parquet(folder / "home/private/artifacts/real_embeddings/*.parquet")
-    ballots: Counter[str] = Counter()
+    ballots: list[tuple[str, int]] = []
     votes = exact_votes(
         vectors.select("unit_id", "instruction_id", "vector"), centroids, key=bytes(32), ballots=ballots
     )
@@ -123,13 +122,13 @@ def count_votes(folder: Path) -> dict[str, Any]:
 
 def hold_units(folder: Path) -> dict[str, Any]:
     """What the units add to this process, whose peak is that of loading a tokenizer, and the time to encode a batch."""
-    from dp_assets.generation.generator import unit_rows
+    from dp_assets.generation.generator import encoder, unit_rows
     from resources.models import LanguageModel
 
     tokenizer = LanguageModel(cache_root=str(folder / "models")).load_tokenizer()
     rows = pl.scan_parquet(folder / "home/private/artifacts/real_instructions/*.parquet")
     before = resident_bytes()
-    units = unit_rows(rows.filter(pl.col("split") == "train"), tokenizer, prompt_ids=(1,), max_tokens=128)
+    units = unit_rows(rows.filter(pl.col("split") == "train"), encoder(tokenizer, prompt_ids=(1,), max_tokens=128))
     held = resident_bytes() - before
     started = time.perf_counter()
     drawn = [each[0] for each in list(units.values())[:DRAWN]]

@@ -83,6 +83,19 @@ def adapter_digest(weights: Mapping[str, npt.NDArray[np.float32]], config: Mappi
     return digest.hexdigest()
 
 
+CONTENT = "content_sha256"
+"""Under this name a release says what it holds, as those observed it who watched it being made."""
+
+
+def content_digest(artifact: Table | Adapter) -> str:
+    """A hash of what a release holds: columns, types, rows and their order, or tensors and configuration."""
+    if isinstance(artifact, Adapter):
+        return adapter_digest(artifact.weights, {**artifact.config, "base_model": artifact.base_model})
+    rows = artifact.collect()
+    schema = [f"{name} {dtype}" for name, dtype in rows.schema.items()]
+    return hashlib.sha256(json.dumps([schema, rows.rows()], default=repr).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Document:
     """A report: `data` is JSON-serialisable, `markdown` says the same for people, and so does `html` if it is there."""

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 from pydantic import PrivateAttr
 
-from dp_assets.artifacts import PrivateTable, union_of_ids
+from dp_assets.artifacts import CONTENT, Adapter, PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
@@ -63,6 +63,18 @@ class LineageLost(dg.Failure):
         )
 
 
+class OtherContent(dg.Failure):
+    """A release, read back as it was stored, does not hold what was observed while it was made."""
+
+    def __init__(self, asset: str, digest: str) -> None:
+        super().__init__(
+            description=f"what was stored of {asset} is not what was observed while it was made, so it was removed;"
+            " find out what changed it on the way",
+            allow_retries=False,
+        )
+        self.digest = digest
+
+
 class RowsErased(dg.Failure):
     """What was made from exact rows was about to be stored, and may hold a unit which was erased since."""
 
@@ -89,6 +101,7 @@ class ArtifactStore(dg.ConfigurableIOManager):
           LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
           UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
           UnexpectedContent: it was to be published with a column, a tensor or a key that is not declared.
+          OtherContent: a release, as stored, holds something else than was observed.
           RowsErased: a unit of the private table's corpus was erased since it was made.
           NoRoom: the disk is full; the former artifact is still there.
         """
@@ -156,7 +169,11 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Path(self.home) / zone(Label.MECHANISM, level) / "releases" / mechanism / reuse_key
 
     def save(self, mechanism: str, level: str, reuse_key: str, release: Artifact) -> None:
-        """Store a release durably, before its charge is settled."""
+        """Store a release durably, before its charge is settled.
+
+        Raises:
+          OtherContent: as stored, it holds something else than was observed; nothing is kept.
+        """
         place = zone(Label.MECHANISM, level)
         _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), place, asset=mechanism)
 
@@ -190,14 +207,30 @@ def _store(
         with room_in(home), atomic_folder(folder, place) as temporary:
             write_artifact(temporary, artifact)
             check_files(temporary, type(artifact))
+            _check_observed(temporary, artifact, asset)
             check_content(temporary, type(artifact), asset=asset, columns=columns)
         return
     root = home / place
-    with private_step(str(root)):
+    with private_step(str(root), OtherContent):
         if not _holds_present_units(LedgerFile(root), artifact):
             raise RowsErased(asset)
         with atomic_folder(folder, place) as temporary:
             write_artifact(temporary, artifact)
+            _check_observed(temporary, artifact, asset)
+
+
+def _check_observed(folder: Path, artifact: Artifact, asset: str) -> None:
+    """Compare a release, read back from its folder, with what was observed while it was made.
+
+    Raises:
+      OtherContent: they differ.
+    """
+    if not isinstance(artifact, Table | Adapter) or CONTENT not in artifact.record:
+        return
+    stored = read_artifact(folder)
+    digest = content_digest(stored) if isinstance(stored, Table | Adapter) else ""
+    if digest != artifact.record[CONTENT]:
+        raise OtherContent(asset, digest)
 
 
 def _holds_present_units(ledger: LedgerFile, artifact: Artifact) -> bool:

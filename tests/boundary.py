@@ -4,7 +4,7 @@ they are read.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +107,10 @@ class Boundary:
         )
 
     def generator(self, key: str = "key") -> Adapter:
-        from dp_assets.generation.generator import can_resume, train_generator
+        from dp_assets.generation.generator import can_resume, public_record, train_generator
 
         model = LanguageModel(model=self.profile.language_model, device="cpu", cache_root=str(self.home / "models"))
+        load_model = cache(partial(model.load, dtype="float32"))
         checkpoints = self.home / Zone.PRIVATE / "checkpoints"
         return obtain(
             self.mechanism(GENERATOR, key),
@@ -119,11 +120,12 @@ class Boundary:
                 train_generator,
                 table=self.table,
                 plan=self.plan,
-                load_model=partial(model.load, dtype="float32"),
+                load_model=load_model,
                 base_model="tiny",
                 checkpoints_root=checkpoints,
                 **self.profile.generator.tuning(),
             ),
-            check=partial(check_dpsgd, self.plan.dpsgd, self.plan.unit),
+            check=partial(check_dpsgd, self.plan.dpsgd, self.plan.unit, delta=self.plan.delta),
             resumable=partial(can_resume, checkpoints, self.plan.dpsgd.spare_steps),
+            describe=partial(public_record, self.plan, load_model),
         )

@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from dp_assets.artifacts import PrivateTable, Table, union_of_ids
+from dp_assets.artifacts import PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.assets._asset import table_schema
 from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import accounting
@@ -79,7 +79,8 @@ def release(
 
     def run(charge: Charge) -> tuple[Table, Evidence]:
         table.open(charge).collect()
-        return Table(pl.LazyFrame({"noise": [0.5]}), union_of_ids(*upstream)), Evidence(public={}, restricted={})
+        value = Table(pl.LazyFrame({"noise": [0.5]}), union_of_ids(*upstream))
+        return value, Evidence(public={}, restricted={}, content=content_digest(value))
 
     value = obtain(mechanism, ledger=ledger, releases=context.resources.releases, run=run, check=lambda evidence: [])
     return result(context, value, ledger=ledger, profile=profile, extra={})

@@ -5,16 +5,22 @@ The mechanisms are the real ones, over private rows that note what the ledger sa
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from dp_assets.artifacts import Table
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from resources import stores
 from resources.ledger import Charge, ChargeRefused
+from resources.stores import OtherContent
 from tests.boundary import CENTROIDS, LEVEL, Boundary
 from tests.household import interrupt_in_step
+
+READINGS = {GENERATOR: 1, HISTOGRAM: 2}  # of the rows under one charge; votes are counted twice
 
 
 @pytest.fixture
@@ -26,8 +32,9 @@ def boundary(tmp_path: Path, tiny_model_folder: Path) -> Boundary:
 def test_when_rows_are_read_their_charge_is_in_the_ledger_and_marked_opened(boundary: Boundary, mechanism: str) -> None:
     run = {GENERATOR: boundary.generator, HISTOGRAM: boundary.histogram}[mechanism]
     release = run()
-    assert len(boundary.spy.seen) == 1
-    ((charge,),) = boundary.spy.seen
+    assert len(boundary.spy.seen) == READINGS[mechanism]
+    [charge], *again = boundary.spy.seen
+    assert all(charges == [charge] for charges in again)
     assert (charge.mechanism, charge.opened, charge.settled) == (mechanism, True, False)
     assert release.charge_ids == (charge.charge_id,)
     assert [(c.charge_id, c.settled) for c in boundary.charges] == [(charge.charge_id, True)]
@@ -37,14 +44,16 @@ def test_asking_again_returns_the_stored_release_and_reads_nothing(boundary: Bou
     first, second = boundary.histogram(), boundary.histogram()
     assert second.collect().equals(first.collect())
     assert second.charge_ids == first.charge_ids
-    assert len(boundary.spy.seen) == len(boundary.charges) == 1
+    assert len(boundary.spy.seen) == READINGS[HISTOGRAM]
+    assert len(boundary.charges) == 1
 
 
 def test_a_refused_charge_reads_nothing(boundary: Boundary) -> None:
     boundary.histogram()
     with pytest.raises(ChargeRefused, match="No private row was read"):
         boundary.histogram(key="another release")
-    assert len(boundary.spy.seen) == len(boundary.charges) == 1
+    assert len(boundary.spy.seen) == READINGS[HISTOGRAM]
+    assert len(boundary.charges) == 1
 
 
 def test_a_mechanism_that_fails_after_reading_has_spent(boundary: Boundary) -> None:
@@ -58,7 +67,7 @@ def test_a_mechanism_that_fails_after_reading_has_spent(boundary: Boundary) -> N
     assert (charge.opened, charge.settled, charge.counts) == (True, False, True)
     with pytest.raises(ChargeRefused):
         boundary.histogram()
-    assert len(boundary.spy.seen) == 1
+    assert len(boundary.spy.seen) == READINGS[HISTOGRAM]
 
 
 def test_a_charge_under_which_nothing_was_read_is_used_by_the_next_run(boundary: Boundary) -> None:
@@ -85,7 +94,7 @@ def test_a_run_that_differs_from_its_plan_is_charged_without_a_bound_and_closes_
     assert not boundary.releases.has(HISTOGRAM, LEVEL, "key")
     with pytest.raises(ChargeRefused, match="closed"):
         boundary.generator()
-    assert len(boundary.spy.seen) == 1
+    assert len(boundary.spy.seen) == READINGS[HISTOGRAM]
 
 
 def crash_before_settling(boundary: Boundary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +114,32 @@ def test_a_release_that_a_crash_left_unsettled_is_settled_with_the_evidence_it_w
     assert [charge.settled for charge in boundary.charges] == [False]
     release = boundary.histogram()
     assert [charge.settled for charge in boundary.charges] == [True]
-    assert len(boundary.spy.seen) == 1
+    assert len(boundary.spy.seen) == READINGS[HISTOGRAM]
     assert release.record["evidence"]["noised_bins"] == 4
+
+
+def test_an_unsettled_release_that_was_changed_since_is_refused(
+    boundary: Boundary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_before_settling(boundary, monkeypatch)
+    place = (HISTOGRAM, LEVEL, "key")
+    stored: Any = boundary.releases.load(*place)
+    changed = replace(stored, rows=stored.collect().with_columns(pl.col("noisy_votes") + 1).lazy())
+    with pytest.raises(OtherContent, match="not what was observed"):
+        boundary.releases.save(*place, changed)
+    with monkeypatch.context() as unseen:
+        unseen.setattr(stores, "_check_observed", lambda *_: None)
+        boundary.releases.save(*place, changed)
+    with pytest.raises(dg.Failure, match="content: planned 'as observed'"):
+        boundary.histogram()
+
+
+def test_what_a_mechanism_says_about_its_release_is_dropped(boundary: Boundary) -> None:
+    def talkative(charge: Charge) -> tuple[Table, Evidence]:
+        value, evidence = boundary.vote(charge)
+        return replace(value, record={"units": 20}), evidence
+
+    assert boundary.histogram(run=talkative).record.keys() == {"evidence", "content_sha256", "private_rows_made_with"}
 
 
 @pytest.mark.parametrize("record", [{}, {"evidence": {"mechanism": "votes"}}])

@@ -162,7 +162,7 @@ def _try_generator(profile: Profile, language_model: LanguageModel, level: str) 
 
     settings = profile.generator
     load = partial(language_model.load, dtype=settings.dtype)
-    require_trainable(load, profile.plan(level).dpsgd, **settings.tuning())
+    require_trainable(load, profile.plan(level), **settings.tuning())
 
 
 def _try_sampling(profile: Profile, language_model: LanguageModel, level: str) -> None:

@@ -8,11 +8,20 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from dp_assets.artifacts import UNKNOWN_PREPARATION, Adapter, Document, PrivateTable, Table, union_of_ids
+from dp_assets.artifacts import (
+    CONTENT,
+    UNKNOWN_PREPARATION,
+    Adapter,
+    Document,
+    PrivateTable,
+    Table,
+    content_digest,
+    union_of_ids,
+)
 from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
-from dp_assets.privacy.claim import ClaimRefused, Discrepancy
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
@@ -21,7 +30,7 @@ from dp_assets.privacy.registration import RegistrationError
 from resources.ledger import Charge, ChargeRefused, Ledger
 from resources.profile import Profile
 from resources.release_lock import only_run_making
-from resources.stores import ReleaseStore
+from resources.stores import OtherContent, ReleaseStore
 
 PROFILE_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.SNAPSHOT
 OWN_SETTINGS_METADATA = metadata.OWN_SETTINGS
@@ -44,6 +53,12 @@ EVIDENCE, ROWS_MADE_WITH = "evidence", "private_rows_made_with"
 
 Released = TypeVar("Released", Table, Adapter)
 Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
+Describe = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def say_nothing(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What most releases say about themselves beside their evidence."""
+    return {}
 
 
 class NothingToRead(ValueError):
@@ -131,12 +146,15 @@ def obtain(
     check: Check,
     ready: Sequence[Callable[[], None]] = (),
     resumable: Callable[[ChargeRecord], bool] = lambda record: False,
+    describe: Describe = say_nothing,
 ) -> Released:
     """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
 
     The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is
     compared with the plan before the release is stored or returned, and the release is stored before the charge is
-    settled. A release carries its evidence, so that one which a crash left unsettled is compared again.
+    settled. A release carries its evidence, so that one which a crash left unsettled is compared again. What it holds
+    must be what was observed, read back as it is stored. What it says about itself, `describe` makes from the public
+    evidence; a record that `run` puts on it is dropped.
 
     `ready` are public checks that come before a charge, such as whether a model loads: a mistake that can be found
     without private rows must cost nothing. They raise what is wrong. After them a charge is refused for a cohort that
@@ -152,7 +170,9 @@ def obtain(
     with only_run_making(ledger.private_root, mechanism.reuse_key):
         if _is_paid(mechanism, ledger, releases):  # by a run that has ended since
             return releases.load(*mechanism.place)  # type: ignore[return-value]
-        return _pay_and_run(mechanism, ledger, releases, run=run, check=check, ready=ready, resumable=resumable)
+        return _pay_and_run(
+            mechanism, ledger, releases, run=run, check=check, ready=ready, resumable=resumable, describe=describe
+        )
 
 
 def _is_paid(mechanism: Mechanism, ledger: Ledger, releases: ReleaseStore) -> bool:
@@ -169,24 +189,41 @@ def _pay_and_run(
     check: Check,
     ready: Sequence[Callable[[], None]],
     resumable: Callable[[ChargeRecord], bool],
+    describe: Describe,
 ) -> Released:
     """A release that is not settled yet: the stored one of a run that ended before it settled, or a new one."""
     place, unfinished = mechanism.place, ledger.state().find_unfinished(mechanism.reuse_key)
     if unfinished is not None and releases.has(*place):
         stored: Any = releases.load(*place)
         _check_paid_by(unfinished, stored)
-        return _settled(Charge(unfinished, ledger), mechanism, stored, check)  # type: ignore[no-any-return]
+        differences = _differences(stored, check)
+        return _settled(Charge(unfinished, ledger), stored, differences)  # type: ignore[no-any-return]
     for require in ready:
         require()
     if not mechanism.has_rows:
         raise NothingToRead(mechanism.partition.cohort)
     charge = _charge(mechanism, ledger, unfinished, resumable)
     value, evidence = run(charge)
-    record = {**value.record, EVIDENCE: dict(evidence.public), ROWS_MADE_WITH: dict(mechanism.made_with)}
+    record = {
+        **describe(evidence.public),
+        EVIDENCE: dict(evidence.public),
+        CONTENT: evidence.content,
+        ROWS_MADE_WITH: dict(mechanism.made_with),
+    }
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
-    if not check(evidence.public):
-        releases.save(*place, release)
-    return _settled(charge, mechanism, release, check)
+    differences = _differences(release, check)
+    if not differences:
+        try:
+            releases.save(*place, release)
+        except OtherContent as other:
+            differences = check_content(evidence.content, other.digest)
+    return _settled(charge, release, differences)
+
+
+def _differences(release: Table | Adapter, check: Check) -> list[Discrepancy]:
+    """How the evidence that a release carries differs from its plan, and the release from its evidence."""
+    found = check(release.record.get(EVIDENCE, {}))
+    return found + check_content(release.record.get(CONTENT), content_digest(release))
 
 
 def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
@@ -201,16 +238,14 @@ def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
         )
 
 
-def _settled(charge: Charge, mechanism: Mechanism, release: Released, check: Check) -> Released:
-    """The release, once its evidence was compared with the plan and its charge settled.
+def _settled(charge: Charge, release: Released, differences: list[Discrepancy]) -> Released:
+    """The release, once its charge was settled.
 
     Raises:
       dg.Failure: what ran differs from the plan; it was charged for, and the cohort is closed.
     """
-    evidence = release.record.get(EVIDENCE, {})
-    found = check(evidence)
     try:
-        charge.settle(evidence, found)
+        charge.settle(release.record.get(EVIDENCE, {}), differences)
     except ClaimRefused as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
     return release

@@ -22,7 +22,7 @@ from resources.stores import ReleaseStore
 from resources.zones import private_folder
 
 
-@pipeline_asset(label=Label.MECHANISM, group="generation", kinds={"pytorch", "huggingface"})
+@pipeline_asset(label=Label.MECHANISM, group="generation", kinds={"pytorch", "huggingface"}, code_version="2")
 def dp_generator(
     context: dg.AssetExecutionContext,
     config: ReleaseConfig,
@@ -56,9 +56,10 @@ def dp_generator(
                 checkpoints_root=checkpoints,
                 **settings,
             ),
-            ready=(rest, partial(fits, mechanism.plan.dpsgd)),
-            check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit),
+            ready=(rest, partial(fits, mechanism.plan)),
+            check=partial(check_dpsgd, mechanism.plan.dpsgd, mechanism.plan.unit, delta=mechanism.plan.delta),
             resumable=partial(generator.can_resume, checkpoints, mechanism.plan.dpsgd.spare_steps),
+            describe=partial(generator.public_record, mechanism.plan, load_model),
         )
         generator.discard_checkpoints(checkpoints, adapter.charge_ids)
     extra = metadata.mechanism_metadata(mechanism.plan, GENERATOR) | generator.headline(adapter)

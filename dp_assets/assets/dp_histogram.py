@@ -23,7 +23,7 @@ from resources.profile import Profile
 from resources.stores import ReleaseStore
 
 
-@pipeline_asset(label=Label.MECHANISM, group="selection", kinds={"numpy", "parquet"})
+@pipeline_asset(label=Label.MECHANISM, group="selection", kinds={"numpy", "parquet"}, code_version="2")
 def dp_histogram(
     context: dg.AssetExecutionContext,
     config: ReleaseConfig,

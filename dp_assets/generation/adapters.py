@@ -114,5 +114,10 @@ def _adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def arrays_of_parameters(parameters: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[np.float32]]:
+    """LoRA parameters of a model, by their names in it, as an adapter's weights."""
+    return _float32_arrays({name.replace(f".{_ACTIVE}.", "."): tensor for name, tensor in parameters.items()})
+
+
 def _float32_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[np.float32]]:
     return {name: np.array(tensor.detach().float().cpu().numpy()) for name, tensor in tensors.items()}

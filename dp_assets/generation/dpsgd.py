@@ -8,7 +8,8 @@ interruptions, because each continuation is accounted as one more step. Whatever
 rows is a public constant: steps, sampling probability, normalisers, learning rate. The run never stops early, never
 picks a best step and never looks at a loss.
 
-What ran is observed from beside the loop (`witness.py`), and by a probe of public rows before it (`probe.py`).
+What ran is observed from beside the loop (`witness.py`), and by a probe of public rows before it (`probe.py`). The
+weights that come back are those that the witness saw, not those that the model holds.
 
 An empty sample is a step on noise alone. A sampled unit contributes one of its rows, drawn afresh. The learning rate
 is constant because a schedule is one more public knob and nobody has measured a gain from it at a few hundred noisy
@@ -21,13 +22,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dp_assets.generation.checkpoints import Checkpoints, TrainingState
 from dp_assets.generation.packing import TokenRow
 from dp_assets.generation.per_unit import Gradients, adapter_parameters, clipped_sum
 from dp_assets.generation.probe import probe_shares
-from dp_assets.generation.witness import Witness
+from dp_assets.generation.replica import NewOptimizer
+from dp_assets.generation.witness import Owns, Witness
 from dp_assets.privacy import randomness
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
@@ -45,12 +47,14 @@ def train_privately(
     model: nn.Module,
     read_unit_rows: Callable[[], UnitRows],
     *,
+    owns: Owns,
     steps: int,
     spare_steps: int,
     sampling_probability: float,
     l2_clip_norm: float,
     noise_multiplier: float,
     expected_batch_size: float,
+    largest_batch: float,
     learning_rate: float,
     loss_normaliser: float,
     tokens_per_micro_batch: int,
@@ -60,12 +64,14 @@ def train_privately(
     checkpoints: Checkpoints | None,
     resume_from: TrainingState | None,
     advance: Advance,
-) -> Evidence:
-    """Train the adapter of `model` in place with `steps` noisy updates and return the evidence.
+) -> tuple[dict[str, Tensor], Evidence]:
+    """Train the adapter of `model` in place with `steps` noisy updates: its weights by name, and the evidence.
 
-    `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk.
+    `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk. `owns` tells
+    whether rows are those of their units, by the table and not by `read_unit_rows`.
     No row has more than `longest` tokens, which is how long rows of the probe are.
-    `expected_batch_size` and `loss_normaliser` are public constants, never counts of the data. `resume_from` is what
+    `expected_batch_size`, `largest_batch` and `loss_normaliser` are public constants, never counts of the data; no step
+    samples more than `largest_batch` units, as far as the plan allows for. `resume_from` is what
     `checkpoints.load()` returned, after the caller recorded its `digest` in the ledger. `unit` says what the ids stand
     for. `advance` hears of steps only. `model` stays in the mode it is in. The caller adds to the evidence what it saw
     of the table (see `dpsgd_evidence`).
@@ -90,17 +96,25 @@ def train_privately(
         clip,
         l2_clip_norm=l2_clip_norm,
         loss_normaliser=loss_normaliser,
-        expected_batch_size=expected_batch_size,
+        largest_batch=largest_batch,
         longest=longest,
     )
-    trainee = _Trainee(model, learning_rate=learning_rate)
-    witness = Witness(model, trainee.optimizer, sampler=sampler, noise=noise, normaliser=expected_batch_size)
+    new_optimizer: NewOptimizer = partial(torch.optim.Adam, lr=learning_rate)
+    trainee = _Trainee(model, new_optimizer)
+    witness = Witness(
+        model,
+        trainee.optimizer,
+        new_optimizer=new_optimizer,
+        sampler=sampler,
+        noise=noise,
+        normaliser=expected_batch_size,
+    )
     if resume_from is not None:
         trainee.restore(resume_from, spare_steps=spare_steps)
-        witness.resume(resume_from.witnessed)
+        witness.resume(resume_from.witnessed, optimizer=resume_from.optimizer)
     with _checkpointed(trainee, witness, checkpoints, resume_from):
         unit_rows = read_unit_rows()
-        watched_clip = witness.watching(clip, unit_rows.keys())
+        watched_clip = witness.watching(clip, unit_rows.keys(), owns=owns)
         while trainee.steps_taken < steps:
             rows, unit_ids = _sample(unit_rows, sampler, source=source)
             exact_sum, clipping = watched_clip(rows, unit_ids)
@@ -109,7 +123,7 @@ def train_privately(
             if checkpoints is not None:
                 checkpoints.save(trainee.state(witness))
             advance(1)
-    return dpsgd_evidence(
+    evidence = dpsgd_evidence(
         unit=unit,
         sampler=sampler,
         noise=noise,
@@ -119,14 +133,15 @@ def train_privately(
         **probed,
         **witness.observed(),
     )
+    return witness.weights(), evidence
 
 
 class _Trainee:
-    """The adapter under training and its optimiser. `restricted` covers the steps of this process only."""
+    """The adapter under training and its optimizer. `restricted` covers the steps of this process only."""
 
-    def __init__(self, model: nn.Module, *, learning_rate: float) -> None:
+    def __init__(self, model: nn.Module, new_optimizer: NewOptimizer) -> None:
         self.parameters = adapter_parameters(model)
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=learning_rate)
+        self.optimizer = new_optimizer(self.parameters.values())
         self.steps_taken = self.continuations = 0
         self.restricted: list[dict[str, Any]] = []
 

@@ -6,9 +6,9 @@ another one. What is left out: any choice that depends on the rows, such as a vo
 stop.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -18,8 +18,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge
-from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
+from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge, content_digest
+from dp_assets.generation.adapters import adapter_from_model, arrays_of_parameters, new_adapter_model
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.fitness import (
@@ -40,11 +40,14 @@ from dp_assets.generation.prompts import (
     generator_prompt_ids,
 )
 from dp_assets.privacy.accounting import signal_to_noise
+from dp_assets.privacy.claim import CONFIGURED
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
-from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan
+from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress, silent
+
+PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or Zwölf Boxkämpfer do."
 
 LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
@@ -68,7 +71,7 @@ PUBLIC_ERRORS = (
 
 def require_trainable(
     load_model: LoadModel,
-    plan: DpSgdPlan,
+    plan: PrivacyPlan,
     *,
     prompt: GeneratorPrompt,
     target_modules: Sequence[str],
@@ -97,6 +100,7 @@ def require_trainable(
     require_prompts(tokenizer, [prompt])
     require_causal(base)
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
+    encode = encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens)
     longest = len(prompt_ids) + max_tokens
     require_length(base, longest, setting="generator.max_tokens")
     is_fine = base.dtype == torch.float32
@@ -104,15 +108,17 @@ def require_trainable(
         require_rows_apart(base, longest=longest)
         model = with_new_adapter(base, target_modules=target_modules, **adapter)
         try:
-            evidence = train_privately(
+            _, evidence = train_privately(
                 model,
-                partial(unit_rows, PUBLIC_ROWS.lazy(), tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+                partial(unit_rows, PUBLIC_ROWS.lazy(), encode),
+                owns=lambda rows, unit_ids: True,
                 steps=1,
                 spare_steps=0,
                 sampling_probability=1.0,
-                l2_clip_norm=plan.l2_clip_norm,
-                noise_multiplier=plan.noise_multiplier,
-                expected_batch_size=plan.expected_batch_size,
+                l2_clip_norm=plan.dpsgd.l2_clip_norm,
+                noise_multiplier=plan.dpsgd.noise_multiplier,
+                expected_batch_size=plan.dpsgd.expected_batch_size,
+                largest_batch=plan.largest_batch,
                 learning_rate=learning_rate,
                 loss_normaliser=loss_normaliser,
                 tokens_per_micro_batch=min(tokens_per_micro_batch, FEW_TOKENS) if is_fine else tokens_per_micro_batch,
@@ -192,6 +198,8 @@ def train_generator(
 
     `last_layers` counts the transformer blocks from the end that get an adapter (None: all). The noise of a step grows
     with the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
+
+    The evidence's `content` is the adapter as it was before a private row was read, with the weights that were watched.
     """
     base, tokenizer = load_model()
     model = with_new_adapter(
@@ -203,19 +211,23 @@ def train_generator(
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
     read = _UnitReader(
         open_rows=partial(table.open, reading),
-        group=partial(unit_rows, tokenizer=tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+        encode=encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
     )
+    as_adapter = partial(adapter_from_model, model, base_model=base_model, charge_ids=(), record={})
+    untrained = as_adapter()
     remaining = plan.dpsgd.steps - (state.steps_taken if state is not None else 0)
     with progress("training the generator with DP-SGD", remaining, "steps") as advance:
-        evidence = train_privately(
+        weights, evidence = train_privately(
             model,
             read,
+            owns=read.owns,
             steps=plan.dpsgd.steps,
             spare_steps=plan.dpsgd.spare_steps,
             sampling_probability=plan.dpsgd.sampling_probability,
             l2_clip_norm=plan.dpsgd.l2_clip_norm,
             noise_multiplier=plan.dpsgd.noise_multiplier,
             expected_batch_size=plan.dpsgd.expected_batch_size,
+            largest_batch=plan.largest_batch,
             learning_rate=learning_rate,
             loss_normaliser=loss_normaliser,
             tokens_per_micro_batch=tokens_per_micro_batch,
@@ -226,26 +238,51 @@ def train_generator(
             resume_from=state,
             advance=advance,
         )
-    record = public_record(plan, evidence) | {"base_dtype": str(base.dtype).removeprefix("torch.")}
-    adapter = adapter_from_model(model, base_model=base_model, charge_ids=(), record=record)
-    return adapter, evidence.also(preparation=table.preparation, population=read.population)
+    constants = {"learning_rate": learning_rate, "loss_normaliser": loss_normaliser}
+    is_configured = evidence.public["constants"] == constants
+    seen = evidence.also(
+        preparation=table.preparation,
+        population=read.population,
+        constants=CONFIGURED if is_configured else OTHERWISE,
+    )
+    watched = replace(untrained, weights=arrays_of_parameters(weights))
+    return as_adapter(), replace(seen, content=content_digest(watched))
 
 
 @dataclass
 class _UnitReader:
-    """Opens the table once, and compares whom the training may sample with whom the opened rows name."""
+    """Opens the table once, and compares whom the training may sample and what it clips with the opened rows."""
 
     open_rows: Callable[[], pl.LazyFrame]
-    group: Callable[[pl.LazyFrame], UnitRows]
+    encode: Callable[[str], TokenRow]
     population: str = OTHERWISE
+    _probed: TokenRow | None = None
+    _opened: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+    _texts: dict[TokenRow, set[str]] = field(default_factory=dict, repr=False)  # that were encoded since the last step
 
     def __call__(self) -> UnitRows:
-        opened = self.open_rows().select("unit_id", "text").collect()
-        units = self.group(opened.lazy())
-        named = opened["unit_id"].unique()
+        self._probed = self.encode(PUBLIC_TEXT)
+        self._opened = self.open_rows().select("unit_id", "text").collect()
+        units = unit_rows(self._opened.lazy(), encode=self._encode)
+        named = self._opened["unit_id"].unique()
         is_whole = len(units) == len(named) and all(unit_id in units for unit_id in named)
         self.population = "units" if is_whole else OTHERWISE
         return units
+
+    def owns(self, rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> bool:
+        """Whether each row was encoded, as texts were at first, from one that the table holds for its unit."""
+        of_units = pl.DataFrame({"unit_id": unit_ids}, schema={"unit_id": pl.String})
+        held = set(self._opened.join(of_units, on="unit_id", how="semi").iter_rows())
+        texts, self._texts = self._texts, {}
+        return self.encode(PUBLIC_TEXT) == self._probed and all(
+            any((unit_id, text) in held for text in texts.get(row, ()))
+            for row, unit_id in zip(rows, unit_ids, strict=True)
+        )
+
+    def _encode(self, text: str) -> TokenRow:
+        row = self.encode(text)
+        self._texts.setdefault(row, set()).add(text)
+        return row
 
 
 def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
@@ -253,14 +290,15 @@ def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
     return None if last_layers is None else list(range(max(0, num_blocks - last_layers), num_blocks))
 
 
-def unit_rows(
-    rows: pl.LazyFrame, tokenizer: PreTrainedTokenizerBase, *, prompt_ids: tuple[int, ...], max_tokens: int
-) -> dict[str, Sequence[TokenRow]]:
+def encoder(
+    tokenizer: PreTrainedTokenizerBase, *, prompt_ids: tuple[int, ...], max_tokens: int
+) -> Callable[[str], TokenRow]:
+    """What makes a token row of a text, from that text and public values alone."""
+    return lambda text: TokenRow(prompt_ids, tuple(encode_instruction(tokenizer, text, max_tokens=max_tokens)))
+
+
+def unit_rows(rows: pl.LazyFrame, encode: Callable[[str], TokenRow]) -> dict[str, Sequence[TokenRow]]:
     """The token rows of each unit. Reads the private rows; every text is encoded on its own, whenever it is drawn."""
-
-    def encode(text: str) -> TokenRow:
-        return TokenRow(prompt_ids, tuple(encode_instruction(tokenizer, text, max_tokens=max_tokens)))
-
     units: dict[str, list[str]] = {}
     for unit_id, text in rows.select("unit_id", "text").collect().iter_rows():
         units.setdefault(unit_id, []).append(text)
@@ -294,14 +332,17 @@ class EncodedOnDraw(Sequence[TokenRow]):
         return len(self._texts)
 
 
-def public_record(plan: PrivacyPlan, evidence: Evidence) -> dict[str, object]:
-    """Public facts that travel with the adapter beside its evidence: how a step's signal compares with its noise."""
+def public_record(plan: PrivacyPlan, load_model: LoadModel, evidence: Mapping[str, Any]) -> dict[str, object]:
+    """Public facts that travel with the adapter beside its evidence: how a step's signal compares with its noise, and
+    the type of the base model's numbers.
+    """
+    base, _ = load_model()
     ratio = signal_to_noise(
         expected_batch_size=plan.dpsgd.expected_batch_size,
         noise_multiplier=plan.dpsgd.noise_multiplier,
-        num_parameters=evidence.public["num_parameters"],
+        num_parameters=evidence["num_parameters"],
     )
-    return {"signal_to_noise": ratio}
+    return {"signal_to_noise": ratio, "base_dtype": str(base.dtype).removeprefix("torch.")}
 
 
 def headline(adapter: Adapter) -> dict[str, float]:

@@ -76,10 +76,11 @@ class MicroBatchTooLarge(RuntimeError):
 
 @dataclass(frozen=True)
 class ClippingEvidence:
-    """What was clipped, and at which norm. Those are public; every count is restricted and absent from `repr`."""
+    """What was clipped, at which constants. Those are public; every count is restricted and absent from `repr`."""
 
     names: tuple[str, ...]
     l2_clip_norm: float
+    loss_normaliser: float
     num_units: int = field(repr=False)
     num_clipped: int = field(repr=False)
     num_non_finite: int = field(repr=False)
@@ -128,7 +129,7 @@ def clipped_sum(
         loss_normaliser=loss_normaliser,
         tokens_per_micro_batch=tokens_per_micro_batch,
     )
-    return total, _evidence(tuple(total), norms, l2_clip_norm)
+    return total, _evidence(tuple(total), norms, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
 
 
 def _running_sums(
@@ -413,12 +414,15 @@ def _in_pieces(values: Tensor) -> Tensor:
     return (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
 
 
-def _evidence(names: tuple[str, ...], norms: Tensor, l2_clip_norm: float) -> ClippingEvidence:
+def _evidence(
+    names: tuple[str, ...], norms: Tensor, *, l2_clip_norm: float, loss_normaliser: float
+) -> ClippingEvidence:
     finite = norms[torch.isfinite(norms)]
     quantiles = torch.quantile(finite, finite.new_tensor(NORM_QUANTILES)).tolist() if len(finite) else ()
     return ClippingEvidence(
         names=names,
         l2_clip_norm=l2_clip_norm,
+        loss_normaliser=loss_normaliser,
         num_units=len(norms),
         num_clipped=int((finite > l2_clip_norm).sum()),
         num_non_finite=len(norms) - len(finite),

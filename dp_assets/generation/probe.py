@@ -8,10 +8,10 @@ probe, since a fresh one is zero in half its tensors and would hide theirs, and 
 
 Slack. A share should not depend on the company it is in, not even in its last bits (`per_unit.py` says how). Where
 kernels round by position or by neighbours, it does: on some devices, and on the CPU in models whose widths are no
-multiples of 4. The clip aims below its norm by a margin; a slack that could exceed the margin if all shares of a batch
-of the expected size rounded alike is refused before a private row is read. A base coarser than float32 must give the
-same bits, since there a value flips seldom but by a whole unit of its own, and a few rows may see none of it. Measured
-with the packaged model on the CPU: below 1e-15, in float32 and in bfloat16.
+multiples of 4. The clip aims below its norm by a margin; a slack that could exceed the margin if all shares of the
+largest batch that the plan allows for rounded alike is refused before a private row is read. A base coarser than
+float32 must give the same bits, since there a value flips seldom but by a whole unit of its own, and a few rows may see
+none of it. Measured with the packaged model on the CPU: below 1e-15, in float32 and in bfloat16.
 Left out: a proof for every device. The slack is measured, on these rows, in this run.
 """
 
@@ -57,7 +57,7 @@ def probe_shares(
     *,
     l2_clip_norm: float,
     loss_normaliser: float,
-    expected_batch_size: float,
+    largest_batch: float,
     longest: int = 0,
 ) -> dict[str, Any]:
     """`largest_share` over `l2_clip_norm`, and `rounding_slack` over the largest share, for `clip` of `model`.
@@ -83,14 +83,15 @@ def probe_shares(
             largest_share = max(largest_share, largest / l2_clip_norm)
             apart = together - sum(copies * alone[unit] for unit, copies in units.items())
             rounding_slack = max(rounding_slack, float(apart.norm()) / largest)
-    largest_slack = largest_rounding_slack(expected_batch_size)
+    largest_slack = largest_rounding_slack(largest_batch)
     if _is_coarse(model):
         largest_slack = min(largest_slack, OF_ADDING_UP)
     if largest_slack < rounding_slack <= COARSEST_ROUNDING:
         raise RoundingTooCoarse(
             f"a unit's gradient moves by {rounding_slack:.1g} of itself with the units beside it, more than the"
             f" {largest_slack:.1g} that can be allowed for in this precision; set generator.dtype to float32 and leave"
-            " TF32 off, or set generator.tokens_per_micro_batch to 1"
+            " TF32 off, set generator.tokens_per_micro_batch to 1, or raise corpus.delta towards one over ten times the"
+            " number of units, which bounds how many a step may sample"
         )
     return {"largest_share": largest_share, "rounding_slack": rounding_slack}
 

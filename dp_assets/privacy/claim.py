@@ -11,6 +11,7 @@ Which checks a difference fails:
     a publicly seeded sampler, publicly seeded noise   sampling_randomness, noise_randomness
     instructions sampled where the unit is the user    population
     units dropped or added after they were sampled     batches, rows_per_sampled_unit
+    a unit given another unit's rows                   rows
     one step more or less                              steps, samples_drawn, noise_draws
     an empty batch skipped, or sampled once more       steps, samples_drawn, noise_draws
     a loss averaged over the batch, rows that interact rounding_slack
@@ -21,8 +22,13 @@ Which checks a difference fails:
     noise of another size                              noise_stddev, noise_size
     noise that repeats, after a resume too             distinct_noise_draws
     a normaliser taken from the data                   normaliser, noised_tensors
+    a learning rate or a loss taken from the data      constants
+    an update by anything but noisy sums               updates
     a tensor trained past clip and noise               changed_elsewhere
+    a release that holds more or other values          content
     a bin without noise, a second vote by a unit       noised_bins, max_votes_per_unit
+    units that do not vote for others' sake            population, votes
+    a vote that follows from other units' rows         votes
     units that changed each other's rows beforehand    preparation
 
 What these checks cannot see: a change to the modules that observe, and chance inside the random source. They guard
@@ -33,12 +39,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dp_assets.privacy.evidence import WITHIN_SPARE_STEPS, fingerprint, verdict_on_continuations
+from dp_assets.privacy.evidence import OTHERWISE, WITHIN_SPARE_STEPS, fingerprint, verdict_on_continuations
 from dp_assets.privacy.mechanisms import largest_rounding_slack
-from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
+from dp_assets.privacy.plan import DpSgdPlan, VotesPlan, largest_batch
 from dp_assets.privacy.units import PrivacyUnit
 
 SECURE = "operating-system"
+CONFIGURED = "as configured"
 STEP_COUNTS = ("steps", "samples_drawn", "noise_draws", "distinct_noise_draws")
 
 
@@ -86,8 +93,11 @@ def excesses(largest: Mapping[str, float], evidence: Mapping[str, Any]) -> list[
     ]
 
 
-def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any]) -> list[Discrepancy]:
-    """Compare a DP-SGD run with its plan. A run may go on after an interruption as often as it has spare steps."""
+def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any], *, delta: float) -> list[Discrepancy]:
+    """Compare a DP-SGD run with its plan. A run may go on after an interruption as often as it has spare steps.
+
+    `delta` bounds the units, and so the batch over which roundings may add up.
+    """
     evidence = without_number_of_continuations(plan, evidence)
     draws, num_parameters = evidence.get("noise_draws"), evidence.get("num_parameters")
     coordinates = draws * num_parameters if isinstance(draws, int) and isinstance(num_parameters, int) else None
@@ -100,6 +110,7 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "sampling_probability": plan.sampling_probability,
         "sampling_randomness": SECURE,
         "batches": "as drawn",
+        "rows": "of their units",
         "rows_per_sampled_unit": 1,
         "l2_clip_norm": plan.l2_clip_norm,
         "noise": "gaussian",
@@ -109,10 +120,12 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "normaliser": plan.expected_batch_size,
         **dict.fromkeys(STEP_COUNTS, plan.steps),
         "noised_tensors": evidence.get("trained_tensors", "some"),
+        "updates": "of noisy sums alone",
+        "constants": CONFIGURED,
         "changed_elsewhere": fingerprint(()),
         "continuations": WITHIN_SPARE_STEPS,
     }
-    slack = largest_rounding_slack(plan.expected_batch_size)
+    slack = largest_rounding_slack(largest_batch(plan, delta=delta))
     largest = {"largest_share": 1.0, "rounding_slack": slack}
     found = discrepancies(expected, evidence) + excesses(largest, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
@@ -133,7 +146,9 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
     expected = {
         "mechanism": "votes",
         "preparation": unit.preparation,
+        "population": "units",
         "max_votes_per_unit": 1,
+        "votes": "of each unit alone",
         "votes_counted": "one a ballot",
         "num_bins": plan.num_bins,
         "noise": "discrete-gaussian",
@@ -143,6 +158,11 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "noised_bins": plan.num_bins,
     }
     return discrepancies(expected, evidence)
+
+
+def check_content(observed: Any, stored: str) -> list[Discrepancy]:
+    """Compare the hash of what a release holds with the one of what was observed."""
+    return [] if observed == stored else [Discrepancy("content", "as observed", OTHERWISE)]
 
 
 def _is_within(value: Any, bound: float) -> bool:

@@ -12,7 +12,8 @@ and is absent from `repr`.
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,12 +32,15 @@ WITHIN_SPARE_STEPS = "within the spare steps"
 class Evidence:
     """`public` is JSON-serialisable and free of private data; `restricted` never leaves the private zone.
 
+    `content` is the hash of what may be released, taken from what was observed (`artifacts.content_digest`).
+
     Raises:
       ValueError: `public` holds something JSON has no form for.
     """
 
     public: Mapping[str, Any]
     restricted: Mapping[str, Any] = field(repr=False)
+    content: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -59,6 +63,7 @@ def dpsgd_evidence(
     continuations: int,
     spare_steps: int,
     batches_as_drawn: bool,
+    rows_of_their_units: bool,
     most_rows_per_unit: int,
     l2_clip_norms: Collection[float],
     largest_share: float,
@@ -66,12 +71,16 @@ def dpsgd_evidence(
     normalisers: Collection[float],
     noise_energy: float,
     noised_tensors: Collection[str],
+    updates_repeated: bool,
     trained_tensors: Collection[str],
     changed_elsewhere: Collection[str],
     num_parameters: int,
+    learning_rate: float,
+    loss_normalisers: Collection[float],
     restricted: Mapping[str, Any],
 ) -> Evidence:
-    """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table.
+    """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table, and puts a
+    verdict on the `constants` in their place.
 
     Args:
       steps: the optimiser's own count of its updates in the result.
@@ -79,13 +88,15 @@ def dpsgd_evidence(
         so the account holds one step more for each. A private row may interrupt a run, so only the verdict is public.
       spare_steps: how many continuations the plan accounts for.
       batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
+      rows_of_their_units: in every step, the clipped row of each unit was one that the table holds for it.
       most_rows_per_unit: in any step; 1 when no unit was drawn.
-      l2_clip_norms, normalisers: the different values that were used.
+      l2_clip_norms, loss_normalisers, normalisers: the different values that were used.
       largest_share: norm of the largest clipped share of a public probe unit, over the clip norm.
       rounding_slack: how much the clipped sum of public probe units differs from the sum of the clipped probe units,
         over the largest share.
       noise_energy: sum of squares of what was added, over all coordinates and steps.
       noised_tensors: those whose gradient, in every step, was the exact sum plus the noise drawn for them.
+      updates_repeated: each step led where a second optimizer of public constants came with the gradients checked.
       changed_elsewhere: tensors of the model that anything but a step of the watched optimiser changed.
     """
     public = {
@@ -96,6 +107,7 @@ def dpsgd_evidence(
         "sampling_randomness": origin(sampler.source),
         "samples_drawn": sampler.samples_drawn,
         "batches": "as drawn" if batches_as_drawn else OTHERWISE,
+        "rows": "of their units" if rows_of_their_units else OTHERWISE,
         "rows_per_sampled_unit": most_rows_per_unit,
         "l2_clip_norm": _the_only(l2_clip_norms),
         "largest_share": largest_share,
@@ -111,6 +123,8 @@ def dpsgd_evidence(
         "steps": steps,
         "continuations": verdict_on_continuations(continuations, spare_steps),
         "noised_tensors": fingerprint(noised_tensors),
+        "updates": "of noisy sums alone" if updates_repeated else OTHERWISE,
+        "constants": {"learning_rate": learning_rate, "loss_normaliser": _the_only(loss_normalisers)},
         "trained_tensors": fingerprint(trained_tensors),
         "changed_elsewhere": fingerprint(changed_elsewhere),
         "num_parameters": num_parameters,
@@ -122,26 +136,37 @@ def votes_evidence(
     *,
     exact_votes: npt.NDArray[np.int64],
     released: npt.NDArray[np.int64],
-    ballots: Mapping[str, int],
+    ballots: Sequence[tuple[str, int]],
+    is_everybody: bool,
+    are_own: bool,
     noise: DiscreteGaussianNoise,
     preparation: str,
 ) -> Evidence:
-    """The evidence of a noisy histogram. `ballots` are the votes that were counted, by unit id.
+    """The evidence of a noisy histogram.
 
     A bin counts as noised when the released value is the exact one plus the noise drawn for it, which may be zero.
+
+    Args:
+      ballots: the votes that were counted, each a unit id and a bin.
+      is_everybody: all units of the table voted that have something to vote with, and no others.
+      are_own: each vote follows from the unit's rows alone, of the table and of a probe of public units.
     """
     is_whole = len(released) == len(exact_votes) == len(noise.last_draw)
+    by_bin, by_unit = Counter(bin_id for _, bin_id in ballots), Counter(unit_id for unit_id, _ in ballots)
+    is_sum = exact_votes.tolist() == [by_bin[bin_id] for bin_id in range(len(exact_votes))]
     public = {
         "mechanism": "votes",
         "preparation": preparation,
+        "population": "units" if is_everybody else OTHERWISE,
         "num_bins": len(released),
         "noise": name_of(noise),
         "noise_stddev": noise.noise_stddev,
         "noise_randomness": origin(noise.source),
         "noise_coordinates": noise.coordinates_drawn,
         "noised_bins": int((released - exact_votes == noise.last_draw).sum()) if is_whole else 0,
-        "max_votes_per_unit": max(ballots.values(), default=1),
-        "votes_counted": "one a ballot" if int(exact_votes.sum()) == sum(ballots.values()) else OTHERWISE,
+        "max_votes_per_unit": max(by_unit.values(), default=1),
+        "votes": "of each unit alone" if are_own else OTHERWISE,
+        "votes_counted": "one a ballot" if is_sum else OTHERWISE,
     }
     return Evidence(public=public, restricted={})
 

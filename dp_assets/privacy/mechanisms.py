@@ -23,12 +23,12 @@ from dp_assets.privacy.randomness import RandomSource
 ROUNDING_MARGIN = 1e-3
 
 
-def largest_rounding_slack(expected_batch_size: float) -> float:
+def largest_rounding_slack(largest_batch: float) -> float:
     """How much a share may round with the company it is in, so that a whole batch whose roundings align stays inside.
 
     Half the margin is for that, half for the norm itself. A part of the clip norm, unitless.
     """
-    return ROUNDING_MARGIN / (2 * max(expected_batch_size, 1.0))
+    return ROUNDING_MARGIN / (2 * max(largest_batch, 1.0))
 
 
 class PoissonSampler:

@@ -127,6 +127,11 @@ class PrivacyPlan:
     def is_private(self) -> bool:
         return self.level != NO_DP
 
+    @property
+    def largest_batch(self) -> float:
+        """How many units a step may sample: see `largest_batch`."""
+        return largest_batch(self.dpsgd, delta=self.delta)
+
     @functools.cached_property
     def epsilon(self) -> float:
         """The certified joint epsilon, rounded up."""
@@ -142,6 +147,18 @@ class PrivacyPlan:
     def digest(self) -> str:
         """A hash of every constant of the plan."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def largest_batch(plan: DpSgdPlan, *, delta: float) -> float:
+    """A public bound on the units of a step, exceeded with probability at most 1e-12; never below the expected batch.
+
+    As many units are allowed for as `delta` does (`largest_delta`), so nothing has to be counted or trusted besides.
+    Bernstein's inequality for a sum of independent draws, whose variance is at most its mean.
+    """
+    units = FAILURES_A_CORPUS / delta
+    mean, exponent = plan.sampling_probability * units, math.log(1e12)
+    beyond = 2 / 3 * exponent + math.sqrt(2 * mean * exponent)
+    return max(float(plan.expected_batch_size), min(units, mean + beyond))
 
 
 def target_of(level: str) -> float:

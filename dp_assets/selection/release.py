@@ -1,20 +1,23 @@
 """The second mechanism: one vote a unit for its nearest bin, and discrete Gaussian noise on every bin.
 
 One unit changes one bin's exact votes by one, so the L2 sensitivity is 1 under add-or-remove-one. The exact votes are a
-local value of one function and leave it only with noise on them; bins without a vote get noise too.
+local value of one function and leave it only with noise on them; bins without a vote get noise too. They are counted
+again by other code, and what may be released is what was watched.
 """
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table
+from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, content_digest
 from dp_assets.privacy.evidence import Evidence, votes_evidence
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.selection.recount import adds_up, are_own, is_everybody, recount
 from dp_assets.selection.votes import exact_votes
 
 NOT_RECORDED = "an embedder that was not recorded"
@@ -58,12 +61,32 @@ def release_votes(
     `upstream_ids` are the charges behind the bins; `key` selects the row that votes for a unit with several rows.
     """
     noise = DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness())
-    vectors = table.open(charge).select("unit_id", "instruction_id", "vector")
-    ballots: Counter[str] = Counter()
-    exact = exact_votes(vectors, centroids, key=key, ballots=ballots)
+    count = partial(exact_votes, centroids=centroids, key=key)
+    are_apart = adds_up(count, centroids)
+    opened = table.open(charge)
+    ballots: list[tuple[str, int]] = []
+    exact = count(opened.select("unit_id", "instruction_id", "vector"), ballots=ballots)
     released = noisy_votes(exact, noise)
-    rows = pl.LazyFrame({"bin_id": np.arange(len(released), dtype=np.int64), "noisy_votes": released})
+    allowed = recount(opened, centroids, key=key)
     evidence = votes_evidence(
-        exact_votes=exact, released=released, ballots=ballots, noise=noise, preparation=table.preparation
+        exact_votes=exact,
+        released=released,
+        ballots=ballots,
+        is_everybody=is_everybody(ballots, allowed),
+        are_own=are_apart and are_own(ballots, allowed),
+        noise=noise,
+        preparation=table.preparation,
     )
-    return Table(rows, tuple(upstream_ids)), evidence
+    return Table(_rows(released), tuple(upstream_ids)), replace(evidence, content=_observed(exact, noise))
+
+
+def _rows(noisy: npt.NDArray[np.int64]) -> pl.LazyFrame:
+    return pl.LazyFrame({"bin_id": np.arange(len(noisy), dtype=np.int64), "noisy_votes": noisy})
+
+
+def _observed(exact: npt.NDArray[np.int64], noise: DiscreteGaussianNoise) -> str:
+    """The hash of the one table that may be released: the exact votes with the noise drawn for them, bin by bin."""
+    if exact.shape != noise.last_draw.shape:
+        return ""
+    table = pl.LazyFrame({"bin_id": range(len(exact)), "noisy_votes": exact + noise.last_draw})
+    return content_digest(Table(table))

@@ -7,8 +7,6 @@ order.
 Exact votes are private: a local value of the mechanism that adds noise, and nothing else may see them.
 """
 
-from collections import Counter
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -24,7 +22,7 @@ def exact_votes(
     centroids: npt.NDArray[np.float32],
     *,
     key: bytes,
-    ballots: Counter[str] | None = None,
+    ballots: list[tuple[str, int]] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Votes for each bin, int64 of shape (num_bins,). Private.
 
@@ -37,13 +35,13 @@ def exact_votes(
       vectors: `unit_id`, `instruction_id` and `vector` (Array(Float32, d)), one row an instruction.
       centroids: the bins, float32 of shape (num_bins, d).
       key: the private zone's key, 1 to 64 bytes.
-      ballots: takes the votes that are counted, by unit id, for the evidence. Private.
+      ballots: takes the votes that are counted, each a unit id and a bin, for the evidence. Private.
     """
     blocks = vectors.lazy().collect_batches(chunk_size=BLOCK_ROWS)
     cast = pl.concat([NO_VOTES, *(_votes_of_block(block, centroids, key=key) for block in blocks)])
     voting = one_row_each_unit(cast, key=key).filter(pl.col("bin_id") != NO_BIN)
     if ballots is not None:
-        ballots.update(voting["unit_id"])
+        ballots.extend(voting.select("unit_id", "bin_id").iter_rows())
     return np.bincount(voting["bin_id"].to_numpy(), minlength=len(centroids)).astype(np.int64)
 
 

@@ -267,7 +267,7 @@ def _evidence(facts: Declared) -> Problems:
 
 def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any]) -> Sequence[Discrepancy]:
     if mechanism == GENERATOR:
-        return check_dpsgd(plan.dpsgd, plan.unit, evidence)
+        return check_dpsgd(plan.dpsgd, plan.unit, evidence, delta=plan.delta)
     return check_votes(plan.votes, plan.unit, evidence)
 
 

@@ -37,7 +37,7 @@ def loaded(folder: Path, dtype: str) -> Any:
 def test_a_trainable_model_is_left_without_adapter(tiny_model_folder: Path, dtype: str) -> None:
     model, tokenizer = loaded(tiny_model_folder, dtype)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    require_trainable(lambda: (model, tokenizer), small_plan().dpsgd, **SETTINGS)
+    require_trainable(lambda: (model, tokenizer), small_plan(), **SETTINGS)
     assert not any(isinstance(module, LoraLayer) for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -47,7 +47,7 @@ def test_a_type_in_which_shares_round_too_coarsely_is_refused_beforehand(
 ) -> None:
     round_by_position(monkeypatch, 1e-3)
     with pytest.raises(RoundingTooCoarse, match=r"generator\.dtype"):
-        require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan().dpsgd, **SETTINGS)
+        require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan(), **SETTINGS)
 
 
 def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand() -> None:

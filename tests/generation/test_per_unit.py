@@ -224,7 +224,8 @@ def test_no_rows_give_zeros_of_every_shape(model: nn.Module) -> None:
 def test_evidence_shows_names_and_hides_figures(model: nn.Module) -> None:
     _, evidence = engine(model, ROWS, ONE_ROW_EACH)
     assert evidence.names == tuple(sorted(adapter_parameters(model)))
-    assert repr(evidence) == f"ClippingEvidence(names={evidence.names!r}, l2_clip_norm={C})"
+    constants = f"l2_clip_norm={C}, loss_normaliser={NORMALISER}"
+    assert repr(evidence) == f"ClippingEvidence(names={evidence.names!r}, {constants})"
     assert evidence.restricted["norm_quantiles"] == sorted(evidence.restricted["norm_quantiles"])
 
 

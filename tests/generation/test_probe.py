@@ -21,7 +21,7 @@ C, EXPECTED = 0.3, 4096
 
 def probe(model: nn.Module, *, budget: int = 256) -> dict[str, Any]:
     clip = partial(clipped_sum, model, l2_clip_norm=C, loss_normaliser=16.0, tokens_per_micro_batch=budget)
-    return probe_shares(model, clip, l2_clip_norm=C, loss_normaliser=16.0, expected_batch_size=EXPECTED)
+    return probe_shares(model, clip, l2_clip_norm=C, loss_normaliser=16.0, largest_batch=EXPECTED)
 
 
 @pytest.fixture

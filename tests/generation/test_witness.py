@@ -1,6 +1,7 @@
 """The witness passes every training that keeps its plan, whatever its numbers, and carries on over a checkpoint."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from tests.generation.tiny_lora import lora_model
 
 SECURE = SystemRandomness()
 UNITS = {"a": 1, "b": 2}
+
+
+def OWN(rows: object, unit_ids: object) -> bool:
+    return True
+
+
 ROUNDED, OTHER = 1 + 2**-24, 1 + 2**-12  # a float32 product may be the first; a normaliser that differs is the second
 
 
@@ -23,14 +30,22 @@ class Training:
 
     def __init__(self, model: nn.Module, *, noise_stddev: float) -> None:
         self.parameters = adapter_parameters(model)
-        self.optimizer = torch.optim.SGD(self.parameters.values(), lr=1e-3)
+        new_optimizer = partial(torch.optim.Adam, lr=1e-3)
+        self.optimizer = new_optimizer(self.parameters.values())
         self.sampler = PoissonSampler(sampling_probability=1.0, source=SECURE)
         self.noise = GaussianNoise(noise_stddev=noise_stddev, source=SECURE)
-        self.witness = Witness(model, self.optimizer, sampler=self.sampler, noise=self.noise, normaliser=7)
+        self.witness = Witness(
+            model,
+            self.optimizer,
+            new_optimizer=new_optimizer,
+            sampler=self.sampler,
+            noise=self.noise,
+            normaliser=7,
+        )
 
     def step(self, size: float, *, change: Callable[[torch.Tensor], torch.Tensor] = lambda handed: handed) -> None:
         exact = {name: size * torch.randn(tensor.shape) for name, tensor in self.parameters.items()}
-        clip = self.witness.watching(lambda rows, unit_ids: (exact, clipping(exact)), UNITS.keys())
+        clip = self.witness.watching(lambda rows, unit_ids: (exact, clipping(exact)), UNITS.keys(), owns=OWN)
         clip([], self.sampler.draw(list(UNITS)))
         drawn = torch.from_numpy(self.noise.draw(sum(tensor.numel() for tensor in exact.values())))
         for (name, tensor), piece in zip(exact.items(), drawn.split([t.numel() for t in exact.values()]), strict=True):
@@ -40,7 +55,13 @@ class Training:
 
 def clipping(exact: Gradients) -> ClippingEvidence:
     return ClippingEvidence(
-        names=tuple(exact), l2_clip_norm=1.0, num_units=2, num_clipped=0, num_non_finite=0, norm_quantiles=()
+        names=tuple(exact),
+        l2_clip_norm=1.0,
+        loss_normaliser=1.0,
+        num_units=2,
+        num_clipped=0,
+        num_non_finite=0,
+        norm_quantiles=(),
     )
 
 
@@ -99,7 +120,7 @@ def test_one_changed_value_anywhere_is_seen(model: nn.Module, name: str) -> None
 def test_what_was_seen_survives_a_checkpoint(model: nn.Module) -> None:
     before, after = Training(model, noise_stddev=1.0), Training(model, noise_stddev=1.0)
     before.step(1.0, change=lambda handed: handed * OTHER)
-    after.witness.resume(before.witness.kept())
+    after.witness.resume(before.witness.kept(), optimizer=before.optimizer.state_dict())
     after.step(1.0)
     seen = after.witness.observed()
     assert (seen["steps"], after.sampler.samples_drawn, len(after.noise.digests)) == (2, 2, 2)

@@ -20,10 +20,11 @@ HONEST: dict[str, Any] = {
     "sampling_randomness": "operating-system",
     "samples_drawn": 4,
     "batches": "as drawn",
+    "rows": "of their units",
     "rows_per_sampled_unit": 1,
     "l2_clip_norm": 0.5,
     "largest_share": 0.99999,
-    "rounding_slack": 1e-6,
+    "rounding_slack": 1e-9,
     "noise": "gaussian",
     "noise_stddev": PLAN.dpsgd.noise_multiplier * 0.5,
     "noise_randomness": "operating-system",
@@ -36,13 +37,17 @@ HONEST: dict[str, Any] = {
     "continuations": "within the spare steps",
     "noised_tensors": TENSORS,
     "trained_tensors": TENSORS,
+    "updates": "of noisy sums alone",
+    "constants": "as configured",
     "changed_elsewhere": fingerprint([]),
     "num_parameters": 10,
 }
 HONEST_VOTES: dict[str, Any] = {
     "mechanism": "votes",
     "preparation": "user-wise",
+    "population": "units",
     "max_votes_per_unit": 1,
+    "votes": "of each unit alone",
     "votes_counted": "one a ballot",
     "num_bins": 8,
     "noise": "discrete-gaussian",
@@ -56,7 +61,7 @@ SEEN_ELSEWHERE = {"trained_tensors": "noised_tensors", "num_parameters": "noise_
 
 
 def found_in(**changed: Any) -> list[Discrepancy]:
-    return check_dpsgd(PLAN.dpsgd, PLAN.unit, HONEST | changed)
+    return check_dpsgd(PLAN.dpsgd, PLAN.unit, HONEST | changed, delta=PLAN.delta)
 
 
 def checks_of(**changed: Any) -> set[str]:
@@ -97,7 +102,7 @@ def test_an_item_beyond_its_bound_is_caught(changed: dict[str, Any]) -> None:
 
 
 def test_missing_evidence_is_a_difference() -> None:
-    found = {item.check for item in check_dpsgd(PLAN.dpsgd, PLAN.unit, {})}
+    found = {item.check for item in check_dpsgd(PLAN.dpsgd, PLAN.unit, {}, delta=PLAN.delta)}
     assert found == HONEST.keys() - SEEN_ELSEWHERE.keys()
     assert {item.check for item in check_votes(PLAN.votes, PLAN.unit, {})} == HONEST_VOTES.keys()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dp_assets.privacy.claim import check_dpsgd, check_votes
+from dp_assets.privacy.claim import CONFIGURED, check_dpsgd, check_votes
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence, fingerprint, noise_size, votes_evidence
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
@@ -22,6 +22,7 @@ PLAN = DpSgdPlan(
 VOTES_PLAN = VotesPlan(num_bins=4, noise_stddev=10.0)
 UNIT = PrivacyUnit.USER
 NUM_PARAMETERS = 200
+DELTA = 1e-5
 
 
 def evidence_of(source: RandomSource, restricted: dict[str, Any], **changes: Any) -> Evidence:
@@ -40,19 +41,23 @@ def evidence_of(source: RandomSource, restricted: dict[str, Any], **changes: Any
         "continuations": 1,
         "spare_steps": 2,
         "batches_as_drawn": True,
+        "rows_of_their_units": True,
         "most_rows_per_unit": 1,
         "l2_clip_norms": [0.5],
         "largest_share": 0.99999,
-        "rounding_slack": 1e-6,
+        "rounding_slack": 1e-9,
         "normalisers": [8],
         "noise_energy": energy,
         "noised_tensors": ["a", "b"],
+        "updates_repeated": True,
         "trained_tensors": ["b", "a"],
         "changed_elsewhere": [],
         "num_parameters": NUM_PARAMETERS,
+        "learning_rate": 0.1,
+        "loss_normalisers": [16.0],
     }
     evidence = dpsgd_evidence(**(observed | changes), restricted=restricted)
-    return evidence.also(preparation="user-wise", population="units")
+    return evidence.also(preparation="user-wise", population="units", constants=CONFIGURED)
 
 
 def votes_of(source: RandomSource, **changes: Any) -> Evidence:
@@ -61,7 +66,9 @@ def votes_of(source: RandomSource, **changes: Any) -> Evidence:
     observed: dict[str, Any] = {
         "exact_votes": exact,
         "released": exact + noise.draw(4),
-        "ballots": {"a": 1, "b": 1, "c": 1},
+        "ballots": [("a", 0), ("b", 0), ("c", 2)],
+        "is_everybody": True,
+        "are_own": True,
         "noise": noise,
         "preparation": "user-wise",
     }
@@ -83,7 +90,7 @@ def test_the_public_part_is_json_and_does_not_know_the_restricted_one() -> None:
 def test_the_public_part_does_not_know_the_votes() -> None:
     nobody = np.zeros(4, dtype=np.int64)
     noise = DiscreteGaussianNoise(noise_stddev=10.0, source=SystemRandomness())
-    empty = votes_of(SystemRandomness(), exact_votes=nobody, released=nobody + noise.draw(4), ballots={}, noise=noise)
+    empty = votes_of(SystemRandomness(), exact_votes=nobody, released=nobody + noise.draw(4), ballots=[], noise=noise)
     assert json.dumps(empty.public) == json.dumps(votes_of(SystemRandomness()).public)
 
 
@@ -95,7 +102,7 @@ def test_what_json_cannot_say_is_refused_without_being_quoted(value: object) -> 
 
 
 def test_a_run_that_kept_the_plan_satisfies_the_claim() -> None:
-    assert check_dpsgd(PLAN, UNIT, evidence_of(SystemRandomness(), {}).public) == []
+    assert check_dpsgd(PLAN, UNIT, evidence_of(SystemRandomness(), {}).public, delta=DELTA) == []
     assert check_votes(VOTES_PLAN, UNIT, votes_of(SystemRandomness()).public) == []
 
 
@@ -105,6 +112,8 @@ def test_a_run_that_kept_the_plan_satisfies_the_claim() -> None:
         ({"steps": 6}, "steps"),
         ({"continuations": 3}, "continuations"),
         ({"batches_as_drawn": False}, "batches"),
+        ({"rows_of_their_units": False}, "rows"),
+        ({"updates_repeated": False}, "updates"),
         ({"most_rows_per_unit": 2}, "rows_per_sampled_unit"),
         ({"l2_clip_norms": [0.5, 0.6]}, "l2_clip_norm"),
         ({"largest_share": 1.0001}, "largest_share"),
@@ -119,15 +128,18 @@ def test_a_run_that_kept_the_plan_satisfies_the_claim() -> None:
     ],
 )
 def test_a_run_that_left_the_plan_does_not(changes: dict[str, Any], caught_by: str) -> None:
-    found = check_dpsgd(PLAN, UNIT, evidence_of(SystemRandomness(), {}, **changes).public)
+    found = check_dpsgd(PLAN, UNIT, evidence_of(SystemRandomness(), {}, **changes).public, delta=DELTA)
     assert caught_by in {item.check for item in found}
 
 
 @pytest.mark.parametrize(
     ("changes", "caught_by"),
     [
-        ({"ballots": {"a": 2, "b": 1}}, "max_votes_per_unit"),
-        ({"ballots": {"a": 1, "b": 1}}, "votes_counted"),
+        ({"ballots": [("a", 0), ("a", 2), ("b", 0)]}, "max_votes_per_unit"),
+        ({"ballots": [("a", 0), ("b", 0)]}, "votes_counted"),
+        ({"ballots": [("a", 0), ("b", 1), ("c", 2)]}, "votes_counted"),
+        ({"is_everybody": False}, "population"),
+        ({"are_own": False}, "votes"),
         ({"released": np.array([2, 0, 1, 0])}, "noised_bins"),
         ({"released": np.array([2, 0, 1])}, "num_bins"),
         ({"preparation": "across units"}, "preparation"),
@@ -139,7 +151,7 @@ def test_votes_that_left_the_plan_do_not(changes: dict[str, Any], caught_by: str
 
 
 def test_no_claim_rests_on_a_source_that_can_be_replayed() -> None:
-    refused = check_dpsgd(PLAN, UNIT, evidence_of(ReplayableSource(0), {}).public)
+    refused = check_dpsgd(PLAN, UNIT, evidence_of(ReplayableSource(0), {}).public, delta=DELTA)
     assert {item.check for item in refused} == {"sampling_randomness", "noise_randomness"}
     assert [item.check for item in check_votes(VOTES_PLAN, UNIT, votes_of(ReplayableSource(0)).public)] == [
         "noise_randomness"

@@ -48,6 +48,7 @@ CONSTANTS: Mapping[str, Any] = {
     "l2_clip_norm": C,
     "noise_multiplier": 1.0,
     "expected_batch_size": 12,
+    "largest_batch": 12,
     "learning_rate": 1e-2,
     "loss_normaliser": 48.0,
     "tokens_per_micro_batch": 256,
@@ -153,7 +154,7 @@ def train(
     checkpoints = Checkpoints(folder) if folder else None
     with run.recording():
         arguments = {**CONSTANTS, **changes, "source": run, "checkpoints": checkpoints, "advance": advance}
-        run.evidence = dpsgd.train_privately(model, read, **arguments)
+        _, run.evidence = dpsgd.train_privately(model, read, owns=lambda rows, unit_ids: True, **arguments)
     return run
 
 

@@ -92,10 +92,11 @@ def _generator_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "sampling_probability": plan.dpsgd.sampling_probability,
         "sampling_randomness": SECURE,
         "batches": "as drawn",
+        "rows": "of their units",
         "rows_per_sampled_unit": 1,
         "l2_clip_norm": plan.dpsgd.l2_clip_norm,
         "largest_share": 1.0,
-        "rounding_slack": 1e-7,
+        "rounding_slack": 1e-9,
         "noise": "gaussian",
         "noise_stddev": plan.dpsgd.noise_multiplier * plan.dpsgd.l2_clip_norm,
         "noise_randomness": SECURE,
@@ -106,6 +107,8 @@ def _generator_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "continuations": "within the spare steps",
         "trained_tensors": fingerprint(("a", "b")),
         "noised_tensors": fingerprint(("a", "b")),
+        "updates": "of noisy sums alone",
+        "constants": "as configured",
         "changed_elsewhere": fingerprint(()),
         "num_parameters": 100,
     }
@@ -121,7 +124,9 @@ def _votes_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "noise_randomness": SECURE,
         "noise_coordinates": plan.votes.num_bins,
         "noised_bins": plan.votes.num_bins,
+        "population": "units",
         "max_votes_per_unit": 1,
+        "votes": "of each unit alone",
         "votes_counted": "one a ballot",
     }
 

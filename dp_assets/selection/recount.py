@@ -1,0 +1,80 @@
+"""The votes once more, by other code: whether each unit voted once, for a bin that follows from its own rows alone.
+
+    recount      over the real rows: for each unit, the bins that its own rows allow
+    adds_up      over public rows: the votes of all units together are those of each alone, one each at most
+
+The second does not depend on what is in the real rows, so a step that looks across units shows there even where no two
+real units have anything in common.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dp_assets.privacy.units import keyed_hash
+from dp_assets.selection.bins import BLOCK_ROWS, NO_BIN, nearest_bin
+
+Count = Callable[[pl.LazyFrame], npt.NDArray[np.int64]]
+
+
+def recount(vectors: pl.LazyFrame, centroids: npt.NDArray[np.float32], *, key: bytes) -> dict[str, set[int]]:
+    """The bins that each unit of the table may vote for, `NO_BIN` where it casts no vote. Private.
+
+    It is one bin a unit, unless several of its rows share the id that decides which of them votes.
+    """
+    least: dict[str, tuple[str, set[int]]] = {}
+    for block in vectors.select("unit_id", "instruction_id", "vector").collect_batches(chunk_size=BLOCK_ROWS):
+        is_given = block["vector"].is_not_null()
+        bins = np.full(len(block), NO_BIN, dtype=np.int64)
+        bins[is_given.to_numpy()] = nearest_bin(block["vector"].filter(is_given).to_numpy(), centroids)
+        for unit_id, row_id, bin_id in zip(block["unit_id"], block["instruction_id"], bins.tolist(), strict=True):
+            vote_hash = keyed_hash(key, "vote", unit_id, row_id)
+            held = least.get(unit_id)
+            if held is None or vote_hash < held[0]:
+                least[unit_id] = (vote_hash, {bin_id})
+            elif vote_hash == held[0]:
+                held[1].add(bin_id)
+    return {unit_id: bins for unit_id, (_, bins) in least.items()}
+
+
+def is_everybody(ballots: Sequence[tuple[str, int]], allowed: Mapping[str, set[int]]) -> bool:
+    """Whether all units of the table voted, but for those without a vector to vote with, and nobody else did."""
+    voters = {unit_id for unit_id, _ in ballots}
+    must = {unit_id for unit_id, bins in allowed.items() if NO_BIN not in bins}
+    may = {unit_id for unit_id, bins in allowed.items() if bins != {NO_BIN}}
+    return must <= voters <= may
+
+
+def are_own(ballots: Sequence[tuple[str, int]], allowed: Mapping[str, set[int]]) -> bool:
+    """Whether each vote is for a bin that the unit's own rows allow."""
+    return all(bin_id in allowed.get(unit_id, ()) for unit_id, bin_id in ballots)
+
+
+def adds_up(count: Count, centroids: npt.NDArray[np.float32]) -> bool:
+    """Whether `count`, of public units that share vectors and row ids, gives each its own vote whoever is beside it."""
+    first, second = centroids[0], centroids[-1]
+    units: dict[str, list[npt.NDArray[np.float32]]] = {
+        "first": [first],
+        "the same": [first],
+        "the same twice": [first, first],
+        "busy": [first, second, first + second, second],
+        "between": [(first + second) / 2],
+        "far": [1000 * second],
+        "spoilt": [np.full_like(first, np.nan)],
+        "half spoilt": [np.full_like(first, np.inf), second],
+    }
+    alone = [count(_table([(unit_id, vectors)])) for unit_id, vectors in units.items()]
+    together = count(_table(units.items()))
+    return all(votes.sum() <= 1 for votes in alone) and np.array_equal(together, np.sum(alone, axis=0))
+
+
+def _table(units: Collection[tuple[str, list[npt.NDArray[np.float32]]]]) -> pl.LazyFrame:
+    """Rows of units; those of one place have one id in all units."""
+    rows = [
+        (unit_id, f"row-{place}", vector.tolist()) for unit_id, vectors in units for place, vector in enumerate(vectors)
+    ]
+    width = len(rows[0][2])
+    schema = {"unit_id": pl.String(), "instruction_id": pl.String(), "vector": pl.Array(pl.Float32, width)}
+    return pl.DataFrame(rows, schema=schema, orient="row").lazy()
