@@ -3,7 +3,7 @@
 Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile, the
 settings and file of its own and this code version, was made from what its upstream holds now and, if private, holds the
 present snapshot of the corpus. So an interrupted run goes on where it stopped, a finished one has nothing to do, and
-after an erasure all of it runs again.
+after an erasure all of it runs again. What was made in another data folder of the same Dagster instance is no matter.
 
 What an upstream holds now is told by time, but for private tables by their data version: each partition's run may make
 those again from the same snapshot, and must not make the other partitions out of date by that.
@@ -13,15 +13,15 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster import AssetRecordsFilter
 
+from dp_assets.assets._records import latest, recorded
 from dp_assets.assets._release import OWN_SETTINGS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA
 from dp_assets.partitions import RELEASES
 from dp_assets.privacy.labels import LABEL_METADATA, Label
@@ -110,13 +110,15 @@ def out_of_date(
     home: Path,
     partition: str,
     profile: str,
+    corpora: Collection[str],
     snapshot: str,
     own_settings: Callable[[str], str | None] = no_own_settings,
 ) -> list[dg.AssetKey]:
     """The assets of a partition that must run, in the order of the graph.
 
-    `profile` is the digest of the profile, `own_settings` that of what decides one asset alone, by its name, and
-    `snapshot` the present one of the corpus, which an erasure changes.
+    `profile` is the digest of the profile, `own_settings` that of what decides one asset alone, by its name, `corpora`
+    are the ids of those registered in this data folder, and `snapshot` is the present one of the profile's, which an
+    erasure changes.
     """
     graph = defs.resolve_asset_graph()
     made: dict[dg.AssetKey, Any] = {}
@@ -124,12 +126,12 @@ def out_of_date(
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
         own_partition = partition if node.partitions_def == RELEASES else None
-        record = _latest(instance, key, own_partition)
+        record = latest(instance, key, own_partition, corpora)
         current = (
             record is not None
             and _is_stored(home, node, own_partition)
             and _is_of(record, profile, node.code_version)
-            and _metadata(record, OWN_SETTINGS_METADATA) == own_settings(key.to_user_string())
+            and recorded(record, OWN_SETTINGS_METADATA) == own_settings(key.to_user_string())
             and _is_of_snapshot(record, snapshot, node)
             and all(parent in made and _is_made_from(record, made[parent], parent) for parent in node.parent_keys)
         )
@@ -140,13 +142,6 @@ def out_of_date(
     return stale
 
 
-def _latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> Any:
-    """The newest materialization record of an asset, of one partition if it has any."""
-    wanted = AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
-    records = instance.fetch_materializations(wanted, limit=1).records
-    return records[0] if records else None
-
-
 def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
     """Whether the newest artifact still lies where the IO manager put it."""
     return artifact_folder(home, node.key.path, Label(node.metadata[LABEL_METADATA]), partition).is_dir()
@@ -154,20 +149,14 @@ def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
 
 def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
     same_code = _tags(record).get(CODE_VERSION_TAG) == code_version
-    return same_code and _metadata(record, PROFILE_METADATA) == profile
-
-
-def _metadata(record: Any, name: str) -> Any:
-    """A value that an asset recorded when it was made; None if it recorded none."""
-    value = record.event_log_entry.asset_materialization.metadata.get(name)
-    return None if value is None else value.value
+    return same_code and recorded(record, PROFILE_METADATA) == profile
 
 
 def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
     """Whether a private table holds the present rows. What lies below a private table follows it in the graph."""
     if node.metadata[LABEL_METADATA] != Label.PRIVATE:
         return True
-    return bool(_metadata(record, SNAPSHOT_METADATA) == snapshot)
+    return bool(recorded(record, SNAPSHOT_METADATA) == snapshot)
 
 
 def _is_made_from(record: Any, upstream: Any, key: dg.AssetKey) -> bool:

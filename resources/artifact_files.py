@@ -10,8 +10,9 @@ those is opened until the rows are used.
 
 The tag binds rows to provenance. A table is read when it is handed over (provenance) and again when its rows are used,
 and its folder may be replaced in between. Two tables never share a file name, so the second reading then finds no file
-instead of rows of other charges or another corpus. The tag of a released shard is a digest of its content, so that
-equal tables have equal folders; that of a private one is drawn, since a digest of private rows could be compared.
+instead of rows of other charges or another corpus; `read_kept` keeps a private table through that. The tag of a
+released shard is a digest of its content, so that equal tables have equal folders; that of a private one is drawn,
+since a digest of private rows could be compared.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ import polars as pl
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, load_adapter, save_adapter
+from resources.scratch import Scratch
 
 MAX_ROWS_PER_SHARD = 100_000
 TAG_BYTES = 8
@@ -61,6 +63,24 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
                 (folder / HTML_PAGE).write_text(artifact.html)
 
 
+def read_kept(folder: Path, private_root: Path) -> Artifact:
+    """The artifact in a folder; the rows of a private table stay what they are though the folder be replaced.
+
+    For that its files get second names in the scratch folder of this process, which takes no space and is gone with the
+    table. On a file system that has no second names, a table that is replaced is not found any more.
+    """
+    if not (folder / PROVENANCE_FILE).exists() or (folder / CONFIG_FILE).exists():
+        return read_artifact(folder)
+    scratch = Scratch(str(private_root))
+    try:
+        for path in folder.iterdir():
+            os.link(path, scratch.folder / path.name)
+    except OSError:
+        scratch.remove()
+        return read_artifact(folder)
+    return _read_private(scratch.folder, held=scratch)
+
+
 def read_artifact(folder: Path) -> Artifact:
     """The artifact in a folder; tables are scanned lazily.
 
@@ -80,12 +100,12 @@ def read_artifact(folder: Path) -> Artifact:
     return Table(pl.scan_parquet(shards), tuple(provenance["charge_ids"]), provenance.get("record", {}))
 
 
-def _read_private(folder: Path) -> PrivateTable:
+def _read_private(folder: Path, *, held: object = None) -> PrivateTable:
     """The private table of a folder. Only its provenance is read; a shard is opened when its rows are."""
     provenance = json.loads((folder / PROVENANCE_FILE).read_text())
     rows = pl.scan_parquet([folder / name for name in provenance[SHARD_NAMES]])
     known = {name: provenance[name] for name in PRIVATE_PROVENANCE}
-    return PrivateTable(rows, **known, widths=provenance[WIDTHS])
+    return PrivateTable(rows, **known, widths=provenance[WIDTHS], held=held)
 
 
 def _read_whole(folder: Path, read: Callable[[Path], Artifact]) -> Artifact:

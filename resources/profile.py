@@ -557,11 +557,11 @@ class Profile(Settings):
     def digest(self) -> str:
         """A short hash of every setting that can change a result, except those that `own_digest` covers.
 
-        Raising a budget, naming a further level or declaring a number of units makes nothing out of date, and another
-        annotator or judge nothing above its own asset: sampling the pool again might give other texts, and their
-        answers would have to be paid for, or written by people, again.
+        Another name, a raised budget, a further level or a declared number of units make nothing out of date, and
+        another annotator or judge nothing above its own asset: sampling the pool again might give other texts, and
+        their answers would have to be paid for, or written by people, again.
         """
-        beside: dict[str, Any] = dict.fromkeys(OWN_SETTINGS.values(), True)
+        beside: dict[str, Any] = dict.fromkeys(("name", *OWN_SETTINGS.values()), True)
         beside["corpus"] = {"planned_levels", "budget_epsilon", "declared_units"}
         return _short_hash(self.model_dump_json(exclude=beside))
 

@@ -20,11 +20,11 @@ from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, ma
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
 from resources.allowed_files import check_content, check_files
-from resources.artifact_files import Artifact, UnreadableArtifact, read_artifact, write_artifact
+from resources.artifact_files import Artifact, UnreadableArtifact, read_artifact, read_kept, write_artifact
 from resources.ledger_file import LedgerFile
 from resources.private_step import private_step
 from resources.room import room_in
-from resources.zones import atomic_folder
+from resources.zones import atomic_folder, folders_in_place
 
 COLUMNS_METADATA = "dagster/column_schema"
 """Under this name Dagster knows and shows the columns of a table."""
@@ -141,10 +141,12 @@ class ArtifactStore(dg.ConfigurableIOManager):
 
     def _stored(self, upstream: dg.OutputContext, partition: str | None) -> Artifact:
         folder = self._folder(upstream, partition)
-        if not folder.is_dir():
-            asset, of = upstream.asset_key.to_user_string(), f" for {partition}" if partition else ""
-            raise UnreadableArtifact(f"{asset} was not made yet{of}, or was deleted; materialize it first")
-        return read_artifact(folder)
+        if folder.parent.is_dir():
+            with folders_in_place(folder.parent):
+                if folder.is_dir():
+                    return read_kept(folder, Path(self.home) / Zone.PRIVATE)
+        asset, of = upstream.asset_key.to_user_string(), f" for {partition}" if partition else ""
+        raise UnreadableArtifact(f"{asset} was not made yet{of}, or was deleted; materialize it first")
 
     def _check_reader(self, context: dg.InputContext) -> None:
         if not may_read_private(_reader_label(context)):

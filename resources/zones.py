@@ -2,9 +2,11 @@
 
 Private artifacts live under `private/` (directories 0700, files 0600), released ones under `released/`. Writers go
 through `atomic_file` and `atomic_folder`: a temporary name beside the target, then a rename, so that a reader never
-sees half an artifact and a failed write leaves the old one in place.
+sees half an artifact and a failed write leaves the old one in place. Two that replace the same folder take turns, and a
+reader within `folders_in_place` sees none between two names.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -80,17 +82,40 @@ def atomic_folder(target: Path, zone: Zone) -> Iterator[Path]:
                 path.chmod(PRIVATE_FOLDER_MODE if path.is_dir() else PRIVATE_FILE_MODE)
             if path.is_file():
                 _flush(path)
-        if target.exists():
-            os.replace(target, retired)
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            if retired.exists():
-                os.replace(retired, target)
-            raise
+        with _locked(target.parent, fcntl.LOCK_EX):
+            _put_in_place(temporary, target, retired)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _put_in_place(made: Path, target: Path, retired: Path) -> None:
+    if target.exists():
+        os.replace(target, retired)
+    try:
+        os.replace(made, target)
+    except OSError:
+        if retired.exists():
+            os.replace(retired, target)
+        raise
+
+
+@contextmanager
+def folders_in_place(parent: Path) -> Iterator[None]:
+    """Meanwhile no folder in `parent` is replaced by another; one that is to be waits."""
+    with _locked(parent, fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Hold a lock of the operating system on a folder, which ends with the process at the latest."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def create_once(path: Path, content: bytes) -> None:

@@ -117,6 +117,14 @@ def test_the_digest_tells_profiles_apart(tmp_path: Path) -> None:
     assert load_profile(same).digest == DEMO.digest != load_profile(other).digest
 
 
+def test_a_renamed_profile_file_makes_nothing_out_of_date(tmp_path: Path) -> None:
+    first = Path(profile_file(tmp_path, "[votes]\nnum_bins = 8\n"))
+    before = load_profile(str(first))
+    renamed = load_profile(str(first.rename(tmp_path / "renamed.toml")))
+    assert (before.name, renamed.name) == (first.stem, "renamed")
+    assert before.digest == renamed.digest
+
+
 def test_a_further_level_or_another_budget_makes_nothing_out_of_date(tmp_path: Path) -> None:
     text = 'name = "demo"\n[corpus]\nplanned_levels = ["eps-8", "eps-3"]\nbudget_epsilon = 12.0\n'
     assert load_profile(profile_file(tmp_path, text)).digest == DEMO.digest

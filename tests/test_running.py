@@ -14,10 +14,23 @@ import yaml
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
+from dp_assets.assets._release import private_version
 from dp_assets.privacy.labels import Label
 from dp_assets.running import DAGSTER_HOME, Outcome, materialize, out_of_date, persistent_instance
 from resources.stores import artifact_folder
-from tests.toy_graph import OTHER_PARTITION, PARTITION, PROFILE, SNAPSHOT, definitions, made, noise, pool, secrets
+from tests.toy_graph import (
+    CORPUS,
+    NOISE,
+    OTHER_PARTITION,
+    PARTITION,
+    PROFILE,
+    SNAPSHOT,
+    definitions,
+    made,
+    noise,
+    pool,
+    secrets,
+)
 
 ALL = ["secrets", "noise", "pool"]
 
@@ -31,7 +44,7 @@ class Workplace:
 
     def stale(self, partition: str = PARTITION, **changes: Any) -> list[str]:
         place = {"home": self.home, "partition": partition}
-        decided_by = {"profile": PROFILE, "snapshot": SNAPSHOT, **changes}
+        decided_by = {"profile": PROFILE, "corpora": [CORPUS], "snapshot": SNAPSHOT, **changes}
         keys = out_of_date(self.defs, self.instance, **place, **decided_by)
         return [key.to_user_string() for key in keys]
 
@@ -133,6 +146,49 @@ def test_a_data_version_that_says_nothing_of_rows_is_not_trusted(workplace: Work
 
 def test_another_partition_shares_the_private_table_and_nothing_else(finished: Workplace) -> None:
     assert finished.stale(OTHER_PARTITION) == ["noise", "pool"]
+
+
+def toys_of(corpus: str) -> list[dg.AssetsDefinition]:
+    """The toys of a data folder whose ledger registered another corpus."""
+
+    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    def secrets() -> dg.MaterializeResult[PrivateTable]:
+        """Private rows."""
+        table = PrivateTable(pl.LazyFrame({"text": ["another"]}), corpus_id=corpus, snapshot=SNAPSHOT)
+        return made(table, corpus)
+
+    @pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
+    def noise(secrets: PrivateTable) -> dg.MaterializeResult[Table]:
+        """A release."""
+        return made(Table(pl.LazyFrame({"noisy_votes": [1]})), corpus)
+
+    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=NOISE)
+    def pool(noise: Table) -> dg.MaterializeResult[Table]:
+        """Post-processing."""
+        return made(noise, corpus)
+
+    return [secrets, noise, pool]
+
+
+def test_two_data_folders_under_one_instance_do_not_make_each_other_out_of_date(
+    finished: Workplace, tmp_path: Path
+) -> None:
+    other = Workplace(tmp_path / "other", finished.instance)
+    other.defs = definitions(other.home, toys_of("of the other"))
+    assert other.stale(corpora=["of the other"]) == ALL
+    for _ in range(25):  # more records than are looked at together
+        assert other.run("secrets").success
+    assert other.run(*ALL).success
+    assert finished.stale() == other.stale(corpora=["of the other"]) == []
+    assert finished.run("secrets").success
+    assert finished.stale() == other.stale(corpora=["of the other"]) == []
+    assert other.run("noise").success
+    assert (finished.stale(), other.stale(corpora=["of the other"])) == ([], ["pool"])
+
+
+def test_a_private_table_of_another_data_folder_never_passes_for_what_an_artifact_was_made_from() -> None:
+    names = {"profile": PROFILE, "snapshot": SNAPSHOT, "code_version": "1"}
+    assert private_version(corpus_id="one", **names) != private_version(corpus_id="other", **names)
 
 
 def test_an_asset_of_an_older_code_version_is_out_of_date(finished: Workplace) -> None:

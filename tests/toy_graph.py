@@ -9,31 +9,32 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import PROFILE_METADATA, SNAPSHOT_METADATA, private_version
+from dp_assets.assets._release import CORPUS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA, private_version
 from dp_assets.privacy.labels import Label
 from dp_assets.running import stage_logger
 from resources.stores import ArtifactStore
 
 PARTITION, OTHER_PARTITION, UNPROTECTED = "all|eps-8", "all|eps-1", "all|no-dp"
-PROFILE, SNAPSHOT = "digest of the profile", "1"
+PROFILE, CORPUS, SNAPSHOT = "digest of the profile", "corpus", "1"
 SECRET = "only the private zone knows"
 NOISE = pl.Schema({"noisy_votes": pl.Int64()})
 POOL = pl.Schema({"noisy_votes": pl.Int64(), "text": pl.String()})
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def made(value: Any) -> dg.MaterializeResult[Any]:
+def made(value: Any, corpus: str = CORPUS) -> dg.MaterializeResult[Any]:
+    decided_by = {PROFILE_METADATA: PROFILE, CORPUS_METADATA: corpus}
     if not isinstance(value, PrivateTable):
-        return dg.MaterializeResult(value=value, metadata={PROFILE_METADATA: PROFILE})
-    version = private_version(profile=PROFILE, snapshot=value.snapshot, code_version="1")
-    shown = {PROFILE_METADATA: PROFILE, SNAPSHOT_METADATA: value.snapshot}
+        return dg.MaterializeResult(value=value, metadata=decided_by)
+    version = private_version(profile=PROFILE, corpus_id=corpus, snapshot=value.snapshot, code_version="1")
+    shown = {**decided_by, SNAPSHOT_METADATA: value.snapshot}
     return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
 
 
 @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
 def secrets() -> dg.MaterializeResult[PrivateTable]:
     """Private rows."""
-    return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id="corpus", snapshot=SNAPSHOT))
+    return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id=CORPUS, snapshot=SNAPSHOT))
 
 
 @pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)

@@ -32,7 +32,7 @@ from resources.profile import Profile
 from resources.release_lock import only_run_making
 from resources.stores import OtherContent, ReleaseStore
 
-PROFILE_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.SNAPSHOT
+PROFILE_METADATA, CORPUS_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.CORPUS, metadata.SNAPSHOT
 OWN_SETTINGS_METADATA = metadata.OWN_SETTINGS
 OTHER_CORPUS = (
     "the private tables were made from another corpus than the profile's; materialize real_instructions again"
@@ -287,10 +287,11 @@ def result(
     partition = None if context.assets_def.partitions_def is None else Partition.of(context)
     cohort, level = (partition.cohort, partition.level) if partition else (None, None)
     label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
+    registration = registration_of(ledger, profile)
     try:
         figures = metadata.artifact_metadata(
             ledger.state(),
-            registration_of(ledger, profile),
+            registration,
             label=label,
             cohort=cohort,
             level=level,
@@ -299,7 +300,11 @@ def result(
     except metadata.ForeignLineage as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
     shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)
-    decided_by = {PROFILE_METADATA: profile.digest, OWN_SETTINGS_METADATA: own_settings}
+    decided_by = {
+        PROFILE_METADATA: profile.digest,
+        CORPUS_METADATA: registration.corpus_id,
+        OWN_SETTINGS_METADATA: own_settings,
+    }
     made_under = {name: digest for name, digest in decided_by.items() if digest is not None}
     return dg.MaterializeResult(value=value, metadata={**made_under, **figures, **shown})
 
@@ -324,24 +329,26 @@ def private_result(
     """
     registration = registration_of(ledger, profile)
     terms = metadata.private_metadata(registration)
-    shown = {PROFILE_METADATA: profile.digest, SNAPSHOT_METADATA: value.snapshot, **terms}
+    decided_by = {PROFILE_METADATA: profile.digest, CORPUS_METADATA: registration.corpus_id}
+    shown = {**decided_by, SNAPSHOT_METADATA: value.snapshot, **terms}
     metadata.check_private_keys(shown)
     if registration.is_public and value.corpus_id == registration.corpus_id:
         figures = of_public_rows(value)
         shown |= {**figures, metadata.PUBLIC_SOURCE: True} if figures else {}
     version = private_version(
         profile=profile.digest,
+        corpus_id=value.corpus_id,
         snapshot=value.snapshot,
         code_version=context.assets_def.code_versions_by_key[context.asset_key],
     )
     return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
 
 
-def private_version(*, profile: str, snapshot: str, code_version: str | None) -> str:
+def private_version(*, profile: str, corpus_id: str, snapshot: str, code_version: str | None) -> str:
     """The data version of a private table: a hash of the public names that decide its rows, and of no row.
 
     The ledger ties a snapshot to its rows, so a table that was made again under the same names holds the same rows, and
     nothing that was made from it is out of date.
     """
-    names = json.dumps([profile, snapshot, code_version])
+    names = json.dumps([profile, corpus_id, snapshot, code_version])
     return hashlib.sha256(names.encode()).hexdigest()[:16]

@@ -84,14 +84,15 @@ def stale_assets(instance: "DagsterInstance", partition: str) -> "list[AssetKey]
     from dp_assets.definitions import defs
     from dp_assets.running import out_of_date
 
-    profile = selected_profile()
+    profile, ledger = selected_profile(), open_ledger()
     return out_of_date(
         defs,
         instance,
         home=data_home(),
         partition=partition,
         profile=profile.digest,
-        snapshot=snapshot_of(open_ledger(), profile),
+        corpora=ledger.state().registrations,
+        snapshot=snapshot_of(ledger, profile),
         own_settings=profile.own_digest,
     )
 

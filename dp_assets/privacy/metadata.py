@@ -35,11 +35,12 @@ ARTIFACT_KEYS = (LABEL, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, 
 MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
 STATEMENT_KEYS = (SPENT_EPSILON, BUDGET_EPSILON)
 PROFILE = "dp_instructions/profile"
+CORPUS = "dp_instructions/corpus"  # its random id, which tells the data folders under one Dagster instance apart
 SNAPSHOT = "dp_instructions/snapshot"
 OWN_SETTINGS = "dp_instructions/own_settings"
 PUBLIC_SOURCE = "privacy/public_source"  # said beside figures of rows, and only where their source is registered so
 RESTRICTED = "restricted/"
-PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, SNAPSHOT))
+PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, CORPUS, SNAPSHOT))
 NOT_A_RELEASE = "private, not a release"
 
 

@@ -135,7 +135,7 @@ def test_every_artifact_carries_the_privacy_metadata(run: Run, asset: str) -> No
 @pytest.mark.parametrize("asset", PRIVATE)
 def test_the_metadata_of_private_assets_is_an_allow_list(run: Run, asset: str) -> None:
     figures = run.metadata(asset)
-    assert set(figures) == {*metadata.ARTIFACT_KEYS, "dp_instructions/profile", "dp_instructions/snapshot"}
+    assert set(figures) == {*metadata.ARTIFACT_KEYS, metadata.PROFILE, metadata.CORPUS, metadata.SNAPSHOT}
     assert figures[metadata.LABEL] == Label.PRIVATE
     assert figures[metadata.LINEAGE_EPSILON] == metadata.NOT_A_RELEASE
 

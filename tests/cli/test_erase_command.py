@@ -137,6 +137,7 @@ class Pipeline:
             home=self.household.home,
             partition=PARTITION,
             profile=profile.digest,
+            corpora=self.household.ledger.state().registrations,
             snapshot=snapshot_of(self.household.ledger, profile),
         )
         return {key.to_user_string() for key in keys}

@@ -1,5 +1,9 @@
 """Where artifacts lie, what crosses the boundary between the zones, and how an asset reads several partitions."""
 
+import errno
+import gc
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset, table_schema
-from dp_assets.privacy.labels import LABEL_METADATA, Label
+from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone
 from dp_assets.privacy.metadata import PrivateFigure
 from resources import stores
 from resources.allowed_files import UnexpectedContent, UnexpectedFile
@@ -25,12 +29,15 @@ from resources.stores import (
     RowsErased,
     artifact_folder,
 )
+from resources.zones import atomic_folder
 from tests.resources.ledgers import register
 from tests.toy_graph import (
+    CORPUS,
     NOISE,
     OTHER_PARTITION,
     PARTITION,
     POOL,
+    SECRET,
     SILENT,
     TOYS,
     UNPROTECTED,
@@ -43,8 +50,9 @@ from tests.toy_graph import (
 
 
 def folders(home: Path) -> set[str]:
-    """The folders that hold an artifact, relative to the data folder."""
-    return {str(path.parent.relative_to(home)) for path in home.rglob("part-*.parquet")}
+    """The folders that hold an artifact, relative to the data folder; what a step opened has a second name in tmp."""
+    found = {str(path.parent.relative_to(home)) for path in home.rglob("part-*.parquet")}
+    return {folder for folder in found if not folder.startswith("private/tmp/")}
 
 
 def test_every_artifact_lies_in_the_zone_of_its_label(tmp_path: Path) -> None:
@@ -85,6 +93,39 @@ def test_a_later_run_reads_what_an_earlier_one_stored(tmp_path: Path, asset: str
     again = materialize(tmp_path, selection=[asset])
     assert again.success
     assert again.output_for_node(asset).charge_ids == ("charge-eps-8",)
+
+
+@pytest.mark.parametrize("becomes", ["another table", "nothing"])
+def test_a_reader_keeps_the_private_table_it_opened_though_another_run_replaces_it(
+    tmp_path: Path, becomes: str
+) -> None:
+    place, seen = artifact_folder(tmp_path, ["secrets"], Label.PRIVATE, None), []
+
+    @pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
+    def slow(secrets: PrivateTable) -> dg.MaterializeResult[Table]:
+        """Another run stores its own private table while this one has opened the former."""
+        with atomic_folder(place, Zone.PRIVATE) as temporary:
+            other = PrivateTable(pl.LazyFrame({"text": ["of another corpus"]}), corpus_id="other", snapshot="2")
+            write_artifact(temporary, other)
+        if becomes == "nothing":
+            shutil.rmtree(place)
+        secrets.store(lambda rows: seen.append((secrets.corpus_id, rows.collect()["text"].to_list())))
+        return made(Table(pl.LazyFrame({"noisy_votes": [1]})))
+
+    assert materialize(tmp_path, assets=[secrets, slow]).success
+    assert seen == [(CORPUS, [SECRET])]
+    gc.collect()
+    assert list((tmp_path / "private/tmp").iterdir()) == []
+
+
+def test_a_private_table_is_read_on_a_file_system_without_second_names_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert materialize(tmp_path).success
 
 
 def test_a_rerun_replaces_the_artifact(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ from dp_assets.privacy.chain import Anchor
 from dp_assets.privacy.labels import Zone
 from resources.ledger import Ledger
 from resources.ledger_file import LedgerFile
-from resources.zones import HOME_VARIABLE, atomic_file, atomic_folder, data_home, private_folder, private_umask
+from resources.zones import (
+    HOME_VARIABLE,
+    atomic_file,
+    atomic_folder,
+    data_home,
+    folders_in_place,
+    private_folder,
+    private_umask,
+)
 
 
 @pytest.fixture(params=[0o000, 0o022], ids=["umask 0", "umask 022"])
@@ -108,6 +117,28 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, zone: Zone) -> None:
         with atomic_folder(target, zone) as temporary:
             (temporary / name).write_text(name)
     assert [path.name for path in target.iterdir()] == ["second"]
+    assert [path.name for path in target.parent.iterdir()] == ["table"]
+
+
+def test_two_that_replace_a_folder_again_and_again_both_succeed_and_a_reader_always_finds_one(tmp_path: Path) -> None:
+    target = tmp_path / "private" / "table"
+
+    def write(name: str) -> None:
+        for _ in range(150):
+            with atomic_folder(target, Zone.PRIVATE) as temporary:
+                (temporary / name).touch()
+
+    def read(_: str) -> None:
+        for _ in range(1500):
+            with folders_in_place(target.parent):
+                assert len(list(target.iterdir())) == 1
+
+    with atomic_folder(target, Zone.PRIVATE) as temporary:
+        (temporary / "first").touch()
+    with ThreadPoolExecutor(3) as workers:
+        tasks = [workers.submit(write, "one"), workers.submit(write, "other"), workers.submit(read, "")]
+        for task in tasks:
+            task.result(timeout=300)
     assert [path.name for path in target.parent.iterdir()] == ["table"]
 
 
