@@ -168,7 +168,14 @@ def test_a_second_run_is_up_to_date_and_appends_nothing_to_the_ledger(finished: 
 def test_the_statement_verifies_and_an_edited_one_is_refused(finished: Household, tmp_path: Path) -> None:
     verified = invoke("verify", str(statement_of(finished)), "--json")
     assert verified.exit_code == 0
-    assert {one["outcome"] for one in json.loads(verified.stdout)["findings"]} == {"agrees"}
+    found = {one["check"]: one["outcome"] for one in json.loads(verified.stdout)["findings"]}
+    unchecked = {check.removeprefix("files of ").split("/")[0] for check in found if found[check] == "not checked"}
+    assert set(found.values()) == {"agrees", "not checked"}
+    assert unchecked == {  # made after the statement
+        "annotated_instructions", "preference_pairs", "sft_model", "reward_model", "rlhf_model", "quality_report",
+        "release_report",
+    }  # fmt: skip
+    assert found["ledger now"] == "agrees"
     document = json.loads(statement_of(finished).read_text())
     document["data"]["guarantee"]["cohort_epsilon"] = 0.5
     (tmp_path / "edited.json").write_text(json.dumps(document))

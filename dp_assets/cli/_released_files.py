@@ -3,11 +3,15 @@
 Digests are declared: they show that a file is the one that the statement was made for, not that what it says is true.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dp_assets.export.target import CHECKSUMS
+import polars as pl
+
+from dp_assets.export.parts import STATEMENT
+from dp_assets.export.target import CHECKSUMS, MANIFEST
 from dp_assets.statements.verification import Finding, Outcome
 from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
 from resources.digests import file_digest, files_under, is_hidden, is_plain
@@ -34,10 +38,17 @@ class Shelf:
     @staticmethod
     def of(document: Path, files: Mapping[str, str], root: Path | None) -> "Shelf":
         """The shelf of a statement's document; `root` if somebody says where the files are."""
-        statement = document.absolute().parent
-        whole = any("/" not in place for place in files)
+        statement = Path(os.path.abspath(document)).parent
+        whole = any("/" not in place for place in files) or (statement.parent / MANIFEST).exists()
         above = statement.parents[0 if whole else 2] if len(statement.parents) > 2 else statement
-        return Shelf((root or above).absolute(), whole, statement)
+        return Shelf(Path(os.path.abspath(root or above)), whole, statement)
+
+    def statements(self) -> list[Path]:
+        """The folders in which the statement, or a copy of it, may lie with its pages."""
+        return [
+            self.statement,
+            *([self.root / STATEMENT] if self.whole and self.root / STATEMENT != self.statement else []),
+        ]
 
     def place(self) -> PurePosixPath | None:
         """The place of the statement below the root, None if it lies elsewhere."""
@@ -71,7 +82,7 @@ def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Out
     if shelf.root.joinpath(folder).is_symlink():
         return Outcome.DIFFERS, "its folder is a link"
     there = {path.relative_to(shelf.root).as_posix(): path for path in files_under(folder)}
-    own = {path for name in OWN_FILES for path in [shelf.statement / name]} | {shelf.root / CHECKSUMS}
+    own = {folder / name for folder in shelf.statements() for name in OWN_FILES} | {shelf.root / CHECKSUMS}
     wrong = [
         *(f"{place} is missing" for place in sorted(named.keys() - there.keys())),
         *(f"{place} is not named by the statement" for place in _further(shelf, there, {*named}, own)),
@@ -106,7 +117,7 @@ def _foreign(folder: Path, charge_ids: Collection[str]) -> list[str]:
     """What is wrong with the charges that an artifact descends from."""
     try:
         foreign = set(stored_charge_ids(folder)) - set(charge_ids)
-    except (UnreadableArtifact, OSError, ValueError, KeyError, TypeError):
+    except (UnreadableArtifact, OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError):
         return ["it does not say what it descends from"]
     return ["it descends from charges that the statement lacks"] if foreign else []
 
@@ -116,9 +127,10 @@ def _later(shelf: Shelf, named: Collection[str], charge_ids: Collection[str]) ->
     place = shelf.place()
     if place is None or len(place.parts) != 3:
         return
-    for folder in sorted(shelf.root.glob("*/" + "/".join(place.parts[1:]))):
+    for asset in sorted(shelf.root.iterdir()):
+        folder = asset.joinpath(*place.parts[1:])
         group = folder.relative_to(shelf.root).as_posix()
-        if group in named or group == place.as_posix():
+        if not folder.is_dir() or group in named or group == place.as_posix():
             continue
         wrong = _foreign(folder, charge_ids)
         yield Finding(

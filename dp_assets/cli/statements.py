@@ -6,6 +6,7 @@ from the statement that was built anew, or was found wrong. What it proves is sa
 printed.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +20,13 @@ from dp_assets.cli._released_files import Shelf, file_findings
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.against_ledger import ledger_findings
 from dp_assets.statements.pages import visible
-from dp_assets.statements.reading import StatementError
+from dp_assets.statements.reading import MOST_BYTES, StatementError
 from dp_assets.statements.statement_pages import summary, to_html, to_markdown
 from dp_assets.statements.verification import PROVES, Finding, Outcome, Verification, verification_of_file
-from resources.artifact_files import HTML_PAGE, MARKDOWN_PAGE
+from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE
 from resources.digests import code_digest, is_plain
 from resources.ledger_file import LedgerFile
+from resources.zones import data_home
 
 COLOURS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}
 PAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {MARKDOWN_PAGE: to_markdown, HTML_PAGE: to_html}
@@ -71,7 +73,8 @@ def checked_statement(path: Path, artifacts: Path | None = None, home: Path | No
       StatementError: the file is not a statement that this version verifies.
     """
     try:
-        verification = verification_of_file(path.read_bytes())
+        with path.open("rb") as stream:
+            verification = verification_of_file(stream.read(MOST_BYTES + 1))
     except StatementError as error:
         raise StatementError(visible(f"{path.name} is no privacy statement that can be verified: {error}")) from None
     found = [*verification.findings]
@@ -84,24 +87,25 @@ def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, ho
     """Everything outside the document that it can be compared with."""
     shelf = Shelf.of(path, statement["files"], artifacts)
     yield from _place(shelf, statement)
-    yield from (_page(path.parent / name, statement) for name in PAGES if _is_there(path.parent / name))
+    yield from _pages(shelf, path, statement)
     yield from file_findings(shelf, statement["files"], statement["ledger"]["charge_ids"])
     yield _code(statement)
-    ledger = LedgerFile((home or _home_of(path)) / Zone.PRIVATE)
-    if home is not None and not ledger.is_used():
-        raise StatementError(f"there is no ledger in {home}; give the data folder in which the statement was made")
-    if ledger.is_used():
+    if ledger := _ledger(path, home):
         yield from ledger_findings(statement, ledger.entries())
 
 
-def _home_of(path: Path) -> Path:
-    """The data folder, if the statement lies where the pipeline puts it."""
-    above = path.absolute().parents
-    return above[5] if len(above) > 5 and (above[4].name, above[3].name) == (Zone.RELEASED, "artifacts") else path
+def _ledger(path: Path, home: Path | None) -> LedgerFile | None:
+    """The ledger to compare with: that of `home`, or of this data folder if the statement lies in it.
 
-
-def _is_there(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
+    A ledger that comes with somebody's statement proves nothing, and is not opened.
+    """
+    own = data_home().absolute()
+    if home is None and not Path(os.path.abspath(path)).is_relative_to(own):
+        return None
+    ledger = LedgerFile((home or own) / Zone.PRIVATE)
+    if home is not None and not ledger.is_used():
+        raise StatementError(f"there is no ledger in {home}; give the data folder in which the statement was made")
+    return ledger if ledger.is_used() else None
 
 
 def _place(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
@@ -116,10 +120,17 @@ def _place(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _page(page: Path, statement: Mapping[str, Any]) -> Finding:
-    if is_plain(page) and page.read_bytes() == PAGES[page.name](statement).encode():
-        return Finding(f"page {page.name}", Outcome.AGREES)
-    return Finding(f"page {page.name}", Outcome.DIFFERS, "it does not say what the statement says")
+def _pages(shelf: Shelf, path: Path, statement: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every page of the statement, and a copy of it, byte by byte."""
+    rendered = {name: render(statement).encode() for name, render in PAGES.items()}
+    for folder in shelf.statements():
+        expected = rendered if folder == shelf.statement else {**rendered, DOCUMENT: path.read_bytes()}
+        for name, content in expected.items():
+            page = folder / name
+            if page.is_symlink() or page.exists():
+                same = is_plain(page) and page.read_bytes() == content
+                what = (Outcome.AGREES,) if same else (Outcome.DIFFERS, "it does not say what the statement says")
+                yield Finding(f"page {name}", *what)
 
 
 def _code(statement: Mapping[str, Any]) -> Finding:
@@ -133,7 +144,9 @@ def _code(statement: Mapping[str, Any]) -> Finding:
 def _print(checked: Verification) -> None:
     table = RichTable("check", "found", "detail")
     for one in checked.findings:
-        table.add_row(visible(one.check), f"[{COLOURS[one.outcome]}]{one.outcome}[/]", escape(visible(one.detail)))
+        table.add_row(
+            escape(visible(one.check)), f"[{COLOURS[one.outcome]}]{one.outcome}[/]", escape(visible(one.detail))
+        )
     out.print(table)
     if checked.rebuilt is not None and not checked.wrong:
         figures = RichTable("recomputed", "value")

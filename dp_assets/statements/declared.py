@@ -16,6 +16,8 @@ from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.reading import StatementError, canonical
 
 PROBLEMS_SHOWN = 5
+MOST_COHORTS = 256
+"""Figures of replaced units compose every pair of cohorts."""
 
 # Ranges are written out: \w and \d would let in letters and digits of other scripts that look alike.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
@@ -28,8 +30,8 @@ Place = Annotated[
 ]
 # What Markdown or HTML could take for more than text is left out (`model_name`).
 ModelName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f*`<>|\[\]]{1,1000}$")]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
 PositiveReal = Annotated[float, Field(gt=0)]
 EventForm = dict[str, JsonValue]
 Model = TypeVar("Model", bound=BaseModel)
@@ -149,7 +151,13 @@ class Fingerprint(_Strict):
     sha256: Sha256
 
 
+class SourceSettings(_Strict):
+    kind: Identifier
+
+
 class CorpusSettings(_Strict):
+    source: SourceSettings
+    redact: tuple[Identifier, ...]
     unit: PrivacyUnit
     without_user: WithoutUser = WithoutUser.OWN_UNIT
     max_rows_per_unit: int
@@ -179,11 +187,11 @@ class Declared(_Strict):
     terms: Terms
     budget: Budget
     charges: Annotated[tuple[Charge, ...], Field(min_length=1)]
-    cohorts: dict[Name, Cohort]
+    cohorts: Annotated[dict[Name, Cohort], Field(max_length=MOST_COHORTS)]
     plans: dict[Name, Plan]
     accountant: Accountant
     ledger: LedgerEnd
-    evidence: dict[Name, dict[Identifier, int | float | str | Fingerprint]]
+    evidence: dict[Name, dict[Identifier, Count | float | str | Fingerprint]]
     base_model: ModelName
     source: Source
     code: Code

@@ -93,7 +93,13 @@ def verification_of_file(content: bytes) -> Verification:
     Raises:
       StatementError: it is no such file, or see `verification_of`.
     """
-    document = strict_json(content)
+    try:
+        return _verification_of_document(strict_json(content))
+    except RecursionError:
+        raise StatementError("it is nested too deeply") from None
+
+
+def _verification_of_document(document: Any) -> Verification:
     if not isinstance(document, dict) or set(document) != ENVELOPE:
         raise StatementError(
             "this is not the document.json of a privacy statement, which holds charge_ids and data only"
@@ -227,6 +233,8 @@ def _configuration(facts: Declared) -> Problems:
     wanted = settings.corpus.model_dump(include={"unit", "without_user", "max_rows_per_unit", "delta"})
     if wanted != facts.terms.model_dump(include=set(wanted)):
         yield "corpus has another unit, rule for rows without a user, bound or delta than the terms"
+    if (settings.corpus.source.kind, settings.corpus.redact) != (facts.source.kind, facts.source.redacted):
+        yield "corpus has another kind of source or redaction than the statement"
     for level, plan in facts.plans.items():
         if settings.generator.model_dump() != plan.dpsgd.model_dump(exclude={"noise_multiplier"}):
             yield f"generator does not give the plan of {level}"

@@ -212,6 +212,29 @@ def test_a_statement_in_the_place_of_another_partition_is_refused(released: Path
     assert findings(moved / "document.json")["place"] == "differs"
 
 
+def test_a_folder_that_holds_no_artifact_is_said_to_be_none(released: Path) -> None:
+    for name, file in (("[red]pool", "part-0-x.parquet"), ("sft_model", "provenance.json")):
+        folder = released / name / PLACE
+        folder.mkdir(parents=True)
+        (folder / file).write_bytes(b"[1]")
+    found = findings(document_of(released))
+    assert {found[f"files of {name}/{PLACE}"] for name in ("[red]pool", "sft_model")} == {"differs"}
+    assert "[red]pool" in " ".join(invoke("verify", str(document_of(released))).stdout.split())
+
+
+def test_a_statement_is_found_under_every_spelling_of_its_path(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(document_of(released).parent)
+    for path in ("document.json", "../eps-8/document.json"):
+        assert set(findings(Path(path)).values()) == {"agrees"}
+
+
+def test_a_ledger_that_comes_with_somebodys_statement_is_not_opened(released: Path) -> None:
+    ledger = released.parents[1] / "private/ledger/ledger.duckdb"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_bytes(b"hostile")
+    assert not any(check.startswith("ledger") for check in findings(document_of(released)))
+
+
 def test_a_hostile_name_neither_marks_up_nor_moves_the_terminal(released: Path) -> None:
     edit(document_of(released), lambda data: data["guarantee"].update({"[red]\x1b[2J\u202e": 0.05}), reseal=True)
     refused = invoke("verify", str(document_of(released)))
@@ -264,7 +287,7 @@ class Raised:
         statement = statement_of(
             state, corpus=state.registrations[self.shelf.corpus_id], charge_ids=list(self.shelf.ids.values())
         )
-        self.document = write_statement(home / "elsewhere", statement)
+        self.document = write_statement(home.parent / "elsewhere", statement)
 
     def found(self, *arguments: str) -> dict[str, str]:
         found = findings(self.document, *arguments)
@@ -273,12 +296,12 @@ class Raised:
 
 @pytest.fixture
 def raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Raised:
-    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    return Raised(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    return Raised(tmp_path / "home")
 
 
 def test_a_statement_whose_budget_was_raised_since_is_said_to_be_untrue_now(raised: Raised, tmp_path: Path) -> None:
-    home = ("--home", str(tmp_path))
+    home = ("--home", str(tmp_path / "home"))
     assert raised.found(*home) == {"ledger when it was made": "agrees", "ledger now": "agrees"}
     invoke("ledger", "raise", raised.shelf.corpus_id, "12", "--reason", "more runs")
     assert raised.found(*home) == {"ledger when it was made": "agrees", "ledger now": "differs"}
@@ -291,7 +314,7 @@ def test_a_statement_whose_budget_was_raised_since_is_said_to_be_untrue_now(rais
 def test_a_statement_that_lies_in_its_data_folder_is_compared_with_the_ledger_there(
     raised: Raised, tmp_path: Path
 ) -> None:
-    place = tmp_path / "released/artifacts/privacy_statement" / PLACE
+    place = tmp_path / "home/released/artifacts/privacy_statement" / PLACE
     place.parent.mkdir(parents=True)
     raised.document.parent.rename(place)
     raised.document = place / "document.json"
@@ -305,7 +328,10 @@ def test_a_statement_that_its_ledger_does_not_bear_out_is_found(raised: Raised, 
     budget = {"epsilon": 9.0, "raised": []}
     document = write_statement(tmp_path / "forged", restated(statement, budget=budget))
     raised.document = document
-    assert raised.found("--home", str(tmp_path)) == {"ledger when it was made": "differs", "ledger now": "differs"}
+    assert raised.found("--home", str(tmp_path / "home")) == {
+        "ledger when it was made": "differs",
+        "ledger now": "differs",
+    }
 
 
 def test_a_statement_beside_another_ledger_or_none_is_refused(raised: Raised, tmp_path: Path) -> None:

@@ -12,15 +12,17 @@ import polars as pl
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from dp_assets.artifacts import Table
+from dp_assets.artifacts import Document, Table
 from dp_assets.cli.statements import checked_statement
 from dp_assets.export import folder as writing
 from dp_assets.export.folder import write_export
 from dp_assets.export.names import public_names
 from dp_assets.export.parts import ExportRefused, chosen_parts
 from dp_assets.statements.reading import StatementError
+from dp_assets.statements.statement import restated
+from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verify
-from resources.artifact_files import read_artifact, stored_charge_ids
+from resources.artifact_files import read_artifact, stored_charge_ids, write_artifact
 from tests.export.releases import IDS, MODEL_FOLDER, SETTINGS, gathered, put, release_everything
 
 ADAPTERS = ("generator", "sft", "reward", "rlhf")
@@ -144,6 +146,27 @@ def test_a_file_beside_those_of_an_export_is_found(exported: Path, place: str) -
     (exported / place).parent.mkdir(exist_ok=True)
     (exported / place).write_text("epsilon 0.05")
     assert f"{place} is not named by the statement" in wrong_with(exported)
+
+
+def test_an_export_whose_statement_names_only_some_of_its_files_is_found(exported: Path) -> None:
+    folder = exported / "privacy_statement"
+    statement = statement_in(exported)
+    kept = {place: digest for place, digest in statement["files"].items() if "/" in place}
+    shutil.rmtree(folder)
+    folder.mkdir()
+    forged = restated(statement, files=kept)
+    write_artifact(folder, Document(forged, to_markdown(forged), IDS, to_html(forged)))
+    assert "README.md is not named by the statement" in wrong_with(exported)
+
+
+def test_pages_in_an_export_are_compared_with_a_statement_that_came_another_way(exported: Path, tmp_path: Path) -> None:
+    copied = shutil.copy(exported / "privacy_statement/document.json", tmp_path)
+    assert checked_statement(Path(copied), exported).wrong == []
+    page = exported / "privacy_statement/document.md"
+    page.write_text(page.read_text().replace("epsilon 7", "epsilon 0"))
+    assert checked_statement(Path(copied), exported).wrong == [
+        "page document.md: it does not say what the statement says"
+    ]
 
 
 def test_a_link_in_an_export_is_found(exported: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ CODE = {"package": "dp-instructions", "version": "1", "sha256": "c" * 64}
 FILES = {"dp_generator/all/eps-8/adapter_model.safetensors": "e" * 64}
 
 
-def profile_of(plan: PrivacyPlan, corpus: Registration = CORPUS) -> dict[str, Any]:
+def profile_of(plan: PrivacyPlan, corpus: Registration, redacted: Sequence[str]) -> dict[str, Any]:
     """The settings from which a plan is made, as a statement holds them."""
     dpsgd = asdict(plan.dpsgd)
     del dpsgd["noise_multiplier"]
@@ -33,14 +33,16 @@ def profile_of(plan: PrivacyPlan, corpus: Registration = CORPUS) -> dict[str, An
             "without_user": str(corpus.without_user),
             "max_rows_per_unit": plan.max_rows_per_unit,
             "delta": plan.delta,
+            "source": {"kind": "file"},
+            "redact": list(redacted),
         },
         "generator": {**dpsgd, "rank": 2},
         "votes": {"num_bins": plan.votes.num_bins, "noise_stddev": plan.votes.noise_stddev},
     }
 
 
-def provenance_of(plan: PrivacyPlan, corpus: Registration) -> dict[str, Any]:
-    profile = profile_of(plan, corpus)
+def provenance_of(plan: PrivacyPlan, corpus: Registration, redacted: Sequence[str]) -> dict[str, Any]:
+    profile = profile_of(plan, corpus, redacted)
     configuration = {"profile_digest": "a" * 16, "sha256": digest_of(profile), "profile": profile}
     return {"code": CODE, "configuration": configuration, "files": FILES}
 
@@ -159,7 +161,7 @@ def statement_of(
         source_kind="file",
         redacted=redacted,
         redacted_with=redacted_with,
-        provenance=provenance_of(plans[0], corpus),
+        provenance=provenance_of(plans[0], corpus, redacted),
     )
 
 

@@ -141,6 +141,8 @@ def test_a_delta_that_does_not_fit_the_number_of_units_is_refused() -> None:
         ("generator", {"expected_batch_size": 32}),
         ("votes", {"noise_stddev": 40.0}),
         ("votes", {"num_bins": 9}),
+        ("corpus", {"redact": ["email"]}),
+        ("corpus", {"source": {"kind": "chitchat"}}),
     ],
 )
 def test_a_profile_that_contradicts_the_plans_is_refused(group: str, changed: Statement) -> None:
@@ -156,6 +158,22 @@ def test_a_profile_without_the_settings_of_plans_is_refused(missing: str) -> Non
 @pytest.mark.parametrize("item", ["epsilon at delta 1e-05", "epsilon", "guarantee"])
 def test_evidence_that_no_check_covers_is_refused(item: str) -> None:
     assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update({item: 0.05}))
+
+
+@pytest.mark.parametrize("number", [10**4000, 2**63, -1, True, 1.5])
+def test_a_count_in_the_evidence_that_is_none_is_refused(number: float) -> None:
+    def change(statement: Statement) -> None:
+        statement["evidence"]["dp_generator"]["num_parameters"] = number
+        statement["evidence"]["dp_generator"]["noise_coordinates"] = 4 * number
+
+    assert "num_parameters" in refusal_of(change) or "noise_coordinates" in refusal_of(change)
+
+
+def test_a_statement_of_more_cohorts_than_can_be_composed_in_pairs_is_refused() -> None:
+    def change(statement: Statement) -> None:
+        statement["cohorts"] = {f"c{number}": statement["cohorts"]["all"] for number in range(10_000)}
+
+    assert "cohorts" in refusal_of(change)
 
 
 def test_an_event_with_more_to_it_than_its_kind_has_is_refused() -> None:

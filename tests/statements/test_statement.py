@@ -228,7 +228,7 @@ def test_a_statement_holds_every_part_that_a_reader_needs() -> None:
     assert statement["ledger"]["head"] == PLANNED.anchor.head
 
 
-WORDING = "684300cd7cc9e360"
+WORDING = "0558b6e2cfd2c5bb"
 
 
 def test_what_a_statement_and_its_pages_say_changes_with_its_format_only() -> None:
@@ -237,7 +237,7 @@ def test_what_a_statement_and_its_pages_say_changes_with_its_format_only() -> No
     """
     statement = statement_of(PLANNED)
     statement["accountant"]["library"], statement["ledger"]["head"] = "dp-accounting 1", "0" * 64
-    statement["evidence"] = {}
+    statement["evidence"], statement["configuration"] = {}, {"profile_digest": "a", "sha256": "b"}
     statement["guarantee"] = json.loads(json.dumps(statement["guarantee"]), parse_float=lambda _: 0.5)
     said = canonical(sealed(statement)) + to_markdown(sealed(statement)) + to_html(sealed(statement))
     assert (FORMAT, hashlib.sha256(said.encode()).hexdigest()[:16]) == (3, WORDING)
