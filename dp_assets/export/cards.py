@@ -216,4 +216,4 @@ def _sentence(text: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:g}"
+    return "unbounded" if value is None else f"{value:.10g}"
