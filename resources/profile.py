@@ -461,7 +461,7 @@ class PreferenceSettings(Settings):
         if self.source == "judge" and self.judge is None:
             raise ValueError("source 'judge' needs the settings `judge` of an endpoint: base_url and model at least")
         if self.source == "file" and self.path is None:
-            raise ValueError("source 'file' needs `path`: a .parquet, .jsonl or .jsonl.gz file")
+            raise ValueError("source 'file' needs `path`: a .parquet, .jsonl or .json file")
         if self.source == "human" and self.path is None:
             raise ValueError("source 'human' needs `path`: where the JSON export of Label Studio will be")
         return self

@@ -11,13 +11,10 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import duckdb
 import polars as pl
@@ -27,6 +24,7 @@ from resources.row_wise import Catalog, not_row_wise
 
 ROWS_IN_A_BATCH = 5_000
 IN_MEMORY = ":memory:"
+NOT_READ = ("interval", "union")  # types of DuckDB for which Polars has none
 
 
 class QueryRefused(ValueError):
@@ -77,15 +75,16 @@ def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -
                 raise QueryRefused("source.query must be one SELECT")
             _require_row_wise(connection, query)
             relation = connection.sql(query)
+            _require_types(relation)
         except duckdb.Error as error:
             raise _refusal("DuckDB refuses source.query", error) from None
         yield relation
 
 
 def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
-    """Rows of a SELECT on the database whose SQLAlchemy address is in an environment variable, as strings.
+    """Rows of a SELECT on the database whose SQLAlchemy address is in an environment variable.
 
-    Nothing is committed. A value's type decides nothing: each becomes a string by itself, or null if it has no text.
+    Nothing is committed. Columns are of objects, as the driver gives them: a database may hold any type in any row.
 
     Raises:
       QueryRefused: the variable is not set, the database cannot be reached, or it refuses the query.
@@ -95,10 +94,10 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
             result = connection.execution_options(yield_per=ROWS_IN_A_BATCH).execute(sqlalchemy.text(query))
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise _refusal("the database refuses source.query", error) from None
-        schema = dict.fromkeys(result.keys(), pl.String())
-        yield pl.DataFrame(schema=schema)
+        names = list(result.keys())
+        yield _objects(names, [])
         for rows in result.partitions(ROWS_IN_A_BATCH):
-            yield pl.DataFrame([[_as_text(value) for value in row] for row in rows], schema=schema, orient="row")
+            yield _objects(names, rows)
 
 
 def require_database(url_variable: str, query: str) -> None:
@@ -178,16 +177,24 @@ def _names(connection: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
     return frozenset(".".join(row[start:]).lower() for row in rows for start in range(len(row)))
 
 
+def _require_types(result: duckdb.DuckDBPyRelation) -> None:
+    refused = [
+        f"{name} ({kind})" for name, kind in zip(result.columns, result.types, strict=True) if kind.id in NOT_READ
+    ]
+    if refused:
+        raise QueryRefused(
+            f"source.query selects {', '.join(refused)}, which is not read; cast it to varchar or leave it out"
+        )
+
+
 def _frame(batch: Any) -> pl.DataFrame:
     return pl.DataFrame(batch)
 
 
-def _as_text(value: object) -> str | None:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, date):  # a time is a date too
-        return value.isoformat()
-    return str(value) if isinstance(value, int | float | Decimal | UUID) else None
+def _objects(names: Sequence[str], rows: Sequence[Any]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [pl.Series(name, [row[place] for row in rows], dtype=pl.Object) for place, name in enumerate(names)]
+    )
 
 
 def _refusal(what: str, error: Exception) -> QueryRefused:

@@ -1,10 +1,11 @@
-"""Preference pairs from a public file of the user's own: Parquet, JSONL or gzipped JSONL with prompt, chosen, rejected.
+"""Preference pairs from a public file of the user's own: Parquet or JSON with the texts prompt, chosen and rejected.
 
-The file is public by the user's word, so what was dropped is counted and said. Left out: conversations as lists of
-messages; flatten them to texts first.
+JSON is read row by row (`corpus/text_files.py`), so no type is guessed from the first ones. The file is public by the
+user's word, so what was dropped is counted and said. Left out: conversations as lists of messages; flatten them to
+texts first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from dp_assets.corpus.text_files import SUFFIXES, BrokenDocument, UnreadableFile, rows_of
+from dp_assets.corpus.values import stored_text
+
 COLUMNS = ("prompt", "chosen", "rejected")
 FROM_FILE = "file"
-READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = {
-    ".parquet": pl.read_parquet,
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
-    ".gz": pl.read_ndjson,
-}
+PARQUET = ".parquet"
+ENDINGS = (PARQUET, *(suffix for suffix in SUFFIXES if ".csv" not in suffix))
 
 
 class PreferenceFileError(ValueError):
@@ -37,8 +37,9 @@ class FilePairs:
 def read_preference_file(path: Path, *, num_pairs: int, seed: int) -> FilePairs:
     """At most `num_pairs` pairs of a file, drawn by `seed`, in the order of the file.
 
-    Rows are dropped if a text is missing or blank ("incomplete"), if chosen and rejected are the same ("same"), if an
-    earlier row holds the same three texts ("repeated"), or because there are more than `num_pairs` ("surplus").
+    Rows are dropped if they are no object or hold something else than a text ("unreadable"), if a text is missing or
+    blank ("incomplete"), if chosen and rejected are the same ("same"), if an earlier row holds the same three texts
+    ("repeated"), or because there are more than `num_pairs` ("surplus").
 
     Returns:
       Rows with the columns `synthetic_id` (the row's number in the file), `prompt`, `chosen`, `rejected`,
@@ -47,7 +48,8 @@ def read_preference_file(path: Path, *, num_pairs: int, seed: int) -> FilePairs:
     Raises:
       PreferenceFileError: the file is missing, has another format, or lacks a column of texts.
     """
-    texts = _texts(path)
+    rows_of_file = _texts(path)
+    texts = rows_of_file.filter("readable")
     complete = texts.filter(*(pl.col(column).fill_null("") != "" for column in COLUMNS))
     different = complete.filter(pl.col("chosen") != pl.col("rejected"))
     distinct = different.unique(subset=COLUMNS, keep="first", maintain_order=True)
@@ -55,14 +57,14 @@ def read_preference_file(path: Path, *, num_pairs: int, seed: int) -> FilePairs:
     rows = distinct[drawn].select(
         pl.format("file-{}", "row").alias("synthetic_id"), *COLUMNS, rejected_by=pl.lit(FROM_FILE)
     )
-    heights = [frame.height for frame in (texts, complete, different, distinct, rows)]
-    reasons = ("incomplete", "same", "repeated", "surplus")
+    heights = [frame.height for frame in (rows_of_file, texts, complete, different, distinct, rows)]
+    reasons = ("unreadable", "incomplete", "same", "repeated", "surplus")
     lost = zip(reasons, (before - after for before, after in pairwise(heights)), strict=True)
     return FilePairs(rows, {reason: number for reason, number in lost if number})
 
 
 def _texts(path: Path) -> pl.DataFrame:
-    """The three columns without white space around the texts, and the number of each row."""
+    """The three columns without white space around the texts, the number of each row, and whether it is `readable`."""
     frame = _read(path)
     wrong = [
         f"{column} is {frame.schema.get(column, 'missing')}"
@@ -74,19 +76,43 @@ def _texts(path: Path) -> pl.DataFrame:
             f"preferences.path {str(path)!r} must have the columns {', '.join(COLUMNS)}, all of them texts;"
             f" {'; '.join(wrong)}. Rename or convert them"
         )
-    return frame.select(pl.col(COLUMNS).str.strip_chars()).with_row_index("row")
+    return frame.select(pl.col(COLUMNS).str.strip_chars(), "readable").with_row_index("row")
 
 
 def _read(path: Path) -> pl.DataFrame:
-    reader = READERS.get(path.suffix)
-    if reader is None or not path.is_file():
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    if ending is None or not path.is_file():
         raise PreferenceFileError(
-            f"preferences.path {str(path)!r} is no file with one of the endings {', '.join(READERS)}; correct the path"
+            f"preferences.path {str(path)!r} is no file with one of the endings {', '.join(ENDINGS)}; correct the path"
         )
     try:
-        return reader(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return pl.read_parquet(path).with_columns(readable=True) if ending == PARQUET else _of_json(path)
+    except (pl.exceptions.PolarsError, OSError, UnreadableFile, BrokenDocument) as error:
         raise PreferenceFileError(
             f"preferences.path {str(path)!r} cannot be read ({type(error).__name__}); write it again as Parquet or as"
             " one JSON object a line"
         ) from None
+
+
+def _of_json(path: Path) -> pl.DataFrame:
+    """The columns that an object of the file has, of texts unless no row holds one."""
+    rows = list(rows_of(path))
+    objects = [row for row in rows if row is not None]
+    present = [column for column in COLUMNS if any(column in row for row in objects)]
+    values = {column: [row.get(column) if row is not None else None for row in rows] for column in present}
+    readable = [row is not None and all(_is_text(row.get(column)) for column in COLUMNS) for row in rows]
+    return pl.DataFrame([_text_column(column, values[column]) for column in present]).with_columns(
+        readable=pl.Series(readable, dtype=pl.Boolean)
+    )
+
+
+def _is_text(value: object) -> bool:
+    return value is None or (isinstance(value, str) and stored_text(value) == value)
+
+
+def _text_column(name: str, values: Sequence[object]) -> pl.Series:
+    """Texts, null for other values; of another type if no value is a text."""
+    texts = [value if _is_text(value) else None for value in values]
+    if any(text is not None for text in texts):
+        return pl.Series(name, texts, dtype=pl.String)
+    return pl.Series(name, values, dtype=pl.Null() if all(value is None for value in values) else pl.Object())

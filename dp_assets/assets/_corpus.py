@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
-from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.columns import SourceError, understood
 from dp_assets.corpus.hub import HubSource, HubSteps
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.queries import QuerySource
@@ -62,7 +62,7 @@ def locator_of(profile: Profile) -> str:
 
 
 def read_source(source: Source, unit: PrivacyUnit, scratch: Path) -> pl.LazyFrame:
-    """The rows of a source. It is called inside the private zone, because what it refuses may depend on them.
+    """The rows of a source that are understood. To be called inside the private zone: what is refused depends on rows.
 
     Raises:
       SourceError: the source cannot be read as configured.
@@ -71,7 +71,7 @@ def read_source(source: Source, unit: PrivacyUnit, scratch: Path) -> pl.LazyFram
     parts = parts_of(source, scratch)
     if unit is PrivacyUnit.USER:
         require_users(parts)
-    return pl.concat(parts.values())
+    return understood(pl.concat(parts.values()))
 
 
 def _sources_by_kind(settings: SourceSettings) -> Source:
@@ -126,10 +126,7 @@ def require_source(profile: Profile) -> None:
     source = source_of(profile)
     try:
         with redirect_stderr(StringIO()):  # where the details go that may quote rows
-            if isinstance(source, HubSource | QuerySource):
-                source.require_opened()
-            else:
-                source.scan(Path())
+            source.require_opened()
     except OSError as error:
         raise SourceError(f"the source cannot be opened ({type(error).__name__}); check who may read it") from None
 

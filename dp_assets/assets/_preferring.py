@@ -156,7 +156,7 @@ def preferences_of_file(settings: PreferenceSettings) -> Preferences:
     from dp_assets.alignment.preference_file import read_preference_file
 
     if settings.path is None:
-        raise ValueError("preferences.path is not set; give it a .parquet, .jsonl or .jsonl.gz file")
+        raise ValueError("preferences.path is not set; give it a .parquet, .jsonl or .json file")
     read = read_preference_file(settings.path, num_pairs=settings.num_pairs, seed=settings.seed)
     return Preferences(read.rows, {DROPPED: dict(read.dropped)})
 

@@ -29,7 +29,7 @@ BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters
 STEPS = {"train_fraction", "detect_language", "without_user"}
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="4")
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="5")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
 ) -> dg.MaterializeResult[PrivateTable]:

@@ -1,21 +1,40 @@
-"""From a source's columns to the columns of `SOURCE_ROWS`, the same for files, data sets and queries.
+"""From a source's columns to those of `SCANNED_ROWS`, the same for files, data sets and queries.
 
-Every value is read by itself: no type or date format is guessed from data, and a value that does not parse becomes
-null. A column of the wrong type is an error, which names types and configured names only.
+Every value is read by itself: no type or date format is guessed from data. What is missing is null. What is there and
+not understood never becomes null in silence:
+
+    a column of the wrong type       refused with its name and type, which are public
+    an id, a language                always understood: as the text of whatever is there
+    an instruction, a time, a line   `unread` says which it is; `understood` drops the row, so that rows can be counted
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import polars as pl
 
-from dp_assets.corpus.schemas import SOURCE_ROWS, TIME
+from dp_assets.corpus.language_names import language_code
+from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS, TIME, UNREAD
+from dp_assets.corpus.values import (
+    CONTENT_KEYS,
+    ROLE_KEYS,
+    ROLES_OF_A_USER,
+    STRUCTURED,
+    UNREADABLE,
+    instruction_of,
+    stored_text,
+    time_of,
+)
+
+BROKEN = "\ufdd0broken"
+"""A column of booleans that a reader may add: whether a line could not be taken apart into values."""
+LINE = "line"
 
 WANTED_TYPES = {
     "text": "strings, or chat messages with role and content",
-    "created_at": "times, dates or ISO 8601 strings",
+    "created_at": "times, dates, ISO 8601 strings or numbers since 1970",
 }
-TIME_FORMATS = ("%+", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d")
-ROLES_OF_A_USER = ("user", "human", "prompter")
+FIRST_YEAR, LAST_YEAR = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
 class SourceError(ValueError):
@@ -49,81 +68,129 @@ def require_columns(names: Sequence[str], found: Sequence[str], *, place: str) -
 
 
 def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
-    """Rows with the columns of `SOURCE_ROWS`; `columns` maps our names to theirs, all of which are there.
+    """Rows with the columns of `SCANNED_ROWS`; `columns` maps our names to theirs, all of which are there.
 
     Raises:
       SourceError: a column's type does not fit.
     """
     types = rows.collect_schema()
-    return rows.select(_column(name, dtype, columns, types) for name, dtype in SOURCE_ROWS.items())
+    for name, theirs in columns.items():
+        _require_fit(name, theirs, types[theirs])
+    texts = rows.select(
+        *(_stored(theirs, name, types[theirs]).alias(name) for name, theirs in columns.items()),
+        *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in SOURCE_ROWS.items() if name not in columns),
+        (pl.col(BROKEN) if BROKEN in types else pl.lit(False)).alias(BROKEN),
+    )
+    has_time = texts.collect_schema()["created_at"] == pl.String
+    return (
+        texts.with_columns(
+            _id("user_id"),
+            _id("instruction_id"),
+            language_code(_id("language")),
+            text=_each(instruction_of, "text"),
+            read_at=_each(time_of, "created_at", TIME) if has_time else pl.col("created_at"),
+        )
+        .with_columns(_unread(has_time).alias(UNREAD))
+        .with_columns(text=pl.when(pl.col("text") != UNREADABLE).then("text"), created_at="read_at")
+        .select(SCANNED_ROWS.names())
+    )
 
 
-def parsed_time(column: str) -> pl.Expr:
-    """Each format is tried on each value; one inferred from the first value would let a row decide for others."""
-    text = pl.col(column).cast(pl.String).str
-    parsed = [text.to_datetime(form, time_unit="us", time_zone="UTC", strict=False) for form in TIME_FORMATS]
-    return pl.coalesce(parsed).alias(column)
+def understood(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of a source of which everything mapped is understood, with the columns of `SOURCE_ROWS`.
+
+    Whether a row stays depends on that row alone.
+    """
+    return rows.filter(pl.col(UNREAD).is_null()).select(SOURCE_ROWS.names())
 
 
-def first_user_turn(column: str) -> pl.Expr:
-    """What the user said first in a list of messages with `role` and `content`; null if they said nothing."""
-    by_user = pl.element().struct.field("role").str.to_lowercase().is_in(ROLES_OF_A_USER)
-    turns = pl.col(column).list.eval(pl.element().filter(by_user).struct.field("content"))
-    return turns.list.first()
-
-
-def first_user_turn_of(messages: Sequence[object]) -> str | None:
-    """The same of one list as JSON has it, which may hold anything."""
-    for message in messages:
-        if isinstance(message, dict) and str(message.get("role")).lower() in ROLES_OF_A_USER:
-            content = message.get("content")
-            return content if isinstance(content, str) else None
-    return None
+def as_stored(values: Sequence[object], name: str) -> pl.Series:
+    """Values of any kind as a column of texts, which `source_rows` takes as well as one of the values' own type."""
+    return pl.Series(name, [stored_text(value) for value in values], dtype=pl.String)
 
 
 def is_conversation(dtype: pl.DataType) -> bool:
-    """Whether values are lists of messages with `role` and `content`."""
+    """Whether values are lists of messages with a role and content, whatever these are called."""
     if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
         return False
     fields = {field.name: field.dtype for field in dtype.inner.fields}
-    return fields.get("role") == pl.String and fields.get("content") == pl.String
+    return any(fields.get(key) == pl.String for key in ROLE_KEYS) and any(key in fields for key in CONTENT_KEYS)
 
 
-def _column(name: str, dtype: pl.DataType, columns: Mapping[str, str], types: pl.Schema) -> pl.Expr:
-    if name not in columns:
-        return pl.lit(None, dtype=dtype).alias(name)
-    theirs = columns[name]
-    if not _fits(name, types[theirs]):
-        wanted = WANTED_TYPES.get(name, "strings or numbers")
-        kind = types[theirs].base_type().__name__  # the names inside a nested type may be values of rows
+def _require_fit(name: str, theirs: str, found: pl.DataType) -> None:
+    if not _fits(name, found):
+        wanted = WANTED_TYPES.get(name, "strings, numbers, bytes, times or objects")
+        kind = found.base_type().__name__  # the names inside a nested type may be values of rows
         raise SourceError(f"column {theirs!r}, mapped to {name}, holds {kind}; it must hold {wanted}")
-    return _typed(theirs, name, types[theirs]).alias(name)
 
 
 def _fits(name: str, found: pl.DataType) -> bool:
-    textual = isinstance(found, pl.String | pl.Categorical | pl.Enum | pl.Null)
+    if isinstance(found, pl.String | pl.Categorical | pl.Enum | pl.Null | pl.Binary):
+        return True
     if name == "text":
-        return textual or is_conversation(found)
+        return is_conversation(found)
     if name == "created_at":
-        return textual or isinstance(found, pl.Datetime | pl.Date)
-    return textual or found.is_numeric()
+        return isinstance(found, pl.Datetime | pl.Date) or found.is_numeric()
+    is_temporal = found.is_temporal() and not isinstance(found, pl.Duration)
+    return found.is_numeric() or found.is_nested() or is_temporal or isinstance(found, pl.Boolean)
 
 
-def _typed(column: str, name: str, found: pl.DataType) -> pl.Expr:
-    """The column in our type. Blank and NaN become null: a blank user id names nobody, it does not name one user."""
-    if name == "created_at":
-        return pl.col(column).cast(TIME) if found.is_temporal() else parsed_time(column)
-    if is_conversation(found):
-        return first_user_turn(column)
-    value = _spelt(column) if found.is_float() else pl.col(column).cast(pl.String)
-    return value if name == "text" else pl.when(value.str.contains(r"\S")).then(value)
+def _stored(column: str, name: str, found: pl.DataType) -> pl.Expr:
+    """The values as texts, or as times where they are."""
+    value = pl.col(column)
+    if name == "created_at" and found.is_temporal():
+        return value.cast(TIME)
+    if isinstance(found, pl.String | pl.Categorical | pl.Enum | pl.Null) or found.is_integer():
+        return value.cast(pl.String)
+    if name == "text" and (keys := _plain_keys(found)) is not None:
+        return _first_user_turn(column, *keys)
+    return value.map_batches(
+        lambda values: as_stored(values.to_list(), values.name), return_dtype=pl.String(), is_elementwise=True
+    )
 
 
-def _spelt(column: str) -> pl.Expr:
-    """Floats as strings, whole ones without a fraction; NaN is null.
+def _plain_keys(dtype: pl.DataType) -> tuple[str, str] | None:
+    """The names of role and content if messages have one of each and both are strings, as in most data sets."""
+    if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
+        return None
+    fields = {field.name: field.dtype for field in dtype.inner.fields}
+    found = [key for keys in (ROLE_KEYS, CONTENT_KEYS) for key in keys if key in fields]
+    return (found[0], found[1]) if len(found) == 2 and all(fields[key] == pl.String for key in found) else None
 
-    A tool that meets one missing id may turn user 1 into user 1.0, and that must not become another unit.
-    """
-    value = pl.col(column).fill_nan(None)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(value == whole).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+
+def _first_user_turn(column: str, role: str, content: str) -> pl.Expr:
+    """`first_user_turn_of` a list of plain messages, without taking it out of Polars: conversations are long."""
+    by_user = pl.element().struct.field(role).str.to_lowercase().is_in(ROLES_OF_A_USER)
+    return pl.col(column).list.eval(pl.element().filter(by_user).struct.field(content)).list.first()
+
+
+def _id(name: str) -> pl.Expr:
+    """Blank becomes null: a blank user id names nobody, it does not name one user."""
+    value = pl.col(name).str.strip_prefix(UNREADABLE).str.strip_prefix(STRUCTURED)
+    return pl.when(value.str.contains(r"\S")).then(value).alias(name)
+
+
+def _each(read: Callable[[str], object], name: str, dtype: pl.DataType | None = None) -> pl.Expr:
+    """`read` of each text by itself."""
+    kind = dtype or pl.String()
+
+    def read_all(texts: pl.Series) -> pl.Series:
+        return pl.Series(texts.name, [None if text is None else read(text) for text in texts], dtype=kind)
+
+    return pl.col(name).map_batches(read_all, return_dtype=kind, is_elementwise=True)
+
+
+def _unread(has_time_as_text: bool) -> pl.Expr:
+    """The first of the row's parts that is there and not understood."""
+    if has_time_as_text:
+        lost = pl.col("created_at").str.contains(r"\S") & pl.col("read_at").is_null()
+    else:
+        lost = ~pl.col("created_at").is_between(FIRST_YEAR, LAST_YEAR)
+    return (
+        pl.when(pl.col(BROKEN))
+        .then(pl.lit(LINE))
+        .when(pl.col("text") == UNREADABLE)
+        .then(pl.lit("text"))
+        .when(lost)
+        .then(pl.lit("created_at"))
+    )

@@ -48,7 +48,7 @@ def _kept_for_refusals() -> Iterator[TextIO]:
 
 
 def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
-    """The data set in batches with the columns of `SOURCE_ROWS`, after the steps of its preset.
+    """The data set in batches with the columns of `SCANNED_ROWS`, after the steps of its preset.
 
     Raises:
       SourceError: see `HubSource.scan`.

@@ -22,6 +22,7 @@ import polars as pl
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.hashing import keyed_hash_of
 from dp_assets.corpus.language import detect_languages
+from dp_assets.corpus.language_names import language_code, language_of
 from dp_assets.corpus.redaction import Redaction, redact
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, check_schema
 from dp_assets.corpus.users import canonical_user_ids
@@ -165,8 +166,10 @@ def keep_lengths(rows: pl.LazyFrame, *, min_words: int, max_words: int, max_char
 
 
 def keep_languages(rows: pl.LazyFrame, *, languages: Sequence[str] | None) -> pl.LazyFrame:
-    """Rows in one of `languages`; all rows if None. A row that names no language is in none of them."""
-    return rows if languages is None else rows.filter(pl.col("language").is_in(list(languages)))
+    """Rows in one of `languages`, however they are spelt; all rows if None. A row without a language is in none."""
+    if languages is None:
+        return rows
+    return rows.filter(language_code(pl.col("language")).is_in([language_of(language) for language in languages]))
 
 
 def name_own_units(rows: pl.LazyFrame, *, key: bytes) -> pl.LazyFrame:

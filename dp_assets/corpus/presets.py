@@ -13,40 +13,12 @@ from typing import Literal
 
 import polars as pl
 
+from dp_assets.corpus.language_names import language_code, language_of
+
 Turn = Literal["any", "first", "last", "never"]
 NEVER: Turn = "never"
 TOXIC = 0.5
 """From this score on, an automatic classifier's score counts as a flag."""
-
-LANGUAGE_CODES = {
-    "arabic": "ar",
-    "chinese": "zh",
-    "czech": "cs",
-    "dutch": "nl",
-    "english": "en",
-    "french": "fr",
-    "german": "de",
-    "greek": "el",
-    "hebrew": "he",
-    "hindi": "hi",
-    "hungarian": "hu",
-    "indonesian": "id",
-    "italian": "it",
-    "japanese": "ja",
-    "korean": "ko",
-    "persian": "fa",
-    "polish": "pl",
-    "portuguese": "pt",
-    "romanian": "ro",
-    "russian": "ru",
-    "spanish": "es",
-    "swedish": "sv",
-    "thai": "th",
-    "turkish": "tr",
-    "ukrainian": "uk",
-    "vietnamese": "vi",
-}
-"""Names of languages in these data sets, lower case; a name that is not here stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +30,6 @@ class Preset:
     flagged     whether moderation flagged the given turn
     redacted    whether the providers redacted the row, if they say so
     is_opening  whether the row opens a conversation with a user's turn
-    respelt     columns brought into a form that the mapping takes
     """
 
     columns: Mapping[str, str]
@@ -66,7 +37,6 @@ class Preset:
     flagged: Callable[[Turn], pl.Expr]
     redacted: pl.Expr | None = None
     is_opening: pl.Expr = field(default_factory=lambda: pl.lit(True))
-    respelt: Sequence[pl.Expr] = ()
 
     @property
     def read(self) -> list[str]:
@@ -77,21 +47,15 @@ class Preset:
         self, rows: pl.LazyFrame, *, languages: Sequence[str], drop_redacted: bool, drop_flagged: Turn
     ) -> pl.LazyFrame:
         """The rows that the steps leave, one looked at without the others. No `languages` means all of them."""
-        kept = rows.filter(self.is_opening).with_columns(language_code(self.columns["language"]), *self.respelt)
+        kept = rows.filter(self.is_opening)
         if languages:
-            kept = kept.filter(pl.col(self.columns["language"]).is_in(list(languages)))
+            wanted = [language_of(language) for language in languages]
+            kept = kept.filter(language_code(pl.col(self.columns["language"])).is_in(wanted))
         if drop_redacted and self.redacted is not None:
             kept = kept.filter(~self.redacted.fill_null(False))
         if drop_flagged != NEVER:
             kept = kept.filter(~self.flagged(drop_flagged).fill_null(False))
         return kept
-
-
-def language_code(column: str) -> pl.Expr:
-    """ISO 639-1 codes for the names of `LANGUAGE_CODES`."""
-    return pl.col(column).replace(
-        {spelt: code for name, code in LANGUAGE_CODES.items() for spelt in (name, name.capitalize())}
-    )
 
 
 def _flag_of_turn(turn: Turn) -> pl.Expr:
@@ -136,7 +100,6 @@ PRESETS: Mapping[str, Preset] = {
         },
         needed=("openai_moderation",),
         flagged=_flag_of_prompt,
-        respelt=((pl.col("tstamp") * 1_000_000).cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC")),),
     ),
     "OpenAssistant/oasst1": Preset(
         columns={

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import polars as pl
 
-from dp_assets.corpus.columns import check_mapping, require_columns, source_rows
+from dp_assets.corpus.columns import as_stored, check_mapping, require_columns, source_rows
 from dp_assets.corpus.spool import spool, spooled
 
 ReadQuery = Callable[[Path], Iterator[pl.DataFrame]]
-"""Batches of a query's result, an empty one if there is no row; the folder is for what the database spills."""
+"""Batches of a query's result, an empty one if there is no row; the folder is for what the database spills.
+
+A column of a database that has no types is one of objects, as its driver gives them."""
 
 
 @dataclass(frozen=True)
@@ -65,4 +67,6 @@ class QuerySource:
 
     def _typed(self, batch: pl.DataFrame) -> pl.DataFrame:
         require_columns(sorted(set(self.columns.values())), batch.columns, place="the result of source.query")
-        return source_rows(batch.lazy(), self.columns).collect()
+        objects = [column for column in batch.select(set(self.columns.values())) if column.dtype == pl.Object]
+        texts = [as_stored(column.to_list(), column.name) for column in objects]
+        return source_rows(batch.with_columns(texts).lazy(), self.columns).collect()

@@ -21,6 +21,9 @@ SOURCE_ROWS = pl.Schema(
         "created_at": TIME,
     }
 )
+UNREAD = "unread"
+SCANNED_ROWS = pl.Schema({**SOURCE_ROWS, UNREAD: pl.String()})
+"""What a source gives: its rows, and for a row that holds what is not understood, where that is (see `columns.py`)."""
 REAL_INSTRUCTIONS = pl.Schema(
     {
         "unit_id": pl.String(),

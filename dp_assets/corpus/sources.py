@@ -1,32 +1,36 @@
 """Where real instructions come from: a packaged public corpus, or files of the user's.
 
 Data sets of the Hugging Face hub (`hub.py`) and queries (`queries.py`) are further sources. Each one is scanned into
-the columns of `SOURCE_ROWS`, every one nullable. How a row is read never depends on another row: no type, date format
-or separator is guessed from data, and a value that does not parse becomes null. Errors concern configuration (paths,
-column names and types) and quote no value.
-
-Left out: nested columns other than chat messages, and CSV whose quotes do not match, where no reader can tell the rows
-apart.
+the columns of `SCANNED_ROWS`. How a row is read never depends on another row: no type, date format or separator is
+guessed from data, and a row that holds what is not understood says so (`columns.py`). Errors concern configuration and
+form (paths, names and types of columns) and quote no value.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
+from itertools import islice
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Protocol
+from urllib.parse import unquote
 
 import polars as pl
 
-from dp_assets.corpus.columns import (
-    SourceError,
-    check_mapping,
-    first_user_turn_of,
-    parsed_time,
-    require_columns,
-    source_rows,
+from dp_assets.corpus.columns import BROKEN, SourceError, as_stored, check_mapping, require_columns, source_rows
+from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS
+from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool, spooled
+from dp_assets.corpus.text_files import (
+    FORMATS,
+    PACKED,
+    Row,
+    UnreadableFile,
+    header_of,
+    is_csv,
+    rows_of,
+    suffix_of,
 )
-from dp_assets.corpus.schemas import SOURCE_ROWS
 
 CHITCHAT_WORDS = (5, 60)
 INTERROGATIVES = (
@@ -48,8 +52,15 @@ class Source(Protocol):
     def columns(self) -> Mapping[str, str]:
         """Which of the source's columns ours are read from; registration fixes those of user and time."""
 
+    def require_opened(self) -> None:
+        """Look at the source as far as it can be done without reading a row.
+
+        Raises:
+          SourceError: it cannot be read as configured.
+        """
+
     def scan(self, scratch: Path) -> pl.LazyFrame:
-        """The rows with the columns of `SOURCE_ROWS`.
+        """The rows with the columns of `SCANNED_ROWS`.
 
         What cannot be scanned where it lies is put into `scratch`, an empty folder of the private zone that outlives
         the rows' use.
@@ -62,7 +73,7 @@ def parts_of(source: Source, scratch: Path) -> Mapping[str, pl.LazyFrame]:
     Raises:
       SourceError: the source cannot be read as configured.
     """
-    return source.parts() if isinstance(source, FileSource) else {source.locator: source.scan(scratch)}
+    return source.parts(scratch) if isinstance(source, FileSource) else {source.locator: source.scan(scratch)}
 
 
 @dataclass(frozen=True)
@@ -83,20 +94,30 @@ class ChitchatSource:
     def columns(self) -> Mapping[str, str]:
         return {}
 
+    def require_opened(self) -> None:
+        """Require the package.
+
+        Raises:
+          SourceError: it is not installed.
+        """
+        self._content()
+
     def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
         """The turns; `instruction_id` is `chitchat-<conversation>-<number of the turn's first message>`.
 
         Raises:
           SourceError: the package is not installed.
         """
-        try:
-            content = resources.files("chitchat_dataset").joinpath("dataset.json").read_text(encoding="utf-8")
-        except (ModuleNotFoundError, FileNotFoundError):
-            raise SourceError("the source 'chitchat' needs the package chitchat-dataset; install it") from None
-        conversations = json.loads(content).items()
+        conversations = json.loads(self._content()).items()
         turns = [turn for name, conversation in conversations for turn in _asking_turns(name, conversation["messages"])]
         texts = pl.DataFrame(turns, schema=dict.fromkeys(SOURCE_ROWS, pl.String()), orient="row").lazy()
-        return texts.with_columns(parsed_time("created_at"))
+        return source_rows(texts, {name: name for name in SOURCE_ROWS})
+
+    def _content(self) -> str:
+        try:
+            return resources.files("chitchat_dataset").joinpath("dataset.json").read_text(encoding="utf-8")
+        except (ModuleNotFoundError, FileNotFoundError):
+            raise SourceError("the source 'chitchat' needs the package chitchat-dataset; install it") from None
 
 
 def asks_something(messages: Sequence[str]) -> bool:
@@ -121,18 +142,25 @@ def _asking_turns(conversation: str, turns: Sequence[Sequence[Mapping[str, str]]
         number += len(turn)
 
 
+PARQUET = ".parquet"
+READERS = (PARQUET, *FORMATS)
+"""Suffixes of the files that are read, in any letter case; those after the first may be followed by one of `PACKED`."""
+TABLE_LOGS = ("_delta_log", ".hoodie")
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
 @dataclass(frozen=True)
 class FileSource:
-    """A Parquet, CSV (with a header), JSONL or gzipped JSONL file, or a folder of such files, searched to the bottom.
+    """A file with one of the suffixes of `READERS`, or a folder of such files, searched to the bottom.
 
     `columns` maps our names (`text`, and optionally `user_id`, `created_at`, `language`, `instruction_id`) to the
     file's. `instruction_id` should name one row: rows of one user that share it count as one instruction. Without it,
-    rows that agree in all mapped columns count once. Times are ISO 8601; one without an offset is taken as UTC. JSON
-    values that are not strings are taken as they are spelt. Chat messages as the text, in Parquet or JSON, stand for
-    their first user turn.
+    rows that agree in all mapped columns count once. CSV has a header. JSON is one object a line, an array of objects,
+    or objects one after the other. Chat messages as the text stand for their first user turn.
 
-    Files of a folder may differ in format, in the order of columns and in further ones. Hidden files and those that
-    begin with an underscore are passed over, as Spark and Hive do.
+    Files of a folder may differ in format, in the order of columns and in further ones. A column that a file lacks may
+    stand in the names of its folders (`day=2026-01-11`), as Hive, Spark and DuckDB write them. Hidden files and those
+    that begin with an underscore are passed over.
 
     Raises:
       SourceError: the suffix or one of our names is unknown, or `text` is not mapped.
@@ -144,38 +172,139 @@ class FileSource:
     def __post_init__(self) -> None:
         check_mapping(self.columns)
         if not self.path.is_dir():
-            _reader_of(self.path, place=f"source.path {self.path}")
+            _require_suffix(self.path, self._place)
 
     @property
     def locator(self) -> str:
         return f"file:{self.path.resolve()}"
 
-    def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
-        """The rows.
+    def require_opened(self) -> None:
+        """Look at the files as far as the names and types of columns go. No row is read, so keys of JSON are not seen.
 
         Raises:
-          SourceError: the file is missing or unreadable, a mapped column is not in it, or a column's type does not fit.
+          SourceError: a file is missing or unreadable, a mapped column is not in it, or a column's type does not fit.
         """
-        return pl.concat(self.parts().values())
+        for file in self._files():
+            if _is_parquet(file):
+                self._rows_of_parquet(file)
+            elif is_csv(file):
+                self._require_columns(file, self._header_of(file))
 
-    def parts(self) -> Mapping[str, pl.LazyFrame]:
+    def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
+        """The rows of all files.
+
+        Raises:
+          SourceError: see `parts`.
+        """
+        return pl.concat(self.parts(scratch).values())
+
+    def parts(self, scratch: Path | None = None) -> Mapping[str, pl.LazyFrame]:
         """The rows of each file, by its path, which is private where it lies in a folder.
 
+        Rows of CSV and JSON lie in `scratch` by the time this returns, or in memory without one.
+
         Raises:
-          SourceError: as `scan`.
+          SourceError: see `require_opened`; or no object of all JSON files has a mapped key.
         """
+        self.require_opened()
+        seen = _Seen()
+        parts = {str(file): self._part(file, seen, scratch) for file in self._files()}
+        missing = sorted(set(self._names) - seen.keys)
+        if seen.an_object and missing:
+            raise SourceError(
+                f"source.columns names {', '.join(missing)}, which no object of source.path {self.path} has as a key of"
+                " its own; correct the mapping, or write nested values under keys of their own"
+            )
+        return parts
+
+    @property
+    def _place(self) -> str:
+        """What is said of a file. Which one of a folder it is stays unsaid: names of files may be those of people."""
+        return f"a file below {self.path}" if self.path.is_dir() else f"source.path {self.path}"
+
+    @property
+    def _names(self) -> list[str]:
+        return sorted(set(self.columns.values()))
+
+    def _files(self) -> list[Path]:
         if not self.path.is_dir():
             if not self.path.is_file():
                 raise SourceError(f"source.path {self.path} is neither a file nor a folder")
-            return {str(self.path): self._rows_of(self.path, place=f"source.path {self.path}")}
+            return [self.path]
+        if any(self.path.joinpath(log).exists() for log in TABLE_LOGS):
+            raise SourceError(
+                f"source.path {self.path} is a table with a log, and its files may hold rows that were deleted from it;"
+                " write the present rows to Parquet files of their own"
+            )
         files = files_below(self.path)
         if not files:
             raise SourceError(f"source.path {self.path} holds no file with one of the suffixes {', '.join(READERS)}")
-        # Which file it is stays unsaid: names of files may be those of people.
-        return {str(file): self._rows_of(file, place=f"a file below {self.path}") for file in files}
+        for file in files:
+            _require_suffix(file, self._place)
+        return files
 
-    def _rows_of(self, file: Path, *, place: str) -> pl.LazyFrame:
-        return source_rows(_reader_of(file, place=place)(file, self.columns, place), self.columns)
+    def _require_columns(self, file: Path, found: Sequence[str]) -> None:
+        require_columns(self._names, [*found, *self._from_folders(file)], place=self._place)
+
+    def _from_folders(self, file: Path) -> dict[str, str | None]:
+        """The mapped columns that stand in the names of a file's folders, as `name=value`."""
+        folders = file.relative_to(self.path).parts[:-1] if self.path.is_dir() else ()
+        named = (folder.partition("=") for folder in folders if "=" in folder)
+        return {name: None if value == NO_VALUE else unquote(value) for name, _, value in named if name in self._names}
+
+    def _rows_of_parquet(self, file: Path) -> pl.LazyFrame:
+        rows = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        try:
+            found = rows.collect_schema().names()
+        except (pl.exceptions.PolarsError, OSError):
+            raise SourceError(f"{self._place} is not a readable Parquet file") from None
+        self._require_columns(file, found)
+        folders = {name: value for name, value in self._from_folders(file).items() if name not in found}
+        constants = [pl.lit(value, dtype=pl.String()).alias(name) for name, value in folders.items()]
+        return source_rows(rows.with_columns(constants), self.columns)
+
+    def _header_of(self, file: Path) -> list[str]:
+        try:
+            return header_of(file)
+        except UnreadableFile as error:
+            raise SourceError(f"{self._place} {error}") from None
+
+    def _part(self, file: Path, seen: "_Seen", scratch: Path | None) -> pl.LazyFrame:
+        if _is_parquet(file):
+            return self._rows_of_parquet(file)
+        batches = self._batches(file, _Seen() if is_csv(file) else seen)
+        if scratch is None:
+            return pl.concat([pl.DataFrame(schema=SCANNED_ROWS), *batches]).lazy()
+        rows = Path(mkdtemp(dir=scratch, prefix="rows-"))
+        spool(batches, rows)
+        return spooled(rows)
+
+    def _batches(self, file: Path, seen: "_Seen") -> Iterator[pl.DataFrame]:
+        folders, rows = self._from_folders(file), self._rows_of(file)
+        while batch := list(islice(rows, ROWS_IN_A_BATCH)):
+            objects = [row for row in batch if row is not None]
+            seen.an_object = seen.an_object or bool(objects)
+            seen.keys.update(name for name in self._names if any(name in row for row in (folders, *objects)))
+            yield self._typed([{**folders, **row} if row is not None else None for row in batch])
+
+    def _rows_of(self, file: Path) -> Iterator[Row | None]:
+        try:
+            yield from rows_of(file)
+        except UnreadableFile as error:
+            raise SourceError(f"{self._place} {error}") from None
+
+    def _typed(self, rows: Sequence[Row | None]) -> pl.DataFrame:
+        columns = [as_stored([row and row.get(name) for row in rows], name) for name in self._names]
+        broken = pl.Series(BROKEN, [row is None for row in rows])
+        return source_rows(pl.LazyFrame([*columns, broken]), self.columns).collect()
+
+
+@dataclass
+class _Seen:
+    """What the objects of JSON files have: which of the mapped keys, and whether there is one at all."""
+
+    keys: set[str] = field(default_factory=set)
+    an_object: bool = False
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -184,77 +313,13 @@ def files_below(folder: Path) -> list[Path]:
     return [file for file in files if not any(part[0] in "._" for part in file.relative_to(folder).parts)]
 
 
-def _reader_of(file: Path, *, place: str) -> "Reader":
-    for suffix, reader in READERS.items():
-        if file.name.lower().endswith(suffix):
-            return reader
-    raise SourceError(f"{place} has an unknown suffix; use one of {', '.join(READERS)}")
+def _is_parquet(file: Path) -> bool:
+    return file.name.lower().endswith(PARQUET)
 
 
-def _scan_parquet(path: Path, columns: Mapping[str, str], place: str) -> pl.LazyFrame:
-    rows = pl.scan_parquet(path, glob=False)
-    try:
-        found = rows.collect_schema().names()
-    except pl.exceptions.PolarsError:
-        raise SourceError(f"{place} is not a readable Parquet file") from None
-    require_columns(sorted(set(columns.values())), found, place=place)
-    return rows
-
-
-def _scan_csv(path: Path, columns: Mapping[str, str], place: str) -> pl.LazyFrame:
-    rows = pl.scan_csv(
-        path,
-        infer_schema=False,
-        ignore_errors=True,
-        truncate_ragged_lines=True,
-        raise_if_empty=False,
-        encoding="utf8-lossy",
-        glob=False,
-    )
-    require_columns(sorted(set(columns.values())), rows.collect_schema().names(), place=place)
-    return rows
-
-
-def _scan_json_lines(path: Path, columns: Mapping[str, str], place: str) -> pl.LazyFrame:
-    """Each line by itself; Polars' own reader of JSON lines fails as a whole on one malformed line."""
-    lines = pl.scan_csv(
-        path,
-        has_header=False,
-        schema={"line": pl.String()},
-        separator="\x1f",  # JSON must escape it, so that no valid line is cut
-        quote_char=None,
-        truncate_ragged_lines=True,
-        extra_columns="ignore",  # else a first line with a separator, and no later one, would fail the whole file
-        raise_if_empty=False,
-        encoding="utf8-lossy",
-        glob=False,
-    )
-    # Polars takes a byte order mark off the first line only; a line must not read otherwise when another precedes it.
-    line = pl.col("line").str.strip_prefix("\ufeff")
-    # A key that no line has gives nulls: to refuse it, the names in the rows would have to be read.
-    values = {name: line.str.json_path_match(f"$[{json.dumps(name)}]") for name in sorted(set(columns.values()))}
-    return lines.select(**values | {columns["text"]: _text_or_first_turn(line, columns["text"])})
-
-
-def _text_or_first_turn(line: pl.Expr, name: str) -> pl.Expr:
-    """A value of a line of JSON as it is spelt, or the first user turn of chat messages."""
-    path = f"$[{json.dumps(name)}]"
-    value = line.str.json_path_match(path)
-    # A string may read like a list; only a list has elements.
-    is_list = line.str.json_path_match(f"{path}[0]").is_not_null() | value.str.contains(r"^\[\s*\]$")
-    turns = pl.when(is_list).then(value).map_batches(_first_user_turns, return_dtype=pl.String(), is_elementwise=True)
-    return pl.when(is_list).then(turns).otherwise(value)
-
-
-def _first_user_turns(conversations: pl.Series) -> pl.Series:
-    turns = [None if messages is None else first_user_turn_of(json.loads(messages)) for messages in conversations]
-    return pl.Series(conversations.name, turns, dtype=pl.String)
-
-
-Reader = Callable[[Path, Mapping[str, str], str], pl.LazyFrame]
-READERS: Mapping[str, Reader] = {
-    ".parquet": _scan_parquet,
-    ".csv": _scan_csv,
-    ".jsonl": _scan_json_lines,
-    ".jsonl.gz": _scan_json_lines,
-}
+def _require_suffix(file: Path, place: str) -> None:
+    if not _is_parquet(file) and suffix_of(file) is None:
+        raise SourceError(
+            f"{place} has an unknown suffix; use one of {', '.join(READERS)}, all but the first also with"
+            f" {' or '.join(PACKED)} behind"
+        )

@@ -1,8 +1,10 @@
 """One spelling for each user id, so that the same user is one privacy unit whatever wrote the file.
 
 Merging two ids costs rows; taking one user for two would break the guarantee. So ids are merged where a tool may have
-respelt them: white space and invisible characters around them, Unicode composition, and numbers (`7`, `7.0`, `007`,
-`7e0`). A blank id names nobody, like a missing one: CSV cannot tell them apart, and its row is a unit of its own.
+respelt them: white space and invisible characters around them, Unicode composition, numbers (`7`, `7.0`, `007`, `7e0`),
+the letter case of UUIDs, and JSON (quotes around a string; of objects the order of keys, missing values and white
+space). A blank id or an object without a value names nobody, like a missing one: CSV cannot tell them apart, and its
+row is a unit of its own.
 
 Words that tools write for a missing value (`nan`, `None`, `NULL`) are ids like any other, because people have such
 names: their rows count as those of one user, which costs rows where nobody was meant and splits nobody.
@@ -13,14 +15,18 @@ would make every row a unit of its own without a word.
 Left out: ids that differ in letter case or in a prefix, where no rule is safe to guess. Clean those at the source.
 """
 
+import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from decimal import Context, Decimal
 
 import polars as pl
 
+from dp_assets.corpus.values import NUMBER
+
 AROUND = r"^[\s\p{Z}\p{C}]+|[\s\p{Z}\p{C}]+$"
-NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,6})?|[+-]?\.[0-9]+(?:[eE][+-]?[0-9]{1,6})?")
+UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}?")
 
 
 class NobodyNamed(ValueError):
@@ -51,18 +57,46 @@ def canonical_user_ids(rows: pl.LazyFrame) -> pl.LazyFrame:
     """`user_id` in its one spelling, null where it is blank. Every id is respelt by itself."""
     stripped = pl.col("user_id").str.normalize("NFC").str.replace_all(AROUND, "")
     named = pl.when(stripped != "").then(stripped)
-    return rows.with_columns(named.map_batches(_numbers_respelt, return_dtype=pl.String(), is_elementwise=True))
+    return rows.with_columns(named.map_batches(_all_respelt, return_dtype=pl.String(), is_elementwise=True))
 
 
-def _numbers_respelt(user_ids: pl.Series) -> pl.Series:
-    return pl.Series(
-        user_ids.name, [None if user_id is None else _respelt(user_id) for user_id in user_ids], dtype=pl.String
-    )
+def _all_respelt(user_ids: pl.Series) -> pl.Series:
+    respelt = [None if user_id is None else _respelt(user_id) for user_id in user_ids]
+    return pl.Series(user_ids.name, respelt, dtype=pl.String)
 
 
-def _respelt(user_id: str) -> str:
-    """A number by its value, to the last digit; anything else as it is."""
+def _respelt(user_id: str) -> str | None:
+    """JSON by what it holds, null if that is nothing; a number by its value; anything else as it is."""
+    if user_id[0] not in '{["':
+        return _scalar(user_id)
+    try:
+        value = _held(json.loads(user_id, parse_int=str, parse_float=str, parse_constant=lambda _: None))
+        respelt = value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
+        (respelt or "").encode()
+    except (ValueError, RecursionError):
+        return _scalar(user_id)
+    return respelt
+
+
+def _scalar(user_id: str) -> str:
+    """A number to the last digit."""
+    if UUID.fullmatch(user_id):
+        return user_id.strip("{}").lower()
     if NUMBER.fullmatch(user_id) is None:
         return user_id
     value = Decimal(user_id).normalize(Context(prec=len(user_id), Emax=10**9, Emin=-(10**9)))
     return str(value) if value else "0"
+
+
+def _held(value: object) -> object:
+    """JSON without missing and blank values, its scalars as ids are spelt; null if nothing is left."""
+    if isinstance(value, Mapping):
+        return {key: held for key in value if (held := _held(value[key])) is not None} or None
+    if isinstance(value, list):
+        parts = [_held(part) for part in value]
+        return parts if any(part is not None for part in parts) else None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _scalar(unicodedata.normalize("NFC", value).strip()) or None
+    return None

@@ -1,10 +1,12 @@
 """A user's own public preference pairs."""
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow
 import pytest
 
 from dp_assets.alignment.preference_file import PreferenceFileError, read_preference_file
@@ -25,10 +27,14 @@ def write(folder: Path, ending: str, rows: pl.DataFrame = ROWS) -> Path:
     path = folder / f"pairs{ending}"
     if ending == ".parquet":
         rows.write_parquet(path)
-    elif ending == ".jsonl":
-        rows.write_ndjson(path)
-    else:
+    elif ending == ".jsonl.gz":
         path.write_bytes(gzip.compress(rows.write_ndjson().encode()))
+    elif ending == ".json.zst":
+        path.write_bytes(pyarrow.compress(json.dumps(rows.to_dicts()).encode(), codec="zstd", asbytes=True))
+    elif ending == ".json":
+        path.write_text(json.dumps(rows.to_dicts(), indent=2))
+    else:
+        rows.write_ndjson(path)
     return path
 
 
@@ -36,7 +42,7 @@ def read(path: Path, *, num_pairs: int = 100, seed: int = 0) -> Any:
     return read_preference_file(path, num_pairs=num_pairs, seed=seed)
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz"])
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".NDJSON", ".json", ".json.zst"])
 def test_every_format_gives_the_same_pairs_and_says_what_was_dropped(tmp_path: Path, ending: str) -> None:
     made = read(write(tmp_path, ending))
     assert made.rows.select("prompt", "chosen", "rejected").rows() == KEPT
@@ -79,9 +85,35 @@ def test_a_file_that_is_missing_or_of_another_format_is_named_with_the_setting(t
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".gz"])
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".json.zst"])
 def test_a_damaged_file_is_named_with_the_setting(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"pairs{ending}"
     path.write_bytes(b'{"prompt": "why?", "cho')
     with pytest.raises(PreferenceFileError, match=r"preferences\.path .*write it again|must have the columns"):
         read(path)
+
+
+def test_types_are_not_guessed_from_the_first_rows(tmp_path: Path) -> None:
+    first = [{"prompt": f"p{row}", "chosen": f"g{row}", "rejected": None, "score": 1} for row in range(150)]
+    later = [{"prompt": "why?", "chosen": "so", "rejected": "no", "score": 0.5, "more": {"a": [1]}}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in (*first, *later)))
+    made = read(path)
+    assert made.rows.select("prompt", "chosen", "rejected").rows() == [("why?", "so", "no")]
+    assert made.dropped == {"incomplete": 150}
+
+
+def test_a_line_that_holds_no_texts_costs_its_own_pair_only_and_is_counted(tmp_path: Path) -> None:
+    lines = ["{cut", json.dumps({"prompt": "p", "chosen": ["parts"], "rejected": "r"}), "[1]"]
+    good = json.dumps({"prompt": "why?", "chosen": "so", "rejected": "no"})
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, good]))
+    made = read(tmp_path / "pairs.jsonl")
+    assert made.rows["prompt"].to_list() == ["why?"]
+    assert made.dropped == {"unreadable": 3}
+
+
+def test_a_json_file_whose_column_never_holds_a_text_is_refused_by_its_name(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "chosen": [{"role": "user", "content": "x"}], "rejected": None}] * 3
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(PreferenceFileError, match=r"chosen is Object; rejected is Null\. Rename or convert"):
+        read(tmp_path / "pairs.jsonl")

@@ -16,7 +16,7 @@ from dp_assets.corpus import hub_reader
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.hub import CACHES, QUIET, HubSource, HubSteps, reader_environment
 from dp_assets.corpus.presets import PRESETS, Turn
-from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.schemas import SCANNED_ROWS
 from resources.profile import PresetName
 from tests.corpus.chat_data import SCHEMAS, Rows, moderated, talk, wanted_and_unwanted, write_data_set
 
@@ -51,7 +51,7 @@ def hub_source(**changed: Any) -> HubSource:
 def test_a_preset_keeps_first_user_turns_and_drops_what_the_steps_name(tmp_path: Path, preset: str) -> None:
     kept, dropped = wanted_and_unwanted(preset)
     rows = read(write_data_set(tmp_path, preset, [*kept, *dropped]), preset=preset)
-    assert rows.schema == SOURCE_ROWS
+    assert rows.schema == SCANNED_ROWS
     assert rows["text"].to_list() == ["Keep 0?", "Keep 1?"]
     assert rows["instruction_id"].to_list() == ["Keep 0", "Keep 1"]
     assert set(rows["language"]) == {"en"}

@@ -8,7 +8,7 @@ import pytest
 
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.queries import QuerySource
-from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.schemas import SCANNED_ROWS
 from dp_assets.corpus.spool import spool, spooled
 
 COLUMNS = {"text": "body", "user_id": "who"}
@@ -21,7 +21,7 @@ def source(*batches: pl.DataFrame, query: str = "select 1") -> QuerySource:
 def test_batches_are_typed_and_put_into_the_scratch_folder(tmp_path: Path) -> None:
     first, second = pl.DataFrame({"body": ["a"], "who": [7.0]}), pl.DataFrame({"body": ["b"], "who": [8.0]})
     rows = source(first, second).scan(tmp_path).collect()
-    assert rows.schema == SOURCE_ROWS
+    assert rows.schema == SCANNED_ROWS
     assert rows.select("text", "user_id").rows() == [("a", "7"), ("b", "8")]
 
 
@@ -49,7 +49,7 @@ def test_each_batch_is_put_down_before_the_next_one_is_asked_for(tmp_path: Path)
     def batches() -> Iterator[pl.DataFrame]:
         for _ in range(5):
             files_beside.append(len(list(tmp_path.iterdir())))
-            yield pl.DataFrame([[None] * len(SOURCE_ROWS)], schema=SOURCE_ROWS, orient="row")
+            yield pl.DataFrame([[None] * len(SCANNED_ROWS)], schema=SCANNED_ROWS, orient="row")
 
     spool(batches(), tmp_path)
     assert files_beside == [1, 2, 3, 4, 5]  # one of them empty, for the schema

@@ -3,12 +3,13 @@ import gzip
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
 
 from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.schemas import SCANNED_ROWS
 from dp_assets.corpus.sources import ChitchatSource, FileSource, asks_something
 
 RECORDS = [
@@ -37,6 +38,7 @@ EXPECTED = {
         None,
         utc(2023, 1, 2, 3, 4, 5, 500_000),
     ],
+    "unread": [None, None, None, "created_at", None],  # "someday" is no time, which is not to have none
 }
 
 
@@ -58,21 +60,22 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
 
 
 def scan(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    return FileSource(path, columns).scan().collect()
+    with TemporaryDirectory() as scratch:
+        return FileSource(path, columns).scan(Path(scratch)).collect()
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name)
-    assert scan(tmp_path / name, COLUMNS).equals(pl.DataFrame(EXPECTED, schema=SOURCE_ROWS))
+    assert scan(tmp_path / name, COLUMNS).equals(pl.DataFrame(EXPECTED, schema=SCANNED_ROWS))
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_columns_that_are_not_mapped_are_null(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name)
     rows = scan(tmp_path / name, {"text": "prompt"})
-    assert rows.schema == SOURCE_ROWS
-    assert rows.drop("text").null_count().row(0) == (len(RECORDS),) * 4
+    assert rows.schema == SCANNED_ROWS
+    assert rows.drop("text").null_count().row(0) == (len(RECORDS),) * 5
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if "json" not in name])
@@ -84,10 +87,24 @@ def test_a_missing_column_is_named_and_nothing_of_the_file_is_quoted(tmp_path: P
     assert "prompt" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["body", "Prompt", "nested.prompt"])
 @pytest.mark.parametrize("name", [name for name in WRITERS if "json" in name])
-def test_a_key_that_no_json_line_has_is_null_because_to_refuse_it_rows_would_decide(tmp_path: Path, name: str) -> None:
+def test_a_key_that_no_json_object_has_is_refused_by_its_name(tmp_path: Path, name: str, key: str) -> None:
     WRITERS[name](tmp_path / name)
-    assert scan(tmp_path / name, {"text": "body"})["text"].null_count() == len(RECORDS)
+    with pytest.raises(SourceError, match=rf"names {key}, which no object of source\.path .* has") as refusal:
+        scan(tmp_path / name, {"text": key})
+    assert "bread" not in str(refusal.value)
+
+
+def test_a_key_that_some_json_objects_lack_is_missing_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"t": "one"}\n{"t": "two", "u": "anna"}\n')
+    (tmp_path / "b.jsonl").write_text('{"t": "three"}\n')  # Spark leaves nulls out
+    rows = scan(tmp_path, {"text": "t", "user_id": "u"})
+    assert rows.select("text", "user_id", "unread").rows() == [
+        ("one", None, None),
+        ("two", "anna", None),
+        ("three", None, None),
+    ]
 
 
 def test_user_ids_name_the_same_users_whatever_type_holds_them(tmp_path: Path) -> None:
@@ -156,27 +173,26 @@ def test_parquet_times_numbers_and_categories_are_converted(tmp_path: Path) -> N
     ("columns", "message"),
     [
         ({"text": "number"}, "mapped to text, holds Int64; it must hold strings"),
-        ({"text": "prompt", "created_at": "number"}, "mapped to created_at, holds Int64; it must hold times"),
-        (
-            {"text": "prompt", "user_id": "many"},
-            r"mapped to user_id, holds List; it must hold strings or numbers",
-        ),
+        ({"text": "many"}, "mapped to text, holds List; it must hold strings, or chat messages"),
+        ({"text": "prompt", "created_at": "flag"}, "mapped to created_at, holds Boolean; it must hold times"),
+        ({"text": "prompt", "user_id": "span"}, "mapped to user_id, holds Duration; it must hold strings, numbers"),
     ],
 )
 def test_a_column_of_an_unfit_type_is_named(tmp_path: Path, columns: Mapping[str, str], message: str) -> None:
-    pl.DataFrame({"prompt": ["a"], "number": [1], "many": [[1]]}).write_parquet(tmp_path / "a.parquet")
+    row = {"prompt": ["a"], "number": [1], "many": [[1]], "flag": [True], "span": [dt.timedelta(1)]}
+    pl.DataFrame(row).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(SourceError, match=message):
-        FileSource(tmp_path / "a.parquet", columns).scan()
+        FileSource(tmp_path / "a.parquet", columns).require_opened()
 
 
 def test_a_missing_file_an_unknown_suffix_and_a_broken_file_say_so(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is neither a file nor a folder"):
-        FileSource(tmp_path / "absent.csv", {"text": "t"}).scan()
-    with pytest.raises(SourceError, match=r"unknown suffix; use one of \.parquet, \.csv, \.jsonl, \.jsonl\.gz"):
+        FileSource(tmp_path / "absent.csv", {"text": "t"}).require_opened()
+    with pytest.raises(SourceError, match=r"unknown suffix; use one of \.parquet, \.csv, .*\.ndjson, \.json, all"):
         FileSource(tmp_path / "a.xlsx", {"text": "t"})
     (tmp_path / "a.parquet").write_text("a secret")
     with pytest.raises(SourceError, match="is not a readable Parquet file") as error:
-        FileSource(tmp_path / "a.parquet", {"text": "t"}).scan()
+        FileSource(tmp_path / "a.parquet", {"text": "t"}).require_opened()
     assert "secret" not in str(error.value)
 
 
@@ -184,7 +200,7 @@ def test_an_empty_file_has_no_columns_and_no_rows(tmp_path: Path) -> None:
     for name in ("a.csv", "a.jsonl"):
         (tmp_path / name).touch()
     with pytest.raises(SourceError, match="lacks"):
-        FileSource(tmp_path / "a.csv", {"text": "t"}).scan()
+        FileSource(tmp_path / "a.csv", {"text": "t"}).require_opened()
     assert scan(tmp_path / "a.jsonl", {"text": "t"}).is_empty()
 
 
@@ -221,8 +237,9 @@ def test_a_turn_asks_if_a_message_has_a_question_mark_or_opens_like_a_question(m
 def test_chitchat_holds_asking_turns_of_a_thousand_senders() -> None:
     rows = ChitchatSource().scan().collect()
     words = rows["text"].str.count_matches(r"\S+")
-    assert rows.schema == SOURCE_ROWS
-    assert rows.null_count().sum_horizontal().item() == 0
+    assert rows.schema == SCANNED_ROWS
+    assert rows.drop("unread").null_count().sum_horizontal().item() == 0
+    assert rows["unread"].null_count() == rows.height
     assert words.is_between(5, 60).all()
     assert rows["instruction_id"].is_unique().all()
     assert (rows.height, rows["user_id"].n_unique()) == (34_693, 1_033)
@@ -243,7 +260,7 @@ def write_folder(folder: Path) -> Path:
 
 def test_a_folder_gives_the_rows_of_all_its_files_whatever_their_formats(tmp_path: Path) -> None:
     rows = scan(write_folder(tmp_path), COLUMNS)
-    expected = pl.DataFrame(EXPECTED, schema=SOURCE_ROWS)
+    expected = pl.DataFrame(EXPECTED, schema=SCANNED_ROWS)
     assert rows.equals(pl.concat([expected] * len(WRITERS)))
 
 
@@ -288,10 +305,7 @@ def test_chat_messages_in_json_lines_stand_for_their_first_user_turn_as_in_parqu
     message = pl.Struct({"role": pl.String, "content": pl.String})
     frame = pl.DataFrame({"messages": conversations}, schema={"messages": pl.List(message)})
     frame.write_parquet(tmp_path / "chat.parquet")
-    texts = [
-        FileSource(tmp_path / name, {"text": "messages"}).scan().collect()["text"].to_list()
-        for name in ("chat.jsonl", "chat.parquet")
-    ]
+    texts = [scan(tmp_path / name, {"text": "messages"})["text"].to_list() for name in ("chat.jsonl", "chat.parquet")]
     assert texts[0] == texts[1] == ["hello", None, 'quoted "é"\nand a line', None]
 
 
@@ -300,6 +314,7 @@ def test_a_json_line_whose_messages_are_odd_costs_its_own_row_only(tmp_path: Pat
     odd = [[{"role": "user", "content": ["parts"]}], [{"content": "no role"}], ["a", 1], [{"role": None}]]
     lines = [good, *(json.dumps({"t": each, "u": "b"}) for each in odd), "junk", json.dumps({"t": '["a", "string"]'})]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    rows = FileSource(tmp_path / "a.jsonl", {"text": "t", "user_id": "u"}).scan().collect()
-    assert rows["text"].to_list() == ["kept", *[None] * 5, '["a", "string"]']
+    rows = scan(tmp_path / "a.jsonl", {"text": "t", "user_id": "u"})
+    assert rows["text"].to_list() == ["kept", "parts", *[None] * 4, '["a", "string"]']
     assert rows["user_id"].to_list() == ["a", *["b"] * 4, None, None]
+    assert rows["unread"].to_list() == [None, None, *["text"] * 3, "line", None]

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
+from dp_assets.corpus.columns import understood
 from dp_assets.corpus.prepare import prepare, unit_of_user
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource
@@ -29,7 +30,10 @@ def respelt(*user_ids: str | None) -> list[str | None]:
         ("12345678901234567890123", "12345678901234567890123.0"),
         ("-7", "-7.0", "-07"),
         ("1.5", "1.50", "01.5"),
-        ("caf\u00e9", "cafe\u0301", " caf\u00e9"),
+        ("caf\u00e9", "cafe\u0301", " caf\u00e9", '"caf\\u00e9"'),
+        ("550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000"),
+        ('{"a": 1, "b": "x"}', '{"b":"x","a":1.0}', '{"b": "x", "c": null, "a": "01", "d": " "}'),
+        ('{"a": {"b": [1, null]}}', '{ "a" : {"c": {}, "b": ["1", null]} }'),
     ],
 )
 def test_spellings_of_one_id_are_one(spellings: tuple[str, ...]) -> None:
@@ -44,6 +48,8 @@ def test_spellings_of_one_id_are_one(spellings: tuple[str, ...]) -> None:
         ("anna", "Anna", "anna b"),
         ("1e9999999", "1e99999999", "inf", "nan", "0x1"),
         ("1e5", "1e6", "1e999999"),
+        ('{"a": 1}', '{"a": 2}', '{"b": 1}', '{"a": [1]}', "[1]", "[1, null]", '{"a', "1"),
+        ('"\\ud800"', '"\\ud801"'),
     ],
 )
 def test_ids_of_different_users_stay_apart(user_ids: tuple[str, ...]) -> None:
@@ -53,6 +59,7 @@ def test_ids_of_different_users_stay_apart(user_ids: tuple[str, ...]) -> None:
 
 def test_a_blank_id_names_nobody() -> None:
     assert respelt("", "  ", "\t\n", "\u00a0", "\ufeff", None) == [None] * 6
+    assert respelt("{}", "[]", '""', '{"id": null}', '{"id": {"name": " "}}') == [None] * 5
 
 
 def test_an_id_is_spelt_by_itself() -> None:
@@ -63,7 +70,7 @@ def test_an_id_is_spelt_by_itself() -> None:
 def units_of(path: Path) -> set[str]:
     columns = {"text": "prompt", "user_id": "who"}
     prepared = prepare(
-        FileSource(path, columns).scan(),
+        understood(FileSource(path, columns).scan()),
         unit=PrivacyUnit.USER,
         key=b"key",
         max_rows_per_unit=2,

@@ -15,6 +15,7 @@ import polars as pl
 from transformers import PreTrainedTokenizerBase
 
 from dp_assets.corpus.cohorts import cohort_expr
+from dp_assets.corpus.columns import understood
 from dp_assets.corpus.prepare import prepare
 from dp_assets.corpus.sources import FileSource
 from dp_assets.generation.generator import encoder, unit_rows
@@ -96,6 +97,12 @@ BROKEN_LINES = (
     b"",
     b"\x00",
     b"[" * 5_000,
+    b"[",
+    b"[{",
+    b"{",
+    b"\xff\xfe",
+    b"\xff\xfe\x00\x00",
+    b"\x00{\x00",
 )
 """Lines of a JSON lines file that do not parse, or parse to something else than a row of texts."""
 
@@ -131,7 +138,7 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
 def prepared(path: Path, unit: PrivacyUnit, *, train_fraction: float = 1.0) -> pl.DataFrame:
     """`real_instructions` of a source file."""
     return prepare(
-        FileSource(path, COLUMNS).scan(),
+        understood(FileSource(path, COLUMNS).scan()),
         unit=unit,
         key=KEY,
         max_rows_per_unit=MAX_ROWS if unit is PrivacyUnit.USER else 1,

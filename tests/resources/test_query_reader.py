@@ -88,14 +88,21 @@ def test_a_file_that_is_no_database_is_refused_without_its_content(tmp_path: Pat
     assert "secret" not in str(refusal.value)
 
 
-def test_what_another_database_holds_becomes_text_value_by_value(sqlite_url: Path) -> None:
+def test_what_another_database_holds_stays_as_its_driver_gives_it(sqlite_url: Path) -> None:
     rows = pl.concat(sql_batches(URL, "select body, who, sent from messages"))
+    assert set(rows.dtypes) == {pl.Object()}
     assert rows.rows() == [
-        ("Why?", "7", "2026-01-02"),
+        ("Why?", 7, "2026-01-02"),
         ("How?", "7", None),
-        ("What?", "7.0", None),
-        (None, None, None),
+        ("What?", 7.0, None),
+        (b"\xff", None, None),
     ]
+
+
+@pytest.mark.parametrize("value", ["interval 1 day", "cast('x' as union(k varchar))"])
+def test_a_type_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path, value: str) -> None:
+    with pytest.raises(QueryRefused, match=r"source\.query selects who \((INTERVAL|UNION).*cast it to varchar"):
+        from_duckdb(f"select 'why?' as body, {value} as who", tmp_path)
 
 
 def test_another_database_is_not_changed(sqlite_url: Path) -> None:

@@ -1,0 +1,287 @@
+"""Rows of CSV and JSON files, each by itself, as Python values.
+
+A file may be UTF-8, with or without a byte-order mark, or UTF-16 or UTF-32, and gzipped or packed by Zstandard. Types
+are never guessed: CSV holds texts, JSON says what each value is, and its numbers stay as they are spelt. A row that
+cannot be read is None and costs no other: a CSV row by its own quotes, a line of JSON lines by itself.
+
+Left out: two CSV rows with unmatched quotes that read together like one row with line breaks (whoever wrote the file
+did not escape quotes, and no reader can tell), and what follows the first damage in a JSON document that spans lines.
+"""
+
+import codecs
+import gzip
+import io
+import json
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+FORMATS = (".csv", ".jsonl", ".ndjson", ".json")
+PACKED = (".gz", ".zst")
+SUFFIXES = FORMATS + tuple(form + packed for form in FORMATS for packed in PACKED)
+
+ENCODINGS = {  # the longest mark first: that of UTF-32 begins with one of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+DOCUMENT = re.compile(r"\[\s*\{|\{[ \t\r]*\n\s*\"")
+BETWEEN_OBJECTS = re.compile(r"[\s,\[\]]*")
+LONGEST_WORD = len("-Infinity")
+LONGEST_ROW = 10_000_000
+CHARACTERS_IN_A_CHUNK = 1_000_000
+
+Row = Mapping[str, Any]
+
+
+class UnreadableFile(ValueError):
+    """A file as a whole is not what its name says. The message quotes nothing of it."""
+
+
+class BrokenDocument(RuntimeError):
+    """A JSON document cannot be read to its end, which may be due to a private row."""
+
+
+def suffix_of(path: Path) -> str | None:
+    """The one of `SUFFIXES` that a file's name ends with, in whichever letter case."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+
+
+def rows_of(path: Path) -> Iterator[Row | None]:
+    """The rows of a file with one of `SUFFIXES`, None for each that cannot be read.
+
+    Raises:
+      UnreadableFile: the file cannot be opened or unpacked, as may show in its midst.
+      BrokenDocument: a JSON document over several lines is damaged.
+    """
+    with _reading(), _opened(path) as text:
+        yield from csv_rows(text) if is_csv(path) else json_rows(text)
+
+
+def is_csv(path: Path) -> bool:
+    return ".csv" in (suffix_of(path) or "")
+
+
+def header_of(path: Path) -> list[str]:
+    """The names in the first line of a CSV file, none if it is empty.
+
+    Raises:
+      UnreadableFile: the file cannot be opened or unpacked, or a name stands twice in it.
+    """
+    with _reading(), _opened(path) as text:
+        names = _header(_Lines(text))
+    if len(names) != len(set(names)):
+        raise UnreadableFile("names a column twice")
+    return names
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableFile(f"cannot be opened or unpacked ({type(error).__name__})") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    """A file as text. Bytes that are not of its encoding become lone surrogates, which `stored_text` recognises."""
+    with _unpacked(path) as stream:
+        encoding = _encoding(stream.read(64), json=not is_csv(path))
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+    with _unpacked(path) as stream, io.TextIOWrapper(stream, encoding, errors=errors, newline="\n") as text:
+        yield text
+
+
+def _unpacked(path: Path) -> Any:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path)
+    if path.name.lower().endswith(".zst"):
+        import pyarrow
+
+        return pyarrow.input_stream(str(path), compression="zstd")
+    return path.open("rb")
+
+
+def _encoding(head: bytes, *, json: bool) -> str:
+    """By the byte-order mark. A JSON file goes on with a brace or bracket, which a broken first row does not."""
+    for mark, encoding in ENCODINGS.items():
+        if head.startswith(mark) and (not json or _bare(head.decode(encoding, "ignore"))[:1] in ("{", "[")):
+            return encoding
+    return "utf-8-sig"
+
+
+def json_rows(text: IO[str]) -> Iterator[Row | None]:
+    """The objects of JSON lines, or of a document that begins with an array of objects or a brace alone on a line.
+
+    No row of JSON lines looks like either, so that the first row does not decide how others are read.
+    """
+    opening = _opening(text)
+    if DOCUMENT.match(_bare(opening)):
+        chunks = iter(lambda: text.read(CHARACTERS_IN_A_CHUNK), "")
+        yield from _objects(chain([opening.lstrip("\ufeff")], chunks))
+    else:
+        whole = opening if opening.endswith("\n") else opening + text.readline()
+        lines = chain(whole.split("\n"), text)
+        yield from (_object_of(line) for line in map(_bare, lines) if line)
+
+
+def _opening(text: IO[str]) -> str:
+    """The first two lines that are not blank, or what a chunk holds of each."""
+    pieces: list[str] = []
+    while sum(map(bool, map(_bare, pieces))) < 2 and (piece := text.readline(CHARACTERS_IN_A_CHUNK)):
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def _bare(line: str) -> str:
+    return line.strip("\ufeff \t\r\n")
+
+
+def _object_of(line: str) -> Row | None:
+    try:
+        value = DECODER.decode(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, Mapping) else None
+
+
+def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
+    """The objects of a document. After damage it goes on with the next line."""
+    unread = ""
+    for chunk in chunks:
+        unread, position = unread + chunk, 0
+        while (position := _after(BETWEEN_OBJECTS, unread, position)) < len(unread):
+            try:
+                value, position = DECODER.raw_decode(unread, position)
+                yield value if isinstance(value, Mapping) else None
+            except RecursionError:
+                raise BrokenDocument("a JSON document holds an object too deep to be read") from None
+            except json.JSONDecodeError as error:
+                if _may_go_on(error, unread):
+                    break
+                yield None
+                position = unread.find("\n", position) + 1
+                if not position:
+                    raise BrokenDocument("a JSON document is damaged within its only line") from None
+        unread = unread[position:]
+        if len(unread) > LONGEST_ROW:
+            raise BrokenDocument("a JSON document holds an object longer than any that is read")
+    if unread:
+        yield None
+
+
+def _may_go_on(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether the text only ends too early."""
+    return error.msg.startswith("Unterminated string") or error.pos > len(text) - LONGEST_WORD
+
+
+def _after(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
+class _Lines:
+    """Lines of which some can be put back."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self._put_back = iter(lines), deque[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return self._put_back.popleft() if self._put_back else next(self._lines)
+
+    def put_back(self, lines: Sequence[str]) -> None:
+        self._put_back.extendleft(reversed(lines))
+
+
+def csv_rows(text: Iterable[str]) -> Iterator[Row | None]:
+    """The rows below the header, a blank cell being a missing value.
+
+    A blank line is no row; one with more or fewer cells than the header is broken.
+    """
+    lines = _Lines(text)
+    names = _header(lines)
+    for line in lines:
+        if line.strip("\r\n"):
+            cells = _record(line, lines, len(names))
+            yield None if cells is None else {name: cell or None for name, cell in zip(names, cells, strict=True)}
+
+
+def _header(lines: _Lines) -> list[str]:
+    first = next((line for line in lines if line.strip("\r\n")), "")
+    return (_cells(first, lines, DOUBLED) or []) if first else []
+
+
+def _record(first: str, lines: _Lines, width: int) -> list[str] | None:
+    """The cells of the row that begins with a line, which is broken if neither way of quoting fits.
+
+    Quotes in quotes are doubled, as the standard has it, else escaped by backslashes. Of a broken row only the first
+    line is taken, so that it costs no row after it.
+    """
+    for quoting in (DOUBLED, ESCAPED):
+        taken: list[str] = []
+        cells = _cells(first, _noted(lines, taken), quoting)
+        if cells is not None and len(cells) == width:
+            return cells
+        lines.put_back(taken)
+    return None
+
+
+def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _cells(line: str, further: Iterator[str], quoting: "Quoting") -> list[str] | None:
+    cells, position = [], 0
+    while True:
+        if line.startswith('"', position):
+            cell, line, position = _quoted(line, position + 1, further, quoting)
+        else:
+            end = _after(UNQUOTED, line, position)
+            cell, position = line[position:end].rstrip("\r"), end
+        if cell is None:
+            return None
+        cells.append(cell)
+        if line[position : position + 1] != ",":
+            return None if line[position:].strip("\r\n") else cells
+        position += 1
+
+
+def _quoted(line: str, position: int, further: Iterator[str], quoting: "Quoting") -> tuple[str | None, str, int]:
+    """A quoted cell, which may go on in further lines, its last line and the place behind it there."""
+    parts, length = [], 0
+    while True:
+        end = _after(quoting.inside, line, position)
+        parts.append(line[position:end])
+        if line[end : end + 1] == '"':
+            return quoting.escape.sub(r"\1", "".join(parts)), line, end + 1
+        length += len(line)
+        line, position = next(further, ""), 0
+        if not line or length > LONGEST_ROW:
+            return None, "", 0
+
+
+@dataclass(frozen=True)
+class Quoting:
+    """What may stand inside quotes on one line, and how a quote among it is written."""
+
+    inside: re.Pattern[str]
+    escape: re.Pattern[str]
+
+
+UNQUOTED = re.compile(r"[^,\n]*")
+DOUBLED = Quoting(re.compile(r'[^"]*+(?:""[^"]*+)*+'), re.compile(r'"(")'))
+ESCAPED = Quoting(re.compile(r'[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+', re.DOTALL), re.compile(r'\\(["\\])|"(?=")'))

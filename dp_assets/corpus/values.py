@@ -1,0 +1,195 @@
+"""What a stored value says: an id, an instruction or a time, each value by itself, the same for every reader.
+
+    stored value -> (`stored_text`, by its form) -> text -> (by the column it is mapped to) -> id, instruction, time
+
+No value that is there becomes null because its form is not understood: `stored_text` writes every form or raises, and
+what cannot be read as an instruction or a time is `UNREADABLE`, so that its row can be dropped and counted.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from functools import singledispatch
+from typing import Any
+from uuid import UUID
+
+# Noncharacters of Unicode, which no text should hold. They lead the text of a value that was no text.
+UNREADABLE = "\ufdd0"
+STRUCTURED = "\ufdd1"
+
+ROLE_KEYS = ("role", "from", "sender")
+CONTENT_KEYS = ("content", "value", "text", "parts")
+CONVERSATION_KEYS = ("messages", "conversations", "conversation")
+ROLES_OF_A_USER = ("user", "human", "prompter")
+TYPES_OF_TEXT = (None, "text", "input_text")
+
+NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,6})?|[+-]?\.[0-9]+(?:[eE][+-]?[0-9]{1,6})?")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Seconds since the epoch in these years, in each unit: the ranges are disjoint, and no compact date lies in one.
+FIRST_SECOND, LAST_SECOND = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (1990, 2100))
+UNITS_IN_A_SECOND = (1, 10**3, 10**6, 10**9)
+ISO_8601 = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})(?:[ T]([0-9:.,]+))?\s*(Z|UTC|GMT|[+-][0-9:]+)?")
+
+
+@singledispatch
+def stored_text(value: object) -> str | None:
+    """A value as text, null where it is missing (NaN too). Text that is not UTF-8 begins with `UNREADABLE`, objects and
+    lists with `STRUCTURED`.
+
+    Raises:
+      TypeError: values of this type have no known text; one that changes from row to row would split a user in two.
+    """
+    raise TypeError(f"values of type {type(value).__name__} cannot be read")
+
+
+@stored_text.register
+def _(value: None) -> None:
+    return None
+
+
+@stored_text.register
+def _(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return UNREADABLE + value.encode(errors="backslashreplace").decode()
+    return value
+
+
+@stored_text.register(bytes)
+@stored_text.register(bytearray)
+@stored_text.register(memoryview)
+def _(value: bytes | bytearray | memoryview) -> str:
+    stored = bytes(value)
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return UNREADABLE + (str(UUID(bytes=stored)) if len(stored) == 16 else stored.hex())
+
+
+@stored_text.register(int)
+@stored_text.register(UUID)
+@stored_text.register(timedelta)
+@stored_text.register(ipaddress.IPv4Address)
+@stored_text.register(ipaddress.IPv6Address)
+def _(value: object) -> str:
+    return str(value)
+
+
+@stored_text.register
+def _(value: bool) -> str:
+    return str(value).lower()
+
+
+@stored_text.register
+def _(value: float) -> str | None:
+    """Whole numbers without a fraction: a tool that meets one missing id may turn user 1 into user 1.0."""
+    if value != value:
+        return None
+    return str(int(value)) if value.is_integer() else str(value)
+
+
+@stored_text.register
+def _(value: Decimal) -> str | None:
+    return None if value.is_nan() else str(value)
+
+
+@stored_text.register(date)
+@stored_text.register(time)
+def _(value: date | time) -> str:
+    in_utc = value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+    return in_utc.isoformat()
+
+
+@stored_text.register(Mapping)
+@stored_text.register(list)
+@stored_text.register(tuple)
+def _(value: Mapping[Any, Any] | Sequence[Any]) -> str:
+    return STRUCTURED + json.dumps(value, default=stored_text)
+
+
+def instruction_of(text: str) -> str | None:
+    """The text itself, or the first user turn of chat messages, null if they hold none; `UNREADABLE` for what is
+    neither.
+
+    Messages may be stored as such or written as JSON, alone or under one of `CONVERSATION_KEYS`. Only what begins like
+    them is looked into.
+    """
+    if text.startswith(UNREADABLE):
+        return UNREADABLE
+    is_structured = text.startswith(STRUCTURED)
+    written = text.removeprefix(STRUCTURED)
+    messages = _messages(written) if written.lstrip()[:1] in ("[", "{") else None
+    if messages is None or (not messages and not is_structured):
+        return UNREADABLE if is_structured else text
+    return first_user_turn_of(messages)
+
+
+def first_user_turn_of(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the user said first: the texts of a turn's parts, without its pictures and files."""
+    for message in messages:
+        if str(_first(message, ROLE_KEYS)).lower() in ROLES_OF_A_USER:
+            said = "\n".join(_words(_first(message, CONTENT_KEYS)))
+            return UNREADABLE if (stored_text(said) or "").startswith(UNREADABLE) else said or None
+    return None
+
+
+def time_of(text: str) -> datetime | None:
+    """The time in UTC that a text names, null if it names none. A text without an offset is taken as UTC.
+
+    ISO 8601 as databases and data tools write it (`2026-01-11 09:00:07.123+00`, `2026-01-11T09:00Z`, `... UTC`,
+    `20260111`), or seconds, milliseconds, microseconds or nanoseconds since 1970, from 1990 to 2099.
+    """
+    stripped = text.strip()
+    if NUMBER.fullmatch(stripped) and (since_epoch := _since_epoch(Decimal(stripped))) is not None:
+        return EPOCH + since_epoch
+    found = ISO_8601.fullmatch(stripped.upper())
+    if found is None:
+        return None
+    day, clock, zone = found.groups()
+    try:
+        named = datetime.fromisoformat(f"{day}T{clock}" if clock else day)
+        shift = datetime.fromisoformat(f"1970-01-01T00:00{zone}").utcoffset() if zone and zone[0] in "+-" else None
+        return named.replace(tzinfo=UTC) - (shift or timedelta())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _since_epoch(number: Decimal) -> timedelta | None:
+    for units in UNITS_IN_A_SECOND:
+        if FIRST_SECOND * units <= number < LAST_SECOND * units:
+            return timedelta(microseconds=int(number * 10**6 / units))
+    return None
+
+
+def _messages(written: str) -> Sequence[Mapping[str, Any]] | None:
+    """The messages that JSON holds, null if it holds anything else."""
+    try:
+        value = json.loads(written)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, Mapping):
+        value = [value] if _is_message(value) else _first(value, CONVERSATION_KEYS)
+    return value if isinstance(value, list) and all(map(_is_message, value)) else None
+
+
+def _is_message(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    has_content = any(key in value for key in CONTENT_KEYS)
+    return has_content and isinstance(_first(value, ROLE_KEYS), str)
+
+
+def _first(form: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((form[key] for key in keys if form.get(key) is not None), None)
+
+
+def _words(content: object) -> list[str]:
+    if isinstance(content, list):
+        return [words for part in content for words in _words(part)]
+    if isinstance(content, Mapping):
+        return _words(_first(content, CONTENT_KEYS)) if content.get("type") in TYPES_OF_TEXT else []
+    return [] if content is None else [str(content)]

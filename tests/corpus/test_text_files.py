@@ -1,0 +1,177 @@
+"""CSV and JSON as tools write them, and rows that cost no other when they are broken."""
+
+import codecs
+import gzip
+import json
+import random
+from pathlib import Path
+
+import polars as pl
+import pyarrow
+import pytest
+
+from dp_assets.corpus import text_files
+from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.sources import FileSource
+from dp_assets.corpus.text_files import BrokenDocument, UnreadableFile, header_of, rows_of
+
+ROWS = [{"t": "why?", "u": "käufer"}, {"t": 'a "quoted", text\nof two lines', "u": "7"}, {"t": "{[", "u": None}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+ARRAY = json.dumps(ROWS, ensure_ascii=False)
+DUCKDB_ARRAY = "[\n" + ",\n".join("\t" + json.dumps(row) for row in ROWS) + "\n]\n"
+JQ = "\n".join(json.dumps(row, indent=2) for row in ROWS) + "\n"
+PANDAS = '[\n  {\n    "t":"why?",\n    "u":"k\\u00e4ufer"\n  },' + json.dumps(ROWS[1:], indent=2)[1:]
+CSV = 't,u\nwhy?,käufer\n"a ""quoted"", text\nof two lines",7\n{[,\n'
+CRLF = 't,u\r\n"why?","käufer"\r\n"a ""quoted"", text\nof two lines","7"\r\n{[,\r\n'
+
+WRITTEN = {
+    "lines.jsonl": LINES,
+    "lines.NDJSON": LINES,
+    "lines.json": LINES,
+    "no end.jsonl": LINES.rstrip("\n"),
+    "blank lines.jsonl": "\n\n" + LINES.replace("\n", "\r\n\n"),
+    "array.json": ARRAY,
+    "array.jsonl": ARRAY,
+    "array of DuckDB.json": DUCKDB_ARRAY,
+    "pretty array.json": json.dumps(ROWS, indent=4),
+    "pretty array of pandas.json": PANDAS,
+    "pretty objects of jq.jsonl": JQ,
+    "rows.csv": CSV,
+    "rows.CSV": CRLF,
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_same_rows_come_of_every_layout_and_encoding(tmp_path: Path, name: str, encoding: str) -> None:
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (tmp_path / name).write_bytes(mark + WRITTEN[name].encode(encoding))
+    assert list(rows_of(tmp_path / name)) == ROWS
+
+
+@pytest.mark.parametrize("name", ["lines.jsonl", "array.json", "rows.csv"])
+def test_packed_files_are_read_in_all_their_parts(tmp_path: Path, name: str) -> None:
+    content = WRITTEN[name].encode()
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content[:9]) + gzip.compress(content[9:]))
+    (tmp_path / f"{name}.ZST").write_bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
+    assert list(rows_of(tmp_path / f"{name}.gz")) == list(rows_of(tmp_path / f"{name}.ZST")) == ROWS
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_a_document_is_read_whatever_pieces_it_comes_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(text_files, "CHARACTERS_IN_A_CHUNK", size)
+    for name in ("lines.jsonl", "array.json", "array of DuckDB.json", "pretty objects of jq.jsonl"):
+        (tmp_path / name).write_text(WRITTEN[name], encoding="utf-8")
+        if size > 2 or "lines" in name:  # the layout shows in the first two pieces
+            assert list(rows_of(tmp_path / name)) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        (r'"escaped \" quote, here",a', ['escaped " quote, here', "a"]),
+        (r'"he said \"why?\"",a', ['he said "why?"', "a"]),
+        (r'"at the end \"",a', ['at the end "', "a"]),
+        (r'"C:\",a', ["C:\\", "a"]),
+        ('"over\nlines with ""quotes""\n",a', ['over\nlines with "quotes"\n', "a"]),
+        ('5" disk,a', ['5" disk', "a"]),
+        ('"",a', [None, "a"]),
+        ('"unmatched,a', None),
+        ('"a" b,a', None),
+        ("too,many,cells", None),
+        ("too few", None),
+        ('"too"",few",a",', None),
+    ],
+)
+@pytest.mark.parametrize("after", [["how?,b"], ['"how, so?",b'], ['b,"how?"'], [], ["how?,b"] * 50])
+def test_a_csv_row_costs_its_own_row_only_however_it_is_quoted(
+    tmp_path: Path, row: str, cells: list[str | None] | None, after: list[str]
+) -> None:
+    alone, together = tmp_path / "alone.csv", tmp_path / "together.csv"
+    alone.write_text("\n".join(["text,user", *after]))
+    together.write_text("\n".join(["text,user", "who?,c", row, *after]))
+    expected = None if cells is None else dict(zip(("text", "user"), cells, strict=True))
+    assert list(rows_of(together)) == [{"text": "who?", "user": "c"}, expected, *rows_of(alone)]
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", '{"t": "cut', "junk", '"', '{"t": 1}}', '{"t": "\x01"}', "[[" * 9, "[" * 9_999]
+)
+def test_damage_in_a_json_document_costs_its_own_line_only(tmp_path: Path, damage: str) -> None:
+    lines = [json.dumps(row) for row in ROWS]
+    for where in range(1, 4):
+        (tmp_path / "a.json").write_text("[" + ",\n".join([*lines[:where], damage, *lines[where:]]) + "]")
+        rows = [row for row in rows_of(tmp_path / "a.json") if row is not None and "u" in row]
+        assert rows == ROWS
+
+
+def test_damage_in_a_document_of_one_line_breaks_the_document_and_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"t": "why?"}, {"t": why?}, {"t": "how?"}]')
+    with pytest.raises(BrokenDocument):
+        list(rows_of(tmp_path / "a.json"))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_correctly_written_csv_comes_back_as_it_was(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    cells = ["".join(draw.choices('ab,"\\\n\r ', k=draw.randrange(8))) for _ in range(40)]
+    frame = pl.DataFrame({"t": cells[:20], "u": cells[20:]})
+    frame.write_csv(tmp_path / "a.csv")
+    read = [(row["t"] or "", row["u"] or "") for row in rows_of(tmp_path / "a.csv") if row is not None]
+    assert read == frame.rows()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.json.zst"])
+def test_a_packed_file_that_is_none_is_refused_and_nothing_of_it_is_quoted(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a secret")
+    with pytest.raises(SourceError, match=r"source\.path .* cannot be opened or unpacked \(\w+\)") as refusal:
+        FileSource(tmp_path / name, {"text": "t"}).scan()
+    assert "secret" not in str(refusal.value)
+    whole = gzip.compress(LINES.encode() * 500)
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableFile):
+        list(rows_of(tmp_path / "cut.jsonl.gz"))
+
+
+def test_a_csv_file_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("t,u,u\nwhy?,a,b\n")
+    with pytest.raises(UnreadableFile, match="names a column twice"):
+        header_of(tmp_path / "a.csv")
+
+
+def test_a_column_that_a_file_lacks_may_stand_in_the_names_of_its_folders(tmp_path: Path) -> None:
+    for folder, name in (("u=anna%3A1/day=2026-01-11", "a.jsonl"), ("day=2026-01-12/u=ben", "b.csv")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / name).write_text('{"t": "why?"}' if name.endswith("l") else "t\nwhy?\n")
+    (tmp_path / "u=__HIVE_DEFAULT_PARTITION__/day=x").mkdir(parents=True)
+    pl.DataFrame({"t": ["why?"]}).write_parquet(tmp_path / "u=__HIVE_DEFAULT_PARTITION__/day=x/c.parquet")
+    columns = {"text": "t", "user_id": "u", "created_at": "day"}
+    rows = FileSource(tmp_path, columns).scan().collect().sort("user_id")
+    assert rows["user_id"].to_list() == [None, "anna:1", "ben"]
+    assert [str(time)[:10] for time in rows["created_at"]] == ["None", "2026-01-11", "2026-01-12"]
+    assert rows["unread"].to_list() == ["created_at", None, None]
+
+
+def test_a_table_with_a_log_is_refused_because_its_folder_holds_deleted_rows_too(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    pl.DataFrame({"t": ["deleted"]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match="may hold rows that were deleted from it"):
+        FileSource(tmp_path, {"text": "t"}).require_opened()
+
+
+def test_checking_a_source_reads_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text(LINES)
+    (tmp_path / "b.csv").write_text(CSV)
+    monkeypatch.setattr(text_files, "json_rows", None)
+    monkeypatch.setattr(text_files, "csv_rows", None)
+    FileSource(tmp_path, {"text": "t", "user_id": "u"}).require_opened()
+
+
+def test_bytes_that_are_not_of_the_encoding_make_no_text_and_keep_the_id(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("t,u\nwhy?,J\xfcrgen\nwieso K\xe4ufer?,ben\n".encode("latin-1"))
+    (tmp_path / "b.jsonl").write_bytes('{"t": "why?", "u": "J\xfcrgen"}\n{"t": "\xe4", "u": "ben"}\n'.encode("latin-1"))
+    rows = FileSource(tmp_path, {"text": "t", "user_id": "u"}).scan().collect()
+    assert rows["user_id"].to_list() == ["J\\udcfcrgen", "ben"] * 2
+    assert rows.select("text", "unread").rows() == [("why?", None), (None, "text")] * 2
