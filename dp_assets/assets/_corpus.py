@@ -26,6 +26,18 @@ from resources.profile import Profile, SourceSettings
 from resources.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
 
 PUBLIC_SOURCES = ("chitchat",)
+# Settings of a corpus that are settings of its preparation under the same name.
+PREPARATION = {
+    "unit",
+    "without_user",
+    "max_rows_per_unit",
+    "min_words",
+    "max_words",
+    "max_characters",
+    "languages",
+    "detect_language",
+    "train_fraction",
+}
 # Settings of a corpus that shape no row: what is claimed of it, what it is called, and where its rows lie.
 SHAPES_NO_ROW: dict[str, Any] = {
     "snapshot": True,
@@ -165,6 +177,21 @@ def register_corpus(ledger: Ledger, profile: Profile, *, declared_public: bool) 
     return ledger.register(locator=locator_of(profile), terms=terms, plans=profile.planned())
 
 
+def is_public_package(profile: Profile) -> bool:
+    """Whether the source is a public corpus in a package."""
+    return profile.corpus.source.kind in PUBLIC_SOURCES
+
+
+def is_registered(ledger: Ledger, profile: Profile) -> bool:
+    """Whether the profile's source is registered, on whichever terms.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+    """
+    source_key = ledger.source_key(locator_of(profile))
+    return any(known.source_key == source_key for known in ledger.state().registrations.values())
+
+
 def registration_of(ledger: Ledger, profile: Profile) -> Registration:
     """The registration of a profile's corpus.
 
@@ -197,6 +224,18 @@ def redaction_of(profile: Profile) -> Redaction:
     """What is replaced in the texts of a profile's corpus."""
     settings = profile.corpus
     return Redaction(settings.redact, settings.phone_regions, settings.redaction_model)
+
+
+def preparation_settings(profile: Profile, key: bytes) -> dict[str, Any]:
+    """The settings of `prepare` for a profile's corpus.
+
+    Raises:
+      CohortError: the cohorts do not go with the privacy unit.
+    """
+    settings = profile.corpus
+    cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
+    steps = {**settings.model_dump(include=PREPARATION), "cohort_of": cohort_of, "redaction": redaction_of(profile)}
+    return {**steps, "key": key}
 
 
 def preparation_digest(profile: Profile) -> str:

@@ -7,6 +7,7 @@ from dp_assets.artifacts import PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._corpus import (
     preparation_digest,
+    preparation_settings,
     read_source,
     redaction_of,
     registration_of,
@@ -15,7 +16,7 @@ from dp_assets.assets._corpus import (
 )
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.buckets import prepare_in_buckets
-from dp_assets.corpus.cohorts import CohortError, cohort_expr
+from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.prepare import drop_erased, prepare
 from dp_assets.corpus.stability import UnstablePreparation, require_stable
@@ -26,7 +27,6 @@ from resources.profile import Profile
 from resources.scratch import Scratch
 
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
-STEPS = {"train_fraction", "detect_language", "without_user"}
 
 
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="5")
@@ -37,13 +37,12 @@ def real_instructions(
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
     bounds, key = settings.model_dump(include=BOUNDS), ledger.key
+    steps = preparation_settings(profile, key)
     corpus_id, preparation, redaction = registration.corpus_id, preparation_digest(profile), redaction_of(profile)
     ledger.check_preparation(corpus_id, snapshot, preparation)
 
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
-        cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
-        steps = settings.model_dump(include=STEPS) | {"redaction": redaction}
-        return drop_erased(prepare(rows, key=key, cohort_of=cohort_of, **bounds, **steps), erased=erased, key=key)
+        return drop_erased(prepare(rows, **steps), erased=erased, key=key)
 
     public = (SourceError, CohortError, UnstablePreparation)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):

@@ -11,7 +11,7 @@ from dp_assets.cli._console import INTERRUPTED
 from dp_assets.cli.backfill import backfill, snapshot
 from dp_assets.cli.catalog import sql
 from dp_assets.cli.config import config_app
-from dp_assets.cli.corpus import erase, register
+from dp_assets.cli.corpus import corpus_app, erase, register
 from dp_assets.cli.export import export
 from dp_assets.cli.handoff import handoff_app
 from dp_assets.cli.ledger import ledger_app
@@ -25,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql, erase, lineage, export):
     app.command()(command)
 app.command("verify")(verify_statement)
+app.add_typer(corpus_app, name="corpus")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(handoff_app, name="handoff")
 app.add_typer(config_app, name="config")

@@ -1,4 +1,4 @@
-"""`dp-instructions register` and `erase`: the terms of a corpus, and taking a unit out of it."""
+"""`dp-instructions register`, `erase` and `corpus`: terms of a corpus, taking a unit out of it, what is read of it."""
 
 import re
 import sys
@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
-from dp_assets.assets._corpus import register_corpus, registration_of, snapshot_of
-from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.assets._corpus import is_public_package, is_registered, register_corpus, registration_of, snapshot_of
+from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
+from dp_assets.cli.preview import preview, print_preview, somebody_answers
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, unit_of_user
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.profiles import selected_profile
 from resources.erasure import erase as erase_unit
+from resources.ledger import Ledger
+from resources.profile import Profile
 from resources.zones import data_home
 
+UNSEEN = "nobody looked at what is read of the source; `dp-instructions corpus preview` shows it and spends nothing"
 FROM_STANDARD_INPUT = "-"
 UNIT_ID = re.compile(r"(user|instruction):[0-9a-f]{32}")
 # Constant texts: they are the same whether or not the unit had any rows, since what a command prints may be logged.
@@ -40,13 +44,26 @@ NEXT = (
 )
 
 
+corpus_app = typer.Typer(no_args_is_help=True, help="Look at a corpus before anything is spent.")
+corpus_app.command("preview")(preview)
+
+
 @refusals
 def register(
     public: Annotated[bool, typer.Option(help="Declare the source public, which permits no-dp. Logged.")] = False,
+    without_preview: Annotated[
+        bool, typer.Option("--without-preview", help="Do not ask to look at what is read of the source first.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register the profile's corpus with its unit, bounds and budget, and book its planned levels."""
-    registration = register_corpus(open_ledger(), selected_profile(), declared_public=public)
+    """Register the profile's corpus with its unit, bounds and budget, and book its planned levels.
+
+    On a terminal it first offers the preview of a corpus that is not registered yet.
+    """
+    ledger, profile = open_ledger(), selected_profile()
+    if not without_preview and not is_public_package(profile) and not is_registered(ledger, profile):
+        offer_preview(ledger, profile, asking=not as_json)
+    registration = register_corpus(ledger, profile, declared_public=public)
     if as_json:
         print_json(registration.to_json())
         return
@@ -56,6 +73,22 @@ def register(
         f"ledger: {data_home() / Zone.PRIVATE / 'ledger'}",
         highlight=False,
     )
+
+
+def offer_preview(ledger: Ledger, profile: Profile, *, asking: bool) -> None:
+    """Show the preview if somebody is there and wants it, and let them stop then. Nothing is kept of whether they did.
+
+    Raises:
+      typer.Abort: what they saw is not what they want to register.
+    """
+    if not (asking and somebody_answers()):
+        err.print(UNSEEN, highlight=False, soft_wrap=True)
+        return
+    if typer.confirm("Look at what is read of the source, before its terms are fixed?", default=True, err=True):
+        from dp_assets.assets._preview import preview_of
+
+        print_preview(preview_of(ledger, profile))
+        typer.confirm("Register it on these terms?", abort=True, err=True)
 
 
 @refusals

@@ -57,12 +57,12 @@ def prepare_in_buckets(
 
     `prepare_rows` must treat units apart and sort its rows by unit, as `prepare` does for this `unit` and `key`.
     """
-    spread, prepared = folder / "buckets", folder / "prepared"
-    _spread(named_as_units(source_rows, unit=unit, key=key), spread, num_buckets)
+    buckets, prepared = folder / "buckets", folder / "prepared"
+    spread(named_as_units(source_rows, unit=unit, key=key), buckets, num_buckets)
     prepared.mkdir()
     cohorts: set[str] = set()
     hashed, texts = Fingerprint(REAL_INSTRUCTIONS.names(), key=key), Fingerprint(["text"], key=key)
-    for number, source in enumerate(_contents(spread)):
+    for number, source in enumerate(contents(buckets)):
         texts.add(source.select("text"))
         rows = prepare_rows(source.lazy()).collect()
         hashed.add(rows)
@@ -79,7 +79,7 @@ def bucket_of_unit(num_buckets: int) -> pl.Expr:
     return within + pl.col("unit_id").str.starts_with("user:").cast(pl.Int64) * num_buckets
 
 
-def _spread(named: pl.LazyFrame, folder: Path, num_buckets: int) -> None:
+def spread(named: pl.LazyFrame, folder: Path, num_buckets: int) -> None:
     """Put each batch of rows down in as many pieces as it has buckets, each in the folder of its bucket.
 
     The sinks of Polars that split by a key hold much of every piece until its end.
@@ -96,7 +96,7 @@ def _spread(named: pl.LazyFrame, folder: Path, num_buckets: int) -> None:
             piece.write_parquet(folder / f"{bucket:05d}" / f"{batch_number:09d}.parquet")
 
 
-def _contents(folder: Path) -> Iterator[pl.DataFrame]:
+def contents(folder: Path) -> Iterator[pl.DataFrame]:
     """The rows of each bucket in turn."""
     for bucket in sorted(folder.iterdir()):
         yield pl.read_parquet(bucket / "*.parquet")

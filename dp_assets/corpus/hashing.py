@@ -20,12 +20,10 @@ def keyed_hash_of(columns: Sequence[str], *, key: bytes, purpose: str) -> pl.Exp
 
     def hash_rows(values: pl.Series) -> pl.Series:
         rows = values.struct.unnest().iter_rows()
-        return pl.Series([keyed_hash(key, purpose, *row) for row in rows], dtype=pl.String)
+        # Nulls are told apart here: Polars may leave out a `fill_null` where a condition looks at the same column.
+        parts = ((f"={value}" if value is not None else "" for value in row) for row in rows)
+        return pl.Series([keyed_hash(key, purpose, *row) for row in parts], dtype=pl.String)
 
-    return pl.struct(_null_safe(name) for name in columns).map_batches(
+    return pl.struct(pl.col(name).cast(pl.String) for name in columns).map_batches(
         hash_rows, return_dtype=pl.String(), is_elementwise=True
     )
-
-
-def _null_safe(column: str) -> pl.Expr:
-    return pl.concat_str(pl.lit("="), pl.col(column).cast(pl.String)).fill_null("").alias(column)

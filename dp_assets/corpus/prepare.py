@@ -73,13 +73,18 @@ class Preparation:
     redaction: Redaction = NOTHING_REDACTED
     without_user: WithoutUser = WithoutUser.OWN_UNIT
 
+    @property
+    def drops_nobodies(self) -> bool:
+        """Whether rows that name no user are left out."""
+        return self.unit is PrivacyUnit.USER and self.without_user is WithoutUser.DROP
+
     def steps(self) -> Iterator[Step]:
         """Each treats a unit apart from all others. Further columns of the rows stay with them."""
         lengths = {name: getattr(self, name) for name in ("min_words", "max_words", "max_characters")}
         split = partial(assign_splits, key=self.key, train_fraction=self.train_fraction)
         bound = partial(bound_contributions, max_rows_per_unit=self.max_rows_per_unit)
         yield Step(lambda rows: name_own_units(canonical_user_ids(rows), key=self.key))
-        if self.unit is PrivacyUnit.USER and self.without_user is WithoutUser.DROP:
+        if self.drops_nobodies:
             yield Step(keep_named, "name no user (corpus.without_user)")
         yield Step(normalise_text)
         yield Step(keep_texts, "have no text")

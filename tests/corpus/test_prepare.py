@@ -7,7 +7,14 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
-from dp_assets.corpus.prepare import drop_erased, normalise_text, prepare, unit_of_user
+from dp_assets.corpus.prepare import (
+    drop_erased,
+    name_own_units,
+    name_units,
+    normalise_text,
+    prepare,
+    unit_of_user,
+)
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, SchemaError
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
@@ -47,6 +54,13 @@ def test_rows_without_a_user_are_dropped_where_the_owner_says_so_and_change_nobo
 def test_without_users_as_units_no_row_is_dropped_for_naming_none() -> None:
     settings = {"unit": PrivacyUnit.INSTRUCTION, "cohort_of": cohort_expr("all", unit=PrivacyUnit.INSTRUCTION)}
     assert prepared([row("why is it")], without_user=WithoutUser.DROP, **settings).height == 1
+
+
+def test_units_are_named_alike_whether_or_not_rows_were_collected_before() -> None:
+    rows = pl.LazyFrame([row("why is it"), row("why is it", user="anna")], schema=SOURCE_ROWS, orient="row")
+    own = name_own_units(rows, key=b"key")
+    at_once, later = (name_units(known, unit=PrivacyUnit.USER, key=b"key") for known in (own, own.collect().lazy()))
+    assert at_once.collect().equals(later.collect())
 
 
 def corpus(seed: int) -> list[Row]:

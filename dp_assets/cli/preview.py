@@ -1,0 +1,130 @@
+"""`dp-instructions corpus preview`: what is read of the source, shown to its owner before anything is spent.
+
+It shows private rows. So it prints on a terminal and nowhere else: no log, no metadata, no file, and nothing is kept of
+it. Whoever wants it elsewhere asks for `--json`, and what becomes of that is their own choice.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Column
+from rich.table import Table as RichTable
+
+from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.profiles import selected_profile
+
+FILES_SHOWN, LONGEST_SHOWN = 20, 240
+NO_TERMINAL = (
+    "standard output is no terminal, and a preview shows private rows: run it on a terminal, or add --json to have it"
+    " written wherever standard output leads, which then holds private rows"
+)
+
+
+@refusals
+def preview(as_json: AsJson = False) -> None:
+    """Read the source and show you, on the terminal only, what a run would make of it. Spends and keeps nothing.
+
+    Shown are files, rows, units, missing values, what each step of the preparation drops with an example, the sizes of
+    cohorts and the first rows. They are private: keep them so.
+    """
+    from dp_assets.assets._preview import preview_of
+
+    if not as_json and not on_terminal():
+        raise typer.BadParameter(NO_TERMINAL)
+    shown = preview_of(open_ledger(), selected_profile())
+    if as_json:
+        print_json(shown)
+    else:
+        print_preview(shown)
+
+
+def on_terminal() -> bool:
+    """Whether a person sees what is printed, whatever colors are forced."""
+    return sys.stdout.isatty()
+
+
+def somebody_answers() -> bool:
+    """Whether a person sees what is printed and can answer a question."""
+    return on_terminal() and sys.stdin.isatty()
+
+
+def print_preview(shown: Mapping[str, Any]) -> None:
+    """All of a preview, the warnings last, where they are seen."""
+    files, rows, units = shown["files"], shown["rows"], shown["units"]
+    _print_table("files", ("file", "rows", "no user"), _files(files))
+    columns = ((ours, column["from"], _share(column["missing"], rows)) for ours, column in shown["columns"].items())
+    _print_table("columns", ("ours", "read from", "missing"), columns)
+    whose = f"{rows} rows of {units['users']} users"
+    whose += f"; {units['rows_as_units']} rows are units of their own" if units["rows_as_units"] else ""
+    out.print(f"{whose}\n", highlight=False)
+    _print_table("units", ("rows of a unit", "units"), units["rows_of_a_unit"].items())
+    busiest = ((_cut(user["user_id"], 40), user["rows"]) for user in units["busiest_users"])
+    _print_table("busiest users", ("user", "rows"), busiest)
+    _print_table("steps: rows that ...", ("", "reached", "dropped", "such as"), _steps(shown["steps"]))
+    cohorts = (
+        (each["cohort"], each["rows"], each["units"], each["rows_to_train_on"], each["units_to_train_on"])
+        for each in shown["cohorts"]
+    )
+    _print_table("cohorts", ("cohort", "rows", "units", "rows to train on", "units to train on"), cohorts)
+    _print_table("first rows, as read", ("user", "time", "language", "text"), map(_row, shown["first_rows"]))
+    for warning in shown["warnings"]:
+        out.print(f"[bold yellow]look:[/] {escape(visible(warning))}", highlight=False, soft_wrap=True)
+
+
+def _files(files: Iterable[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
+    files = list(files)
+    for file in files[:FILES_SHOWN]:
+        yield file["name"], file["rows"], _share(file["missing"].get("user_id", file["rows"]), file["rows"])
+    if rest := files[FILES_SHOWN:]:
+        yield f"and {len(rest)} more", sum(file["rows"] for file in rest), ""
+
+
+def _steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
+    for step in steps:
+        example = step["example"]
+        yield step["rows_that"], step["reached"], step["dropped"], "" if example is None else _example(example)
+
+
+def _example(row: Mapping[str, Any]) -> str:
+    """A row in one line: its text, and what else a step may have looked at."""
+    others = (f"{name} {row[name]}" for name in ("user_id", "language", "created_at") if row[name] is not None)
+    return _cut("; ".join((_text(row), *others)), LONGEST_SHOWN // 2)
+
+
+def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
+    return _cut(row["user_id"] or "-", 40), row["created_at"] or "-", row["language"] or "-", _text(row)
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    return "no text" if row["text"] is None else repr(_cut(row["text"], LONGEST_SHOWN // 2))
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _share(part: int, whole: int) -> str:
+    """How many, and of how many; a few are never rounded to none, nor nearly all to all."""
+    percent = 100 * part / whole if whole else 0.0
+    if 0 < part < whole:
+        percent = min(max(percent, 0.1), 99.9)
+    return f"{part} ({percent:.1f}%)" if part else "0"
+
+
+def visible(text: str) -> str:
+    """The text as a terminal shows it: what somebody wrote must not move its cursor or change its colors."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table if it has rows. Numbers stay whole, and what is long is folded, so that nothing is lost at 80 columns."""
+    headers = [Column(name, overflow="fold") for name in columns]
+    table = RichTable(*headers, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*(escape(visible(str(cell))) for cell in row))
+    if table.row_count:
+        out.print(f"[bold]{title}[/]", table, sep="\n", highlight=False)

@@ -1,0 +1,220 @@
+"""What an owner is shown of a corpus before anything is spent: what was read, and which step drops what.
+
+The steps are those of `prepare` itself, run one after the other and counted, bucket by bucket as a run does it, so that
+memory does not follow the number of rows. All of it is private: counts, examples and rows are for the owner's eyes.
+
+    files         rows of each, and those that name no user     steps         rows that reach each one and that it drops
+    columns       missing values of each mapped one             cohorts       rows and units of each, to train on or not
+    units         how many, how many rows a unit has            first_rows    as they were read
+
+Left out: what the steps of a preset of the hub drop, since the reader does that before a row arrives here.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dp_assets.artifacts import TRAIN_SPLIT
+from dp_assets.corpus.buckets import NUM_BUCKETS, contents, spread
+from dp_assets.corpus.fingerprint import ROWS_IN_A_BATCH
+from dp_assets.corpus.prepare import Preparation, Step, named_as_units
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.users import canonical_user_ids
+from dp_assets.privacy.units import PrivacyUnit
+
+FIRST_ROWS, BUSIEST = 5, 3
+SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100), (101, 1000))
+WORDS_FOR_NOBODY = frozenset(
+    ("nan", "none", "null", "\\n", "n/a", "na", "nil", "undefined", "unknown", "anonymous", "guest", "-", "0")
+)
+"""Ids that often stand for a missing one, in lower case. They stay ids; the owner is told."""
+NUMBER = "\ufdd0number"  # a column of ours among those of the source
+
+Row = dict[str, Any]
+
+
+@dataclass
+class _Counts:
+    """What is added up over the buckets."""
+
+    users: int = 0
+    sizes: Counter[int] = field(default_factory=Counter)
+    busiest: list[tuple[int, str]] = field(default_factory=list)
+    nobodies: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Row] = field(default_factory=dict)
+    rows_of: Counter[tuple[str, str]] = field(default_factory=Counter)  # by cohort and split
+    units_of: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def preview(
+    parts: Mapping[str, pl.LazyFrame],
+    preparation: Preparation,
+    *,
+    columns: Mapping[str, str],
+    cohorts: Sequence[str],
+    folder: Path,
+    last: Sequence[Step] = (),
+) -> Row:
+    """The whole preview as one JSON value; it spends nothing and is kept nowhere.
+
+    Args:
+      parts: the source's rows by what they are read from.
+      columns: our names of the mapped columns, with the source's.
+      cohorts: those that are planned.
+      folder: an empty one of the private zone.
+      last: further steps after those of the preparation.
+    """
+    files = [_file(name, part, columns) for name, part in parts.items()]
+    num_rows = sum(file["rows"] for file in files)
+    rows, counts = pl.concat(parts.values()), _Counts()
+    named = named_as_units(rows, unit=preparation.unit, key=preparation.key)
+    spread(named, folder / "buckets", min(NUM_BUCKETS, 1 + num_rows // ROWS_IN_A_BATCH))
+    steps = [*preparation.steps(), *last]
+    for bucket in contents(folder / "buckets"):
+        if len(bucket):
+            _count_units(bucket, preparation, counts)
+            _count_prepared(_through(bucket, steps, counts), counts)
+    shown = {
+        "files": files,
+        "rows": num_rows,
+        "columns": {ours: {"from": theirs, "missing": _missing(files, ours)} for ours, theirs in columns.items()},
+        "units": _units(counts),
+        "steps": [_step(step.drops, counts) for step in steps if step.drops is not None],
+        "cohorts": [_cohort(cohort, counts) for cohort in cohorts],
+        "first_rows": [_plain(row) for row in rows.head(FIRST_ROWS).collect().to_dicts()],
+    }
+    return {**shown, "warnings": list(_warnings(shown, preparation, counts))}
+
+
+def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
+    """How many rows a part has, and how many lack each mapped column."""
+    spelt = canonical_user_ids(rows.select(SOURCE_ROWS.names()))
+    missing = {ours: _is_missing(ours).sum().alias(ours) for ours in columns}
+    found = spelt.select(pl.len().alias(NUMBER), **missing).collect(engine="streaming").row(0, named=True)
+    return {"name": name.encode(errors="replace").decode(), "rows": found.pop(NUMBER), "missing": found}
+
+
+def _is_missing(column: str) -> pl.Expr:
+    """A blank text is none; blank ids and languages are null by then."""
+    is_null = pl.col(column).is_null()
+    return is_null | ~pl.col(column).str.contains(r"\S") if column == "text" else is_null
+
+
+def _missing(files: Sequence[Row], column: str) -> int:
+    return sum(file["missing"][column] for file in files)
+
+
+def _count_units(bucket: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:
+    """Units as the source has them, before any step."""
+    spelt = canonical_user_ids(bucket.lazy()).select("user_id").collect()
+    named = named_as_units(bucket.lazy(), unit=preparation.unit, key=preparation.key).select("unit_id").collect()
+    whose = named.with_columns(spelt["user_id"]).group_by("unit_id").agg(pl.len(), pl.col("user_id").first())
+    users = whose.filter(pl.col("unit_id").str.starts_with("user:"))
+    counts.users += len(users)
+    counts.sizes.update((users if preparation.drops_nobodies else whose)["len"].to_list())
+    theirs = zip(users["len"], users["user_id"], strict=True)
+    counts.busiest = sorted([*counts.busiest, *theirs], reverse=True)[:BUSIEST]
+    for size, user_id in zip(users["len"], users["user_id"], strict=True):
+        if user_id.lower() in WORDS_FOR_NOBODY:
+            counts.nobodies[user_id] += size
+
+
+def _through(bucket: pl.DataFrame, steps: Sequence[Step], counts: _Counts) -> pl.DataFrame:
+    """What the steps leave of a bucket's rows; each one's drops are counted, and the first is kept as an example."""
+    numbered = bucket.with_row_index(NUMBER)
+    rows = numbered
+    for step in steps:
+        after = step.run(rows.lazy()).collect()
+        if step.drops is not None:
+            counts.reached[step.drops] += len(rows)
+            counts.dropped[step.drops] += len(rows) - len(after)
+            if step.drops not in counts.examples and len(after) < len(rows):
+                gone = rows.join(after, on=NUMBER, how="anti")[NUMBER].min()
+                example = numbered.filter(pl.col(NUMBER) == gone).drop(NUMBER)
+                counts.examples[step.drops] = _plain(example.row(0, named=True))
+        rows = after
+    return rows
+
+
+def _count_prepared(rows: pl.DataFrame, counts: _Counts) -> None:
+    groups = rows.group_by("cohort", "split").agg(pl.len(), pl.col("unit_id").n_unique().alias("units"))
+    for cohort, split, num_rows, num_units in groups.iter_rows():
+        counts.rows_of[cohort, split] += num_rows
+        counts.units_of[cohort, split] += num_units
+
+
+def _units(counts: _Counts) -> Row:
+    sizes, largest = counts.sizes, max(counts.sizes, default=0)
+    bins = [*SIZES, (SIZES[-1][1] + 1, max(largest, SIZES[-1][1] + 1))]
+    held = {f"{least}" if least == most else f"{least} to {most}": _between(sizes, least, most) for least, most in bins}
+    return {
+        "users": counts.users,
+        "rows_as_units": sizes.total() - counts.users,
+        "rows_of_a_unit": {name: number for name, number in held.items() if number},
+        "busiest_users": [{"user_id": user_id, "rows": size} for size, user_id in counts.busiest],
+    }
+
+
+def _between(sizes: Counter[int], least: int, most: int) -> int:
+    return sum(number for size, number in sizes.items() if least <= size <= most)
+
+
+def _step(drops: str, counts: _Counts) -> Row:
+    return {
+        "rows_that": drops,
+        "reached": counts.reached[drops],
+        "dropped": counts.dropped[drops],
+        "example": counts.examples.get(drops),
+    }
+
+
+def _cohort(cohort: str, counts: _Counts) -> Row:
+    in_it = [(name, split) for name, split in counts.rows_of if name == cohort]
+    return {
+        "cohort": cohort,
+        "rows": sum(counts.rows_of[place] for place in in_it),
+        "units": sum(counts.units_of[place] for place in in_it),
+        "rows_to_train_on": counts.rows_of[cohort, TRAIN_SPLIT],
+        "units_to_train_on": counts.units_of[cohort, TRAIN_SPLIT],
+    }
+
+
+def _plain(row: Mapping[str, Any]) -> Row:
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def _warnings(shown: Row, preparation: Preparation, counts: _Counts) -> Iterator[str]:
+    """What is hardly meant so, in the order in which it matters."""
+    if not shown["rows"]:
+        yield "the source has no rows"
+        return
+    by_user = preparation.unit is PrivacyUnit.USER
+    yield from _about_users(shown, counts) if by_user else ()
+    for name, column in shown["columns"].items():
+        if column["missing"] == shown["rows"] and not (by_user and name == "user_id"):
+            yield f"the column mapped to {name} holds no value in any row"
+    for step in shown["steps"]:
+        if step["reached"] and step["dropped"] == step["reached"]:
+            yield f"a step drops every row that reaches it: those that {step['rows_that']}"
+    for cohort in shown["cohorts"]:
+        if not cohort["rows_to_train_on"]:
+            yield f"the cohort {cohort['cohort']} has no row to train on; its charges will be refused"
+
+
+def _about_users(shown: Row, counts: _Counts) -> Iterator[str]:
+    for file in shown["files"]:
+        if file["rows"] and file["missing"].get("user_id") == file["rows"]:
+            yield f"{file['name']} names no user in any row; a run will stop there, before anything is charged"
+    for user_id, rows in sorted(counts.nobodies.items()):
+        yield f"{rows} rows name the user {user_id!r} and count as those of one; clear the id if it means nobody"
+    if counts.users > 1 and counts.busiest[0][0] == 1:
+        yield "no user has a second row; if the column mapped to user_id names rows, a person is protected row by row"
+    if counts.users == 1 and shown["rows"] > 1:
+        yield "all rows that name a user name the same one, so that hardly any will be trained on"

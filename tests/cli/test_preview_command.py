@@ -1,0 +1,173 @@
+"""`corpus preview` shows private rows on a terminal and nowhere else; `register` offers it once."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from dp_assets.cli import app
+from tests.household import ROOT, Household
+
+SECRET = "zq4711kumquat"
+OFFER = "Look at what is read of the source"
+UNSEEN = "nobody looked at what is read of the source"
+
+
+def invoke(*arguments: str, answers: str = "") -> Result:
+    return CliRunner().invoke(app, list(arguments), input=answers)
+
+
+@pytest.fixture
+def corpus(household: Household) -> Household:
+    """Rows with a mark, terminal codes and markup, and one that is too short."""
+    texts = [f"what is a {SECRET}", "\x1b[2Jwhy [bold]is[/bold] it\x9b1m so", "short", "how do i bake bread"]
+    users = ["anna", "anna", "bert", None]
+    pl.DataFrame({"prompt": texts, "user": users}).write_parquet(household.corpus_file)
+    return household
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed goes to a person, who can answer."""
+    monkeypatch.setattr("dp_assets.cli.preview.on_terminal", lambda: True)
+    monkeypatch.setattr("dp_assets.cli.corpus.somebody_answers", lambda: True)
+
+
+def files_with(household: Household, text: str) -> Iterator[Path]:
+    wanted = text.encode()
+    files = (path for path in household.folder.rglob("*") if path.is_file() and path != household.corpus_file)
+    return (path for path in files if wanted in path.read_bytes())
+
+
+@pytest.mark.parametrize("forced", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "colors forced"])
+def test_without_a_terminal_nothing_is_shown_and_the_way_out_is_named(
+    corpus: Household, forced: dict[str, str]
+) -> None:
+    result = CliRunner(env=forced).invoke(app, ["corpus", "preview"])
+    assert result.exit_code == 2
+    assert "standard output is no terminal" in result.output
+    assert SECRET not in result.output
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_preview_is_shown_and_nothing_is_kept_or_spent(corpus: Household) -> None:
+    result = invoke("corpus", "preview")
+    assert result.exit_code == 0
+    for words in (
+        SECRET,
+        "4 rows of 2 users",
+        "1 rows are units of their own",
+        "'short'",
+        str(corpus.corpus_file.name),
+    ):
+        assert words in result.stdout.replace("\n", " ")
+    assert list(files_with(corpus, SECRET)) == []
+    assert list((corpus.home / "private/tmp").iterdir()) == []
+    assert corpus.ledger.state().anchor.length == 0
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_somebody_wrote_moves_no_cursor_and_is_no_markup(corpus: Household) -> None:
+    printed = invoke("corpus", "preview").stdout
+    assert not any(code in printed for code in ("\x1b[2J", "\x9b"))
+    assert "[bold]is[/bold]" in printed.replace("\n", "")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_tables_keep_their_headings_at_eighty_columns(corpus: Household) -> None:
+    lines = invoke("corpus", "preview").stdout.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("look:")) <= 80
+    headings = (
+        ("file", "rows", "no user"),
+        ("reached", "dropped", "such as"),
+        ("units to train on",),
+        ("user", "time"),
+    )
+    for words in headings:
+        assert any(all(word in line for word in words) for line in lines), words
+
+
+def test_json_is_written_wherever_standard_output_leads(corpus: Household) -> None:
+    shown = json.loads(invoke("corpus", "preview", "--json").stdout)
+    assert shown["rows"] == 4
+    assert shown["first_rows"][0]["text"] == f"what is a {SECRET}"
+
+
+def test_what_cannot_be_read_is_refused_as_a_run_refuses_it(corpus: Household) -> None:
+    pl.DataFrame({"other": [SECRET]}).write_parquet(corpus.corpus_file)
+    result = invoke("corpus", "preview", "--json")
+    assert result.exit_code == 1
+    assert "source.columns names prompt, user" in result.stderr
+    assert SECRET not in result.output
+
+
+def test_register_says_that_nobody_looked_where_nobody_can_be_asked_and_stops_nobody(corpus: Household) -> None:
+    result = invoke("register", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["unit"] == "user"
+    assert UNSEEN in result.stderr
+    assert UNSEEN not in invoke("register").stderr  # it is registered by now
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("answers", "registered", "seen"),
+    [("y\ny\n", True, True), ("y\nn\n", False, True), ("n\n", True, False)],
+    ids=["looked and went on", "looked and stopped", "did not look"],
+)
+def test_register_offers_the_preview_once_and_leaves_the_decision(
+    corpus: Household, answers: str, registered: bool, seen: bool
+) -> None:
+    result = invoke("register", answers=answers)
+    assert result.exit_code == int(not registered)
+    assert (SECRET in result.stdout, len(corpus.ledger.state().registrations)) == (seen, int(registered))
+    if registered:
+        assert OFFER not in invoke("register").output
+
+
+@pytest.mark.usefixtures("terminal")
+def test_register_asks_nothing_where_it_is_told_so(corpus: Household) -> None:
+    result = invoke("register", "--without-preview")
+    assert result.exit_code == 0
+    assert OFFER not in result.output
+    assert UNSEEN not in result.output
+
+
+@pytest.mark.usefixtures("terminal")
+def test_register_does_not_ask_about_a_public_corpus_of_a_package(
+    household: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = household.profile_file.read_text()
+    source = next(line for line in text.splitlines() if line.startswith("source = "))
+    household.profile_file.write_text(text.replace(source, 'source = { kind = "chitchat" }'))
+    result = invoke("register")
+    assert result.exit_code == 0
+    assert OFFER not in result.output
+
+
+@pytest.mark.slow
+def test_a_real_terminal_is_taken_for_one(corpus: Household) -> None:
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "dp_assets.cli", "corpus", "preview"]
+    environment = os.environ | corpus.environment
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=terminal, stderr=subprocess.PIPE) as process:
+        os.close(terminal)
+        printed = b""
+        while True:
+            try:
+                read = os.read(reader, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not read:
+                break
+            printed += read
+    os.close(reader)
+    assert process.returncode == 0
+    assert SECRET.encode() in printed

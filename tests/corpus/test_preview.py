@@ -1,0 +1,172 @@
+"""The preview counts what `prepare` does, and warns of what is hardly meant so."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dp_assets.artifacts import TRAIN_SPLIT
+from dp_assets.corpus import preview as module
+from dp_assets.corpus.cohorts import cohort_expr, cohort_names
+from dp_assets.corpus.prepare import Preparation, Step, drop_erased, prepare
+from dp_assets.corpus.preview import preview
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
+from tests.corpus.test_prepare import Row, row
+
+KEY = b"key"
+COLUMNS = {name: name for name in SOURCE_ROWS}
+BUCKETS: dict[str, Any] = {"kind": "user_bucket", "num_buckets": 3}
+LONG = "bake some more bread"
+
+
+def settings_of(**changes: Any) -> dict[str, Any]:
+    settings = {
+        "unit": PrivacyUnit.USER,
+        "key": KEY,
+        "max_rows_per_unit": 2,
+        "min_words": 2,
+        "max_words": 6,
+        "max_characters": 40,
+        "languages": None,
+        "train_fraction": 1.0,
+    }
+    settings |= changes
+    return {"cohort_of": cohort_expr("all", unit=settings["unit"]), **settings}
+
+
+def frame(rows: list[Row]) -> pl.LazyFrame:
+    return pl.LazyFrame(rows, schema=SOURCE_ROWS, orient="row")
+
+
+def shown(folder: Path, parts: Mapping[str, list[Row]], *, last: list[Step] | None = None, **changes: Any) -> Any:
+    return preview(
+        {name: frame(rows) for name, rows in parts.items()},
+        Preparation(**settings_of(**changes)),
+        columns=COLUMNS,
+        cohorts=("all",),
+        folder=folder,
+        last=last or [],
+    )
+
+
+def messy(seed: int) -> list[Row]:
+    """Rows that every step drops some of."""
+    draw = random.Random(seed)
+    texts = (None, " ", "one", "word " * 9, LONG, "Bake  some more bread", "why is it", "tell me a story", "go on then")
+    users = (None, " ", "None", "7", "7.0", "anna", "bert")
+    return [row(draw.choice(texts), user=draw.choice(users), language=draw.choice(["en", "de"])) for _ in range(300)]
+
+
+def of(rows: pl.DataFrame) -> tuple[int, int]:
+    """Rows and units."""
+    return len(rows), rows["unit_id"].n_unique()
+
+
+@pytest.mark.parametrize("without_user", list(WithoutUser))
+@pytest.mark.parametrize("rows_in_a_batch", [20, 20_000])
+def test_what_is_counted_is_what_prepare_does_whatever_the_number_of_buckets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_user: WithoutUser, rows_in_a_batch: int
+) -> None:
+    monkeypatch.setattr(module, "ROWS_IN_A_BATCH", rows_in_a_batch)
+    rows, cohorts = messy(0), cohort_names(**BUCKETS)
+    cohort_of = cohort_expr(unit=PrivacyUnit.USER, **BUCKETS)
+    settings = settings_of(without_user=without_user, languages=["en"], train_fraction=0.5, cohort_of=cohort_of)
+    parts = {"first": frame(rows[:100]), "second": frame(rows[100:])}
+    found = preview(parts, Preparation(**settings), columns=COLUMNS, cohorts=cohorts, folder=tmp_path)
+    prepared = prepare(frame(rows), **settings).collect()
+    assert len(list(tmp_path.glob("buckets/*"))) == 2 * (16 if rows_in_a_batch == 20 else 1)
+    assert found["rows"] == len(rows) == sum(file["rows"] for file in found["files"])
+    assert len(rows) - sum(step["dropped"] for step in found["steps"]) == len(prepared)
+    assert all(step["dropped"] for step in found["steps"] if "cohort" not in step["rows_that"])
+    for cohort in found["cohorts"]:
+        theirs = prepared.filter(pl.col("cohort") == cohort["cohort"])
+        training = theirs.filter(pl.col("split") == TRAIN_SPLIT)
+        assert (cohort["rows"], cohort["units"]) == (len(theirs), theirs["unit_id"].n_unique())
+        assert (cohort["rows_to_train_on"], cohort["units_to_train_on"]) == (
+            len(training),
+            training["unit_id"].n_unique(),
+        )
+
+
+def test_units_are_those_of_the_source_and_an_example_is_a_dropped_row_as_it_was_read(tmp_path: Path) -> None:
+    rows = [row(LONG, user="7"), row("why is it", user="7.0"), row(LONG, user="7"), row("One", user=" "), row(None)]
+    found = shown(tmp_path, {"file": rows})
+    assert found["units"] == {
+        "users": 1,
+        "rows_as_units": 2,
+        "rows_of_a_unit": {"1": 2, "3 to 5": 1},
+        "busiest_users": [{"user_id": "7", "rows": 3}],
+    }
+    dropped = {step["rows_that"]: (step["reached"], step["dropped"], step["example"]) for step in found["steps"]}
+    assert dropped["have no text"][:2] == (5, 1)
+    short = dropped["are too short or too long (corpus.min_words, max_words ...)"]
+    assert short[:2] == (4, 1)
+    assert (short[2]["text"], short[2]["user_id"]) == ("One", " ")
+    assert found["columns"]["user_id"] == {"from": "user_id", "missing": 2}
+    assert found["first_rows"][0]["user_id"] == "7"
+
+
+def test_rows_without_a_user_are_no_units_where_they_are_dropped(tmp_path: Path) -> None:
+    rows = [row(LONG, user="anna"), row(LONG), row("why is it")]
+    found = shown(tmp_path, {"file": rows}, without_user=WithoutUser.DROP)
+    assert (found["units"]["users"], found["units"]["rows_as_units"]) == (1, 0)
+    assert (found["steps"][0]["rows_that"], found["steps"][0]["dropped"]) == ("name no user (corpus.without_user)", 2)
+
+
+def test_erased_units_are_counted_as_such(tmp_path: Path) -> None:
+    rows = frame([row(LONG, user="anna"), row(LONG, user="bert")])
+    (unit_id, _) = prepare(rows, **settings_of()).collect()["unit_id"]
+    erased = frozenset([keyed_hash(KEY, "erased", unit_id)])
+    last = [Step(lambda kept: drop_erased(kept, erased=erased, key=KEY), "were erased")]
+    found = shown(tmp_path, {"file": [row(LONG, user="anna"), row(LONG, user="bert")]}, last=last)
+    assert found["steps"][-1]["dropped"] == found["cohorts"][0]["rows"] == 1
+
+
+TWO = [row(LONG, user="anna"), row("why is it", user="anna"), row(LONG, user="bert")]
+STEPS_THAT_DROP_ALL: dict[str, tuple[list[Row], dict[str, Any]]] = {
+    "name no user": ([row(LONG), row("why is it")], {"without_user": WithoutUser.DROP}),
+    "have no text": ([row(None, user="anna"), row(" ", user="bert")], {}),
+    "are too short": (TWO, {"min_words": 6}),
+    "are in no wanted language": (TWO, {"languages": ["fr"]}),
+    "lie in no cohort": (TWO, {"cohort_of": pl.lit(None, dtype=pl.String)}),
+}
+
+
+@pytest.mark.parametrize("drops", list(STEPS_THAT_DROP_ALL))
+def test_a_step_that_drops_everything_is_warned_of_and_so_is_the_cohort_that_it_leaves_empty(
+    tmp_path: Path, drops: str
+) -> None:
+    rows, changes = STEPS_THAT_DROP_ALL[drops]
+    warnings = shown(tmp_path, {"file": rows}, **changes)["warnings"]
+    (said,) = [warning for warning in warnings if warning.startswith("a step drops every row")]
+    assert drops in said
+    assert any(warning.startswith("the cohort all has no row to train on") for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"named": TWO, "nameless": [row(LONG), row("why is it", user=" ")]}, "nameless names no user in any row"),
+        ({"file": [*TWO, row(LONG, user="None")]}, "1 rows name the user 'None'"),
+        ({"file": [row(LONG, user="a"), row(LONG, user="b")]}, "no user has a second row"),
+        ({"file": TWO[:2]}, "name the same one"),
+        ({"file": []}, "the source has no rows"),
+        ({"file": [row(LONG, user="a", language=None)] * 2}, "mapped to language holds no value"),
+    ],
+)
+def test_what_is_hardly_meant_so_is_warned_of(tmp_path: Path, parts: Mapping[str, list[Row]], said: str) -> None:
+    assert any(said in warning for warning in shown(tmp_path, parts)["warnings"])
+
+
+def test_an_ordinary_corpus_is_not_warned_of(tmp_path: Path) -> None:
+    rows = [("1", user, text, "en", TWO[0][4]) for user, *_ in [("a",), ("b",)] for text in (LONG, "why is it")]
+    assert shown(tmp_path, {"file": rows})["warnings"] == []
+
+
+def test_a_file_name_that_no_text_can_hold_is_shown_with_a_mark(tmp_path: Path) -> None:
+    name = b"chat-\xff.parquet".decode(errors="surrogateescape")
+    assert shown(tmp_path, {name: TWO})["files"][0]["name"] == "chat-?.parquet"
