@@ -21,9 +21,10 @@ import polars as pl
 
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.buckets import NUM_BUCKETS, contents, spread
+from dp_assets.corpus.columns import LINE, understood
 from dp_assets.corpus.fingerprint import ROWS_IN_A_BATCH
 from dp_assets.corpus.prepare import Preparation, Step, named_as_units
-from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.schemas import SOURCE_ROWS, UNREAD
 from dp_assets.corpus.users import canonical_user_ids
 from dp_assets.privacy.units import PrivacyUnit
 
@@ -33,6 +34,11 @@ WORDS_FOR_NOBODY = frozenset(
     ("nan", "none", "null", "\\n", "n/a", "na", "nil", "undefined", "unknown", "anonymous", "guest", "-", "0")
 )
 """Ids that often stand for a missing one, in lower case. They stay ids; the owner is told."""
+NOT_UNDERSTOOD = {
+    LINE: "are lines that no row can be read from",
+    "text": "hold a text of a form that is not read",
+    "created_at": "hold a time of a form that is not read",
+}
 NUMBER = "\ufdd0number"  # a column of ours among those of the source
 
 Row = dict[str, Any]
@@ -65,7 +71,7 @@ def preview(
     """The whole preview as one JSON value; it spends nothing and is kept nowhere.
 
     Args:
-      parts: the source's rows by what they are read from.
+      parts: the source's rows by what they are read from, with the columns of `SCANNED_ROWS`.
       columns: our names of the mapped columns, with the source's.
       cohorts: those that are planned.
       folder: an empty one of the private zone.
@@ -74,7 +80,8 @@ def preview(
     files = [_file(name, part, columns) for name, part in parts.items()]
     num_rows = sum(file["rows"] for file in files)
     rows, counts = pl.concat(parts.values()), _Counts()
-    named = named_as_units(rows, unit=preparation.unit, key=preparation.key)
+    not_understood = list(_count_unread(rows, counts))
+    named = named_as_units(understood(rows), unit=preparation.unit, key=preparation.key)
     spread(named, folder / "buckets", min(NUM_BUCKETS, 1 + num_rows // ROWS_IN_A_BATCH))
     steps = [*preparation.steps(), *last]
     for bucket in contents(folder / "buckets"):
@@ -86,9 +93,9 @@ def preview(
         "rows": num_rows,
         "columns": {ours: {"from": theirs, "missing": _missing(files, ours)} for ours, theirs in columns.items()},
         "units": _units(counts),
-        "steps": [_step(step.drops, counts) for step in steps if step.drops is not None],
+        "steps": [_step(drops, counts) for drops in (*not_understood, *(step.drops for step in steps)) if drops],
         "cohorts": [_cohort(cohort, counts) for cohort in cohorts],
-        "first_rows": [_plain(row) for row in rows.head(FIRST_ROWS).collect().to_dicts()],
+        "first_rows": [_plain(row) for row in rows.select(SOURCE_ROWS.names()).head(FIRST_ROWS).collect().to_dicts()],
     }
     return {**shown, "warnings": list(_warnings(shown, preparation, counts))}
 
@@ -109,6 +116,18 @@ def _is_missing(column: str) -> pl.Expr:
 
 def _missing(files: Sequence[Row], column: str) -> int:
     return sum(file["missing"][column] for file in files)
+
+
+def _count_unread(rows: pl.LazyFrame, counts: _Counts) -> Iterator[str]:
+    """Count the rows that are dropped because something in them is there and not understood, by what that is."""
+    reached = rows.select(pl.len()).collect(engine="streaming").item()
+    for part, drops in NOT_UNDERSTOOD.items():
+        gone = rows.filter(pl.col(UNREAD) == part)
+        counts.reached[drops], counts.dropped[drops] = reached, gone.select(pl.len()).collect(engine="streaming").item()
+        reached -= counts.dropped[drops]
+        if counts.dropped[drops]:
+            counts.examples[drops] = _plain(gone.head(1).select(SOURCE_ROWS.names()).collect().row(0, named=True))
+            yield drops
 
 
 def _count_units(bucket: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:

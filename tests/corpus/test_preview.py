@@ -14,6 +14,7 @@ from dp_assets.corpus.cohorts import cohort_expr, cohort_names
 from dp_assets.corpus.prepare import Preparation, Step, drop_erased, prepare
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import FileSource
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
 from tests.corpus.test_prepare import Row, row
 
@@ -39,7 +40,7 @@ def settings_of(**changes: Any) -> dict[str, Any]:
 
 
 def frame(rows: list[Row]) -> pl.LazyFrame:
-    return pl.LazyFrame(rows, schema=SOURCE_ROWS, orient="row")
+    return pl.LazyFrame(rows, schema=SOURCE_ROWS, orient="row").with_columns(unread=pl.lit(None, pl.String))
 
 
 def shown(folder: Path, parts: Mapping[str, list[Row]], *, last: list[Step] | None = None, **changes: Any) -> Any:
@@ -170,3 +171,23 @@ def test_an_ordinary_corpus_is_not_warned_of(tmp_path: Path) -> None:
 def test_a_file_name_that_no_text_can_hold_is_shown_with_a_mark(tmp_path: Path) -> None:
     name = b"chat-\xff.parquet".decode(errors="surrogateescape")
     assert shown(tmp_path, {name: TWO})["files"][0]["name"] == "chat-?.parquet"
+
+
+def test_rows_that_are_not_understood_are_counted_by_what_that_is_before_any_other_step(tmp_path: Path) -> None:
+    lines = [
+        '{"t": "bake some bread", "d": "2026-01-11"}',
+        '{"t": ["a"]}',
+        '{"t": "why is it", "d": "someday"}',
+        "{cut",
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, lines[2]]))
+    (tmp_path / "scratch").mkdir()
+    columns = {"text": "t", "created_at": "d"}
+    parts = FileSource(tmp_path / "a.jsonl", columns).parts(tmp_path / "scratch")
+    settings = Preparation(**settings_of(unit=PrivacyUnit.INSTRUCTION))
+    found = preview(parts, settings, columns=columns, cohorts=("all",), folder=tmp_path / "scratch")
+    counted = [(step["reached"], step["dropped"]) for step in found["steps"]]
+    assert found["rows"] == 5
+    assert counted[:4] == [(5, 1), (4, 1), (3, 2), (1, 0)]
+    assert found["steps"][2]["rows_that"] == "hold a time of a form that is not read"
+    assert found["steps"][2]["example"]["text"] == "why is it"
