@@ -2,7 +2,6 @@
 
 import socket
 import sys
-import time
 from typing import Any, get_args
 
 import polars as pl
@@ -165,27 +164,21 @@ def test_the_versions_of_what_recognises_are_known(model: str) -> None:
     assert Redaction(("person",), model=model).versions()["en_pipeline"] == "0.0.0"
 
 
+# No clock is read in the next two tests: a pattern whose steps grow faster would take an hour, where a second is usual,
+# and so meets the limit that every test has.
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("unit", ["a", "1 ", "a.", "a:", "(1", "://", "1-", "a@"])
-def test_the_time_for_a_text_grows_no_faster_than_the_square_of_its_length(unit: str) -> None:
-    def seconds(length: int) -> float:
-        text = unit * (length // len(unit))
-        began = time.process_time()
-        redacted(text)
-        redacted(f"{text} 1@1", "email")
-        return time.process_time() - began
-
-    seconds(10)  # what recognises is made once
-    # Squares give 16, cubes 64; the least time keeps what does not grow at all from being all noise.
-    assert seconds(4_000) < 32 * max(seconds(1_000), 0.02)
+def test_the_steps_for_a_text_grow_no_faster_than_the_square_of_its_length(unit: str) -> None:
+    text = unit * (6_000 // len(unit))
+    redacted(text)
+    redacted(f"{text} 1@1", "email")
 
 
-@pytest.mark.parametrize(
-    "text", ["a" * 60_000, "1 " * 30_000, "a." * 30_000, "a:" * 30_000, "(1" * 30_000, "://" * 20_000]
-)
-def test_secrets_in_a_long_text_take_time_in_proportion_to_its_length(text: str) -> None:
-    began = time.process_time()
-    redacted(text, "secret")
-    assert time.process_time() - began < 5
+@pytest.mark.parametrize("unit", ["a", "1 ", "a.", "a:", "(1", "://"])
+def test_the_steps_for_secrets_in_a_text_grow_with_its_length(unit: str) -> None:
+    redacted(unit * (1_200_000 // len(unit)), "secret")
 
 
 def test_the_kinds_that_a_profile_may_name_are_those_that_exist() -> None:
