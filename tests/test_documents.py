@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from dp_assets.cli import app
+from dp_assets.corpus.presets import PRESETS
 from dp_assets.privacy import metadata
 from dp_assets.profiles import load_profile
 
@@ -76,3 +77,44 @@ def test_the_privacy_readme_names_every_module_of_its_package() -> None:
     named = set(re.findall(r"`([a-z_]+\.py)`", (ROOT / "dp_assets/privacy/README.md").read_text()))
     present = {path.name for path in (ROOT / "dp_assets/privacy").glob("*.py")} - {"__init__.py"}
     assert present <= named
+
+
+def rows_of(table_after: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the privacy argument, without its head."""
+    lines = section((ROOT / "dp_assets/privacy/README.md").read_text(), table_after).splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+CLAIM_RESTS_ON = "Code outside this package on which the claim rests"
+
+
+def test_the_code_on_which_the_claim_rests_exists_and_so_do_its_tests() -> None:
+    rows = rows_of(CLAIM_RESTS_ON)
+    assert len(rows) > 15
+    for code, _, tests in rows:
+        assert [name for name in re.findall(r"`([^`]+)`", code) if not (ROOT / name).is_file()] == []
+        named = [name.split("::") for name in re.findall(r"`([^`]+)`", tests)]
+        assert named, code
+        assert [test for file, test in named if f"\ndef {test}(" not in (ROOT / file).read_text()] == []
+
+
+def test_all_code_that_is_handed_private_rows_is_on_the_list_of_what_the_claim_rests_on() -> None:
+    """By what it imports or names: a private table, a charge, the key, or a step that reads rows."""
+    named = {name for code, *_ in rows_of(CLAIM_RESTS_ON) for name in re.findall(r"`([^`]+)`", code)}
+    marks = re.compile(r"\bPrivateTable\b|\bOpenableCharge\b|\bResumableCharge\b|\bprivate_step\b|\bScratch\b")
+    handed = {
+        str(path.relative_to(ROOT))
+        for folder in ("dp_assets/corpus", "dp_assets/generation", "dp_assets/selection", "resources")
+        for path in (ROOT / folder).rglob("*.py")
+        if marks.search(path.read_text())
+    }
+    assert handed - named == set()
+
+
+def test_the_user_of_each_preset_is_the_column_that_is_read() -> None:
+    said = {source.strip("`"): user for source, user, _ in rows_of("Who the user is")}
+    assert set(said) == {"chitchat", *PRESETS}
+    for name, preset in PRESETS.items():
+        column = preset.columns.get("user_id")
+        assert said[name].startswith("none" if column is None else f"`{column}`:"), name
