@@ -9,6 +9,7 @@ private rows runs meanwhile, and the store takes no private table that was made 
     releases       removed: in the private root they are those without noise (level no-dp)
     checkpoints    removed: a unit cannot be taken out of a half-trained adapter; the charge stays spent
     tmp, log       emptied: they may hold or quote rows
+    overlap        the unit's hash goes from the corpus's sketch
 
 Nothing here tells whether the unit had any rows. Left out: the source, backups, blocks that a file system keeps of
 deleted files, other corpora in the same root, and releases, whose guarantee covers the unit as it covers all others.
@@ -27,6 +28,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from resources.artifact_files import UnreadableArtifact, read_artifact, write_artifact
 from resources.ledger import Ledger
+from resources.overlap import Sketches, sketch_hash
 from resources.private_log import private_errors
 from resources.private_step import StepsRunning, no_private_step
 from resources.zones import atomic_folder
@@ -66,12 +68,12 @@ def erase(
     try:
         with no_private_step(ledger.private_root):
             ledger.record_erasure(corpus_id, unit_id, reason)
-            _erase_everywhere(ledger, drop, fingerprint)
+            _erase_everywhere(ledger, corpus_id, unit_id, drop, fingerprint)
     except StepsRunning as running:
         raise ErasureRefused(f"{running}, then erase") from None
 
 
-def _erase_everywhere(ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> None:
+def _erase_everywhere(ledger: Ledger, corpus_id: str, unit_id: str, drop: DropErased, fingerprint: Fingerprint) -> None:
     root = Path(ledger.private_root)
     with private_errors(ledger.private_root):
         _erase_from_artifacts(root / "artifacts", ledger, drop, fingerprint)
@@ -79,6 +81,7 @@ def _erase_everywhere(ledger: Ledger, drop: DropErased, fingerprint: Fingerprint
             _remove_content(root / derived)
         _discard_checkpoints(root / "checkpoints")
     _empty_files(root / "log")
+    Sketches(root).forget(corpus_id, sketch_hash(unit_id, key=ledger.key))
 
 
 def _erase_from_artifacts(artifacts: Path, ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> None:
@@ -109,8 +112,8 @@ def _rewrite(folder: Path, ledger: Ledger, drop: DropErased, fingerprint: Finger
     def write(rows: pl.LazyFrame) -> None:
         kept = drop(rows, erased=erased)
         if folder.name == INSTRUCTIONS:
-            remaining = fingerprint(kept)
-            ledger.bind_remaining(table.corpus_id, former=table.snapshot, snapshot=snapshot, rows=remaining)
+            left = {"rows": fingerprint(kept), "content": fingerprint(kept.select("unit_id", "text"))}
+            ledger.bind_remaining(table.corpus_id, former=table.snapshot, snapshot=snapshot, **left)
         names = ("corpus_id", "preparation", "made_with", "empty_cohorts")
         same: dict[str, Any] = {name: getattr(table, name) for name in names}
         write_artifact(temporary, PrivateTable(kept, **same, snapshot=snapshot))

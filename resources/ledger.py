@@ -237,16 +237,20 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                 )
             )
 
-    def bind_rows(self, corpus_id: str, snapshot: str, *, rows: str, texts: str, preparation: str) -> None:
+    def bind_rows(
+        self, corpus_id: str, snapshot: str, *, rows: str, texts: str, preparation: str, content: str | None = None
+    ) -> None:
         """Tie a snapshot to its rows by keyed hashes: `rows` of the prepared rows, `texts` of the source's texts.
 
-        Also to `preparation`, a digest of the public settings that they were prepared with. Whether this fails depends
-        on private rows.
+        `content` is the hash of the prepared texts and whose they are, which no cohort or split changes. Also to
+        `preparation`, a digest of the public settings that they were prepared with. Whether this fails depends on
+        private rows.
 
         Raises:
-          RegistrationError: the snapshot held other rows before, or another corpus holds the same texts.
+          RegistrationError: the snapshot held other rows before, or another corpus with a budget of its own holds the
+            same prepared rows or the same texts.
         """
-        bound = Bound(rows, texts, preparation)
+        bound = Bound(rows, texts, preparation, content)
 
         def decide(state: LedgerState) -> Entries:
             known = state.snapshots.get((corpus_id, snapshot))
@@ -256,13 +260,16 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                 raise RegistrationError(
                     "the source changed under an unchanged corpus.snapshot; give the new rows a new one"
                 )
-            if state.texts.get(texts, corpus_id) != corpus_id:
-                raise RegistrationError("these rows are registered already under another source; use that registration")
+            if state.holders_of(bound) & set(state.apart_from(corpus_id)):
+                raise RegistrationError(
+                    "these rows are registered already under another source; use that registration, or make one budget"
+                    " of both with `dp-instructions corpus declare-overlap`"
+                )
             return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **asdict(bound)})]
 
         self.transact(decide)
 
-    def bind_remaining(self, corpus_id: str, *, former: str, snapshot: str, rows: str) -> None:
+    def bind_remaining(self, corpus_id: str, *, former: str, snapshot: str, rows: str, content: str) -> None:
         """Tie the snapshot that an erasure left to the rows that are left of `former`, so that no others pass for them.
 
         Where `former` is not tied to rows itself, nothing can be said of what is left, and nothing is tied.
@@ -272,7 +279,8 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             known = state.snapshots.get((corpus_id, former))
             if known is None or (corpus_id, snapshot) in state.snapshots:
                 return []
-            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **asdict(replace(known, rows=rows))})]
+            left = replace(known, rows=rows, content=content)
+            return [("bound", {"corpus_id": corpus_id, "snapshot": snapshot, **asdict(left)})]
 
         self.transact(decide)
 
@@ -315,7 +323,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Charge(admitted[0], self)
 
     def raise_budget(self, corpus_id: str, budget_epsilon: float, reason: str) -> None:
-        """Raise a corpus's budget, which from then on is its guarantee.
+        """Raise a corpus's budget, which from then on is its guarantee, and that of corpora with one budget.
 
         Raises:
           RegistrationError: the corpus is unknown, the budget would not grow, or it is no finite number.
@@ -327,7 +335,26 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                 raise RegistrationError(
                     "a budget can only be raised, to a finite one, and only of a registered corpus; see `ledger show`"
                 )
-            return [("raised", {"corpus_id": corpus_id, "budget_epsilon": budget_epsilon, "reason": reason})]
+            raised = {"budget_epsilon": budget_epsilon, "reason": reason}
+            return [("raised", {"corpus_id": one, **raised}) for one in state.together(corpus_id)]
+
+        self.transact(decide)
+
+    def declare_overlap(self, one: str, other: str, reason: str) -> None:
+        """Make one budget of two corpora that may share units: the charges of both count in the account of each.
+
+        Raises:
+          RegistrationError: a corpus is unknown, or both were not registered on terms that one budget can have.
+          BudgetExceeded: what they spent or booked does not fit one budget, or nothing bounds it.
+        """
+
+        def decide(state: LedgerState) -> Entries:
+            if one == other or not {one, other} <= state.registrations.keys():
+                raise RegistrationError("an overlap is of two registered corpora; see `ledger show` for their ids")
+            if other in state.together(one):
+                return []
+            gate.check_overlap(state, one, other)
+            return [("overlapping", {"corpora": [one, other], "reason": reason})]
 
         self.transact(decide)
 

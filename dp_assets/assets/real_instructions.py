@@ -1,5 +1,7 @@
 """The asset `real_instructions`."""
 
+from functools import partial
+
 import dagster as dg
 import polars as pl
 
@@ -14,6 +16,7 @@ from dp_assets.assets._corpus import (
     snapshot_and_erased,
     source_of,
 )
+from dp_assets.assets._overlap import note_overlaps, tell_of_other_corpora
 from dp_assets.assets._release import private_result
 from dp_assets.corpus.buckets import prepare_in_buckets
 from dp_assets.corpus.cohorts import CohortError
@@ -22,6 +25,7 @@ from dp_assets.corpus.prepare import drop_erased, prepare
 from dp_assets.corpus.stability import UnstablePreparation, require_stable
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
+from resources.overlap import sketch_hash
 from resources.private_step import private_step
 from resources.profile import Profile
 from resources.scratch import Scratch
@@ -48,9 +52,18 @@ def real_instructions(
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
         treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
         rows = read_source(source, settings.unit, scratch.folder)
-        found = prepare_in_buckets(rows, prepare_rows, unit=settings.unit, key=key, folder=scratch.folder)
-        hashes = {"rows": found.fingerprint, "texts": found.texts}
+        found = prepare_in_buckets(
+            rows,
+            prepare_rows,
+            unit=settings.unit,
+            key=key,
+            folder=scratch.folder,
+            hash_unit=partial(sketch_hash, key=key),
+        )
+        hashes = {"rows": found.fingerprint, "texts": found.texts, "content": found.content}
         ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
+        note_overlaps(ledger, corpus_id, found.unit_hashes)
+    tell_of_other_corpora(context, ledger, corpus_id)
     table = PrivateTable(
         found.rows,
         corpus_id=corpus_id,

@@ -36,10 +36,15 @@ def overview(state: LedgerState) -> Row:
             {"corpus_id": corpus_id, "cohort": cohort, "failed": [_without_what_ran(reason) for reason in reasons]}
             for (corpus_id, cohort), reasons in state.closed.items()
         ],
+        "overlaps": [list(state.together(corpus_id)) for corpus_id in _first_of_each_overlap(state)],
         "erasures": [{"corpus_id": corpus_id, "units": list(units)} for corpus_id, units in state.erasures.items()],
         "length": state.anchor.length,
         "head": state.anchor.head,
     }
+
+
+def _first_of_each_overlap(state: LedgerState) -> list[str]:
+    return [corpus_id for corpus_id in state.overlaps if state.together(corpus_id)[0] == corpus_id]
 
 
 def _cohorts(state: LedgerState) -> list[Row]:
@@ -202,6 +207,11 @@ TABLES: tuple[tuple[str, str, Columns], ...] = (
         "closed cohorts",
         "closings",
         {"of": _corpus, "cohort": lambda row: row["cohort"], "failed": lambda row: "\n".join(row["failed"])},
+    ),
+    (
+        "corpora of one budget: the charges of each count in the account of all",
+        "overlaps",
+        {"corpora": lambda row: "\n".join(row)},
     ),
     ("erasures", "erasures", {"of": _corpus, "erased units": lambda row: len(row["units"])}),
 )

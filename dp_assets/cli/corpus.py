@@ -3,6 +3,7 @@
 import re
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,9 +18,14 @@ from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.profiles import selected_profile
 from resources.erasure import erase as erase_unit
 from resources.ledger import Ledger
+from resources.overlap import Sketches
 from resources.profile import Profile
 from resources.zones import data_home
 
+SHOWN_TO_THE_OWNER = (
+    "Counted by unit ids, as far as snapshots were prepared here. These figures follow from private rows: show them to"
+    " nobody. `dp-instructions corpus declare-overlap` makes one budget of two corpora."
+)
 UNSEEN = "nobody looked at what is read of the source; `dp-instructions corpus preview` shows it and spends nothing"
 FROM_STANDARD_INPUT = "-"
 UNIT_ID = re.compile(r"(user|instruction):[0-9a-f]{32}")
@@ -46,6 +52,40 @@ NEXT = (
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Look at a corpus before anything is spent.")
 corpus_app.command("preview")(preview)
+
+
+@corpus_app.command("overlaps")
+@refusals
+def overlaps(as_json: AsJson = False) -> None:
+    """Show, to the owner only, about which part of a corpus's units each other corpus here holds too."""
+    ledger = open_ledger()
+    sketches, corpora = Sketches(Path(ledger.private_root)), tuple(ledger.state().registrations)
+    parts = {one: sketches.parts_shared(one, set(corpora) - {one}) for one in corpora}
+    if as_json:
+        print_json({"corpora": parts})
+        return
+    for one, shared in parts.items():
+        for other, part in shared.items():
+            out.print(f"about {part:.1%} of the units of {one} are in {other} too", highlight=False, soft_wrap=True)
+    out.print(SHOWN_TO_THE_OWNER, highlight=False, soft_wrap=True)
+
+
+@corpus_app.command("declare-overlap")
+@refusals
+def declare_overlap(
+    one: Annotated[str, typer.Argument(help="A corpus id, as `ledger show` prints it.")],
+    other: Annotated[str, typer.Argument(help="The id of a corpus that may hold some of the same units.")],
+    reason: Annotated[str, typer.Option(help="Kept in the ledger in plain text: name nobody.")] = "not stated",
+    as_json: AsJson = False,
+) -> None:
+    """Make one budget of two corpora that may share units. For good: what either spends counts for both."""
+    ledger = open_ledger()
+    ledger.declare_overlap(one, other, reason)
+    together = ledger.state().together(one)
+    if as_json:
+        print_json({"corpora": list(together)})
+        return
+    out.print(f"one budget from now on: {', '.join(together)}", highlight=False, soft_wrap=True)
 
 
 @refusals

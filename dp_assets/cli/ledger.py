@@ -94,7 +94,8 @@ def raise_budget(corpus_id: str, budget_epsilon: float, reason: Reason, as_json:
     ledger = open_ledger()
     ledger.raise_budget(corpus_id, budget_epsilon, reason)
     if as_json:
-        print_json(vars(ledger.state().raises[-1]))
+        raised = [one for one in ledger.state().raises if one.corpus_id == corpus_id]
+        print_json(vars(raised[-1]))
         return
     out.print(f"the budget, and so the guarantee, is now epsilon {budget_epsilon:g}")
 

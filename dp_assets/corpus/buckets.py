@@ -15,6 +15,7 @@ on disk lie in a folder of the private zone that the caller hands over and remov
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +29,8 @@ from dp_assets.privacy.units import PrivacyUnit
 NUM_BUCKETS = 64
 """Of users and as many of rows that are units of their own."""
 
+CONTENT = ("unit_id", "text")
+MOST_UNIT_HASHES = 2048
 PrepareRows = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
@@ -35,12 +38,14 @@ PrepareRows = Callable[[pl.LazyFrame], pl.LazyFrame]
 class Prepared:
     """Prepared rows, scanned from the folder they were put in, and the fingerprints that a snapshot is bound to.
 
-    `cohorts` are those with a row to train on.
+    `cohorts` are those with a row to train on, `unit_hashes` the smallest of what `hash_unit` makes of the units' ids.
     """
 
     rows: pl.LazyFrame
     fingerprint: str
     texts: str  # the fingerprint of the source's texts
+    content: str  # the fingerprint of the prepared texts and whose they are, whatever else is said of them
+    unit_hashes: tuple[str, ...]
     cohorts: frozenset[str]
 
 
@@ -52,6 +57,7 @@ def prepare_in_buckets(
     key: bytes,
     folder: Path,
     num_buckets: int = NUM_BUCKETS,
+    hash_unit: Callable[[str], str] = str,
 ) -> Prepared:
     """What `prepare_rows` makes of all `source_rows`, which is put into `folder`, an empty one of the private zone.
 
@@ -61,15 +67,26 @@ def prepare_in_buckets(
     spread(named_as_units(source_rows, unit=unit, key=key), buckets, num_buckets)
     prepared.mkdir()
     cohorts: set[str] = set()
+    unit_hashes: list[str] = []
     hashed, texts = Fingerprint(REAL_INSTRUCTIONS.names(), key=key), Fingerprint(["text"], key=key)
+    content = Fingerprint(CONTENT, key=key)
     for number, source in enumerate(contents(buckets)):
         texts.add(source.select("text"))
         rows = prepare_rows(source.lazy()).collect()
         hashed.add(rows)
+        content.add(rows.select(CONTENT))
+        unit_hashes = nsmallest(MOST_UNIT_HASHES, {*unit_hashes, *map(hash_unit, rows["unit_id"].unique())})
         cohorts |= set(rows.filter(pl.col("split") == TRAIN_SPLIT)["cohort"])
         rows.write_parquet(prepared / f"{number:05d}.parquet")
     rows_of_all = pl.scan_parquet(prepared / "*.parquet")
-    return Prepared(rows_of_all, hashed.hexdigest(), texts.hexdigest(), frozenset(cohorts))
+    return Prepared(
+        rows_of_all,
+        hashed.hexdigest(),
+        texts.hexdigest(),
+        content.hexdigest(),
+        tuple(unit_hashes),
+        frozenset(cohorts),
+    )
 
 
 def bucket_of_unit(num_buckets: int) -> pl.Expr:

@@ -20,6 +20,9 @@ from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState, rdp_of_form
 from dp_assets.privacy.registration import Registration, RegistrationError
 
+ONE_BUDGET = ("unit", "without_user", "relation", "delta", "budget_epsilon")
+"""Terms that corpora with one budget have in common."""
+
 
 class BudgetExceeded(ValueError):
     """The charge does not fit the cohort's budget. Nothing was read."""
@@ -49,6 +52,34 @@ def check_plans_fit(registration: Registration, cohort: str, events: Sequence[Dp
             f"corpus.planned_levels need epsilon {total:g} together for cohort {cohort!r}, over the budget of"
             f" {registration.budget_epsilon:g}; plan fewer or smaller levels, or register a larger budget"
         )
+
+
+def check_overlap(state: LedgerState, one: str, other: str) -> None:
+    """The gate for one budget of two corpora and of those that each shares a budget with already.
+
+    What was charged before the declaration counts as if it had been charged under it. So a declaration that does not
+    fit changes nothing and claims nothing.
+
+    Raises:
+      RegistrationError: their terms differ where one budget needs them to be the same.
+      BudgetExceeded: what they spent or booked together does not fit the budget, or nothing bounds it.
+    """
+    joint = state.with_overlap(one, other)
+    members = [joint.registrations[corpus_id] for corpus_id in joint.together(one)]
+    differing = [name for name in ONE_BUDGET if len({getattr(member, name) for member in members}) > 1]
+    if differing:
+        raise RegistrationError(
+            f"corpora of one budget need the same {', '.join(differing)}; raise the smaller budget first with `ledger"
+            " raise`. The rest is fixed by registration: register one of them anew, before anything is charged"
+        )
+    for member in members:
+        total = joint.guarantee(member.corpus_id, member.cohorts)
+        if not total.holds:
+            raise BudgetExceeded(
+                f"together these corpora have spent or booked epsilon {total.spent:g} of {total.budget:g}, and a"
+                " cohort that is closed has no bound at all. Nothing was declared: raise both budgets first, which"
+                " changes the guarantee, and until then claim nothing for units that are in both"
+            )
 
 
 def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[ChargeRecord] = ()) -> ChargeRecord:
@@ -95,7 +126,7 @@ def _matching_booking(state: LedgerState, request: ChargeRecord) -> Booking | No
 
 
 def _check_adaptive_budget(state: LedgerState, registration: Registration, requests: Sequence[ChargeRecord]) -> None:
-    order, delta, budget = registration.gate_order, registration.delta, registration.budget_epsilon
+    order, delta, budget = state.gate_order(registration.corpus_id), registration.delta, registration.budget_epsilon
     request, events = requests[0], [event_from_json(one.event) for one in requests]
     spent_rdp = state.spent_rdp(request.corpus_id, request.cohort, order)
     asked_rdp = sum(rdp_of_form(canonical(one.event), order) for one in requests)

@@ -11,6 +11,7 @@ run.
     bound        the rows of a snapshot, as a keyed hash   voided     a charge under which nothing was read
     raised       a larger budget                           closed     a cohort that takes no more charges
     erased       a unit whose rows are gone, as a keyed hash
+    overlapping  two corpora that may share units and have one budget from then on
 """
 
 import functools
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from dp_accounting import DpEvent
@@ -94,13 +96,14 @@ class BudgetRaise:
 class Bound:
     """What a snapshot is tied to.
 
-    Keyed hashes of its prepared rows and of the source's texts, and a digest of the public settings that turned the one
-    into the other (None in entries older than that field).
+    Keyed hashes of its prepared rows and of the source's texts, a digest of the public settings that turned the one
+    into the other, and a keyed hash of the prepared texts and whose they are. The last two are None in older entries.
     """
 
     rows: str
     texts: str
     preparation: str | None = None
+    content: str | None = None
 
 
 CohortKey = tuple[str, str]  # corpus id, cohort
@@ -111,8 +114,9 @@ class LedgerState:
     """What the entries add up to.
 
     `booked` and `later` count the events of each cohort as canonical JSON: of everything booked beforehand, and of
-    every charge beyond the bookings. `snapshots` says by corpus and snapshot what it is tied to, `closed` holds the
-    reasons of each closed cohort, `erasures` the keyed hashes of erased units by corpus.
+    every charge beyond the bookings, its own ones. `snapshots` says by corpus and snapshot what it is tied to,
+    `overlaps` which corpora have one budget with each, `closed` holds the reasons of each closed cohort, `erasures` the
+    keyed hashes of erased units by corpus.
     """
 
     registrations: dict[str, Registration] = field(default_factory=dict)
@@ -122,7 +126,7 @@ class LedgerState:
     later: dict[CohortKey, Counter[str]] = field(default_factory=dict)
     key_commitment: str | None = None
     snapshots: dict[tuple[str, str], Bound] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
+    overlaps: dict[str, frozenset[str]] = field(default_factory=dict)
     erasures: dict[str, tuple[str, ...]] = field(default_factory=dict)
     closed: dict[CohortKey, tuple[str, ...]] = field(default_factory=dict)
     raises: list[BudgetRaise] = field(default_factory=list)
@@ -158,10 +162,8 @@ class LedgerState:
                 self._mark(body["charge_id"], continuations=seen, opened=True)
             case "voided":
                 self._void(body["charge_id"])
-            case "registered" | "planned" | "raised":
+            case "registered" | "planned" | "raised" | "bound" | "overlapping":
                 self._apply_terms(kind, body, at)
-            case "bound":
-                self._bind(body)
             case "erased":
                 known = self.erasures.get(body["corpus_id"], ())
                 self.erasures[body["corpus_id"]] = (*known, body["unit"])
@@ -179,6 +181,10 @@ class LedgerState:
             booking = Booking(**body)
             self.bookings[booking.booking_id] = booking
             self._count(self.booked, booking, 1)
+        elif kind == "bound":
+            self._bind(body)
+        elif kind == "overlapping":
+            self._overlap(*body["corpora"])
         else:
             registration = self.registrations[body["corpus_id"]]
             before, after = registration.budget_epsilon, body["budget_epsilon"]
@@ -186,9 +192,51 @@ class LedgerState:
             self.registrations[registration.corpus_id] = replace(registration, budget_epsilon=after)
 
     def _bind(self, body: Mapping[str, Any]) -> None:
-        bound = Bound(body["rows"], body["texts"], body.get("preparation"))
+        bound = Bound(body["rows"], body["texts"], body.get("preparation"), body.get("content"))
         self.snapshots[body["corpus_id"], body["snapshot"]] = bound
-        self.texts[bound.texts] = body["corpus_id"]
+
+    def _overlap(self, one: str, other: str) -> None:
+        joint = frozenset((*self.together(one), *self.together(other)))
+        self.overlaps |= dict.fromkeys(joint, joint)
+
+    def with_overlap(self, one: str, other: str) -> "LedgerState":
+        """The state as it would be if these corpora had one budget."""
+        state = self.after(())
+        state._overlap(one, other)
+        return state
+
+    def together(self, corpus_id: str) -> tuple[str, ...]:
+        """The corpora that have one budget with this one, itself among them, as they were registered."""
+        joint = self.overlaps.get(corpus_id, {corpus_id})
+        return tuple(one for one in self.registrations if one in joint)
+
+    def apart_from(self, corpus_id: str) -> tuple[str, ...]:
+        """The corpora whose budget does not count what this one spends."""
+        joint = self.together(corpus_id)
+        return tuple(one for one in self.registrations if one not in joint)
+
+    def holders_of(self, bound: Bound) -> set[str]:
+        """The corpora of which a snapshot was tied to these prepared rows, or to these texts."""
+        return {
+            corpus_id
+            for (corpus_id, _), known in self.snapshots.items()
+            if known.rows == bound.rows
+            or known.texts == bound.texts
+            or (known.content is not None and known.content == bound.content)
+        }
+
+    def gate_order(self, corpus_id: str) -> int:
+        """The RDP order of a corpus's gate; of corpora with one budget, that of the one that was registered first."""
+        return self.registrations[self.together(corpus_id)[0]].gate_order
+
+    def _elsewhere(self, corpus_id: str) -> list[CohortKey]:
+        """In each other corpus of the same budget, the cohort that spent or booked most: a unit may be in it too."""
+        order = self.gate_order(corpus_id)
+        return [
+            max(((other, cohort) for cohort in self.registrations[other].cohorts), key=partial(self._own_rdp, order))
+            for other in self.together(corpus_id)
+            if other != corpus_id
+        ]
 
     def _charge(self, charge: ChargeRecord) -> None:
         self.charges[charge.charge_id] = charge
@@ -239,7 +287,10 @@ class LedgerState:
         return {charge.booking_id for charge in self.charges.values() if charge.booking_id and not charge.voided}
 
     def cohort_events(self, corpus_id: str, cohort: str) -> list[DpEvent]:
-        """The events that a cohort answers for: everything booked, whole, and every charge beyond the bookings."""
+        """The events that a cohort answers for: everything booked, whole, and every charge beyond the bookings.
+
+        Those of a cohort of each corpus that has one budget with its own are among them.
+        """
         forms = (*self.booked_forms(corpus_id, cohort), *self.later_forms(corpus_id, cohort))
         return [event_from_json(form) for form in forms]
 
@@ -248,21 +299,34 @@ class LedgerState:
         return _forms(self.booked, (corpus_id, cohort))
 
     def later_forms(self, corpus_id: str, cohort: str) -> list[Mapping[str, Any]]:
-        """The events, as JSON, of a cohort's charges beyond its bookings."""
-        return _forms(self.later, (corpus_id, cohort))
+        """The events, as JSON, of a cohort's charges beyond its bookings, and of all in corpora of the same budget.
+
+        Those may have been chosen after this cohort's results, whether or not they were booked there.
+        """
+        elsewhere = [form for key in self._elsewhere(corpus_id) for form in self._own_forms(key)]
+        return [*_forms(self.later, (corpus_id, cohort)), *elsewhere]
+
+    def _own_forms(self, key: CohortKey) -> list[Mapping[str, Any]]:
+        return [*_forms(self.booked, key), *_forms(self.later, key)]
 
     def spent_rdp(self, corpus_id: str, cohort: str, order: float) -> float:
         """The RDP at `order` of everything that a cohort answers for."""
+        return sum(self._own_rdp(order, key) for key in ((corpus_id, cohort), *self._elsewhere(corpus_id)))
+
+    def _own_rdp(self, order: float, key: CohortKey) -> float:
         return sum(
             count * rdp_of_form(form, order)
             for events in (self.booked, self.later)
-            for form, count in events.get((corpus_id, cohort), {}).items()
+            for form, count in events.get(key, {}).items()
             if count
         )
 
     def is_planned(self, corpus_id: str, cohort: str) -> bool:
         """Whether everything charged so far was fixed before any output existed."""
-        return not any(self.later.get((corpus_id, cohort), {}).values())
+        counts = [self.later.get((corpus_id, cohort), Counter())]
+        for key in self._elsewhere(corpus_id):
+            counts += [self.booked.get(key, Counter()), self.later.get(key, Counter())]
+        return not any(any(count.values()) for count in counts)
 
     def cohort_epsilon(self, corpus_id: str, cohort: str) -> float:
         """What a cohort has spent or booked. What that guarantees is said by `guarantee`."""
@@ -270,7 +334,7 @@ class LedgerState:
         if self.is_planned(corpus_id, cohort):
             event = accounting.compose(self.cohort_events(corpus_id, cohort))
             return accounting.epsilon(event, registration.delta)
-        order = registration.gate_order
+        order = self.gate_order(corpus_id)
         return accounting.rdp_to_epsilon(self.spent_rdp(corpus_id, cohort, order), order, registration.delta)
 
     def guarantee(self, corpus_id: str, cohorts: Iterable[str], *, without_noise: bool = False) -> Guarantee:
@@ -288,8 +352,9 @@ class LedgerState:
         )
 
     def is_closed(self, corpus_id: str, cohort: str) -> bool:
-        """Whether a cohort takes no more charges, because a run differed from its plan."""
-        return (corpus_id, cohort) in self.closed
+        """Whether a cohort takes no more charges: a run of it, or of one with its units, differed from its plan."""
+        others = set(self.together(corpus_id)) - {corpus_id}
+        return (corpus_id, cohort) in self.closed or any(closed in others for closed, _ in self.closed)
 
     def spends(self, charge_ids: Iterable[str]) -> list[Spend]:
         """The charges behind an artifact, each once, as accounting sees them."""

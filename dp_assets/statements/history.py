@@ -95,6 +95,6 @@ def _spent(state: LedgerState, charged: Counter[str], corpus_id: str, cohort: st
     if state.is_planned(corpus_id, cohort):
         events: list[DpEvent] = [event_from_json(json.loads(form)) for form in charged.elements()]
         return accounting.epsilon(accounting.compose(events), registration.delta) if events else 0.0
-    order = registration.gate_order
+    order = state.gate_order(corpus_id)
     rdp = sum(count * rdp_of_form(form, order) for form, count in charged.items() if count)
     return accounting.rdp_to_epsilon(rdp, order, registration.delta)

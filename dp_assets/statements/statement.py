@@ -215,7 +215,7 @@ def of_ledger(state: LedgerState, registration: Registration, charges: Sequence[
             "without_user": str(registration.without_user),
             "max_rows_per_unit": registration.max_rows_per_unit,
             "delta": registration.delta,
-            "gate_order": registration.gate_order,
+            "gate_order": state.gate_order(corpus_id),
         },
         "budget": {
             "epsilon": registration.budget_epsilon,
