@@ -1,11 +1,16 @@
-"""Live progress of public work on standard error: what is done, of how many, and how long it will still take.
+"""Live progress on standard error: what is done, of how many, and how long it will still take.
 
-Only public quantities are counted: steps of a plan, synthetic samples, rows of released tables. Work over private rows
-shows no progress, because its pace tells how many there are. While private rows are read, standard error leads into the
-private zone; what is public is then shown on the stream that `shown_on` names.
+Only public quantities are counted: steps of a plan, synthetic samples, rows of released tables. While private rows are
+read, standard error leads into the private zone; what is public is then shown on the stream that `shown_on` names.
+
+The pace of work over private rows follows from them: a step of private training takes as long as its batch is large. So
+it is shown live on the operator's terminal only, who is trusted. What is kept (Dagster's compute logs, a file, a pipe)
+gets when such work began and ended, and a beat of fixed rhythm between.
 """
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +19,23 @@ from typing import TextIO
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.2
+SECONDS_BETWEEN_BEATS = 60.0
 
 Advance = Callable[[int], None]
 
 _outside: ContextVar[TextIO | None] = ContextVar("outside", default=None)
+
+
+class _Terminal:
+    """The terminal of whoever started the command, if there is one."""
+
+    stream: TextIO | None = None
+
+
+def keep_terminal() -> None:
+    """Keep this process's terminal for live progress, since Dagster leads standard error into a file during a step."""
+    if sys.stderr.isatty():
+        _Terminal.stream = os.fdopen(os.dup(sys.stderr.fileno()), "w")
 
 
 def silent(_: int) -> None:
@@ -40,7 +58,53 @@ def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
 
     A terminal gets one line redrawn in place, anything else a line now and then.
     """
-    stream, started, shown, done = _outside.get() or sys.stderr, time.monotonic(), 0.0, 0
+    with _counted_on(_outside.get() or sys.stderr, label, total, unit) as advance:
+        yield advance
+
+
+@contextmanager
+def private_progress(label: str, total: int, unit: str) -> Iterator[Advance]:
+    """`progress` of work whose pace follows from private rows: live on a terminal, and nothing of it elsewhere."""
+    outside = _outside.get() or sys.stderr
+    if outside.isatty():
+        with _counted_on(outside, label, total, unit) as advance:
+            yield advance
+        return
+    with _beating_on(outside, label):
+        if _Terminal.stream is None:
+            yield silent
+            return
+        with _counted_on(_Terminal.stream, label, total, unit) as advance:
+            yield advance
+
+
+@contextmanager
+def _beating_on(stream: TextIO, label: str) -> Iterator[None]:
+    """Say that work began, that it still runs at fixed intervals, and that it ended, however it did."""
+    ended = threading.Event()
+
+    def say(what: str) -> None:
+        stream.write(f"{label}: {what}\n")
+        stream.flush()
+
+    def beat() -> None:
+        while not ended.wait(SECONDS_BETWEEN_BEATS):
+            say("running")
+
+    beating = threading.Thread(target=beat, daemon=True)
+    say("began")
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        say("ended")
+
+
+@contextmanager
+def _counted_on(stream: TextIO, label: str, total: int, unit: str) -> Iterator[Advance]:
+    started, shown, done = time.monotonic(), 0.0, 0
     interval = SECONDS_BETWEEN_REDRAWS if stream.isatty() else SECONDS_BETWEEN_LINES
 
     def show(now: float) -> None:

@@ -171,7 +171,7 @@ def test_no_secret_is_in_any_file_outside_the_private_zone(lived: Played) -> Non
 
 
 def test_no_secret_is_printed(lived: Played) -> None:
-    assert "training the generator with DP-SGD: 2/2 steps" in lived.printed  # public, and of the resumed run
+    assert "training the generator with DP-SGD: began" in lived.printed
     assert needles_in(lived.printed.encode(), *lived.needles) == set()
 
 
@@ -451,7 +451,7 @@ def test_neighbouring_corpora_differ_in_one_unit(neighbours: list[Played]) -> No
 
 def test_runs_on_neighbouring_corpora_print_the_same(neighbours: list[Played]) -> None:
     without, with_one = (normalised(played.printed, played.household) for played in neighbours)
-    assert "training the generator with DP-SGD: 3/3 steps" in without
+    assert "training the generator with DP-SGD: began" in without
     assert with_one == without
 
 

@@ -19,6 +19,7 @@ from dp_assets.cli.lineage import lineage
 from dp_assets.cli.pipeline import demo, graph, home, run
 from dp_assets.cli.plan import plan
 from dp_assets.cli.statements import verify_statement
+from dp_assets.progress import keep_terminal
 from dp_assets.quiet import quiet_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -34,6 +35,7 @@ app.add_typer(config_app, name="config")
 def main() -> None:
     """The entry point. An interrupt outside a run ends with the same code as one inside."""
     quiet_process()
+    keep_terminal()
     try:
         app()
     except KeyboardInterrupt:

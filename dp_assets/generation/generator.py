@@ -45,7 +45,7 @@ from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
-from dp_assets.progress import progress, silent
+from dp_assets.progress import private_progress, silent
 
 PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or Zwölf Boxkämpfer do."
 
@@ -216,7 +216,7 @@ def train_generator(
     as_adapter = partial(adapter_from_model, model, base_model=base_model, charge_ids=(), record={})
     untrained = as_adapter()
     remaining = plan.dpsgd.steps - (state.steps_taken if state is not None else 0)
-    with progress("training the generator with DP-SGD", remaining, "steps") as advance:
+    with private_progress("training the generator with DP-SGD", remaining, "steps") as advance:
         weights, evidence = train_privately(
             model,
             read,
