@@ -1,6 +1,7 @@
 """DP-SGD draws one noise a step, continues after an interruption for a spare step, and says so in its evidence."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress, TrainingState
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, _sample, train_privately
 from dp_assets.generation.per_unit import adapter_parameters, clipped_sum
 from dp_assets.privacy.claim import CONFIGURED, check_dpsgd
 from dp_assets.privacy.evidence import Evidence
-from dp_assets.privacy.mechanisms import PoissonSampler
+from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import DpSgdPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
@@ -104,14 +106,18 @@ def interrupted(model: nn.Module, checkpoints: Checkpoints, *, after: int = 2, *
 # Noise and steps
 
 
-def test_noise_has_the_planned_standard_deviation(tiny_model_folder: Path, checkpoints: Checkpoints) -> None:
-    model = lora_model(tiny_model_folder, r=16)
-    train(model, steps=1, sampling_probability=0.0, noise_multiplier=1.5, checkpoints=checkpoints)
-    state = checkpoints.load()
-    assert state is not None
-    # After one step Adam's first moment is a tenth of the gradient, which on an empty sample is noise / expected batch.
-    moments = torch.cat([moment["exp_avg"].flatten() for moment in state.optimizer["state"].values()]).double()
-    scaled = moments * 10 * 3 / (1.5 * 0.5)
+def test_noise_has_the_planned_standard_deviation(tiny_model_folder: Path) -> None:
+    handed: list[torch.Tensor] = []
+
+    def take(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        handed.append(torch.cat([parameter.grad.flatten() for parameter in optimizer.param_groups[0]["params"]]))
+
+    watching = register_optimizer_step_pre_hook(take)
+    try:
+        train(lora_model(tiny_model_folder, r=16), steps=1, sampling_probability=0.0, noise_multiplier=1.5)
+    finally:
+        watching.remove()
+    scaled = handed[0].double() * 3 / (1.5 * 0.5)  # the gradient of an empty sample is noise over the expected batch
     assert stats.chi2.ppf(SIGNIFICANCE, len(scaled)) < float((scaled**2).sum())
     assert float((scaled**2).sum()) < stats.chi2.isf(SIGNIFICANCE, len(scaled))
     assert stats.kstest(scaled.numpy(), "norm").pvalue > SIGNIFICANCE
@@ -256,6 +262,73 @@ def test_a_checkpoint_follows_every_step(model: nn.Module, checkpoints: Checkpoi
 
     train(model, checkpoints=checkpoints, advance=look)
     assert len(set(nonces)) == 3
+
+
+def test_a_checkpoint_holds_weights_moments_and_verdicts_and_no_noise(
+    model: nn.Module, checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws: list[Any] = []
+    draw = GaussianNoise.draw
+
+    def noted(self: GaussianNoise, size: int) -> Any:
+        draws.append(draw(self, size))
+        return draws[-1].copy()
+
+    monkeypatch.setattr(GaussianNoise, "draw", noted)
+    interrupted(model, checkpoints, steps=3)
+    assert {path.name for path in (tmp_path / "charge").iterdir()} == {"state.pt", "lock"}
+    assert (tmp_path / "charge" / "lock").read_bytes() == b""
+    shapes = {name: list(parameter.shape) for name, parameter in adapter_parameters(model).items()}
+    moments = {
+        place: {"step": [], "exp_avg": shape, "exp_avg_sq": shape} for place, shape in enumerate(shapes.values())
+    }
+    stored = torch.load(tmp_path / "charge" / "state.pt", weights_only=True)
+    [constants] = stored["optimizer"].pop("param_groups")
+    assert all(isinstance(value, bool | int | float | tuple | list | None) for value in constants.values())
+    assert constants.pop("params") == list(range(len(shapes)))
+    assert constants == torch.optim.Adam([torch.zeros(1)], lr=1e-2).defaults
+    assert form_of(stored) == {
+        "parameters": shapes,
+        "optimizer": {"state": moments},
+        "steps_taken": "int",
+        "continuations": "int",
+        "nonce": "32 hex digits",
+        "witnessed": {
+            "steps": "int",
+            "batches_as_drawn": "bool",
+            "rows_of_their_units": "bool",
+            "most_rows_per_unit": "int",
+            "l2_clip_norms": ["float"],
+            "loss_normalisers": ["float"],
+            "normaliser_kept": "bool",
+            "noise_energy": "float",
+            "noised_tensors": ["str"] * len(shapes),
+            "updates_repeated": "bool",
+            "changed_elsewhere": [],
+            "samples_drawn": "int",
+            "noise_digests": ["64 hex digits"] * 2,
+            "noise_coordinates": "int",
+            "replica": "64 hex digits",
+        },
+    }
+    content = (tmp_path / "charge" / "state.pt").read_bytes()
+    for drawn in draws:
+        assert drawn[:2].tobytes() not in content
+        assert drawn[:4].astype(np.float32).tobytes() not in content
+
+
+def form_of(value: Any) -> Any:
+    """What a stored value consists of: tensors as their shapes, texts and numbers as what they are."""
+    match value:
+        case dict():
+            return {name: form_of(part) for name, part in value.items()}
+        case list():
+            return [form_of(part) for part in value]
+        case torch.Tensor():
+            return list(value.shape)
+        case str() if re.fullmatch(r"[0-9a-f]+", value):
+            return f"{len(value)} hex digits"
+    return type(value).__name__
 
 
 def test_a_continuation_counts_as_one_more_step(tiny_model_folder: Path, checkpoints: Checkpoints) -> None:

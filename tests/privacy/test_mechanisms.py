@@ -33,6 +33,14 @@ def test_batch_sizes_are_binomial() -> None:
     assert stats.chisquare(observed, expected).pvalue > SIGNIFICANCE
 
 
+@pytest.mark.parametrize(("units", "sampling_probability"), [(3, 0.1), (1, 0.5), (20, 0.05)])
+def test_a_sample_is_empty_as_often_as_chance_makes_it(units: int, sampling_probability: float) -> None:
+    """At rates where it often is, so that one that is drawn again, or left out, shows."""
+    empty = sum(not sampler(sampling_probability).draw(UNITS[:units]) for _ in range(2_000))
+    expected = (1 - sampling_probability) ** units
+    assert stats.binomtest(empty, 2_000, expected).pvalue > SIGNIFICANCE
+
+
 def test_every_unit_is_sampled_equally_often() -> None:
     members = [unit for _ in range(4_000) for unit in sampler(0.25).draw(UNITS)]
     assert stats.chisquare([members.count(unit) for unit in UNITS]).pvalue > SIGNIFICANCE

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
-from resources.allowed_files import UnexpectedContent, UnexpectedFile, check_content, check_files
+from resources.allowed_files import ALLOWED, UnexpectedContent, UnexpectedFile, check_content, check_files
 from resources.artifact_files import DOCUMENT, PROVENANCE, SHARDS, Artifact, write_artifact
 
 LAYER = "base_model.model.layers.0.q_proj"
@@ -38,6 +38,16 @@ def test_what_our_writers_write_is_allowed(tmp_path: Path, kind: str) -> None:
     write_artifact(tmp_path, ARTIFACTS[kind])
     check_files(tmp_path, type(ARTIFACTS[kind]))
     check_content(tmp_path, type(ARTIFACTS[kind]), asset="asset", columns=COLUMNS)
+
+
+def test_the_list_of_what_is_published_is_this_one() -> None:
+    """A further file is a decision about privacy, not one about files, so the list stands here once more."""
+    assert {
+        Table: (r"part-\d{5,}-[0-9a-f]{16}\.parquet",),
+        Adapter: (r"adapter_config\.json", r"adapter_model\.safetensors", r"provenance\.json"),
+        Document: (r"document\.json", r"document\.md", r"document\.html"),
+        PrivateTable: (),
+    } == ALLOWED
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", ".hidden", "part-00000.parquet.tmp", "document.json", "README.md"])
