@@ -11,6 +11,7 @@ counted by reason, with ids:
     unanswered       nobody annotated the task
     skipped          an annotation that its author cancelled
     empty            an annotation without a response or verdict
+    unreadable       an annotation with a character that no text can hold
     superseded       an annotation that gave way to another one of the same task
     tie              most of those who compared two answers found neither better
     disagreement     no verdict has more votes than every other one
@@ -222,6 +223,8 @@ def _usable(
     for labelling in labellings:
         if labelling.is_skipped:
             dropped.append(Drop("skipped", synthetic_id))
+        elif not labelling.is_readable:
+            dropped.append(Drop("unreadable", synthetic_id))
         elif not labelling.value or (verdicts and labelling.value not in verdicts):
             dropped.append(Drop("empty", synthetic_id))
         else:

@@ -58,13 +58,14 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Labelling:
-    """One annotation of a task: what its control holds, empty if nothing, and who gave it (None: not said)."""
+    """One annotation of a task: what its control holds, empty if nothing or no text, and who gave it (None: not said)."""
 
     value: str
     annotator: int | None
     updated_at: str
     is_ground_truth: bool
     is_skipped: bool
+    is_readable: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,29 +79,33 @@ class LabelledTask:
 def read_export(path: Path, *, control: str, setting: str, if_missing: str) -> list[LabelledTask]:
     """The tasks of a JSON or JSON-MIN export, in its order. `control` is `RESPONSE` or `PREFERENCE`.
 
-    A task that is not of this form comes back without texts or without annotations; whoever reads it says so.
+    A task that is not of this form comes back without texts or without annotations; whoever reads it says so. Bytes and
+    escapes that are no character (half of a surrogate pair, bytes that are not UTF-8) cost the text that holds them.
 
     Raises:
       ExportError: there is no such file, or it is no list of tasks. `setting` names the file in the message, and
         `if_missing` says what to do where there is none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        written = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        content = json.loads(written, strict=False)  # control characters in a text are part of it
     except FileNotFoundError:
         raise ExportError(f"{setting} {str(path)!r} is not there; {if_missing}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(
             f"{setting} {str(path)!r} cannot be read ({type(error).__name__}); export the project again as JSON"
         ) from None
-    if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
+    if not isinstance(content, list) or (content and not any(isinstance(task, dict) for task in content)):
         raise ExportError(
             f"{setting} {str(path)!r} is no list of tasks; export the project as JSON or JSON-MIN, no other format"
         )
     return [_task(task, control) for task in content]
 
 
-def _task(task: Mapping[str, Any], control: str) -> LabelledTask:
+def _task(task: Any, control: str) -> LabelledTask:
     """A task of either export: only the full one has its texts under `data`."""
+    if not isinstance(task, dict):
+        return LabelledTask({}, ())
     data = task.get("data")
     if not isinstance(data, dict):
         return LabelledTask(_texts(task), _minimal(task, control))
@@ -110,7 +115,20 @@ def _task(task: Mapping[str, Any], control: str) -> LabelledTask:
 
 
 def _texts(data: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value for name, value in data.items() if isinstance(value, str)}
+    return {name: value for name, value in data.items() if isinstance(value, str) and _is_text(value)}
+
+
+def _readable(value: str) -> str:
+    return value if _is_text(value) else ""
+
+
+def _is_text(value: str) -> bool:
+    """Whether no character of it is half of a surrogate pair, which no table holds."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _minimal(row: Mapping[str, Any], control: str) -> tuple[Labelling, ...]:
@@ -118,7 +136,8 @@ def _minimal(row: Mapping[str, Any], control: str) -> tuple[Labelling, ...]:
     if row.get("annotation_id") is None:
         return ()
     value = _value(row.get(control))
-    return (Labelling(value, _number(row.get("annotator")), str(row.get("updated_at", "")), False, False),)
+    text, number, updated_at = _readable(value), _number(row.get("annotator")), str(row.get("updated_at", ""))
+    return (Labelling(text, number, updated_at, False, False, is_readable=text == value),)
 
 
 def _labelling(annotation: Mapping[str, Any], control: str) -> Labelling:
@@ -128,12 +147,14 @@ def _labelling(annotation: Mapping[str, Any], control: str) -> Labelling:
         for result in (results if isinstance(results, list) else [])
         if isinstance(result, dict) and result.get("from_name") == control
     ]
+    value = _value(named)
     return Labelling(
-        value=_value(named),
+        value=_readable(value),
         annotator=_number(annotation.get("completed_by")),
         updated_at=str(annotation.get("updated_at", "")),
         is_ground_truth=annotation.get("ground_truth") is True,
         is_skipped=annotation.get("was_cancelled") is True,
+        is_readable=_is_text(value),
     )
 
 
@@ -151,4 +172,4 @@ def _value(held: Any) -> str:
 def _number(annotator: Any) -> int | None:
     """The number of a person, who may be given as a whole record."""
     number = annotator.get("id") if isinstance(annotator, dict) else annotator
-    return number if isinstance(number, int) else None
+    return number if type(number) is int else None

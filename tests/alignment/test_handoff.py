@@ -18,7 +18,7 @@ from dp_assets.alignment.handoff import (
     take_responses,
     take_verdicts,
 )
-from dp_assets.alignment.label_studio import INSTRUCTIONS_CONFIG, PAIRS_CONFIG, ExportError
+from dp_assets.alignment.label_studio import INSTRUCTIONS_CONFIG, PAIRS_CONFIG, RESPONSE, ExportError
 from dp_assets.corpus.schemas import ANNOTATED_INSTRUCTIONS, FILTERED_INSTRUCTIONS, PREFERENCE_PAIRS, check_schema
 from tests.alignment.label_studio_exports import Work, full, minimal, write
 
@@ -256,3 +256,51 @@ def test_a_configuration_shows_fields_that_the_tasks_have(config: str, tasks: li
     assert {name.removeprefix("$") for name in shown} <= tasks[0]["data"].keys()
     assert len(shown) >= 1
     assert json.loads(json.dumps(tasks)) == tasks
+
+
+BROKEN_TEXTS = [b"a\\ud800b", b"\\udc00", b"\xff\xfe", b"\xed\xa0\x80"]
+
+
+@pytest.mark.parametrize("form", [full, minimal])
+@pytest.mark.parametrize("broken", BROKEN_TEXTS)
+def test_a_text_that_is_no_unicode_costs_its_own_answer(
+    tmp_path: Path, form: Callable[..., Any], broken: bytes
+) -> None:
+    work = {0: [Work("BROKEN")], 1: [Work("Because."), Work("BROKEN", person=2)]}
+    path = write(tmp_path / "export.json", form(TASKS, work, RESPONSE))
+    path.write_bytes(path.read_bytes().replace(b"BROKEN", broken))
+    taken = take_responses(path, FILTERED, partition=PARTITION, setting="annotation.path")
+    assert taken.rows["response"].to_list() == ["Because."]
+    assert taken.counts["unreadable"] == 2
+    json.dumps(taken.figures, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("field", ["synthetic_id", "partition", "instruction"])
+@pytest.mark.parametrize("broken", BROKEN_TEXTS)
+def test_a_task_that_is_no_unicode_costs_itself_only(tmp_path: Path, field: str, broken: bytes) -> None:
+    export = full(TASKS, {0: [Work("So.")], 1: [Work("Because.")]}, RESPONSE)
+    export[0]["data"][field] = "BROKEN"
+    path = write(tmp_path / "export.json", export)
+    path.write_bytes(path.read_bytes().replace(b"BROKEN", broken))
+    taken = take_responses(path, FILTERED, partition=PARTITION, setting="annotation.path")
+    assert taken.rows["response"].to_list() == ["Because."]
+    assert taken.counts["malformed"] == 1
+    json.dumps(taken.figures, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "entry", [b"null", b"7", b'"text"', b"[]", b'{"data": null}', b'{"data": {}, "annotations": 3}']
+)
+def test_an_entry_that_is_no_task_costs_itself_only(tmp_path: Path, entry: bytes) -> None:
+    path = write(tmp_path / "export.json", full(TASKS, {1: [Work("Because.")]}, RESPONSE))
+    path.write_bytes(path.read_bytes().replace(b"[", b"[" + entry + b",", 1))
+    taken = take_responses(path, FILTERED, partition=PARTITION, setting="annotation.path")
+    assert taken.rows["response"].to_list() == ["Because."]
+    assert taken.counts["malformed"] == 1
+
+
+def test_control_characters_in_an_answer_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "export.json", full(TASKS, {1: [Work("one BROKEN two")]}, RESPONSE))
+    path.write_bytes(path.read_bytes().replace(b"BROKEN", b"\t\n\\u0000"))
+    taken = take_responses(path, FILTERED, partition=PARTITION, setting="annotation.path")
+    assert taken.rows["response"].to_list() == ["one \t\n\0 two"]
