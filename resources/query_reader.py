@@ -9,9 +9,11 @@ check; no parser here reads them all.
 
 import json
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ from resources.row_wise import Catalog, not_row_wise
 
 ROWS_IN_A_BATCH = 5_000
 IN_MEMORY = ":memory:"
+LEADING = re.compile(r"(?:[\s;]|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
+"""What says nothing before a statement and after its end."""
+TOKENS = re.compile(
+    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/|(?P<end>;)", re.DOTALL
+)
+"""What may hold a semicolon that ends nothing, and one that does."""
 NOT_READ = ("interval", "union")  # types of DuckDB for which Polars has none
 
 
@@ -75,6 +83,7 @@ def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -
                 raise QueryRefused("source.query must be one SELECT")
             _require_row_wise(connection, query)
             relation = connection.sql(query)
+            _require_distinct(relation.columns)
             _require_types(relation)
         except duckdb.Error as error:
             raise _refusal("DuckDB refuses source.query", error) from None
@@ -89,12 +98,15 @@ def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
     Raises:
       QueryRefused: the variable is not set, the database cannot be reached, or it refuses the query.
     """
-    with _connected(url_variable, query) as connection:
+    with _connected(url_variable, query) as (connection, statement):
         try:
-            result = connection.execution_options(yield_per=ROWS_IN_A_BATCH).execute(sqlalchemy.text(query))
+            # As it stands: a colon or a percent sign in it names no parameter.
+            options = connection.execution_options(yield_per=ROWS_IN_A_BATCH, no_parameters=True)
+            result = options.exec_driver_sql(statement)
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise _refusal("the database refuses source.query", error) from None
         names = list(result.keys())
+        _require_distinct(names)
         yield _objects(names, [])
         for rows in result.partitions(ROWS_IN_A_BATCH):
             yield _objects(names, rows)
@@ -111,15 +123,15 @@ def require_database(url_variable: str, query: str) -> None:
 
 
 @contextmanager
-def _connected(url_variable: str, query: str) -> Iterator[sqlalchemy.Connection]:
+def _connected(url_variable: str, query: str) -> Iterator[tuple[sqlalchemy.Connection, str]]:
+    """A connection, and the query as it is to be sent."""
     address = os.environ.get(url_variable, "").strip()
     if not address:
         raise QueryRefused(
             f"the environment variable {url_variable}, named by source.url_variable, is not set; export the database's"
             " address in it"
         )
-    if query.split(maxsplit=1)[0].lower() not in ("select", "with"):
-        raise QueryRefused("source.query must be one SELECT")
+    statement = _one_select(query)
     try:
         engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, hide_parameters=True)
         connection = None if _lacks_its_file(engine.url) else engine.connect()
@@ -134,7 +146,7 @@ def _connected(url_variable: str, query: str) -> Iterator[sqlalchemy.Connection]
             f"the database of {url_variable} cannot be reached: its file is not there; check the address"
         )
     with connection:
-        yield connection
+        yield connection, statement
 
 
 def _lacks_its_file(address: sqlalchemy.URL) -> bool:
@@ -142,6 +154,32 @@ def _lacks_its_file(address: sqlalchemy.URL) -> bool:
     name = address.database or IN_MEMORY
     is_file = address.get_backend_name() == "sqlite" and name != IN_MEMORY and not name.startswith("file:")
     return is_file and not Path(name).is_file()
+
+
+def _one_select(query: str) -> str:
+    """The query without comments and semicolons around it.
+
+    Raises:
+      QueryRefused: it is no SELECT, or more than one statement.
+    """
+    ends = [token for token in TOKENS.finditer(query) if token.lastgroup == "end"]
+    rest = query[ends[0].end() :] if ends else ""
+    statement = _stripped(query[: ends[0].start()] if ends else query)
+    if _stripped(rest) or not re.match(r"[(\s]*(?:select|with)\b", statement, re.IGNORECASE):
+        raise QueryRefused("source.query must be one SELECT")
+    return statement
+
+
+def _stripped(text: str) -> str:
+    """The text without white space, comments and semicolons at its beginning."""
+    leading = LEADING.match(text)
+    return text[leading.end() :] if leading else text
+
+
+def _require_distinct(names: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise QueryRefused(f"source.query gives the column {twice[0]!r} twice; name one of them with AS")
 
 
 def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -58,7 +58,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Labelling:
-    """One annotation of a task: what its control holds, empty if nothing or no text, and who gave it (None: not said)."""
+    """One annotation of a task: what its control holds, empty if no text, and who gave it (None: not said)."""
 
     value: str
     annotator: int | None

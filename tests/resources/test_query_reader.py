@@ -128,3 +128,49 @@ def test_an_address_is_never_repeated(monkeypatch: pytest.MonkeyPatch, capfd: py
 def test_a_query_that_the_database_refuses_is_named_by_the_kind_of_its_error(sqlite_url: Path) -> None:
     with pytest.raises(QueryRefused, match=r"the database refuses source.query \(OperationalError\)"):
         list(sql_batches(URL, "select nothing from messages"))
+
+
+PLAIN = "select body, '12:30 :name %s %(x)s 50% ;' as note from messages where body <> ':x' and sent like '%'"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        PLAIN,
+        f"-- what people wrote\n/* it's all; of it */\n{PLAIN}",
+        f"{PLAIN};",
+        f"  {PLAIN} -- the end; really\n;\n -- yes",
+        f"with m as (select * from messages) {PLAIN}",
+        f"SELECT(body), note from ({PLAIN})",
+        f'select body, note as "a;b" from ({PLAIN})',
+    ],
+)
+def test_a_query_is_sent_as_it_stands_without_comments_and_semicolons_around_it(sqlite_url: Path, query: str) -> None:
+    rows = pl.concat(sql_batches(URL, query))
+    assert rows.rows() == [("Why?", "12:30 :name %s %(x)s 50% ;")]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "-- select\ndelete from messages",
+        "/* select */ delete from messages",
+        "select 1; delete from messages",
+        "select ';' as a; -- \n delete from messages",
+        "; delete from messages",
+        "-- nothing",
+        ";",
+        "explain select 1",
+    ],
+)
+def test_what_is_no_single_select_is_refused_whatever_comments_say(sqlite_url: Path, query: str) -> None:
+    with pytest.raises(QueryRefused, match="must be one SELECT"):
+        list(sql_batches(URL, query))
+
+
+def test_two_columns_of_one_name_are_refused_by_that_name(sqlite_url: Path, duckdb_file: Path, tmp_path: Path) -> None:
+    query, message = "select body, who, body from messages", r"gives the column 'body' twice; name one of them with AS"
+    with pytest.raises(QueryRefused, match=message):
+        list(sql_batches(URL, query))
+    with pytest.raises(QueryRefused, match=message):
+        list(duckdb_batches(duckdb_file, query, tmp_path))
