@@ -39,9 +39,9 @@ def check_name(name: str) -> str:
     """
     if not name.isprintable() or any(character in name for character in PARTING_CHARACTERS):
         raise ValueError("must not contain | / \\ or characters that cannot be printed; use letters, digits, - and .")
-    if not name or name != name.strip() or name.startswith(".") or len(name) > LONGEST_NAME:
+    if not name or name != name.strip() or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
         raise ValueError(
-            f"must have 1 to {LONGEST_NAME} characters, not begin with a dot, and not begin or end with a space"
+            f"must have 1 to {LONGEST_NAME} characters (bytes of UTF-8), not begin with a dot, and not begin or end with a space"
         )
     if ERASED_SUFFIX in name:
         raise ValueError(f"must not contain {ERASED_SUFFIX!r}: the ledger adds that itself when a unit is erased")

@@ -1,5 +1,6 @@
 """What all commands share: where they print, how they refuse, and the ledger they open."""
 
+import errno
 import json
 from collections.abc import Callable
 from functools import wraps
@@ -57,7 +58,9 @@ EXPECTED = (
     VoidRefused,
     duckdb.Error,
 )
-UNUSABLE_PLACE = (FileExistsError, NotADirectoryError, PermissionError)
+UNUSABLE_PLACE = frozenset(
+    [errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP]
+)
 PLACE_REMEDY = "check the path, DP_INSTRUCTIONS_HOME and who may write there"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for scripts.")]
@@ -84,7 +87,9 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
         except PrivateStepFailed as failure:
             complain("failed", failure.description or "")
             raise typer.Exit(1) from None
-        except UNUSABLE_PLACE as error:
+        except OSError as error:
+            if error.errno not in UNUSABLE_PLACE:
+                raise
             complain("refused", f"{error}; {PLACE_REMEDY}")
             raise typer.Exit(1) from None
         except EXPECTED as refusal:
