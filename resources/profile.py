@@ -41,7 +41,7 @@ def check_name(name: str) -> str:
         raise ValueError("must not contain | / \\ or characters that cannot be printed; use letters, digits, - and .")
     if not name or name != name.strip() or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
         raise ValueError(
-            f"must have 1 to {LONGEST_NAME} characters (bytes of UTF-8), not begin with a dot, and not begin or end with a space"
+            f"must have 1 to {LONGEST_NAME} bytes, not begin with a dot, and not begin or end with a space"
         )
     if ERASED_SUFFIX in name:
         raise ValueError(f"must not contain {ERASED_SUFFIX!r}: the ledger adds that itself when a unit is erased")

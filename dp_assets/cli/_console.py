@@ -65,13 +65,14 @@ PLACE_REMEDY = "check the path, DP_INSTRUCTIONS_HOME and who may write there"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for scripts.")]
 
-out = Console()
-err = Console(stderr=True)
+# Lines stay whole, so that paths can be copied and scripts can read them; tables alone fit the terminal (`_tables`).
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output."""
-    out.print_json(json.dumps(value))
+    """One JSON value on standard output, never in colors."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def refusals(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,7 +102,7 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
 
 def complain(what: str, reason: str) -> None:
     """One message on standard error. Brackets in a reason are not markup, and long lines stay whole for scripts."""
-    err.print(f"[bold red]{what}[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]{what}[/]: {escape(reason)}")
 
 
 def open_ledger() -> Ledger:

@@ -8,12 +8,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column
-from rich.table import Table as RichTable
 
+from dp_assets.cli._tables import print_table
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_from_json
 from dp_assets.privacy.headline import Basis
@@ -222,15 +219,7 @@ def print_tables(out: Console, shown: Mapping[str, Any]) -> None:
     """The tables of an `overview`; a part that is empty has none."""
     for title, part, columns in TABLES:
         if shown[part]:
-            out.print(_table(title, columns, shown[part]))
-    out.print(f"{shown['length']} entries, head {shown['head']}", highlight=False, soft_wrap=True)
-
-
-def _table(title: str, columns: Columns, rows: list[Row]) -> RichTable:
-    headers = [Column(name, overflow="fold", no_wrap=name in WHOLE) for name in columns]
-    table = RichTable(
-        *headers, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for row in rows:
-        table.add_row(*(escape(str(say(row))) for say in columns.values()))
-    return table
+            rows = [[say(row) for say in columns.values()] for row in shown[part]]
+            print_table(out, list(columns), rows, title=title, whole=WHOLE)
+            out.print()
+    out.print(f"{shown['length']} entries, head {shown['head']}")

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Column
-from rich.table import Table as RichTable
 
 from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.cli._console import INTERRUPTED, AsJson, err, open_ledger, out, print_json, refusals
 from dp_assets.cli._ledger_tables import epsilon_in_words
+from dp_assets.cli._tables import print_table
 from dp_assets.cli.pipeline import exit_code, run_on
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.metadata import headline_form
@@ -68,7 +66,7 @@ def backfill(
     if as_json:
         print_json({"partitions": [line.to_json() for line in lines]})
     else:
-        out.print(_table(lines))
+        _print(lines)
     raise typer.Exit(code_of(lines))
 
 
@@ -107,7 +105,7 @@ def run_all(partitions: "Sequence[Partition]") -> list[Line]:
             earlier = open_ledger().state().charges.keys()
             how: How = "not reached"
             if not lines or lines[-1].how in GOES_ON:
-                err.print(f"partition {partition.key}, {place} of {len(partitions)}", highlight=False)
+                err.print(f"partition {partition.key}, {place} of {len(partitions)}")
                 outcome = run_on(instance, partition.key)
                 exit_code(outcome)
                 how = how_it_ended(outcome)
@@ -154,11 +152,10 @@ def code_of(lines: Sequence[Line]) -> int:
     return int(not all(line.how in DONE for line in lines))
 
 
-def _table(lines: Sequence[Line]) -> RichTable:
+def _print(lines: Sequence[Line]) -> None:
     columns = ("partition", "outcome", "charged now", "guarantee", "spent or booked", "left")
-    table = RichTable(*(Column(name, overflow="fold") for name in columns), box=SIMPLE_HEAD, pad_edge=False)
-    for line in lines:
-        table.add_row(
+    rows = [
+        (
             line.partition,
             line.how,
             epsilon_in_words(line.epsilon) if line.charges else "nothing",
@@ -166,7 +163,9 @@ def _table(lines: Sequence[Line]) -> RichTable:
             f"{epsilon_in_words(_finite(line.guarantee.spent))} of {line.guarantee.budget:g}",
             f"{line.guarantee.left:.4f}" if line.guarantee.left else "nothing",
         )
-    return table
+        for line in lines
+    ]
+    print_table(out, columns, rows)
 
 
 @refusals
@@ -181,5 +180,5 @@ def snapshot(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"snapshot": name, "success": outcome.success})
     elif outcome.success:
-        out.print(f"the private tables hold snapshot {name}; mechanisms charge anew for it", highlight=False)
+        out.print(f"the private tables hold snapshot {name}; mechanisms charge anew for it")
     raise typer.Exit(exit_code(outcome))

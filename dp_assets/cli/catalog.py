@@ -5,11 +5,9 @@ from typing import Annotated, Any
 
 import duckdb
 import typer
-from rich.markup import escape
-from rich.table import Column
-from rich.table import Table as RichTable
 
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
+from dp_assets.cli._tables import print_table
 from resources.zones import data_home
 
 
@@ -28,10 +26,7 @@ def sql(
     if as_json:
         print_json({"columns": columns, "rows": [[in_json(value) for value in row] for row in rows]})
         return
-    table = RichTable(*(Column(column, overflow="fold") for column in columns))
-    for row in rows:
-        table.add_row(*(escape(_shown(value)) for value in row))
-    out.print(table)
+    print_table(out, columns, [[_shown(value) for value in row] for row in rows], folding=columns)
 
 
 def _shown(value: Any) -> str:

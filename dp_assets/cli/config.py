@@ -47,7 +47,7 @@ def check(
         print_json({"profile": name, "valid": not problems, "problems": found})
     elif not problems:
         levels = ", ".join(load(name).profile.corpus.planned_levels)
-        out.print(f"{name} is valid; it plans {levels or 'no levels'}", highlight=False, soft_wrap=True, markup=False)
+        out.print(f"{name} is valid; it plans {levels or 'no levels'}", markup=False)
     if problems:
         raise ProfileError(f"{name} has problems:", problems)
 
@@ -82,7 +82,7 @@ def show(file: Name = None, as_json: AsJson = False) -> None:
         print_json({"settings": named, "digest": loaded.profile.digest})
         return
     lines = [f'extends = "{loaded.base}"', *toml_lines(settings, loaded)]
-    out.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+    out.print("\n".join(lines), markup=False)
 
 
 def without_passwords(value: Any) -> Any:

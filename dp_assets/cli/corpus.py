@@ -111,7 +111,6 @@ def register(
         f"corpus {registration.corpus_id}: unit {registration.unit}, at most {registration.max_rows_per_unit} rows,"
         f" budget epsilon {registration.budget_epsilon:g} at delta {registration.delta:g} for each cohort\n"
         f"ledger: {data_home() / Zone.PRIVATE / 'ledger'}",
-        highlight=False,
     )
 
 
@@ -122,7 +121,7 @@ def offer_preview(ledger: Ledger, profile: Profile, *, asking: bool) -> None:
       typer.Abort: what they saw is not what they want to register.
     """
     if not (asking and somebody_answers()):
-        err.print(UNSEEN, highlight=False, soft_wrap=True)
+        err.print(UNSEEN)
         return
     if typer.confirm("Look at what is read of the source, before its terms are fixed?", default=True, err=True):
         from dp_assets.assets._preview import preview_of
@@ -186,6 +185,6 @@ def print_erasure(corpus_id: str, snapshot: str, *, as_json: bool) -> None:
         lists = {"removed": REMOVED, "stays": STAYS, "next": NEXT}
         print_json({"corpus_id": corpus_id, "snapshot": snapshot, **lists})
         return
-    out.print(f"erased; corpus {corpus_id} is at snapshot {snapshot}", highlight=False, soft_wrap=True)
+    out.print(f"erased; corpus {corpus_id} is at snapshot {snapshot}")
     for title, items in (("Removed", REMOVED), ("Stays", STAYS), ("Left to you", NEXT)):
-        out.print(f"{title}:", *(f"  - {item}" for item in items), sep="\n", highlight=False, soft_wrap=True)
+        out.print(f"{title}:", *(f"  - {item}" for item in items), sep="\n")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table as RichTable
 
 from dp_assets.cli._console import WRONG_USAGE, AsJson, complain, open_ledger, out, print_json, refusals
+from dp_assets.cli._tables import print_table
 from dp_assets.cli.pipeline import stale_assets
 from dp_assets.cli.statements import checked_statement
 from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, Kind, Part, chosen_parts
@@ -124,11 +124,11 @@ def _merging() -> "Merge":
 
 
 def _print(target: Path, parts: Sequence[Part], epsilon: float | None, charges: int) -> None:
-    table = RichTable("part", "where", "what it is")
-    for part in parts:
-        where = part.asset if part.kind is Kind.DOCUMENT else f"{part.kind}/{part.name}"
-        table.add_row(part.name, where, part.meaning)
-    out.print(table)
+    rows = [
+        (part.name, part.asset if part.kind is Kind.DOCUMENT else f"{part.kind}/{part.name}", part.meaning)
+        for part in parts
+    ]
+    print_table(out, ("part", "where", "what it is"), rows, folding=("part", "where"))
     shown = "unbounded" if epsilon is None else f"{epsilon:.4f}"
-    out.print(f"All of it together descends from {charges} charges: lineage epsilon {shown}.", highlight=False)
-    out.print(f"exported to {target}", highlight=False, soft_wrap=True)
+    out.print(f"All of it together descends from {charges} charges: lineage epsilon {shown}.")
+    out.print(f"exported to {target}")

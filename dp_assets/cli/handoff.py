@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import polars as pl
 import typer
-from rich.table import Table as RichTable
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
 from dp_assets.cli._console import AsJson, HandoffRefused, out, print_json, refusals
+from dp_assets.cli._tables import print_table
 from dp_assets.cli.pipeline import stale_assets
 from dp_assets.privacy.labels import Label, Zone, zone
 from dp_assets.profiles import selected_profile
@@ -66,10 +66,10 @@ def export(
     if as_json:
         print_json({"tasks": len(tasks), "left_out": left_out, "files": [str(path) for path in files]})
         return
-    out.print(f"{len(tasks)} tasks of {partition}", highlight=False)
+    out.print(f"{len(tasks)} tasks of {partition}")
     for reason, number in left_out.items():
-        out.print(f"{number} pairs left out: {reason}", highlight=False)
-    out.print(*(f"  {path}" for path in files), sep="\n", highlight=False, soft_wrap=True)
+        out.print(f"{number} pairs left out: {reason}")
+    out.print(*(f"  {path}" for path in files), sep="\n")
 
 
 @handoff_app.command("check")
@@ -87,12 +87,10 @@ def check(
         drops = [{"reason": drop.reason, "synthetic_id": drop.synthetic_id} for drop in taken.dropped]
         print_json({"taken": taken.rows.height, "annotators": taken.num_annotators, "dropped": drops})
         return
-    out.print(f"{taken.rows.height} rows can be taken", highlight=False)
-    table = RichTable("dropped", "how many", "first ids")
-    for reason, number in taken.counts.items():
-        table.add_row(reason, str(number), ", ".join(taken.ids.get(reason, [])))
-    if taken.dropped:
-        out.print(table)
+    out.print(f"{taken.rows.height} rows can be taken")
+    rows = [(reason, number, ", ".join(taken.ids.get(reason, []))) for reason, number in taken.counts.items()]
+    if rows:
+        print_table(out, ("dropped", "how many", "first ids"), rows, folding=("first ids",))
 
 
 def _check_released(kind: Kind, partition: str) -> None:

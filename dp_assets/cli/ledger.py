@@ -52,8 +52,6 @@ def check(
         *(f"anchor {anchor['file']}: {anchor_in_words(anchor)}" for anchor in checked["anchors"]),
         NOT_SHOWN,
         sep="\n",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

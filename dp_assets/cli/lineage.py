@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Column
-from rich.table import Table as RichTable
 
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.cli._tables import print_table
 from dp_assets.privacy.metadata import joint_metadata
 from resources.artifact_files import stored_charge_ids
 
@@ -32,21 +31,29 @@ def lineage(
 
 
 def _print(rows: list[dict[str, Any]], joint: dict[str, Any]) -> None:
-    table = RichTable(Column("artifact", overflow="fold"), Column("charges", no_wrap=True), "lineage epsilon")
-    for row in (*rows, {"artifact": "[bold]all together[/]", **joint}):
-        table.add_row(row["artifact"], "\n".join(row["charge_ids"]), _shown(row["lineage_epsilon"]))
-    out.print(table)
-    headline = RichTable("cohort", "of corpus", "guarantee", "it rests on", "spent or booked", title="headline")
-    for cohort in joint["cohorts"]:
-        guaranteed = "none" if cohort["headline_epsilon"] is None else _shown(cohort["headline_epsilon"])
-        spent = f"{_shown(cohort['spent_epsilon'])} of {cohort['budget_epsilon']:g}"
-        headline.add_row(cohort["cohort"], cohort["corpus_id"][:8], guaranteed, cohort["headline_basis"], spent)
-    out.print(headline)
+    shown = [
+        (row["artifact"], "\n".join(row["charge_ids"]), _shown(row["lineage_epsilon"]))
+        for row in (*rows, {"artifact": "all together", **joint})
+    ]
+    print_table(out, ("artifact", "charges", "lineage epsilon"), shown, whole=("charges",), folding=("artifact",))
+    headlines = [
+        (cohort["cohort"], cohort["corpus_id"][:8], _guaranteed(cohort), cohort["headline_basis"], _spent_of(cohort))
+        for cohort in joint["cohorts"]
+    ]
+    columns = ("cohort", "of corpus", "guarantee", "it rests on", "spent or booked")
+    print_table(out, columns, headlines, title="headline")
     out.print(
         "The lineage epsilon holds if the artifacts were fixed before anybody saw a result; the headline holds for"
-        " everything of a cohort.",
-        highlight=False,
+        " everything of a cohort."
     )
+
+
+def _guaranteed(cohort: dict[str, Any]) -> str:
+    return "none" if cohort["headline_epsilon"] is None else _shown(cohort["headline_epsilon"])
+
+
+def _spent_of(cohort: dict[str, Any]) -> str:
+    return f"{_shown(cohort['spent_epsilon'])} of {cohort['budget_epsilon']:g}"
 
 
 def _shown(epsilon: float | None) -> str:

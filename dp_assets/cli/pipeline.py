@@ -141,7 +141,7 @@ def home(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"data_home": str(data_home()), "dagster_home": folder})
         return
-    err.print(f"Dagster home: {folder}", highlight=False)
+    err.print(f"Dagster home: {folder}")
 
 
 @refusals

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from dp_assets import planner
 from dp_assets.cli._adapter import Speed, measure_speed, num_adapter_parameters
 from dp_assets.cli._console import AsJson, out, print_json, refusals
+from dp_assets.cli._tables import print_table
 from dp_assets.planner import LevelReport, Suggestion
 from dp_assets.privacy.accounting import round_up
 from dp_assets.privacy.plan import target_of
@@ -132,19 +132,19 @@ def _adapter_size(profile: Profile) -> tuple[int | None, str | None]:
 
 def _print_plans(planned: Planned) -> None:
     columns = ("level", "epsilon", "delta", "noise multiplier", "histogram noise", "steps", "batch")
-    table = RichTable(*columns, title="plans")
-    for report in planned.reports:
-        dpsgd = report.plan.dpsgd
-        table.add_row(
+    rows = [
+        (
             report.plan.level,
             f"{report.epsilon:.4f}",
             f"{report.plan.delta:g}",
-            f"{dpsgd.noise_multiplier:.4f}",
+            f"{report.plan.dpsgd.noise_multiplier:.4f}",
             f"{report.plan.votes.noise_stddev:g}",
-            f"{dpsgd.steps} + {dpsgd.spare_steps} spare",
+            f"{report.plan.dpsgd.steps} + {report.plan.dpsgd.spare_steps} spare",
             f"{report.expected_batch:.0f} expected",
         )
-    out.print(table)
+        for report in planned.reports
+    ]
+    print_table(out, columns, rows, title="plans")
 
 
 def _print_meaning(planned: Planned) -> None:
@@ -158,10 +158,8 @@ def _print_meaning(planned: Planned) -> None:
         "quotas off by",
         *(("hours here, at most",) if planned.speed else ()),
     )
-    table = RichTable(*columns, title="what they mean")
-    for report in planned.reports:
-        hours = planned.hours(report)
-        table.add_row(
+    rows = [
+        (
             report.plan.level,
             f"{report.replace_one_epsilon:.4f}",
             *(f"{round_up(rate, 4):.2%}" for rate in report.true_positive_rates.values()),
@@ -169,9 +167,11 @@ def _print_meaning(planned: Planned) -> None:
             f"{report.error_per_bin:.1f} votes",
             _or_unknown(report.relative_error_per_bin, ".0%"),
             _or_unknown(report.expected_variation, ".0%"),
-            *(() if hours is None else (f"{hours:.2f}",)),
+            *(() if (hours := planned.hours(report)) is None else (f"{hours:.2f}",)),
         )
-    out.print(table)
+        for report in planned.reports
+    ]
+    print_table(out, columns, rows, title="what they mean")
 
 
 def _or_unknown(value: float | None, form: str) -> str:
@@ -183,10 +183,9 @@ def _print_groups(reports: Sequence[LevelReport]) -> None:
     sizes = [size for report in reports[:1] for size in report.group_epsilons]
     if not sizes:
         return
-    table = RichTable("level", *(str(size) for size in sizes), title="epsilon of a person by number of instructions")
-    for report in reports:
-        table.add_row(report.plan.level, *(f"{value:.4f}" for value in report.group_epsilons.values()))
-    out.print(table)
+    rows = [(one.plan.level, *(f"{value:.4f}" for value in one.group_epsilons.values())) for one in reports]
+    columns = ("level", *(str(size) for size in sizes))
+    print_table(out, columns, rows, title="epsilon of a person by number of instructions")
 
 
 def _print_suggestions(planned: Planned) -> None:
@@ -202,9 +201,8 @@ def _print_suggestions(planned: Planned) -> None:
         "bins",
         "off by",
     )
-    table = RichTable(*columns, title=f"suggested for about {planned.num_units} units to train on")
-    for one in planned.suggestions:
-        table.add_row(
+    rows = [
+        (
             one.level,
             f"{one.sampling_probability:.4g}",
             f"{one.expected_batch_size}",
@@ -214,7 +212,9 @@ def _print_suggestions(planned: Planned) -> None:
             f"{one.num_bins}",
             f"{one.expected_variation:.0%}",
         )
-    out.print(table)
+        for one in planned.suggestions
+    ]
+    print_table(out, columns, rows, title=f"suggested for about {planned.num_units} units to train on")
 
 
 def _print_lines(planned: Planned) -> None:
@@ -226,8 +226,8 @@ def _print_lines(planned: Planned) -> None:
     if planned.speed is not None:
         lines.append(f"speed here: {planned.speed.tokens_per_second:.0f} tokens a second, without drawing the noise")
     for line in lines:
-        out.print(escape(line), highlight=False, soft_wrap=True)
+        out.print(escape(line))
     for reason in (reason for suggestion in planned.suggestions for reason in suggestion.too_small):
-        out.print(f"[bold red]too small[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+        out.print(f"[bold red]too small[/]: {escape(reason)}")
     for sentence in planned.advice:
-        out.print(f"[yellow]advice[/]: {escape(sentence)}", highlight=False, soft_wrap=True)
+        out.print(f"[yellow]advice[/]: {escape(sentence)}")

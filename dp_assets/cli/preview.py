@@ -5,16 +5,14 @@ it. Whoever wants it elsewhere asks for `--json`, and what becomes of that is th
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.table import Column
-from rich.table import Table as RichTable
 
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
+from dp_assets.cli._tables import print_table
 from dp_assets.profiles import selected_profile
 
 FILES_SHOWN, LONGEST_SHOWN = 20, 240
@@ -60,7 +58,7 @@ def print_preview(shown: Mapping[str, Any]) -> None:
     _print_table("columns", ("ours", "read from", "missing"), columns)
     whose = f"{rows} rows of {units['users']} users"
     whose += f"; {units['rows_as_units']} rows are units of their own" if units["rows_as_units"] else ""
-    out.print(f"{whose}\n", highlight=False)
+    out.print(f"{whose}\n")
     _print_table("units", ("rows of a unit", "units"), units["rows_of_a_unit"].items())
     busiest = ((_cut(user["user_id"], 40), user["rows"]) for user in units["busiest_users"])
     _print_table("busiest users", ("user", "rows"), busiest)
@@ -72,7 +70,7 @@ def print_preview(shown: Mapping[str, Any]) -> None:
     _print_table("cohorts", ("cohort", "rows", "units", "rows to train on", "units to train on"), cohorts)
     _print_table("first rows, as read", ("user", "time", "language", "text"), map(_row, shown["first_rows"]))
     for warning in shown["warnings"]:
-        out.print(f"[bold yellow]look:[/] {escape(visible(warning))}", highlight=False, soft_wrap=True)
+        out.print(f"[bold yellow]look:[/] {escape(visible(warning))}")
 
 
 def _files(files: Iterable[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
@@ -120,11 +118,9 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def _print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table if it has rows. Numbers stay whole, and what is long is folded, so that nothing is lost at 80 columns."""
-    headers = [Column(name, overflow="fold") for name in columns]
-    table = RichTable(*headers, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for row in rows:
-        table.add_row(*(escape(visible(str(cell))) for cell in row))
-    if table.row_count:
-        out.print(f"[bold]{title}[/]", table, sep="\n", highlight=False)
+def _print_table(title: str, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table if it has rows."""
+    shown = [[visible(str(cell)) for cell in row] for row in rows]
+    if shown:
+        print_table(out, columns, shown, title=title, folding=columns)
+        out.print()

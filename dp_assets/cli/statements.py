@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.text import Text
 
 from dp_assets.cli._console import AsJson, out, print_json, refusals
 from dp_assets.cli._released_files import Shelf, file_findings
+from dp_assets.cli._tables import print_table
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.against_ledger import ledger_findings
 from dp_assets.statements.pages import visible
@@ -142,16 +142,13 @@ def _code(statement: Mapping[str, Any]) -> Finding:
 
 
 def _print(checked: Verification) -> None:
-    table = RichTable("check", "found", "detail")
-    for one in checked.findings:
-        table.add_row(
-            escape(visible(one.check)), f"[{COLOURS[one.outcome]}]{one.outcome}[/]", escape(visible(one.detail))
-        )
-    out.print(table)
+    rows = [
+        (visible(one.check), Text(one.outcome, style=COLOURS[one.outcome]), visible(one.detail))
+        for one in checked.findings
+    ]
+    print_table(out, ("check", "found", "detail"), rows, folding=("check", "detail"))
     if checked.rebuilt is not None and not checked.wrong:
-        figures = RichTable("recomputed", "value")
-        for name, value in summary(checked.rebuilt):
-            figures.add_row(escape(visible(name)), escape(visible(value)))
-        out.print(figures)
-        out.print(DECLARED, highlight=False)
-    out.print(PROVES, highlight=False)
+        figures = [(visible(name), visible(value)) for name, value in summary(checked.rebuilt)]
+        print_table(out, ("recomputed", "value"), figures, folding=("value",))
+        out.print(DECLARED)
+    out.print(PROVES)
