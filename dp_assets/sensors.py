@@ -17,6 +17,7 @@ import dagster as dg
 import duckdb
 
 from dp_assets.assets._corpus import registration_of
+from dp_assets.assets._records import latest, recorded
 from dp_assets.partitions import RELEASES, Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import NO_DP
@@ -41,7 +42,7 @@ def statements_follow_the_ledger(
     corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
     for key in RELEASES.get_partition_keys():
         partition = Partition.named(key)
-        stated = stated_figures(context.instance, key)
+        stated = stated_figures(context.instance, key, corpus_id)
         if stated is None or partition.level == NO_DP:
             continue
         guarantee = state.guarantee(corpus_id, [partition.cohort])
@@ -83,14 +84,10 @@ CATALOG_SENSORS = (
 STATED = (metadata.COHORT_EPSILON, metadata.SPENT_EPSILON, metadata.BUDGET_EPSILON)
 
 
-def stated_figures(instance: dg.DagsterInstance, partition: str) -> tuple[object, ...] | None:
+def stated_figures(instance: dg.DagsterInstance, partition: str, corpus_id: str) -> tuple[object, ...] | None:
     """Guarantee, spent and budget as the newest statement of a partition has them, None where there is no statement.
 
     Statements of earlier versions recorded only the first, so they are made again once.
     """
-    wanted = dg.AssetRecordsFilter(asset_key=STATEMENT, asset_partitions=[partition])
-    for record in instance.fetch_materializations(wanted, limit=1).records:
-        made = record.asset_materialization
-        figures = [None if made is None else made.metadata.get(name) for name in STATED]
-        return tuple(None if figure is None else figure.value for figure in figures)
-    return None
+    record = latest(instance, STATEMENT, partition, {corpus_id})
+    return None if record is None else tuple(recorded(record, name) for name in STATED)

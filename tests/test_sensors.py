@@ -34,9 +34,10 @@ class Place:
     def guarantee(self) -> Guarantee:
         return self.ledger.state().guarantee(self.corpus_id, ["all"])
 
-    def note(self, partition: str) -> None:
+    def note(self, partition: str, **other: object) -> None:
         """Note a statement of a partition that says what is true now."""
         figures = {metadata.COHORT_EPSILON: self.guarantee.epsilon, **metadata.statement_metadata(self.guarantee)}
+        figures |= {metadata.CORPUS: self.corpus_id, **other}
         self.instance.report_runless_asset_event(dg.AssetMaterialization(STATEMENT, None, figures, partition))
 
     def charge_beyond_the_plan(self) -> None:
@@ -65,6 +66,14 @@ def test_where_nothing_was_stated_nothing_is_made(place: Place) -> None:
 
 def test_a_statement_that_names_what_is_spent_is_left_alone(place: Place) -> None:
     place.note(PARTITION)
+    assert place.requested() == []
+
+
+def test_a_statement_of_another_data_folder_under_the_same_instance_is_left_alone(place: Place) -> None:
+    other = {metadata.CORPUS: "of the other", metadata.COHORT_EPSILON: 1.0}
+    place.note("all|eps-1", **other)
+    place.note(PARTITION)
+    place.note(PARTITION, **other)
     assert place.requested() == []
 
 

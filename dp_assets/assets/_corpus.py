@@ -80,10 +80,10 @@ def read_source(source: Source, unit: PrivacyUnit, scratch: Path) -> pl.LazyFram
       SourceError: the source cannot be read as configured.
       NobodyNamed: users are the units, and a file with rows, or the whole source, names none.
     """
-    parts = parts_of(source, scratch)
+    parts = {name: understood(rows) for name, rows in parts_of(source, scratch).items()}
     if unit is PrivacyUnit.USER:
         require_users(parts)
-    return understood(pl.concat(parts.values()))
+    return pl.concat(parts.values())
 
 
 def _sources_by_kind(settings: SourceSettings) -> Source:

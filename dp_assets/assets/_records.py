@@ -16,11 +16,14 @@ RECORDS_AT_A_TIME = 20
 
 
 def latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None, corpora: Collection[str]) -> Any:
-    """The newest materialization of an asset, of one partition if it has any, that was made for one of `corpora`."""
+    """The newest materialization of an asset, of one partition if it has any, that was made for one of `corpora`.
+
+    Versions before this recorded no corpus. Theirs count too: what they made is out of date by its profile's digest.
+    """
     wanted, cursor = AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None), None
     while True:
         page = instance.fetch_materializations(wanted, limit=RECORDS_AT_A_TIME, cursor=cursor)
-        ours = (record for record in page.records if recorded(record, CORPUS_METADATA) in corpora)
+        ours = (record for record in page.records if recorded(record, CORPUS_METADATA) in (None, *corpora))
         record = next(ours, None)
         if record is not None or not page.has_more:
             return record
