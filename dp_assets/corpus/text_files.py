@@ -4,8 +4,8 @@ A file may be UTF-8, with or without a byte-order mark, or UTF-16 or UTF-32, and
 are never guessed: CSV holds texts, JSON says what each value is, and its numbers stay as they are spelt. A row that
 cannot be read is None and costs no other: a CSV row by its own quotes, a line of JSON lines by itself.
 
-Left out: two CSV rows with unmatched quotes that read together like one row with line breaks (whoever wrote the file
-did not escape quotes, and no reader can tell), and what follows the first damage in a JSON document that spans lines.
+Left out: a CSV row with an unmatched quote that reads, together with later lines, like one row with line breaks.
+Whoever wrote the file did not escape quotes, and no reader can tell.
 """
 
 import codecs
@@ -244,15 +244,17 @@ def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
         yield line
 
 
-def _cells(line: str, further: Iterator[str], quoting: "Quoting") -> list[str] | None:
-    cells, position = [], 0
+def _cells(first: str, further: Iterator[str], quoting: "Quoting") -> list[str] | None:
+    """The cells of a row, None if it is broken. Over several lines a quote may stand in quotes only."""
+    line, position, cells, is_plain = first, 0, list[str](), True
     while True:
         if line.startswith('"', position):
             cell, line, position = _quoted(line, position + 1, further, quoting)
         else:
             end = _after(UNQUOTED, line, position)
             cell, position = line[position:end].rstrip("\r"), end
-        if cell is None:
+            is_plain = is_plain and '"' not in cell
+        if cell is None or not (is_plain or line is first):
             return None
         cells.append(cell)
         if line[position : position + 1] != ",":

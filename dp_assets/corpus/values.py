@@ -75,6 +75,8 @@ def _(value: bytes | bytearray | memoryview) -> str:
 @stored_text.register(timedelta)
 @stored_text.register(ipaddress.IPv4Address)
 @stored_text.register(ipaddress.IPv6Address)
+@stored_text.register(ipaddress.IPv4Network)
+@stored_text.register(ipaddress.IPv6Network)
 def _(value: object) -> str:
     return str(value)
 

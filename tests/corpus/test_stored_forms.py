@@ -21,12 +21,14 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus import hub_reader
-from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.prepare import unit_of_user
+from dp_assets.corpus.cohorts import cohort_expr
+from dp_assets.corpus.columns import SourceError, understood
+from dp_assets.corpus.prepare import drop_erased, prepare, unit_of_user
 from dp_assets.corpus.queries import QuerySource
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource
 from dp_assets.corpus.users import canonical_user_ids
+from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 from resources.query_reader import duckdb_batches, sql_batches
 
 ID = UUID("550e8400-e29b-41d4-a716-446655440000")
@@ -360,6 +362,37 @@ def test_objects_of_one_user_are_one_unit_in_whichever_order_their_keys_come(tmp
     units = {unit_of_user(user, key=b"key") for user in users}
     assert len(users) == 3
     assert units == {unit_of_user('{"id": 1, "name": "x"}', key=b"key")}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_people_are_units_whole_and_are_erased_whole(tmp_path: Path, reader: str) -> None:
+    """Where an id is read as null, each row is a unit of its own and an erasure leaves it."""
+    whose = [f"kunde-{number % 3}".encode() for number in range(40)]
+    ids = (
+        whose
+        if reader in ("Parquet", "DuckDB", "hub", "SQLAlchemy", "a driver's objects")
+        else [*map(bytes.decode, whose)]
+    )
+    table = {"body": [f"how do i bake bread number {number}?" for number in range(40)], "kaeufer": ids}
+    key = "kaeufer" if reader == "SQLAlchemy" else "käufer \\\t"
+    table[key] = table.pop("kaeufer")
+    rows = understood(READERS[reader](tmp_path, table, {"text": "body", "user_id": key}).lazy())
+    prepared = prepare(
+        rows,
+        unit=PrivacyUnit.USER,
+        key=b"key",
+        max_rows_per_unit=20,
+        min_words=1,
+        max_words=20,
+        max_characters=99,
+        languages=None,
+        cohort_of=cohort_expr("all", unit=PrivacyUnit.USER),
+        train_fraction=0.5,
+    )
+    assert prepared.collect()["unit_id"].value_counts()["count"].sort().to_list() == [13, 13, 14]
+    erased = keyed_hash(b"key", "erased", unit_of_user("kunde-1", key=b"key"))
+    left = drop_erased(prepared, erased=[erased], key=b"key").collect()
+    assert {text.rstrip("?").split()[-1] for text in left["text"]} == {str(n) for n in range(40) if n % 3 != 1}
 
 
 def test_a_value_of_a_type_without_a_known_text_fails_and_is_not_null(tmp_path: Path) -> None:

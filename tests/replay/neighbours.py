@@ -64,9 +64,10 @@ NEWCOMERS: Mapping[PrivacyUnit, Mapping[str, list[Row]]] = {
     PrivacyUnit.USER: {
         "one row": _by("newcomer", "what is a newcomer?"),
         "rows of very different lengths": _by("newcomer", *LENGTHS),
-        "malformed rows beside a good one": _by(
-            "newcomer", None, "", "one", "\ufeff\x00", "is this good?", when="soon"
-        ),
+        "malformed rows beside a good one": [
+            *_by("newcomer", None, "", "one", "\ufeff\x00", "is this good?"),
+            *_by("newcomer", "is this read?", when="soon"),
+        ],
         "nothing but malformed rows": _by("newcomer", None, " ", "\x1f\x1f", when="25:61"),
         "the texts of another user": [dict(row, user="newcomer") for row in others() if row["user"] == "user-3"],
         "enormous texts": _by("newcomer", "word " * 100_000, "x" * 1_000_000, "an " + "e" * 1_900 + "normous word"),
@@ -105,6 +106,22 @@ BROKEN_LINES = (
     b"\x00{\x00",
 )
 """Lines of a JSON lines file that do not parse, or parse to something else than a row of texts."""
+
+BROKEN_CSV_ROWS = (
+    '"unmatched,newcomer,2026-02-03',
+    'unmatched,"newcomer,2026-02-03',
+    'unmatched,newcomer,"2026-02-03',
+    '"',
+    '""",,',
+    '"text" and more,newcomer,2026-02-03',
+    r'"escaped \" quote",newcomer,2026-02-03',
+    r'"escaped at the end \"",newcomer,2026-02-03',
+    "a text, with commas, and no quotes,newcomer,2026-02-03",
+    "too few",
+    ",,",
+    "\x00,\x00,\x00",
+)
+"""Lines of a CSV file with three columns that are no row, or one with odd quotes."""
 
 
 def joined(rows: Sequence[Any], newcomer: Sequence[Any], place: str = "front") -> list[Any]:

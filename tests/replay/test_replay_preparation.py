@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from dp_assets.privacy.units import PrivacyUnit
 from tests.replay import checks
 from tests.replay.neighbours import (
+    BROKEN_CSV_ROWS,
     BROKEN_LINES,
     CASES,
     PLACES,
@@ -38,6 +39,29 @@ def test_a_line_that_does_not_parse_changes_no_other_row(tmp_path: Path, line: b
     (tmp_path / "without.jsonl").write_bytes(b"\n".join(as_lines(others())))
     (tmp_path / "joined.jsonl").write_bytes(b"\n".join(joined(as_lines(others()), [line], place)))
     before, after = (prepared(tmp_path / name, PrivacyUnit.USER) for name in ("without.jsonl", "joined.jsonl"))
+    assert after.filter(after["unit_id"].is_in(before["unit_id"].implode())).equals(before)
+    assert len(after) - len(before) <= 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("line", BROKEN_CSV_ROWS)
+def test_a_csv_row_that_does_not_parse_changes_no_other_row(tmp_path: Path, line: str, place: str) -> None:
+    quoted = (
+        "{}",
+        '"{}"',
+        '"""{}"", they asked"',
+        '"{},\nand why?"',
+        '"the ""how"" of it: {}\n\n""why?"""',
+        '5" or {}',
+    )
+    others_rows = [
+        ",".join([quoted[number % len(quoted)].format(row["prompt"]), row["user"] or '""', row["when"]])
+        for number, row in enumerate(dict(row, prompt=row["prompt"].replace(",", ";")) for row in others())
+    ]
+    for name, rows in (("without.csv", others_rows), ("joined.csv", joined(others_rows, [line], place))):
+        (tmp_path / name).write_text("\n".join(["prompt,user,when", *rows]))
+    before, after = (prepared(tmp_path / name, PrivacyUnit.USER) for name in ("without.csv", "joined.csv"))
+    assert before["unit_id"].n_unique() == 25
     assert after.filter(after["unit_id"].is_in(before["unit_id"].implode())).equals(before)
     assert len(after) - len(before) <= 1
 
