@@ -7,7 +7,7 @@ import dagster as dg
 from dp_assets.artifacts import EMBEDDER, PrivateTable
 from dp_assets.assets._asset import pipeline_asset
 from dp_assets.assets._release import private_result
-from dp_assets.corpus.real_vectors import embed_training_rows
+from dp_assets.corpus.real_vectors import embed_training_rows, require_units_apart
 from dp_assets.corpus.stability import UnstablePreparation, require_alone
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
@@ -34,6 +34,8 @@ def real_embeddings(
     ):
         embedder.require_usable()
         require_alone(embedder.encode_alone, longest=embedder.max_tokens)
-        embed = partial(embed_training_rows, encode=embedder.encode_alone, folder=scratch.folder)
-        table = real_instructions.map(embed, made_with={EMBEDDER: embedder.public_name}, held=scratch)
+        embed = partial(embed_training_rows, encode=embedder.encode_alone)
+        require_units_apart(embed)
+        embed_here = partial(embed, folder=scratch.folder)
+        table = real_instructions.map(embed_here, made_with={EMBEDDER: embedder.public_name}, held=scratch)
     return private_result(context, table, ledger=ledger, profile=profile)

@@ -1,13 +1,16 @@
 """Vectors come batch by batch and are those of the whole table."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from dp_assets.corpus import real_vectors
-from dp_assets.corpus.real_vectors import UNIT_COLUMNS, embed_training_rows
+from dp_assets.corpus.real_vectors import UNIT_COLUMNS, embed_training_rows, require_units_apart
 from dp_assets.corpus.schemas import REAL_EMBEDDINGS, REAL_INSTRUCTIONS, check_schema
+from dp_assets.corpus.stability import UnstablePreparation
 from resources.hashing import hashed_vectors
 
 ROWS = pl.DataFrame(
@@ -51,3 +54,36 @@ def test_no_training_rows_give_an_empty_table_with_its_columns(tmp_path: Path) -
     found = embed_training_rows(nothing, encode=hashed_vectors, folder=tmp_path)
     check_schema(found, REAL_EMBEDDINGS, name="real_embeddings")
     assert found.collect().is_empty()
+
+
+embed = partial(embed_training_rows, encode=hashed_vectors)
+
+
+def once_a_text(rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
+    return embed(rows.collect().unique("text", keep="first", maintain_order=True).lazy(), folder=folder)
+
+
+def the_text_of_the_next_row(rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
+    frame = rows.collect()
+    moved = pl.concat([frame["text"].tail(-1), frame["text"].head(1)])
+    return embed(frame.with_columns(text=moved).lazy(), folder=folder)
+
+
+def less_the_mean(rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
+    frame = embed(rows, folder=folder).collect()
+    vectors = frame["vector"].to_numpy()
+    return frame.with_columns(vector=pl.Series(vectors - vectors.mean(axis=0))).lazy()
+
+
+def no_short_text(rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
+    return embed(rows.filter(pl.col("text").str.len_chars() > 30), folder=folder)
+
+
+def test_units_are_embedded_apart() -> None:
+    require_units_apart(embed)
+
+
+@pytest.mark.parametrize("defect", [once_a_text, the_text_of_the_next_row, less_the_mean, no_short_text])
+def test_vectors_that_depend_on_other_units_or_lack_a_row_are_refused(defect: Callable[..., pl.LazyFrame]) -> None:
+    with pytest.raises(UnstablePreparation, match="other units"):
+        require_units_apart(defect)
