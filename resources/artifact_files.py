@@ -57,10 +57,10 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
             save_adapter(artifact, folder)
         case Document():
             content = {"charge_ids": artifact.charge_ids, "data": artifact.data}
-            (folder / DOCUMENT).write_text(json.dumps(content, indent=2))
-            (folder / MARKDOWN_PAGE).write_text(artifact.markdown)
+            (folder / DOCUMENT).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            (folder / MARKDOWN_PAGE).write_text(artifact.markdown, encoding="utf-8")
             if artifact.html is not None:
-                (folder / HTML_PAGE).write_text(artifact.html)
+                (folder / HTML_PAGE).write_text(artifact.html, encoding="utf-8")
 
 
 def read_kept(folder: Path, private_root: Path) -> Artifact:
@@ -150,9 +150,11 @@ def _provenances(folder: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_document(folder: Path) -> Document:
-    content = json.loads((folder / DOCUMENT).read_text())
-    html = (folder / HTML_PAGE).read_text() if (folder / HTML_PAGE).exists() else None
-    return Document(content["data"], (folder / MARKDOWN_PAGE).read_text(), tuple(content["charge_ids"]), html)
+    content = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    html = (folder / HTML_PAGE).read_text(encoding="utf-8") if (folder / HTML_PAGE).exists() else None
+    return Document(
+        content["data"], (folder / MARKDOWN_PAGE).read_text(encoding="utf-8"), tuple(content["charge_ids"]), html
+    )
 
 
 def _shards(folder: Path) -> list[Path]:

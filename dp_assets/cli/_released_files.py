@@ -58,6 +58,10 @@ class Shelf:
 
 def file_findings(shelf: Shelf, files: Mapping[str, str], charge_ids: Collection[str]) -> Iterator[Finding]:
     """What the files on a shelf come to: those that a statement names, and those that it does not."""
+    if not files and not shelf.whole:
+        yield Finding("files", Outcome.NOT_CHECKED, "the statement names none")
+    if shelf.whole and (shelf.root / CHECKSUMS).exists():
+        yield _checksums(shelf, files)
     for group, named in _groups(shelf, files).items():
         name = f"files of {group}" if group else "files of the export"
         outcome = _compared(shelf, shelf.root / group, named)
@@ -98,6 +102,18 @@ def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Out
     return Outcome.AGREES, f"{len(named)}"
 
 
+def _checksums(shelf: Shelf, files: Mapping[str, str]) -> Finding:
+    """The list for `sha256sum -c`, which no hash can cover, must list what the statement does, and the statement."""
+    listed, own = shelf.root / CHECKSUMS, (shelf.root / STATEMENT / name for name in OWN_FILES)
+    digests = dict(files) | {
+        f"{STATEMENT}/{path.name}": file_digest(path) for path in own if path.exists() and is_plain(path)
+    }
+    expected = "".join(f"{digest}  {place}\n" for place, digest in sorted(digests.items()))
+    if is_plain(listed) and listed.read_bytes() == expected.encode():
+        return Finding(f"file {CHECKSUMS}", Outcome.AGREES)
+    return Finding(f"file {CHECKSUMS}", Outcome.DIFFERS, "it does not list what the statement does")
+
+
 def _further(shelf: Shelf, there: Mapping[str, Path], named: set[str], own: set[Path]) -> list[str]:
     """Files that nobody named. A hidden regular file, which desktops leave behind, is opened by nobody."""
     return [
@@ -115,6 +131,8 @@ def _unlike(path: Path, digest: str) -> str:
 
 def _foreign(folder: Path, charge_ids: Collection[str]) -> list[str]:
     """What is wrong with the charges that an artifact descends from."""
+    if not all(map(is_plain, files_under(folder))):
+        return ["it holds a link or another special file"]
     try:
         foreign = set(stored_charge_ids(folder)) - set(charge_ids)
     except (UnreadableArtifact, OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError):

@@ -36,6 +36,7 @@ ENVELOPE = {"charge_ids", "data"}
 FOLLOWING = ("guarantee", "digest")
 """What a statement says that follows from all the rest of it."""
 DIFFERENCES_NAMED = 10
+MOST_EVENTS = 256
 DESCRIBED = {GENERATOR: frozenset({"trained_tensors", "num_parameters"})}
 """Items of evidence that describe a run and are compared with other items only."""
 Problems = Iterator[str]
@@ -248,6 +249,8 @@ def _configuration(facts: Declared) -> Problems:
 
 def _cohorts(facts: Declared) -> Problems:
     """Whatever the release descends from must be among what its cohort answers for, as often as it was charged."""
+    if len({canonical(event) for one in facts.cohorts.values() for event in (*one.booked, *one.later)}) > MOST_EVENTS:
+        yield f"more than {MOST_EVENTS} different events, which would take too long to account for"
     for name, cohort in facts.cohorts.items():
         for booked, events in ((True, cohort.booked), (False, cohort.later)):
             made = Counter(

@@ -1,6 +1,7 @@
 """`verify` and `lineage` on folders that lie where the pipeline puts them, and on copies of them elsewhere."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -197,6 +198,21 @@ def test_a_file_that_is_a_link_is_refused_even_to_the_same_content(released: Pat
     shard.rename(tmp_path / shard.name)
     shard.symlink_to(tmp_path / shard.name)
     assert findings(document_of(released))[f"files of {ARTIFACTS[0]}"] == "differs"
+
+
+def test_a_statement_that_names_no_file_says_that_none_was_checked(released: Path) -> None:
+    statement = json.loads(document_of(released).read_text())["data"]
+    shutil.rmtree(document_of(released).parent)
+    write_statement(document_of(released).parent, restated(statement, files={}))
+    found = findings(document_of(released))
+    assert {found["files"], *(found[f"files of {place}"] for place in ARTIFACTS)} == {"not checked"}
+
+
+def test_a_folder_with_a_file_that_never_ends_does_not_hold_verify_up(released: Path) -> None:
+    folder = released / f"sft_model/{PLACE}"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "provenance.json")
+    assert findings(document_of(released))[f"files of sft_model/{PLACE}"] == "differs"
 
 
 def test_an_artifact_made_after_the_statement_is_said_to_be_unchecked(released: Path) -> None:

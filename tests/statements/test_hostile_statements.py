@@ -176,6 +176,14 @@ def test_a_statement_of_more_cohorts_than_can_be_composed_in_pairs_is_refused() 
     assert "cohorts" in refusal_of(change)
 
 
+def test_more_different_events_than_can_be_accounted_for_in_time_are_refused() -> None:
+    def change(statement: Statement) -> None:
+        votes = {"type": "discrete_gaussian", "sensitivity": 1}
+        statement["cohorts"]["all"]["later"] += [votes | {"noise_stddev": 4.0 + number} for number in range(300)]
+
+    assert "too long to account for" in refusal_of(change)
+
+
 def test_an_event_with_more_to_it_than_its_kind_has_is_refused() -> None:
     refused = refusal_of(lambda statement: statement["cohorts"]["all"]["booked"][0].update(note="epsilon 0.05"))
     assert refused
