@@ -18,21 +18,22 @@ EVENT = struct.Struct("iIII")
 def opened_files(root: Path) -> Iterator[set[Path]]:
     """The set yielded holds, after the block, every file below `root` that was opened or read in it.
 
-    Watched are the folders that exist when the block begins.
+    Watched are the folders and files that exist when the block begins; the latter under whatever name they are opened,
+    such as a second one elsewhere.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = libc.inotify_init1(os.O_NONBLOCK)
     assert descriptor >= 0, os.strerror(ctypes.get_errno())
     try:
-        folders = [path for path in (root, *root.rglob("*")) if path.is_dir()]
-        watched = {libc.inotify_add_watch(descriptor, os.fsencode(path), READ | OPENED): path for path in folders}
-        assert all(number > 0 for number in watched), "inotify watches no more folders"
+        paths = [root, *root.rglob("*")]
+        watched = {libc.inotify_add_watch(descriptor, os.fsencode(path), READ | OPENED): path for path in paths}
+        assert all(number > 0 for number in watched), "inotify watches no more files"
         opened: set[Path] = set()
         yield opened
         for number, mask, name in _events(descriptor):
             assert not mask & OVERFLOWN, "inotify lost events"
-            if number in watched and name and not mask & IS_FOLDER:
-                opened.add(watched[number] / name)
+            if number in watched and not mask & IS_FOLDER:
+                opened.add(watched[number] / name if name else watched[number])
     finally:
         os.close(descriptor)
 

@@ -686,6 +686,12 @@ def with_a_smaller_bin(table: Any) -> Any:
     return replace(table, rows=table.rows.with_columns(pl.col("noisy_votes") - 1))
 
 
+def say_more(module: Any, function: str) -> Plant:
+    """Public evidence names the number of units besides."""
+    evidence_of = getattr(module, function)
+    return lambda patch: patch.setattr(module, function, lambda **items: evidence_of(**items).also(units=19))
+
+
 VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a second vote by a unit": (count_every_row, ("max_votes_per_unit", "votes")),
     "votes of weight two": (count_votes_twice, ("votes", "votes_counted")),
@@ -710,6 +716,7 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
         table_changed(lambda table, exact: table.cast({"noisy_votes": pl.Float64})),
         ("content",),
     ),
+    "a figure more in the evidence": (say_more(release, "votes_evidence"), ("evidence",)),
     "another table on the disk": (store_something_else(with_a_smaller_bin), ("content",)),
     "publicly seeded noise": (
         lambda patch: patch.setattr(release, "SystemRandomness", lambda: ReplayableSource(0)),

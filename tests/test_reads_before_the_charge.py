@@ -3,6 +3,8 @@
 Opened may be what holds no row: the ledger, its key, locks, logs, and the provenance beside a private table.
 """
 
+import shutil
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,17 +38,29 @@ class Site:
     def __init__(self, home: Path, model: Path) -> None:
         write_corpus(home / "corpus.parquet")
         terms: dict[str, Any] = {"planned_levels": ("eps-1",), "budget_epsilon": 1.0}
-        self.data = home / "data"
-        self.resources = tiny_resources(tiny_profile(home / "corpus.parquet", model, **terms), self.data)
-        self.ledger: Ledger = self.resources["ledger"]
+        self.data, self.profile = home / "data", tiny_profile(home / "corpus.parquet", model, **terms)
+        self.resources = tiny_resources(self.profile, self.data)
         self.corpus_id = register(self.ledger, self.resources["profile"]).corpus_id
         assert self.run(PLANNED, "real_instructions", "real_embeddings", "synthetic_bins").success
+        assert self.run(TOO_LARGE, "synthetic_bins").success
+
+    def copied_to(self, home: Path) -> "Site":
+        """The same corpus under another data folder, which holds what this one holds."""
+        other = copy(self)
+        other.data = shutil.copytree(self.data, home / "data")
+        other.resources = tiny_resources(self.profile, other.data)
+        return other
+
+    @property
+    def ledger(self) -> Ledger:
+        ledger: Ledger = self.resources["ledger"]
+        return ledger
 
     @property
     def charges(self) -> list[ChargeRecord]:
         return list(self.ledger.state().charges.values())
 
-    def run(self, partition: str, *assets: str) -> dg.ExecuteInProcessResult:
+    def run(self, partition: str | None, *assets: str) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [real_instructions, real_embeddings, synthetic_bins, dp_generator, dp_histogram],
             selection=list(assets),
@@ -56,11 +70,14 @@ class Site:
             run_config=SILENT,
         )
 
-    def opened_by(self, partition: str, asset: str) -> tuple[bool, set[Path]]:
-        """Whether a run succeeded, and which files it opened that may hold private rows."""
+    def opened_by(self, partition: str, asset: str) -> tuple[str | None, set[Path]]:
+        """What stopped a run, None if nothing did, and which files it opened that may hold private rows."""
         with opened_files(self.data / Zone.PRIVATE / "artifacts") as opened:
-            success = self.run(partition, asset).success
-        return success, {path for path in opened if path.name != PROVENANCE_FILE}
+            events = self.run(partition, asset).all_events
+        errors = [event.step_failure_data.error for event in events if event.is_step_failure]
+        causes = [error.cause or error for error in errors if error is not None]
+        rows = {path for path in opened if path.name != PROVENANCE_FILE}
+        return (causes[0].cls_name if causes else None), rows
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> S
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_private_row_is_opened_by_a_run_that_the_budget_refuses(site: Site, mechanism: str) -> None:
     before = site.charges
-    assert site.opened_by(TOO_LARGE, mechanism) == (False, set())
+    assert site.opened_by(TOO_LARGE, mechanism) == ("ChargeRefused", set())
     assert site.charges == before
 
 
@@ -84,26 +101,26 @@ def test_no_private_row_is_opened_where_a_public_check_stops_the_run(
 
     monkeypatch.setattr(import_module(f"dp_assets.assets.{mechanism}"), "check_rest_of_run", unavailable)
     before = site.charges
-    assert site.opened_by(PLANNED, mechanism) == (False, set())
+    assert site.opened_by(PLANNED, mechanism) == ("NotReady", set())
     assert site.charges == before
 
 
 def test_no_private_row_is_opened_to_compare_the_embedders(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Embedder, "public_name", "another one")
-    assert site.opened_by(PLANNED, HISTOGRAM) == (False, set())
+    assert site.opened_by(PLANNED, HISTOGRAM) == ("EmbeddersDiffer", set())
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_an_admitted_run_opens_private_rows_and_is_seen_to(site: Site, mechanism: str) -> None:
-    success, opened = site.opened_by(PLANNED, mechanism)
-    assert success
+    stopped, opened = site.opened_by(PLANNED, mechanism)
+    assert stopped is None
     assert {path.suffix for path in opened} == {".parquet"}
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_private_row_is_opened_for_a_release_that_was_paid_before(site: Site, mechanism: str) -> None:
     site.run(PLANNED, mechanism)
-    assert site.opened_by(PLANNED, mechanism) == (True, set())
+    assert site.opened_by(PLANNED, mechanism) == (None, set())
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -111,4 +128,4 @@ def test_no_private_row_is_opened_in_a_closed_cohort(tmp_path: Path, tiny_model_
     site = Site(tmp_path, tiny_model_folder)
     closing = {"corpus_id": site.corpus_id, "cohort": "all", "reasons": ["a run differed from its plan"]}
     site.ledger.transact(lambda _: [("closed", closing)])
-    assert site.opened_by(PLANNED, mechanism) == (False, set())
+    assert site.opened_by(PLANNED, mechanism) == ("ChargeRefused", set())

@@ -26,6 +26,7 @@ Which checks a difference fails:
     an update by anything but noisy sums               updates
     a tensor trained past clip and noise               changed_elsewhere
     a release that holds more or other values          content
+    evidence that says more than its own items         evidence
     a bin without noise, a second vote by a unit       noised_bins, max_votes_per_unit
     units that do not vote for others' sake            population, votes
     a vote that follows from other units' rows         votes
@@ -35,7 +36,7 @@ What these checks cannot see: a change to the modules that observe, and chance i
 against a loop, a part or a setting that differs, not against an operator who rewrites the witness too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,7 @@ from dp_assets.privacy.units import PrivacyUnit
 
 SECURE = "operating-system"
 CONFIGURED = "as configured"
+DESCRIPTIONS = ("noise_coordinates", "trained_tensors", "num_parameters")  # that are compared with each other
 STEP_COUNTS = ("steps", "samples_drawn", "noise_draws", "distinct_noise_draws")
 
 
@@ -93,6 +95,11 @@ def excesses(largest: Mapping[str, float], evidence: Mapping[str, Any]) -> list[
     ]
 
 
+def further_items(known: Collection[str], evidence: Mapping[str, Any]) -> list[Discrepancy]:
+    """Whatever else evidence says. It is published with the release, so nothing may ride on it."""
+    return [] if set(evidence) <= set(known) else [Discrepancy("evidence", "nothing but its own items", OTHERWISE)]
+
+
 def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any], *, delta: float) -> list[Discrepancy]:
     """Compare a DP-SGD run with its plan. A run may go on after an interruption as often as it has spare steps.
 
@@ -128,6 +135,7 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any],
     slack = largest_rounding_slack(largest_batch(plan, delta=delta))
     largest = {"largest_share": 1.0, "rounding_slack": slack}
     found = discrepancies(expected, evidence) + excesses(largest, evidence)
+    found += further_items({*expected, *largest, *DESCRIPTIONS}, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
         found.append(Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates")))
     return found
@@ -157,7 +165,7 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "noise_coordinates": plan.num_bins,
         "noised_bins": plan.num_bins,
     }
-    return discrepancies(expected, evidence)
+    return discrepancies(expected, evidence) + further_items(expected, evidence)
 
 
 def check_content(observed: Any, stored: str) -> list[Discrepancy]:
