@@ -73,7 +73,8 @@ def histogram_job(
 ) -> dg.JobDefinition:
     """The graph as a job over a folder. With `retries`, Dagster is asked to repeat whatever fails."""
     resources = build_resources(profile_of(Path(home), budget), Path(home) / "data")
-    used = {name: resources[name] for name in ("profile", "ledger", "releases", "io_manager", "embedder")}
+    needed = ("profile", "ledger", "releases", "io_manager", "embedder", "language_model")
+    used = {name: resources[name] for name in needed}
     policy = dg.RetryPolicy(max_retries=retries) if retries else None
     job = dg.define_asset_job("job", op_retry_policy=policy)
     defs = dg.Definitions(assets=assets, jobs=[job], resources=used, executor=dg.in_process_executor)

@@ -1,6 +1,7 @@
 """The asset `real_instructions`."""
 
 from functools import partial
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -52,14 +53,8 @@ def real_instructions(
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
         treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
         rows = read_source(source, settings.unit, scratch.folder)
-        found = prepare_in_buckets(
-            rows,
-            prepare_rows,
-            unit=settings.unit,
-            key=key,
-            folder=scratch.folder,
-            hash_unit=partial(sketch_hash, key=key),
-        )
+        place: dict[str, Any] = {"unit": settings.unit, "key": key, "folder": scratch.folder}
+        found = prepare_in_buckets(rows, prepare_rows, **place, hash_unit=partial(sketch_hash, key=key))
         hashes = {"rows": found.fingerprint, "texts": found.texts, "content": found.content}
         ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
         note_overlaps(ledger, corpus_id, found.unit_hashes)

@@ -56,9 +56,8 @@ def print_preview(shown: Mapping[str, Any]) -> None:
     _print_table("files", ("file", "rows", "no user"), _files(files))
     columns = ((ours, column["from"], _share(column["missing"], rows)) for ours, column in shown["columns"].items())
     _print_table("columns", ("ours", "read from", "missing"), columns)
-    whose = f"{rows} rows of {units['users']} users"
-    whose += f"; {units['rows_as_units']} rows are units of their own" if units["rows_as_units"] else ""
-    out.print(f"{whose}\n")
+    nobodys = f"; {units['rows_as_units']} units are rows of their own" if units["rows_as_units"] else ""
+    out.print(f"{rows} rows; users: {units['users']}{nobodys}\n")
     _print_table("units", ("rows of a unit", "units"), units["rows_of_a_unit"].items())
     busiest = ((_cut(user["user_id"], 40), user["rows"]) for user in units["busiest_users"])
     _print_table("busiest users", ("user", "rows"), busiest)

@@ -31,7 +31,7 @@ from dp_assets.privacy.units import PrivacyUnit
 FIRST_ROWS, BUSIEST = 5, 3
 SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100), (101, 1000))
 WORDS_FOR_NOBODY = frozenset(
-    ("nan", "none", "null", "\\n", "n/a", "na", "nil", "undefined", "unknown", "anonymous", "guest", "-", "0")
+    ("nan", "none", "null", "\\n", "n/a", "na", "nil", "undefined", "unknown", "anonymous", "guest", "-", "-1")
 )
 """Ids that often stand for a missing one, in lower case. They stay ids; the owner is told."""
 NOT_UNDERSTOOD = {

@@ -62,8 +62,8 @@ def test_a_preview_is_shown_and_nothing_is_kept_or_spent(corpus: Household) -> N
     assert result.exit_code == 0
     for words in (
         SECRET,
-        "4 rows of 2 users",
-        "1 rows are units of their own",
+        "4 rows; users: 2",
+        "1 units are rows of their own",
         "'short'",
         str(corpus.corpus_file.name),
     ):
