@@ -4,7 +4,8 @@ Every use reads all entries and checks the whole chain, both anchors and the key
 entries are committed before the anchors are written (beside the database and into the released zone) and before the
 lock is given back, so an anchor can only lag behind a committed ledger, never run ahead of it: a process that is killed
 at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor beside it and a lost
-or changed key are refused, never replaced by new ones. A missing anchor of the released zone is written anew, so that
+or changed key are refused, never replaced by new ones. A data folder with releases or
+private tables but without a ledger is refused too. A missing anchor of the released zone is written anew, so that
 whoever deletes it gives up what it would have noticed.
 
 A process remembers the rows that it has checked, and what they add up to, so that a long ledger is hashed and parsed
@@ -103,8 +104,17 @@ class LedgerFile:
         return path.read_bytes()
 
     def is_used(self) -> bool:
-        """Whether anything was ever written here, as far as files tell."""
-        return self.database.exists() or any(head != GENESIS for head in self._heads().values())
+        """Whether anything was ever written here, as far as files tell: those of the ledger, or what came after it."""
+        is_known = self.database.exists() or any(head != GENESIS for head in self._heads().values())
+        return is_known or self._has_paid_work()
+
+    def _has_paid_work(self) -> bool:
+        """Whether there is what nobody makes without a ledger: releases, or with a key, private tables."""
+        private = self.home / Zone.PRIVATE
+        made = [self.home / zone / "releases" for zone in Zone]
+        if (self.folder / "key").exists():
+            made += [private / "artifacts", private / "checkpoints"]
+        return any(next(folder.iterdir(), None) is not None for folder in made if folder.is_dir())
 
     def anchors(self) -> list[Anchor]:
         """The anchor beside the ledger, if it is there."""
@@ -182,7 +192,10 @@ class LedgerFile:
 
     def _refuse_lost_ledger(self) -> None:
         if self.is_used() and not self.database.exists():
-            raise LedgerTampered("the ledger is missing but its anchor is there; restore the newest copy")
+            raise LedgerTampered(
+                "the ledger is missing, but an anchor of it or what was made and paid under it is there: restore the"
+                " newest copy, or set DP_INSTRUCTIONS_HOME to an empty folder for other people's data"
+            )
         if self.database.exists() and not self.anchor_files[0].exists():
             raise LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
 

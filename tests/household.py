@@ -16,6 +16,7 @@ from typing import Any
 from dp_assets.privacy.labels import Zone
 from dp_assets.profiles import PROFILE_VARIABLE
 from dp_assets.running import DAGSTER_HOME
+from resources.homes import STATE_VARIABLE
 from resources.ledger import Ledger
 from resources.zones import HOME_VARIABLE
 from tests.pipeline import OVERRIDES, write_corpus
@@ -55,6 +56,7 @@ class Household:
             HOME_VARIABLE: str(self.home),
             DAGSTER_HOME: str(self.dagster_home),
             "OMP_NUM_THREADS": "1",
+            STATE_VARIABLE: str(self.folder / "state"),
         }
 
     @property

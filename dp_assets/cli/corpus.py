@@ -10,6 +10,7 @@ import typer
 
 from dp_assets.assets._corpus import is_public_package, is_registered, register_corpus, registration_of, snapshot_of
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
+from dp_assets.cli._homes import warn_of_other_homes
 from dp_assets.cli.preview import preview, print_preview, somebody_answers
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, unit_of_user
@@ -104,6 +105,7 @@ def register(
     if not without_preview and not is_public_package(profile) and not is_registered(ledger, profile):
         offer_preview(ledger, profile, asking=not as_json)
     registration = register_corpus(ledger, profile, declared_public=public)
+    warn_of_other_homes(profile)
     if as_json:
         print_json(registration.to_json())
         return
