@@ -26,6 +26,7 @@ import polars as pl
 from dp_assets.corpus.values import NUMBER
 
 AROUND = r"^[\s\p{Z}\p{C}]+|[\s\p{Z}\p{C}]+$"
+NOT_BLANK = r"[^\s\p{Z}\p{Cf}]"
 UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}?")
 
 
@@ -55,8 +56,10 @@ def _is_empty(rows: pl.LazyFrame) -> bool:
 
 def canonical_user_ids(rows: pl.LazyFrame) -> pl.LazyFrame:
     """`user_id` in its one spelling, null where it is blank. Every id is respelt by itself."""
-    stripped = pl.col("user_id").str.normalize("NFC").str.replace_all(AROUND, "")
-    named = pl.when(stripped != "").then(stripped)
+    written = pl.col("user_id").str.normalize("NFC")
+    stripped = written.str.replace_all(AROUND, "")
+    # An id of nothing but control characters, or of characters newer than the tables here, still names somebody.
+    named = pl.when(stripped != "").then(stripped).when(written.str.contains(NOT_BLANK)).then(written)
     return rows.with_columns(named.map_batches(_all_respelt, return_dtype=pl.String(), is_elementwise=True))
 
 

@@ -27,6 +27,7 @@ ROLES_OF_A_USER = ("user", "human", "prompter")
 TYPES_OF_TEXT = (None, "text", "input_text")
 
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,6})?|[+-]?\.[0-9]+(?:[eE][+-]?[0-9]{1,6})?")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds since the epoch in these years, in each unit: the ranges are disjoint, and no compact date lies in one.
 FIRST_SECOND, LAST_SECOND = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (1990, 2100))
@@ -63,11 +64,14 @@ def _(value: str) -> str:
 @stored_text.register(bytearray)
 @stored_text.register(memoryview)
 def _(value: bytes | bytearray | memoryview) -> str:
+    """Bytes of a text, maybe padded with zeros, as it; 16 others as a UUID; all else as `\\x` and hexadecimal."""
     stored = bytes(value)
     try:
-        return stored.decode()
+        text = stored.decode().rstrip("\0")
+        is_text = not stored or (text != "" and CONTROL.search(text) is None)
     except UnicodeDecodeError:
-        return UNREADABLE + (str(UUID(bytes=stored)) if len(stored) == 16 else stored.hex())
+        is_text = False
+    return text if is_text else UNREADABLE + (str(UUID(bytes=stored)) if len(stored) == 16 else f"\\x{stored.hex()}")
 
 
 @stored_text.register(int)

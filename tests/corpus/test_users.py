@@ -50,6 +50,7 @@ def test_spellings_of_one_id_are_one(spellings: tuple[str, ...]) -> None:
         ("1e5", "1e6", "1e999999"),
         ('{"a": 1}', '{"a": 2}', '{"b": 1}', '{"a": [1]}', "[1]", "[1, null]", '{"a', "1"),
         ('"\\ud800"', '"\\ud801"'),
+        ("\x01", "\x02", "\x00", "\ue000", "\U0001fae6\U000e0fff", "\U000e0ffe"),
     ],
 )
 def test_ids_of_different_users_stay_apart(user_ids: tuple[str, ...]) -> None:
