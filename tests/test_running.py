@@ -258,6 +258,7 @@ def test_the_instance_keeps_what_ran_in_the_data_folder(tmp_path: Path, monkeypa
         Workplace(tmp_path, instance).run(*ALL)
     with persistent_instance() as instance:
         assert Workplace(tmp_path, instance).stale() == []
+        assert not instance.nux_enabled  # Dagster's invitation, which covers the page
     settings = yaml.safe_load((tmp_path / "dagster" / "dagster.yaml").read_text())
     assert settings["telemetry"] == {"enabled": False}
     assert settings["concurrency"]["runs"]["max_concurrent_runs"] == 1

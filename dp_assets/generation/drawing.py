@@ -17,7 +17,7 @@ from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
 from dp_assets.generation.sampling import Engine, deduplicate, sample_instructions
 from dp_assets.generation.steering import Steering, sample_steered
-from dp_assets.progress import progress
+from dp_assets.progress import Advance, progress, silent
 
 Loaded = tuple[PreTrainedModel | Engine, PreTrainedTokenizerBase]
 LoadModel = Callable[[], Loaded]
@@ -75,16 +75,18 @@ def sample_pool(load_generator: LoadModel, *, shards: Shards, num_samples: int, 
     return pl.concat(pool)
 
 
-def generator_sampler(load_generator: LoadModel, **sampling: Any) -> Callable[[Sequence[Steering], int], list[str]]:
+def generator_sampler(
+    load_generator: LoadModel, *, advance: Advance = silent, **sampling: Any
+) -> Callable[[Sequence[Steering], int], list[str]]:
     """A function of (steerings, public seed) that draws a text for each from the generator, loaded at the first call.
 
-    `sampling` are the prompt and the other arguments of `sample_steered`.
+    `advance` is told of the texts as they are drawn. `sampling` are the prompt and the other arguments of
+    `sample_steered`.
     """
     load = cache(load_generator)
 
     def draw(steerings: Sequence[Steering], seed: int) -> list[str]:
-        with progress("topping up short bins", len(steerings), "samples") as advance:
-            return sample_steered(*load(), steerings=steerings, seed=seed, advance=advance, **sampling)
+        return sample_steered(*load(), steerings=steerings, seed=seed, advance=advance, **sampling)
 
     return draw
 

@@ -1,10 +1,12 @@
 """Rounds of the top-up that were drawn once are not drawn again, and nothing of the private zone is kept."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from dp_assets.alignment.answers_store import AnswersStore
-from dp_assets.assets._topping_up import kept
+from dp_assets.assets._topping_up import kept, progress_once
+from dp_assets.progress import Advance, shown_on
 from dp_assets.selection.strategies import Steering
 
 Round = tuple[list[Steering], int]
@@ -53,3 +55,27 @@ def test_another_generator_another_seed_and_another_prompt_are_drawn_anew(tmp_pa
     drawn(path, draw, rounds=ROUNDS, generator="b")
     drawn(path, draw, rounds=[([((), "how"), (("why?", "whence?"), "")], 7)])
     assert draw.calls == 7
+
+
+def test_all_rounds_share_one_line_of_progress_which_counts_what_was_kept(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with shown_on(stream), AnswersStore.opened(tmp_path / "rounds.jsonl") as store:
+        for _ in range(2):
+            with progress_once("topping up", 9, "samples") as advance:
+
+                def draw(steerings: Sequence[Steering], seed: int, advance: Advance = advance) -> list[str]:
+                    advance(len(steerings))
+                    return ["a"] * len(steerings)
+
+                keeping = kept(draw, store, {}, advance=advance)
+                for steerings, seed in ROUNDS:
+                    keeping(steerings, seed)
+    lines = stream.getvalue().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["topping up: 5/9 samples"] * 2
+
+
+def test_a_run_that_needs_no_round_shows_no_progress() -> None:
+    stream = io.StringIO()
+    with shown_on(stream), progress_once("topping up", 9, "samples"):
+        pass
+    assert stream.getvalue() == ""

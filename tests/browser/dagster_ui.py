@@ -66,7 +66,6 @@ def dagster_ui(environment: Mapping[str, str], log: Path) -> Iterator[DagsterUi]
         )
     try:
         _wait_until_ready(ui, server, log)
-        ui.query("mutation { setNuxSeen }")  # a first visit would show a dialog
         yield ui
     finally:
         _end(server, environment[DAGSTER_HOME])
