@@ -114,8 +114,8 @@ def _check_released(kind: Kind, partition: str) -> None:
         stale = {key.to_user_string() for key in stale_assets(instance, partition)}
     if missing := [asset for asset in HANDED_OUT[kind] if asset in stale]:
         raise HandoffRefused(
-            f"{' and '.join(missing)} of {partition} are missing or out of date; run dp-instructions run"
-            f" '{partition}' first"
+            f"{' and '.join(missing)} of {partition} are missing or out of date; run `dp-instructions run"
+            f" '{partition}'` first"
         )
 
 

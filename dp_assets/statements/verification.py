@@ -151,7 +151,7 @@ def check_format(statement: Any) -> None:
     if canonical(stated) != canonical(FORMAT):
         raise StatementError(
             f"this is a privacy statement of format {stated!r}, and this version verifies format {FORMAT}: verify it"
-            " with the version of dp-instructions that it names under code, or have it made again"
+            " with the version of `dp-instructions` that it names under code, or have it made again"
         )
 
 

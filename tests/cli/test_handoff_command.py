@@ -39,5 +39,5 @@ def test_an_unknown_partition_is_wrong_usage_that_names_the_known_ones(tmp_path:
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path, kind: str, missing: str) -> None:
     result = export(tmp_path / "out", PARTITION, kind)
     assert result.exit_code == 1
-    assert f"{missing} of {PARTITION} are missing or out of date; run dp-instructions run" in result.stderr
+    assert f"{missing} of {PARTITION} are missing or out of date; run `dp-instructions run" in result.stderr
     assert not (tmp_path / "out").exists()
