@@ -42,6 +42,7 @@ class Observations:
     steps: int = 0
     batches_as_drawn: bool = True
     rows_of_their_units: bool = True
+    sums_within_clip: bool = True
     most_rows_per_unit: int = 1
     l2_clip_norms: list[float] = field(default_factory=list)
     loss_normalisers: list[float] = field(default_factory=list)
@@ -111,6 +112,8 @@ class Witness:
             self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
             self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normaliser})
             self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}
+            norm = sum(float(tensor.double().square().sum()) for tensor in self._exact_sum.values()) ** 0.5
+            self._seen.sums_within_clip &= norm <= len(set(clipped_ids)) * clipping.l2_clip_norm
             return exact_sum, clipping
 
         return watched

@@ -16,6 +16,7 @@ Which checks a difference fails:
     an empty batch skipped, or sampled once more       steps, samples_drawn, noise_draws
     a loss averaged over the batch, rows that interact rounding_slack
     a clip for each row or each tensor                 largest_share
+    a sum of real rows longer than its clipped shares  sums
     noise forgotten, in part or altogether             noised_tensors, noise_draws
     noise for each micro-batch                         noise_draws, noised_tensors
     noise shared between tensors                       noise_coordinates, noised_tensors
@@ -118,6 +119,7 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any],
         "sampling_randomness": SECURE,
         "batches": "as drawn",
         "rows": "of their units",
+        "sums": "within the clip",
         "rows_per_sampled_unit": 1,
         "l2_clip_norm": plan.l2_clip_norm,
         "noise": "gaussian",

@@ -64,6 +64,7 @@ def dpsgd_evidence(
     spare_steps: int,
     batches_as_drawn: bool,
     rows_of_their_units: bool,
+    sums_within_clip: bool,
     most_rows_per_unit: int,
     l2_clip_norms: Collection[float],
     largest_share: float,
@@ -89,6 +90,7 @@ def dpsgd_evidence(
       spare_steps: how many continuations the plan accounts for.
       batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
       rows_of_their_units: in every step, the clipped row of each unit was one that the table holds for it.
+      sums_within_clip: no clipped sum was longer than the clip norm times its units, which is all that a sum shows.
       most_rows_per_unit: in any step; 1 when no unit was drawn.
       l2_clip_norms, loss_normalisers, normalisers: the different values that were used.
       largest_share: norm of the largest clipped share of a public probe unit, over the clip norm.
@@ -108,6 +110,7 @@ def dpsgd_evidence(
         "samples_drawn": sampler.samples_drawn,
         "batches": "as drawn" if batches_as_drawn else OTHERWISE,
         "rows": "of their units" if rows_of_their_units else OTHERWISE,
+        "sums": "within the clip" if sums_within_clip else OTHERWISE,
         "rows_per_sampled_unit": most_rows_per_unit,
         "l2_clip_norm": _the_only(l2_clip_norms),
         "largest_share": largest_share,

@@ -297,6 +297,7 @@ def test_a_checkpoint_holds_weights_moments_and_verdicts_and_no_noise(
             "steps": "int",
             "batches_as_drawn": "bool",
             "rows_of_their_units": "bool",
+            "sums_within_clip": "bool",
             "most_rows_per_unit": "int",
             "l2_clip_norms": ["float"],
             "loss_normalisers": ["float"],

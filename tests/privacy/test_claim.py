@@ -21,6 +21,7 @@ HONEST: dict[str, Any] = {
     "samples_drawn": 4,
     "batches": "as drawn",
     "rows": "of their units",
+    "sums": "within the clip",
     "rows_per_sampled_unit": 1,
     "l2_clip_norm": 0.5,
     "largest_share": 0.99999,

@@ -95,6 +95,7 @@ def _generator_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "sampling_randomness": SECURE,
         "batches": "as drawn",
         "rows": "of their units",
+        "sums": "within the clip",
         "rows_per_sampled_unit": 1,
         "l2_clip_norm": plan.dpsgd.l2_clip_norm,
         "largest_share": 1.0,
