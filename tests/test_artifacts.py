@@ -1,6 +1,7 @@
 """What a handle on private rows gives away and to whom."""
 
 import pickle
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 import pytest
@@ -29,3 +30,38 @@ def test_rows_of_two_corpora_or_snapshots_are_never_combined(other: PrivateTable
 def test_rows_that_come_of_differently_prepared_tables_have_no_known_preparation() -> None:
     combined = table().map(lambda rows, others: pl.concat([rows, others]), table(preparation="instruction-wise"))
     assert combined.preparation == UNKNOWN_PREPARATION
+
+
+@dataclass(frozen=True)
+class Charged:
+    """A charge that notes when it is marked as opened."""
+
+    corpus_id: str = "corpus"
+    snapshot: str = "1"
+    cohort: str = "mine"
+    marked: list[str] = field(default_factory=list)
+
+    def mark_opened(self) -> None:
+        self.marked.append("opened")
+
+
+PLACED = pl.LazyFrame(
+    [("a", "mine", "train"), ("b", "mine", "test"), ("c", "another", "train")],
+    schema=["text", "cohort", "split"],
+    orient="row",
+)
+
+
+def test_a_charge_opens_the_training_rows_of_its_own_cohort_and_no_others() -> None:
+    charge = Charged()
+    opened = PrivateTable(PLACED, corpus_id="corpus", snapshot="1").open(charge)
+    assert charge.marked == ["opened"]
+    assert opened.collect()["text"].to_list() == ["a"]
+
+
+@pytest.mark.parametrize("other", [{"corpus_id": "another"}, {"snapshot": "2"}], ids=["corpus", "snapshot"])
+def test_a_charge_for_another_corpus_or_snapshot_opens_nothing_and_stays_unopened(other: dict[str, str]) -> None:
+    charge = replace(Charged(), **other)
+    with pytest.raises(ChargeMismatch, match="differs from the table's"):
+        PrivateTable(PLACED, corpus_id="corpus", snapshot="1").open(charge)
+    assert charge.marked == []

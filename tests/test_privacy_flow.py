@@ -118,6 +118,18 @@ def test_a_release_that_a_crash_left_unsettled_is_settled_with_the_evidence_it_w
     assert release.record["evidence"]["noised_bins"] == 4
 
 
+def test_an_unsettled_release_that_another_charge_paid_for_is_refused_and_not_settled(
+    boundary: Boundary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_before_settling(boundary, monkeypatch)
+    place = (HISTOGRAM, LEVEL, "key")
+    stored: Any = boundary.releases.load(*place)
+    boundary.releases.save(*place, replace(stored, rows=stored.collect().lazy(), charge_ids=("of another run",)))
+    with pytest.raises(ChargeRefused, match="belongs to another charge"):
+        boundary.histogram()
+    assert [charge.settled for charge in boundary.charges] == [False]
+
+
 def test_an_unsettled_release_that_was_changed_since_is_refused(
     boundary: Boundary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
