@@ -166,7 +166,7 @@ def test_a_second_run_is_up_to_date_and_appends_nothing_to_the_ledger(finished: 
 
 @pytest.mark.slow
 def test_the_statement_verifies_and_an_edited_one_is_refused(finished: Household, tmp_path: Path) -> None:
-    verified = invoke("verify", str(statement_of(finished)), "--json")
+    verified = invoke("verify", str(statement_of(finished)), "--home", str(finished.home), "--json")
     assert verified.exit_code == 0
     found = {one["check"]: one["outcome"] for one in json.loads(verified.stdout)["findings"]}
     unchecked = {check.removeprefix("files of ").split("/")[0] for check in found if found[check] == "not checked"}
