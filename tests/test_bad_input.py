@@ -64,7 +64,7 @@ def invoke(*arguments: str) -> Result:
 def refused(result: Result, *words: str, code: int = 1) -> None:
     """One message without a traceback, which holds these words."""
     assert result.exit_code == code, result.output
-    assert result.stderr.startswith("refused: ")
+    assert [line for line in result.stderr.splitlines() if line.startswith("refused: ")]
     assert "Traceback" not in result.output
     assert [word for word in words if word not in result.stderr] == []
 

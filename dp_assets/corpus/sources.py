@@ -28,6 +28,7 @@ from dp_assets.corpus.text_files import (
     UnreadableFile,
     header_of,
     is_csv,
+    require_readable,
     rows_of,
     suffix_of,
 )
@@ -189,6 +190,8 @@ class FileSource:
                 self._rows_of_parquet(file)
             elif is_csv(file):
                 self._require_columns(file, self._header_of(file))
+            else:
+                self._require_readable(file)
 
     def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
         """The rows of all files.
@@ -262,6 +265,12 @@ class FileSource:
         folders = {name: value for name, value in self._from_folders(file).items() if name not in found}
         constants = [pl.lit(value, dtype=pl.String()).alias(name) for name, value in folders.items()]
         return source_rows(rows.with_columns(constants), self.columns)
+
+    def _require_readable(self, file: Path) -> None:
+        try:
+            require_readable(file)
+        except UnreadableFile as error:
+            raise SourceError(f"{self._place} {error}") from None
 
     def _header_of(self, file: Path) -> list[str]:
         try:

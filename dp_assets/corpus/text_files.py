@@ -70,6 +70,16 @@ def is_csv(path: Path) -> bool:
     return ".csv" in (suffix_of(path) or "")
 
 
+def require_readable(path: Path) -> None:
+    """Open and unpack the beginning of a file, and read no row of it.
+
+    Raises:
+      UnreadableFile: that is not possible.
+    """
+    with _reading(), _opened(path):
+        pass
+
+
 def header_of(path: Path) -> list[str]:
     """The names in the first line of a CSV file, none if it is empty.
 

@@ -152,6 +152,9 @@ SOURCES = {
     "no split": ('kind = "huggingface", path = "set", split = "test"', None, "has no split 'test'"),
     "no column of a data set": ('kind = "huggingface", path = "set"', None, "source.columns names writer"),
     "a folder without files": ('kind = "file", path = "folder"', None, "holds no file with one of the suffixes"),
+    "a file that no one can read": ('kind = "file", path = "json"', None, "cannot be opened or unpacked"),
+    "a table that no one can read": ('kind = "file", path = "parquet"', None, "is not a readable Parquet"),
+    "a broken archive": ('kind = "file", path = "broken.jsonl.gz"', None, "cannot be opened or unpacked"),
     "a file of no content": ('kind = "file", path = "empty.parquet"', None, "is not a readable Parquet file"),
 }
 
@@ -164,6 +167,10 @@ def test_a_source_that_cannot_be_opened_is_found_and_no_row_or_address_is_shown(
     (tmp_path / "folder").mkdir()
     (tmp_path / "set").mkdir()
     pl.DataFrame({"prompt": ["hunter2"]}).write_parquet(tmp_path / "set/train.parquet")
+    for form in ("json", "parquet"):
+        (tmp_path / form).mkdir()
+        (tmp_path / form / f"rows.{form}").symlink_to("/proc/self/mem")  # which opens and cannot be read, whoever asks
+    (tmp_path / "broken.jsonl.gz").write_bytes(b"hunter2")
     for name in ("empty.parquet", "empty.csv.txt"):
         (tmp_path / name).write_text("hunter2" if name.endswith("txt") else "")
     with duckdb.connect(tmp_path / "there.duckdb") as database:
