@@ -133,7 +133,7 @@ def model_checks(
 
 
 def generator_check(profile: Profile, language_model: LanguageModel, *, level: str) -> PublicCheck:
-    """Private training for one step. A run makes this check by itself, with the model that it trains."""
+    """Clipped gradients of public texts. A run makes this check by itself, with the model that it trains."""
     attempt = partial(_try_generator, profile, language_model, level)
     return PublicCheck("generator", {GENERATOR}, attempt, needs=(DEVICE, LANGUAGE_MODEL))
 

@@ -13,12 +13,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from dp_assets.generation.prompts import GeneratorPrompt, answer_prompt_ids, end_of_instruction_id, generator_prompt_ids
+from dp_assets.generation.packing import TokenRow
+from dp_assets.generation.prompts import (
+    GeneratorPrompt,
+    answer_prompt_ids,
+    encode_instruction,
+    end_of_instruction_id,
+    generator_prompt_ids,
+)
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative; what rounding may leave
 LARGEST_COARSE_DIFFERENCE = 0.1
 POSITIONS = ("position", "pos_emb", "wpe")
 """Parts of the names of tables that hold one vector a position."""
+PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue in the morning?")
+"""What models are tried on before anything is charged."""
 LEAST_VOCABULARY = 26
 """The probe's fixed token ids (`probe.py`) are smaller than this."""
 
@@ -107,6 +116,12 @@ def require_causal(model: PreTrainedModel) -> None:
             "language_model looks at the tokens behind a token, as encoders do, so it cannot write texts; choose a"
             " causal language model"
         )
+
+
+def public_rows(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], *, max_tokens: int) -> list[TokenRow]:
+    """`PUBLIC_TEXTS` as private training would see them."""
+    targets = [encode_instruction(tokenizer, text, max_tokens=max_tokens) for text in PUBLIC_TEXTS]
+    return [TokenRow(tuple(prompt_ids), tuple(target)) for target in targets]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

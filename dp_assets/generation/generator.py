@@ -23,7 +23,9 @@ from dp_assets.generation.adapters import adapter_from_model, arrays_of_paramete
 from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
 from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.fitness import (
+    PUBLIC_TEXTS,
     UnfitModel,
+    public_rows,
     require_causal,
     require_layers,
     require_length,
@@ -33,7 +35,8 @@ from dp_assets.generation.fitness import (
 )
 from dp_assets.generation.low_rank import UnclippableParameter
 from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
-from dp_assets.generation.probe import RoundingTooCoarse
+from dp_assets.generation.per_unit import clipped_sum
+from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
 from dp_assets.generation.prompts import (
     GeneratorPrompt,
     encode_instruction,
@@ -45,17 +48,13 @@ from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
-from dp_assets.progress import private_progress, silent
+from dp_assets.progress import private_progress
 
 PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or Zwölf Boxkämpfer do."
 
 LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 FEW_TOKENS = 64
-PUBLIC_ROWS = pl.DataFrame(
-    {"unit_id": ["first", "second"], "text": ["How do I bake bread at home?", "Why is the sky blue in the morning?"]}
-)
-"""What the model is trained on before anything is charged."""
 
 # What these say depends on configuration and on how earlier runs ended, never on a row.
 PUBLIC_ERRORS = (
@@ -78,14 +77,14 @@ def require_trainable(
     max_tokens: int,
     loss_normaliser: float,
     tokens_per_micro_batch: int,
-    learning_rate: float,
     **adapter: Any,
 ) -> None:
     """Find what is wrong with the model or with the settings that concern it, before anything is charged.
 
-    Last of all the model is trained for one step as in the run, with noise, on constant public texts. The adapter is
-    taken off again, so a model that `load_model` keeps is as it was. In float32, where rounding is fine, lines of few
-    tokens show what they must; coarser types are probed with those of the run.
+    Last of all gradients of constant public texts are clipped as in the run. Left out are sampling, noise and the
+    optimiser's step, which depend on no model. The adapter is taken off again, so a model that `load_model` keeps is as
+    it was. In float32, where rounding is fine, lines of few tokens show what they must; coarser types are probed with
+    those of the run.
 
     Raises:
       UnfitModel: a target module is no layer of the model, its tokenizer does not go with the prompt, or it cannot be
@@ -100,7 +99,6 @@ def require_trainable(
     require_prompts(tokenizer, [prompt])
     require_causal(base)
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
-    encode = encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens)
     longest = len(prompt_ids) + max_tokens
     require_length(base, longest, setting="generator.max_tokens")
     is_fine = base.dtype == torch.float32
@@ -108,30 +106,25 @@ def require_trainable(
         require_rows_apart(base, longest=longest)
         model = with_new_adapter(base, target_modules=target_modules, **adapter)
         try:
-            _, evidence = train_privately(
+            clip = partial(
+                clipped_sum,
                 model,
-                partial(unit_rows, PUBLIC_ROWS.lazy(), encode),
-                owns=lambda rows, unit_ids: True,
-                steps=1,
-                spare_steps=0,
-                sampling_probability=1.0,
                 l2_clip_norm=plan.dpsgd.l2_clip_norm,
-                noise_multiplier=plan.dpsgd.noise_multiplier,
-                expected_batch_size=plan.dpsgd.expected_batch_size,
-                largest_batch=plan.largest_batch,
-                learning_rate=learning_rate,
                 loss_normaliser=loss_normaliser,
                 tokens_per_micro_batch=min(tokens_per_micro_batch, FEW_TOKENS) if is_fine else tokens_per_micro_batch,
-                longest=longest,
-                unit="public text",
-                source=SystemRandomness(),
-                checkpoints=None,
-                resume_from=None,
-                advance=silent,
             )
+            probe_shares(
+                model,
+                clip,
+                l2_clip_norm=plan.dpsgd.l2_clip_norm,
+                loss_normaliser=loss_normaliser,
+                largest_batch=plan.largest_batch,
+                longest=longest,
+            )
+            _, clipping = clip(public_rows(tokenizer, prompt_ids, max_tokens=max_tokens), PUBLIC_TEXTS)
         finally:
             model.unload()
-    if any(step["num_non_finite"] for step in evidence.restricted["clipping"]):
+    if clipping.num_non_finite:
         raise UnfitModel(
             "gradients of language_model are not finite; set generator.dtype to float32, or choose another"
         )

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.generation.fitness import (
+    PUBLIC_TEXTS,
     explained,
     require_causal,
     require_length,
@@ -17,7 +18,6 @@ from dp_assets.generation.sampling import generate_answers, sample_instructions
 from dp_assets.generation.steering import sample_steered
 from dp_assets.progress import silent
 
-PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue in the morning?")
 FEW_TOKENS = 2
 
 

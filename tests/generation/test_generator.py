@@ -23,7 +23,6 @@ SETTINGS: dict[str, Any] = {
     "last_layers": None,
     "max_tokens": 40,
     "loss_normaliser": 16.0,
-    "learning_rate": 1e-2,
     "tokens_per_micro_batch": 64,
     "seed": 0,
 }
