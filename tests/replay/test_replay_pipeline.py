@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from dp_assets.artifacts import CONTENT
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.generation import generator
 from dp_assets.generation.packing import TokenRow
@@ -65,21 +66,35 @@ class Side:
 
     def replayed(self, patch: pytest.MonkeyPatch, sampling_probability: float) -> None:
         """Deal the words of this side to both mechanisms, and keep what they count."""
-        group, count = generator.unit_rows, release.exact_votes
+        group, count, from_system = generator.unit_rows, release.exact_votes, SystemRandomness.bits
+        try_out, is_tried_out = generator.require_trainable, [False]
+
+        def require_trainable(*args: Any, **settings: Any) -> None:
+            """The step on public texts before the charge is nobody's, and takes its own randomness."""
+            is_tried_out[0] = True
+            try_out(*args, **settings)
+            is_tried_out[0] = False
 
         def unit_rows(*args: Any, **settings: Any) -> dict[str, Sequence[TokenRow]]:
             units = group(*args, **settings)
+            if is_tried_out[0]:
+                return units
             self.training.open(list(units), sampling_probability=sampling_probability)
             return units
 
         def exact_votes(*args: Any, **settings: Any) -> npt.NDArray[np.int64]:
-            self.exact_votes.append(count(*args, **settings))
-            return self.exact_votes[-1]
+            counted = count(*args, **settings)
+            if "ballots" in settings:  # else they are those of a probe of public units
+                self.exact_votes.append(counted)
+            return counted
 
-        def bits(_: SystemRandomness, num_words: int) -> npt.NDArray[np.uint64]:
+        def bits(system: SystemRandomness, num_words: int) -> npt.NDArray[np.uint64]:
+            if is_tried_out[0]:
+                return from_system(system, num_words)
             source = self.votes_source if self.exact_votes else self.training
             return source.bits(num_words)
 
+        patch.setattr(generator, "require_trainable", require_trainable)
         patch.setattr(generator, "unit_rows", unit_rows)
         patch.setattr(release, "exact_votes", exact_votes)
         patch.setattr(SystemRandomness, "bits", bits)
@@ -113,7 +128,10 @@ def materialize(side: Side, profile: Profile, home: Path) -> Side:
     folder = home / Zone.RELEASED
     files = [path for path in folder.rglob("*") if path.is_file()]
     side.released = sorted(TAG_OF_CONTENT.sub("-*", blanked(str(path.relative_to(folder)), home)) for path in files)
-    side.records = [result.output_for_node(name).record for name in ("dp_generator", "dp_histogram")]
+    records = [result.output_for_node(name).record for name in ("dp_generator", "dp_histogram")]
+    side.records = [
+        {**record, CONTENT: None} for record in records
+    ]  # a hash of what is released, and differs as that does
     return side
 
 
