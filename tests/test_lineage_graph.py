@@ -338,6 +338,25 @@ def test_an_artifact_that_forgets_what_it_was_made_from_is_not_stored(workshop: 
     assert not list((workshop.home / Zone.RELEASED).rglob("forgetful"))
 
 
+@pytest.mark.parametrize("passed_on", [0, 1])
+def test_a_fan_in_that_passes_on_the_ids_of_one_partition_only_is_not_stored(
+    workshop: Workshop, passed_on: int
+) -> None:
+    places = [workshop.place(0), workshop.place(1)]
+    for place in places:
+        workshop.run(place)
+    mapping = dg.SpecificPartitionsPartitionMapping(places)
+
+    @asset(Label.RELEASED, partitioned=False, ins={"filtered": dg.AssetIn(partition_mapping=mapping)})
+    def forgetful(**inputs: Any) -> Table:
+        one = inputs["filtered"][places[passed_on]]
+        return Table(one.rows, one.charge_ids)
+
+    with pytest.raises(LineageLost, match="forgetful"):
+        workshop.run(None, "forgetful", assets=[*CHAIN, forgetful])
+    assert not list((workshop.home / Zone.RELEASED).rglob("forgetful"))
+
+
 def random_graph(choose: random.Random, places: Sequence[str], size: int) -> dict[str, dict[str, list[str]]]:
     """What each node reads: partitions of mechanisms, and earlier nodes (which have no partitions)."""
     graph: dict[str, dict[str, list[str]]] = {}

@@ -97,6 +97,27 @@ def test_plans_that_exceed_the_budget_together_are_refused_at_registration(ledge
     assert ledger.state().registrations == {}
 
 
+def test_a_plan_whose_generator_alone_fits_is_refused_at_registration_with_its_histogram(ledger: Ledger) -> None:
+    plan = plan_of("eps-8")
+    alone = accounting.epsilon(plan.dpsgd.event, plan.delta)
+    assert alone < plan.epsilon
+    with pytest.raises(BudgetExceeded):
+        register(ledger, "eps-8", budget=(alone + plan.epsilon) / 2)
+
+
+@pytest.mark.parametrize("changed", [{"delta": 1e-6}, {"max_rows_per_unit": 3}])
+def test_a_plan_for_other_terms_is_neither_booked_nor_charged(
+    ledger: Ledger, corpus: Registration, changed: dict[str, float]
+) -> None:
+    plan = replace(plan_of("eps-1.5"), **changed)  # type: ignore[arg-type]
+    with pytest.raises(RegistrationError, match="delta"):
+        ledger.register(locator="elsewhere", terms=terms(), plans=[plan])
+    asked = {"corpus_id": corpus.corpus_id, "cohort": "all", "snapshot": "1", "reuse_key": "key"}
+    with pytest.raises(ChargeRefused, match="delta"):
+        ledger.charge(plan=plan, mechanism=HISTOGRAM, **asked)
+    assert ledger.state().charges == {}
+
+
 def test_registering_the_same_source_again_returns_the_same_corpus(ledger: Ledger, corpus: Registration) -> None:
     assert register(ledger, "eps-8") == corpus
     assert register(ledger, "eps-8", locator="elsewhere").corpus_id != corpus.corpus_id

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from resources.profile import Profile
 from resources.zones import HOME_VARIABLE
 from tests.pipeline import register as register_profile
 from tests.pipeline import tiny_profile, tiny_resources, write_corpus
-from tests.resources.ledgers import charge, plan_of, register
+from tests.resources.ledgers import charge, plan_of, register, terms
 
 
 @pytest.fixture
@@ -176,6 +177,18 @@ def test_the_gate_of_one_budget_keeps_the_order_of_the_corpus_that_was_registere
     assert first.gate_order != second.gate_order
     ledger.declare_overlap(second.corpus_id, first.corpus_id, "-")
     assert ledger.state().gate_order(second.corpus_id) == first.gate_order
+
+
+def test_of_the_other_corpus_the_cohort_that_spent_most_counts(ledger: Ledger) -> None:
+    first = register(ledger, budget=20.0).corpus_id
+    two = replace(terms(budget=20.0), cohorts=("early", "late"), cohort_function="two")
+    second = ledger.register(locator="elsewhere", terms=two, plans=[]).corpus_id
+    ledger.declare_overlap(first, second, "-")
+    asked = {"corpus_id": second, "cohort": "late", "snapshot": "1", "reuse_key": "key"}
+    ledger.charge(plan=plan_of("eps-1.5"), mechanism=HISTOGRAM, **asked)
+    state = ledger.state()
+    assert state.cohort_epsilon(first, "all") == state.cohort_epsilon(second, "late") > 0
+    assert state.cohort_epsilon(second, "early") == 0
 
 
 KEY = b"k" * 32
