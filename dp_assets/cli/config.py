@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from dp_assets.assets._corpus import require_source
-from dp_assets.assets._preflight import endpoint_checks
 from dp_assets.assets._public_checks import PublicCheck, found_by, generator_check, model_checks
 from dp_assets.cli._adapter import language_model_of
 from dp_assets.cli._console import AsJson, out, print_json, refusals
@@ -63,6 +62,8 @@ def problems_of(name: str, *, here: bool) -> list[Problem]:
 
 def _missing_here(profile: Profile) -> Iterator[Problem]:
     """What a run on this machine would miss: each public check of each stage, and the source."""
+    from dp_assets.assets._preflight import endpoint_checks  # loads partitions, which need a profile that is valid
+
     language_model, embedder = language_model_of(profile), Embedder(model=profile.embedder, device=profile.device)
     level, home = next(iter(profile.corpus.planned_levels), NO_DP), data_home()
     of_models = model_checks(profile, language_model, embedder, home, level=level)
