@@ -78,7 +78,7 @@ def test_ledger_show_states_what_each_cohort_has_spent_of_its_budget(household: 
     invoke("register")
     (row,) = json.loads(invoke("ledger", "show", "--json").stdout)["cohorts"]
     assert (row["cohort"], row["budget_epsilon"], row["unit"]) == ("all", 8.0, "user")
-    assert row["epsilon"] == selected_profile().plan("eps-8").epsilon
+    assert row["spent_epsilon"] == selected_profile().plan("eps-8").epsilon
     assert "8" in invoke("ledger", "show").stdout
 
 
