@@ -150,6 +150,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
 def test_the_secrets_reached_training_batches_and_votes(lived: Played, tiny_model_folder: Path) -> None:
     from transformers import AutoTokenizer
 
+    from dp_assets.generation.generator import PUBLIC_TEXT
+
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     rows = lived.private_rows("real_instructions").filter(pl.col("text").str.contains_any(secrets()))
     training = rows.filter(pl.col("split") == TRAIN_SPLIT)
@@ -157,7 +159,7 @@ def test_the_secrets_reached_training_batches_and_votes(lived: Played, tiny_mode
     assert training.height > NUM_SECRETS / 2
     written = [tokenizer.decode(ids) for batch in lived.seen["batches"] for ids in batch]
     drawn = {secret for secret in secrets() if any(secret in text for text in written)}
-    tokenised = {tuple(ids) for _, ids in lived.seen["tokenised"]}
+    tokenised = {tuple(ids) for text, ids in lived.seen["tokenised"] if text != PUBLIC_TEXT}
     assert tokenised == {tuple(ids) for batch in lived.seen["batches"] for ids in batch}
     # Each is drawn with probability 0.3 in each of four draws: 76% are expected, and under 50% has odds of 1 in 10^11.
     assert len(drawn) > training.height / 2
