@@ -168,3 +168,17 @@ def test_an_error_that_quotes_a_row_is_not_told(site: Site, monkeypatch: pytest.
     said = failures(site, PLANNED, HISTOGRAM)
     assert SECRET not in said
     assert "private log" in said
+
+
+def test_no_real_text_is_embedded_in_batches_whose_shape_follows_from_all_of_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, together = Embedder.encode, set[str]()
+
+    def noted(self: Embedder, texts: Any, **kwargs: Any) -> Any:
+        together.update(texts)
+        return encode(self, texts, **kwargs)
+
+    monkeypatch.setattr(Embedder, "encode", noted)
+    assert site.run(None, "real_embeddings").success
+    assert together & set(pl.read_parquet(site.profile.corpus.source.path)["prompt"]) == set()
