@@ -1,5 +1,6 @@
 """Figures against published values, and the accountant's contract."""
 
+import itertools
 import json
 import math
 from statistics import NormalDist
@@ -13,6 +14,7 @@ from dp_accounting import (
     NoOpDpEvent,
     PoissonSampledDpEvent,
 )
+from dp_accounting.rdp import compute_epsilon
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import (
@@ -23,6 +25,7 @@ from dp_assets.privacy.events import (
     event_to_json,
 )
 from dp_assets.privacy.losses import ONE_UNIT, account
+from dp_assets.privacy.registration import GATE_ORDERS
 
 DELTA = 5e-7
 
@@ -74,6 +77,13 @@ def test_rdp_epsilon_is_never_below_the_pld_epsilon() -> None:
     )
     best = min(accounting.rdp_epsilon(event, 1e-5, order) for order in (2, 4, 8, 16, 32))
     assert best >= accounting.epsilon(event, 1e-5)
+
+
+@pytest.mark.parametrize("order", GATE_ORDERS)
+def test_the_epsilon_of_an_rdp_at_one_order_is_the_librarys(order: int) -> None:
+    for value, delta in itertools.product((0.01, 1.0, 20.0), (1e-9, 1e-5, 1e-2)):
+        library = compute_epsilon([order], [value], delta)[0]
+        assert library <= accounting.rdp_to_epsilon(value, order, delta) <= library + 1e-4
 
 
 def test_reported_epsilon_is_rounded_up() -> None:

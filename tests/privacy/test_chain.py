@@ -1,12 +1,14 @@
 """A digest covers every character of an entry: its kind, its time, and each field of its body."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, chain, verify_chain
+from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, anchor_of, canonical, chain, digest, verify_chain
 from dp_assets.privacy.plan import GENERATOR
 from tests.statements.statements import CORPUS, charged
 
@@ -59,6 +61,26 @@ def test_the_event_of_a_charge_is_in_what_is_hashed() -> None:
     assert asdict(first)["text"] != second.text
     with pytest.raises(LedgerTampered):
         verify_chain([same_nonce], [])
+
+
+def test_a_digest_is_the_hash_of_the_whole_entry_and_of_the_digest_before_it() -> None:
+    for entry in chain(Anchor(), "2026-11-24", BODIES):
+        listed = [entry.sequence, entry.kind, entry.at, json.loads(entry.text), entry.previous]
+        text = json.dumps(listed, sort_keys=True, separators=(",", ":"))
+        assert entry.digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("place", range(len(BODIES)))
+def test_an_edit_changes_the_head_though_every_digest_from_it_on_is_made_anew(place: int) -> None:
+    entries = chain(Anchor(), "2026-11-24", BODIES)
+    forged = entries[:place]
+    for entry in [replace(entries[place], at="edited"), *entries[place + 1 :]]:
+        head = anchor_of(forged).head
+        renewed = digest(entry.sequence, entry.kind, entry.at, entry.text, head)
+        forged.append(replace(entry, previous=head, digest=renewed))
+    verify_chain(forged, [])
+    with pytest.raises(LedgerTampered, match="not the one its anchor"):
+        verify_chain(forged, [anchor_of(entries)])
 
 
 def test_an_entry_that_is_removed_or_moved_breaks_the_chain() -> None:

@@ -15,11 +15,13 @@ from dp_assets.privacy.gate import (
     ContinuationRefused,
     admit,
     check_continuation,
+    check_overlap,
     check_plans_fit,
 )
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, DpSgdPlan, VotesPlan
 from dp_assets.privacy.registration import RegistrationError
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from tests.privacy.plans import small_plan
 from tests.statements.statements import CORPUS, PLAN, charged, state_of
 
@@ -170,3 +172,34 @@ def test_a_plan_spends_its_spare_steps_and_its_histogram_beforehand() -> None:
     assert accounting.rdp(plan.event, ORDER) == pytest.approx(
         sum(accounting.rdp(e, ORDER) for e in plan.events.values())
     )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"unit": PrivacyUnit.INSTRUCTION},
+        {"without_user": WithoutUser.DROP},
+        {"relation": "REPLACE_ONE"},
+        {"delta": 1e-6},
+        {"budget_epsilon": 9.0},
+    ],
+)
+def test_corpora_that_differ_in_what_a_guarantee_means_get_no_budget_in_common(changed: dict[str, Any]) -> None:
+    state = state_of(plans=())
+    state.registrations["other"] = replace(CORPUS, corpus_id="other")
+    check_overlap(state, "corpus", "other")
+    state.registrations["other"] = replace(CORPUS, corpus_id="other", **changed)
+    with pytest.raises(RegistrationError, match=next(iter(changed))):
+        check_overlap(state, "corpus", "other")
+
+
+def test_a_release_counts_as_paid_for_only_by_a_charge_that_was_settled_and_not_voided() -> None:
+    begun = [("charged", charged(GENERATOR)), ("opened", {"charge_id": GENERATOR})]
+    settled = ("settled", {"charge_id": GENERATOR, "evidence": {}})
+    voided = ("voided", {"charge_id": GENERATOR, "reason": "-"})
+    assert state_of(*begun).find_settled(GENERATOR) is None
+    assert state_of(*begun, settled).find_settled("another release") is None
+    assert state_of(*begun, settled, voided).find_settled(GENERATOR) is None
+    paid = state_of(*begun, settled).find_settled(GENERATOR)
+    assert paid is not None
+    assert paid.charge_id == GENERATOR

@@ -7,6 +7,7 @@ import pytest
 from plans import small_plan
 
 from dp_assets.privacy import accounting
+from dp_assets.privacy import plan as plans
 from dp_assets.privacy.events import DiscreteGaussianDpEvent
 from dp_assets.privacy.plan import SMALLEST_NOISE_MULTIPLIER, UnreachableTarget, make_plan, target_of
 from dp_assets.privacy.units import PrivacyUnit
@@ -49,6 +50,19 @@ def test_the_least_noise_that_meets_the_target_is_chosen() -> None:
     plan = small_plan()
     less = replace(plan, dpsgd=replace(plan.dpsgd, noise_multiplier=plan.dpsgd.noise_multiplier - 0.002))
     assert plan.epsilon <= 8 < less.epsilon
+
+
+@pytest.mark.parametrize("shortfall", [1e-4, 4e-4])
+def test_noise_that_the_finer_account_finds_too_small_by_a_hair_is_raised(
+    monkeypatch: pytest.MonkeyPatch, shortfall: float
+) -> None:
+    enough = small_plan()
+    found = enough.dpsgd.noise_multiplier - shortfall - 1e-9
+    monkeypatch.setattr(plans, "_least_noise", lambda _: found)
+    unraised = replace(enough, dpsgd=replace(enough.dpsgd, noise_multiplier=found))
+    raised = plans.calibrated.__wrapped__(enough)
+    assert raised.epsilon <= 8 < unraised.epsilon < 8.008
+    assert raised.dpsgd.noise_multiplier == enough.dpsgd.noise_multiplier
 
 
 def test_the_joint_epsilon_covers_both_mechanisms() -> None:
