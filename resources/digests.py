@@ -1,11 +1,12 @@
 """SHA-256 of what a statement names: the installed sources, and the files of a release.
 
-A digest covers content only, neither times nor modes, so that a copied file keeps it. Hidden files, which desktops
-leave behind, belong to no release; links and other special files are no files of a release either.
+A digest covers content only, neither times nor modes, so that a copied file keeps it. Hidden files, links and other
+special files belong to no release. A few hidden ones may lie beside it, because desktops and git leave them there.
 """
 
 import hashlib
 import importlib.metadata
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
@@ -13,6 +14,7 @@ from pathlib import Path
 
 PACKAGE = "dp-instructions"
 SOURCES = ("dp_assets", "resources")
+LEFT_BEHIND = re.compile(r"\.(DS_Store|directory|gitattributes|_.*)")
 
 
 def file_digest(path: Path) -> str:
@@ -40,6 +42,11 @@ def is_plain(path: Path) -> bool:
 def is_hidden(path: Path, below: Path) -> bool:
     """Whether a desktop would not show the file."""
     return any(part.startswith(".") for part in path.relative_to(below).parts)
+
+
+def is_left_behind(path: Path, below: Path) -> bool:
+    """Whether a desktop or git made the file, by its name. Other hidden files may be opened: `datasets` reads some."""
+    return bool(LEFT_BEHIND.fullmatch(path.name)) and is_plain(path) and not is_hidden(path.parent, below)
 
 
 def code_digest() -> dict[str, str]:

@@ -14,7 +14,7 @@ from dp_assets.export.parts import STATEMENT
 from dp_assets.export.target import CHECKSUMS, MANIFEST
 from dp_assets.statements.verification import Finding, Outcome
 from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
-from resources.digests import file_digest, files_under, is_hidden, is_plain
+from resources.digests import file_digest, files_under, is_left_behind, is_plain
 
 NAMED = 5
 OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
@@ -39,7 +39,8 @@ class Shelf:
     def of(document: Path, files: Mapping[str, str], root: Path | None) -> "Shelf":
         """The shelf of a statement's document; `root` if somebody says where the files are."""
         statement = Path(os.path.abspath(document)).parent
-        whole = any("/" not in place for place in files) or (statement.parent / MANIFEST).exists()
+        beside = root or (statement.parent if statement.name == STATEMENT else None)
+        whole = any("/" not in place for place in files) or (beside is not None and (beside / MANIFEST).exists())
         above = statement.parents[0 if whole else 2] if len(statement.parents) > 2 else statement
         return Shelf(Path(os.path.abspath(root or above)), whole, statement)
 
@@ -50,10 +51,10 @@ class Shelf:
             *([self.root / STATEMENT] if self.whole and self.root / STATEMENT != self.statement else []),
         ]
 
-    def place(self) -> PurePosixPath | None:
-        """The place of the statement below the root, None if it lies elsewhere."""
-        below = self.statement.is_relative_to(self.root)
-        return PurePosixPath(self.statement.relative_to(self.root).as_posix()) if below else None
+    def partition(self) -> tuple[str, ...]:
+        """Cohort and level in whose place the statement lies; nothing if it lies in the place of none."""
+        asset, *partition = self.statement.parts[-3:]
+        return tuple(partition) if asset == STATEMENT and len(partition) == 2 else ()
 
 
 def file_findings(shelf: Shelf, files: Mapping[str, str], charge_ids: Collection[str]) -> Iterator[Finding]:
@@ -115,11 +116,11 @@ def _checksums(shelf: Shelf, files: Mapping[str, str]) -> Finding:
 
 
 def _further(shelf: Shelf, there: Mapping[str, Path], named: set[str], own: set[Path]) -> list[str]:
-    """Files that nobody named. A hidden regular file, which desktops leave behind, is opened by nobody."""
+    """Files that nobody named, hidden ones too, but for those that desktops and git leave behind."""
     return [
         place
         for place, path in sorted(there.items())
-        if place not in named and path not in own and not (is_plain(path) and is_hidden(path, shelf.root))
+        if place not in named and path not in own and not is_left_behind(path, shelf.root)
     ]
 
 
@@ -142,13 +143,13 @@ def _foreign(folder: Path, charge_ids: Collection[str]) -> list[str]:
 
 def _later(shelf: Shelf, named: Collection[str], charge_ids: Collection[str]) -> Iterator[Finding]:
     """Other artifacts of the partition in whose place the statement lies."""
-    place = shelf.place()
-    if place is None or len(place.parts) != 3:
+    partition = shelf.partition()
+    if not partition or shelf.statement.parents[2] != shelf.root:
         return
     for asset in sorted(shelf.root.iterdir()):
-        folder = asset.joinpath(*place.parts[1:])
+        folder = asset.joinpath(*partition)
         group = folder.relative_to(shelf.root).as_posix()
-        if not folder.is_dir() or group in named or group == place.as_posix():
+        if not folder.is_dir() or group in named or folder == shelf.statement:
             continue
         wrong = _foreign(folder, charge_ids)
         yield Finding(

@@ -28,6 +28,7 @@ from resources.digests import code_digest, is_plain
 from resources.ledger_file import LedgerFile
 from resources.zones import data_home
 
+SPELLINGS = (os.path.abspath, os.path.realpath)
 COLOURS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}
 PAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {MARKDOWN_PAGE: to_markdown, HTML_PAGE: to_html}
 DECLARED = (
@@ -100,7 +101,7 @@ def _ledger(path: Path, home: Path | None) -> LedgerFile | None:
     A ledger that comes with somebody's statement proves nothing, and is not opened.
     """
     own = data_home().absolute()
-    if home is None and not Path(os.path.abspath(path)).is_relative_to(own):
+    if home is None and not any(Path(spell(path)).is_relative_to(spell(own)) for spell in SPELLINGS):
         return None
     ledger = LedgerFile((home or own) / Zone.PRIVATE)
     if home is not None and not ledger.is_used():
@@ -110,10 +111,10 @@ def _ledger(path: Path, home: Path | None) -> LedgerFile | None:
 
 def _place(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
     """Where a statement lies says whose it is."""
-    place, release = shelf.place(), statement["release"]
-    if shelf.whole or place is None or len(place.parts) != 3:
+    partition, release = shelf.partition(), statement["release"]
+    if not partition:
         return
-    _, cohort, level = place.parts
+    cohort, level = partition
     own = cohort in release["cohorts"] and level in release["levels"]
     yield Finding(
         "place", *((Outcome.AGREES,) if own else (Outcome.DIFFERS, "it is the statement of another partition"))

@@ -193,6 +193,31 @@ def test_a_file_that_the_statement_does_not_name_is_found(released: Path) -> Non
     assert (found[f"files of {named}"], found[f"files of {other}"]) == ("differs", "agrees")
 
 
+@pytest.mark.parametrize("name", [".huggingface.yaml", ".more/rows.parquet", ".more/.DS_Store", ".DS_Store.parquet"])
+def test_a_hidden_file_that_the_statement_does_not_name_is_found(released: Path, name: str) -> None:
+    file = released / ARTIFACTS[0] / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"rows")
+    assert findings(document_of(released))[f"files of {ARTIFACTS[0]}"] == "differs"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._part.parquet", ".directory", ".gitattributes"])
+def test_what_desktops_and_git_leave_behind_is_no_difference(released: Path, name: str) -> None:
+    (released / ARTIFACTS[0] / name).write_bytes(b"left behind")
+    assert findings(document_of(released))[f"files of {ARTIFACTS[0]}"] == "agrees"
+
+
+def test_a_manifest_beside_a_partitions_statement_turns_no_check_off(released: Path) -> None:
+    (released / "privacy_statement/all/export.json").write_text("{}")
+    assert set(findings(document_of(released)).values()) == {"agrees"}
+    (shard,) = (released / ARTIFACTS[0]).glob("part-*.parquet")
+    shard.write_bytes(b"other rows")
+    moved = released / "privacy_statement/all/eps-1"
+    document_of(released).parent.rename(moved)
+    found = findings(moved / "document.json")
+    assert (found["place"], found[f"files of {ARTIFACTS[0]}"]) == ("differs", "differs")
+
+
 def test_a_file_that_is_a_link_is_refused_even_to_the_same_content(released: Path, tmp_path: Path) -> None:
     (shard,) = (released / ARTIFACTS[0]).glob("part-*.parquet")
     shard.rename(tmp_path / shard.name)
@@ -226,6 +251,13 @@ def test_a_statement_in_the_place_of_another_partition_is_refused(released: Path
     moved = released / "privacy_statement/all/eps-1"
     document_of(released).parent.rename(moved)
     assert findings(moved / "document.json")["place"] == "differs"
+
+
+def test_a_statement_copied_to_any_folder_is_in_the_place_of_no_partition(released: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "downloads/this month/today"
+    shutil.copytree(document_of(released).parent, folder)
+    (folder.parents[1] / "another/today").mkdir(parents=True)
+    assert "differs" not in findings(folder / "document.json").values()
 
 
 def test_a_folder_that_holds_no_artifact_is_said_to_be_none(released: Path) -> None:
@@ -348,6 +380,18 @@ def test_a_statement_that_its_ledger_does_not_bear_out_is_found(raised: Raised, 
         "ledger when it was made": "differs",
         "ledger now": "differs",
     }
+
+
+def test_the_own_ledger_is_compared_with_under_every_spelling_of_the_data_folder(
+    raised: Raised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, link = tmp_path / "home", tmp_path / "link"
+    shutil.copytree(raised.document.parent, home / "kept")
+    link.symlink_to(home)
+    for named, spelled in ((home, link), (link, home), (link, link)):
+        monkeypatch.setenv(HOME_VARIABLE, str(named))
+        raised.document = spelled / "kept/document.json"
+        assert set(raised.found()) == {"ledger when it was made", "ledger now"}
 
 
 def test_a_statement_beside_another_ledger_or_none_is_refused(raised: Raised, tmp_path: Path) -> None:
