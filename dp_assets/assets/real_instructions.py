@@ -34,7 +34,7 @@ from resources.scratch import Scratch
 BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="5")
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="6")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
 ) -> dg.MaterializeResult[PrivateTable]:

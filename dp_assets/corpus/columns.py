@@ -4,7 +4,8 @@ Every value is read by itself: no type or date format is guessed from data. What
 not understood never becomes null in silence:
 
     a column of the wrong type       refused with its name and type, which are public
-    an id, a language                always understood: as the text of whatever is there
+    a language                       always understood: as the text of whatever is there
+    an id                            so too, but for a float too large to name one: `unread` says so
     an instruction, a time, a line   `unread` says which it is; `understood` drops the row, so that rows can be counted
 """
 
@@ -15,6 +16,7 @@ import polars as pl
 
 from dp_assets.corpus.language_names import language_code
 from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS, TIME, UNREAD
+from dp_assets.corpus.users import AROUND
 from dp_assets.corpus.values import (
     CONTENT_KEYS,
     ROLE_KEYS,
@@ -22,6 +24,7 @@ from dp_assets.corpus.values import (
     STRUCTURED,
     UNREADABLE,
     instruction_of,
+    is_inexact,
     stored_text,
     time_of,
 )
@@ -29,8 +32,10 @@ from dp_assets.corpus.values import (
 BROKEN = "\ufdd0broken"
 """A column of booleans that a reader may add: whether a line could not be taken apart into values."""
 LINE = "line"
+IDS = ("user_id", "instruction_id")
 
 WANTED_TYPES = {
+    **dict.fromkeys(IDS, "strings, numbers but no floats of 32 bits, bytes, times or objects"),
     "text": "strings, or chat messages with role and content",
     "created_at": "times, dates, ISO 8601 strings or numbers since 1970",
 }
@@ -131,8 +136,19 @@ def _fits(name: str, found: pl.DataType) -> bool:
         return is_conversation(found)
     if name == "created_at":
         return isinstance(found, pl.Datetime | pl.Date) or found.is_numeric()
+    if name in IDS and _has_short_floats(found):
+        return False
     is_temporal = found.is_temporal() and not isinstance(found, pl.Duration)
     return found.is_numeric() or found.is_nested() or is_temporal or isinstance(found, pl.Boolean)
+
+
+def _has_short_floats(dtype: pl.DataType) -> bool:
+    """Whether there are floats of fewer than 64 bits, in which ids from 2**24 on run together."""
+    if isinstance(dtype, pl.Struct):
+        return any(_has_short_floats(field.dtype) for field in dtype.fields)  # type: ignore[arg-type]
+    if isinstance(dtype, pl.List | pl.Array):
+        return _has_short_floats(dtype.inner)  # type: ignore[arg-type]
+    return dtype.is_float() and not isinstance(dtype, pl.Float64)
 
 
 def _stored(column: str, name: str, found: pl.DataType) -> pl.Expr:
@@ -186,11 +202,19 @@ def _unread(has_time_as_text: bool) -> pl.Expr:
         lost = pl.col("created_at").str.contains(r"\S") & pl.col("read_at").is_null()
     else:
         lost = ~pl.col("created_at").is_between(FIRST_YEAR, LAST_YEAR)
-    return (
-        pl.when(pl.col(BROKEN))
-        .then(pl.lit(LINE))
-        .when(pl.col("text") == UNREADABLE)
-        .then(pl.lit("text"))
-        .when(lost)
-        .then(pl.lit("created_at"))
+    parts = {
+        LINE: pl.col(BROKEN),
+        "text": pl.col("text") == UNREADABLE,
+        "created_at": lost,
+        **{name: _is_inexact(name) for name in IDS},
+    }
+    return pl.coalesce(pl.when(is_lost).then(pl.lit(part)) for part, is_lost in parts.items())
+
+
+def _is_inexact(name: str) -> pl.Expr:
+    stripped = pl.col(name).str.replace_all(AROUND, "")
+    return stripped.map_batches(
+        lambda texts: pl.Series(texts.name, [text is not None and is_inexact(text) for text in texts], pl.Boolean),
+        return_dtype=pl.Boolean(),
+        is_elementwise=True,
     )

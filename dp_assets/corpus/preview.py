@@ -38,6 +38,8 @@ NOT_UNDERSTOOD = {
     LINE: "are lines that no row can be read from",
     "text": "hold a text of a form that is not read",
     "created_at": "hold a time of a form that is not read",
+    "user_id": "hold a user id as a float that is too large to name one user",
+    "instruction_id": "hold an instruction id as a float that is too large to name one",
 }
 NUMBER = "\ufdd0number"  # a column of ours among those of the source
 

@@ -27,6 +27,11 @@ ROLES_OF_A_USER = ("user", "human", "prompter")
 TYPES_OF_TEXT = (None, "text", "input_text")
 
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,6})?|[+-]?\.[0-9]+(?:[eE][+-]?[0-9]{1,6})?")
+FLOAT = re.compile(r"[+-]?(?:[0-9](?:\.[0-9]+)?[eE]\+?[0-9]{2,3}|[0-9]{16,}\.[0-9]*)")
+"""As tools write floats from 1e16 on, and those that are shorter and have as many digits."""
+WITHIN = re.compile(rf"(?<![\w.+-]){FLOAT.pattern}(?![\w.+-])")
+FIRST_INEXACT = 2**53
+"""From here on two whole numbers may be one float of 64 bits."""
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds since the epoch in these years, in each unit: the ranges are disjoint, and no compact date lies in one.
@@ -92,15 +97,21 @@ def _(value: bool) -> str:
 
 @stored_text.register
 def _(value: float) -> str | None:
-    """Whole numbers without a fraction: a tool that meets one missing id may turn user 1 into user 1.0."""
+    """Whole numbers without a fraction: a tool that meets one missing id may turn user 1 into user 1.0.
+
+    From `FIRST_INEXACT` on as a float is written, from which `is_inexact` tells it.
+    """
     if value != value:
         return None
-    return str(int(value)) if value.is_integer() else str(value)
+    return str(int(value)) if value.is_integer() and abs(value) < FIRST_INEXACT else str(value)
 
 
 @stored_text.register
 def _(value: Decimal) -> str | None:
-    return None if value.is_nan() else str(value)
+    if value.is_nan():
+        return None
+    is_whole = value.is_finite() and value == value.to_integral_value()
+    return format(value.to_integral_value(), "f") if is_whole else str(value)
 
 
 @stored_text.register(date)
@@ -115,6 +126,16 @@ def _(value: date | time) -> str:
 @stored_text.register(tuple)
 def _(value: Mapping[Any, Any] | Sequence[Any]) -> str:
     return STRUCTURED + json.dumps(value, default=stored_text)
+
+
+def is_inexact(text: str) -> bool:
+    """Whether an id is, or has in its parts, a float from `FIRST_INEXACT` on, which may stand for several numbers."""
+    written = text.removeprefix(STRUCTURED).strip()
+    if written[:1] in ("{", "[", '"'):
+        floats = WITHIN.findall(written)
+    else:
+        floats = [written] if FLOAT.fullmatch(written) else []
+    return any(abs(Decimal(number)) >= FIRST_INEXACT for number in floats)
 
 
 def instruction_of(text: str) -> str | None:
