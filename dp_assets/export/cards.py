@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCardData, ModelCardData
 
 from dp_assets.export.parts import STATEMENT, Kind, Part
 from dp_assets.export.release import Release
+from dp_assets.statements.pages import number
 
 SPLIT = "train"
 TAGS = ["differential-privacy", "synthetic", "instructions"]
@@ -121,13 +122,13 @@ def _guarantee(release: Release, lineage_epsilon: float | None, alone: str) -> l
     """The figures of one thing, the cohort's first."""
     statement = release.statement
     guarantee, terms, budget = statement["guarantee"], statement["terms"], statement["budget"]["epsilon"]
-    headline = f"epsilon {_number(guarantee['headline_epsilon'])} at delta {terms['delta']:g}"
+    headline = f"epsilon {number(guarantee['headline_epsilon'])} at delta {number(terms['delta'])}"
     items = [
         f"**Cohort (the headline): {headline}**. It rests on: {guarantee['headline_basis']}. Budget of the cohort:"
-        f" epsilon {budget:g}.",
-        f"{alone}: epsilon {_number(lineage_epsilon)}, if what was run and released was fixed before anybody saw a"
+        f" epsilon {number(budget)}.",
+        f"{alone}: epsilon {number(lineage_epsilon)}, if what was run and released was fixed before anybody saw a"
         " result. Only the headline allows for choices made after that.",
-        f"Delta: {terms['delta']:g}, the chance that epsilon fails to hold.",
+        f"Delta: {number(terms['delta'])}, the chance that epsilon fails to hold.",
         f"Unit: one {terms['unit_in_words']}, with at most {terms['max_rows_per_unit']} rows.",
         f"Relation: {terms['relation']}, one unit more or less, so how many units there are is hidden too.",
     ]
@@ -145,7 +146,7 @@ def _tables(release: Release, contents: Contents) -> list[str]:
     lines = ["| config | rows | columns | what it is | epsilon of its lineage |", "| --- | ---: | --- | --- | --- |"]
     for name, rows in contents.rows.items():
         columns = ", ".join(f"`{column}`" for column in contents.columns[name])
-        cost = _number(release.costs[parts[name]]["lineage_epsilon"])
+        cost = number(release.costs[parts[name]]["lineage_epsilon"])
         lines.append(f"| `{name}` | {rows:,} | {columns} | {parts[name].meaning} | {cost} |")
     first = next(iter(contents.rows))
     code = (
@@ -159,7 +160,7 @@ def _models(release: Release) -> list[str]:
     models = [part for part in release.folders if part.kind is Kind.MODEL]
     lines = [
         f"- [{Kind.MODEL}/{part.name}]({Kind.MODEL}/{part.name}): {part.meaning}; epsilon of its lineage"
-        f" {_number(release.costs[part]['lineage_epsilon'])}"
+        f" {number(release.costs[part]['lineage_epsilon'])}"
         for part in models
     ]
     return ["## Models", "\n".join(lines)] if lines else []
@@ -213,7 +214,3 @@ def _page(front: str, sections: Sequence[str]) -> str:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _number(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:.10g}"

@@ -12,10 +12,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from dp_accounting import ComposedDpEvent, DpEvent, GaussianDpEvent, NonPrivateDpEvent, SelfComposedDpEvent
+from dp_accounting import (
+    ComposedDpEvent,
+    DpEvent,
+    GaussianDpEvent,
+    NonPrivateDpEvent,
+    SelfComposedDpEvent,
+    UnsupportedEventError,
+)
 from dp_accounting.rdp import RdpAccountant
 
-from dp_assets.privacy.events import DiscreteGaussianDpEvent, event_from_json, event_to_json
+from dp_assets.privacy.events import DiscreteGaussianDpEvent, UnknownEvent, event_from_json, event_to_json
 from dp_assets.privacy.losses import ONE_UNIT, REPLACED_UNIT, Neighbours, account
 from dp_assets.privacy.units import RELATION
 
@@ -111,9 +118,16 @@ def _repeated(event: DpEvent, count: int) -> DpEvent:
 
 
 def rdp(event: DpEvent, order: float) -> float:
-    """The RDP of `event` at one order; infinity for an event without noise."""
+    """The RDP of `event` at one order; infinity for an event without noise.
+
+    Raises:
+      UnknownEvent: an event whose RDP is not known.
+    """
     accountant = RdpAccountant([order], RELATION)
-    accountant.compose(_for_rdp(event))
+    try:
+        accountant.compose(_for_rdp(event))
+    except UnsupportedEventError:
+        raise UnknownEvent("no account by Renyi DP for one of the events") from None
     return float(accountant._rdp[0])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dp_assets.privacy.chain import Entry, entries_after
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
+from dp_assets.statements.pages import number
 from dp_assets.statements.reading import canonical
 from dp_assets.statements.statement import of_ledger
 from dp_assets.statements.verification import Finding, Outcome
@@ -39,7 +40,7 @@ def untrue(statement: Mapping[str, Any], state: LedgerState) -> Iterator[str]:
     registration = state.registrations[corpus_id]
     listed, stated = of_ledger(state, registration, charges), statement["budget"]["epsilon"]
     if stated != registration.budget_epsilon:
-        yield f"the budget of each cohort is epsilon {registration.budget_epsilon:g}, and not {stated:g}"
+        yield f"the budget of each cohort is epsilon {number(registration.budget_epsilon)}, and not {number(stated)}"
     elif canonical(listed["budget"]) != canonical(statement["budget"]):
         yield "the budget was raised in other steps"
     if canonical(listed["cohorts"]) != canonical(statement["cohorts"]):
@@ -47,6 +48,8 @@ def untrue(statement: Mapping[str, Any], state: LedgerState) -> Iterator[str]:
     for part in ("terms", "charges"):
         if canonical(listed[part]) != canonical(_shared(statement[part], listed[part])):
             yield f"the {part} are others"
+    if statement["source"]["declared_public"] != registration.is_public:
+        yield f"the source is registered as {'public' if registration.is_public else 'private'}"
     if any(not _is_charged(form, state.charges[form["charge_id"]]) for form in statement["charges"]):
         yield "a charge was made for another event or plan"
 

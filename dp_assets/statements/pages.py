@@ -5,6 +5,7 @@ holds stays text and cannot become markup.
 """
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,19 @@ def html_page(title: str, blocks: Sequence[Block], *, further_head: str = "") ->
 def visible(text: str) -> str:
     """The text with whatever does not show, or would turn the text around it, written out as its escape."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def number(value: float | None) -> str:
+    """A figure in at most ten digits if those are all of it, else in full: what is shown never promises more."""
+    if value is None:
+        return "unbounded"
+    short = f"{value:.10g}"
+    return short if float(short) == value else repr(value)
+
+
+def share(value: float) -> str:
+    """A part of the whole in percent, rounded up."""
+    return f"{math.ceil(round(value * 1e6) / 100) / 1e4:.2%}"
 
 
 def _markdown(block: Block) -> str:

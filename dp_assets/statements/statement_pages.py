@@ -9,7 +9,7 @@ from typing import Any
 from dp_assets.privacy.headline import Basis
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.figures import AT_SMALL_DELTA, SMALL_DELTA
-from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page
+from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page, number, share
 
 HASH_CHARACTERS = 16
 
@@ -49,10 +49,10 @@ def summary(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
     guarantee, terms, delta = statement["guarantee"], statement["terms"], statement["terms"]["delta"]
     return [
         ("cohorts, levels", "; ".join(", ".join(statement["release"][name]) for name in ("cohorts", "levels"))),
-        (f"headline: epsilon at delta {delta:g}", _number(guarantee["headline_epsilon"])),
+        (f"headline: epsilon at delta {number(delta)}", number(guarantee["headline_epsilon"])),
         ("which rests on", guarantee["headline_basis"]),
-        (f"this release alone: epsilon at delta {delta:g}", _number(guarantee["lineage_epsilon"])),
-        ("budget of each cohort", f"epsilon {_number(statement['budget']['epsilon'])}"),
+        (f"this release alone: epsilon at delta {number(delta)}", number(guarantee["lineage_epsilon"])),
+        ("budget of each cohort", f"epsilon {number(statement['budget']['epsilon'])}"),
         ("privacy unit", f"{terms['unit_in_words']}, at most {terms['max_rows_per_unit']} rows"),
         ("relation", terms["relation"]),
     ]
@@ -77,8 +77,8 @@ def plain_words(statement: Mapping[str, Any]) -> list[Block]:
         f" epsilon fails to hold): {_headline(statement)}.",
         _attacker(guarantee["true_positive_rate"]["cohort"]),
         f"This release alone, if it was fixed before anybody saw a result: epsilon"
-        f" {_number(guarantee['lineage_epsilon'])} at delta {terms['delta']:g}. If one {unit} were replaced by another"
-        f" instead of added or removed: {_number(guarantee['replace_one_epsilon']['lineage'])}.",
+        f" {number(guarantee['lineage_epsilon'])} at delta {number(terms['delta'])}. If one {unit} were replaced by"
+        f" another instead of added or removed: {number(guarantee['replace_one_epsilon']['lineage'])}.",
         _person(statement),
     ]
     if statement["source"]["declared_public"]:
@@ -88,12 +88,12 @@ def plain_words(statement: Mapping[str, Any]) -> list[Block]:
 
 def _headline(statement: Mapping[str, Any]) -> str:
     guarantee, delta, budget = statement["guarantee"], statement["terms"]["delta"], statement["budget"]["epsilon"]
-    bold = f"**epsilon {_number(guarantee['headline_epsilon'])} at delta {delta:g}**"
-    later = f"Whatever may still run for the cohort stays within epsilon {budget:g}"
+    bold = f"**epsilon {number(guarantee['headline_epsilon'])} at delta {number(delta)}**"
+    later = f"Whatever may still run for the cohort stays within epsilon {number(budget)}"
     if guarantee["headline_basis"] == Basis.FIXED_BEFOREHAND:
         return f"{bold} over everything that was fixed for this cohort before any output existed. {later}"
     if guarantee["headline_basis"] == Basis.BUDGET:
-        spent = _number(guarantee["cohort_epsilon"])
+        spent = number(guarantee["cohort_epsilon"])
         return (
             f"{bold}, the budget of this cohort, since some runs were chosen after results (spent so far, as"
             f" accounting: {spent}). {later}"
@@ -106,8 +106,8 @@ def _attacker(rates: Mapping[str, float]) -> str:
         return "Nothing bounds how well somebody could tell from all releases of the cohort that a unit took part."
     return (
         "Somebody who sees everything released for the cohort, wants to tell whether a unit took part, and accepts"
-        f" being wrong about 1 in 100 absent units finds at most {rates['0.01']:.2%} of those present; at 1 in 1,000,"
-        f" at most {rates['0.001']:.2%}. Guessing blindly finds 1% and 0.1%."
+        f" being wrong about 1 in 100 absent units finds at most {share(rates['0.01'])} of those present; at 1 in"
+        f" 1,000, at most {share(rates['0.001'])}. Guessing blindly finds 1% and 0.1%."
     )
 
 
@@ -124,16 +124,16 @@ def _person(statement: Mapping[str, Any]) -> str:
 
 
 def _figures(statement: Mapping[str, Any]) -> list[Block]:
-    guarantee, delta = statement["guarantee"], statement["terms"]["delta"]
+    guarantee, delta = statement["guarantee"], number(statement["terms"]["delta"])
     at_small, rates = guarantee[AT_SMALL_DELTA], guarantee["true_positive_rate"]
     replaced, header = guarantee["replace_one_epsilon"], ("figure", "everything for the cohort", "this release alone")
     rows = [
-        (f"epsilon at delta {delta:g}", _number(guarantee["headline_epsilon"]), _number(guarantee["lineage_epsilon"])),
-        (f"epsilon at delta {SMALL_DELTA:g}", *(_number(at_small[scope]) for scope in SCOPES)),
-        (f"epsilon for one unit replaced, at delta {delta:g}", *(_number(replaced[scope]) for scope in SCOPES)),
+        (f"epsilon at delta {delta}", number(guarantee["headline_epsilon"]), number(guarantee["lineage_epsilon"])),
+        (f"epsilon at delta {SMALL_DELTA:g}", *(number(at_small[scope]) for scope in SCOPES)),
+        (f"epsilon for one unit replaced, at delta {delta}", *(number(replaced[scope]) for scope in SCOPES)),
     ]
     for rate in rates["cohort"]:
-        shown = (f"{rates[scope][rate]:.2%}" for scope in SCOPES)
+        shown = (share(rates[scope][rate]) for scope in SCOPES)
         rows.append((f"largest true-positive rate at {float(rate):g} false positives", *shown))
     return [Grid(header, tuple(rows)), *_of_a_person(statement)]
 
@@ -143,8 +143,9 @@ def _of_a_person(statement: Mapping[str, Any]) -> Iterator[Block]:
     if by_size is None:
         yield Paragraph("These rows are the person's: the unit is the user, so there is no further row for several.")
     else:
-        header = ("instructions by one person", f"epsilon at delta {statement['terms']['delta']:g}, this release alone")
-        yield Grid(header, tuple((size, _number(epsilon)) for size, epsilon in by_size.items()))
+        delta = number(statement["terms"]["delta"])
+        header = ("instructions by one person", f"epsilon at delta {delta}, this release alone")
+        yield Grid(header, tuple((size, number(epsilon)) for size, epsilon in by_size.items()))
 
 
 def _setting(statement: Mapping[str, Any]) -> Grid:
@@ -178,12 +179,12 @@ def _mechanisms(level: str, plan: Mapping[str, Any]) -> Grid:
     dpsgd, votes = plan["dpsgd"], plan["votes"]
     rows = (
         ("generator", f"DP-SGD with LoRA, {dpsgd['steps']} steps and {dpsgd['spare_steps']} spare ones, all accounted"),
-        ("sampling probability", _number(dpsgd["sampling_probability"])),
-        ("clip norm (L2) of one unit's gradient", _number(dpsgd["l2_clip_norm"])),
-        ("noise multiplier (noise over clip norm)", _number(dpsgd["noise_multiplier"])),
-        ("normaliser of a step (expected batch)", _number(dpsgd["expected_batch_size"])),
+        ("sampling probability", number(dpsgd["sampling_probability"])),
+        ("clip norm (L2) of one unit's gradient", number(dpsgd["l2_clip_norm"])),
+        ("noise multiplier (noise over clip norm)", number(dpsgd["noise_multiplier"])),
+        ("normaliser of a step (expected batch)", number(dpsgd["expected_batch_size"])),
         ("histogram", f"one vote a unit for {votes['num_bins']} bins; one unit changes one bin by one"),
-        ("noise of a bin", f"discrete Gaussian, standard deviation {_number(votes['noise_stddev'])} votes"),
+        ("noise of a bin", f"discrete Gaussian, standard deviation {number(votes['noise_stddev'])} votes"),
     )
     return Grid((f"level {level}", "value"), rows)
 
@@ -192,10 +193,10 @@ def _account(statement: Mapping[str, Any]) -> Grid:
     guarantee, accountant, budget = statement["guarantee"], statement["accountant"], statement["budget"]
     rows = [
         ("headline rests on", guarantee["headline_basis"]),
-        ("spent on or booked for the cohort", f"epsilon {_number(guarantee['cohort_epsilon'])}"),
-        ("budget", f"epsilon {_number(budget['epsilon'])} at delta {statement['terms']['delta']:g}"),
+        ("spent on or booked for the cohort", f"epsilon {number(guarantee['cohort_epsilon'])}"),
+        ("budget", f"epsilon {number(budget['epsilon'])} at delta {number(statement['terms']['delta'])}"),
         *(
-            (f"budget raised, {one['at']}", f"from {_number(one['from'])} to {_number(one['to'])}")
+            (f"budget raised, {one['at']}", f"from {number(one['from'])} to {number(one['to'])}")
             for one in budget["raised"]
         ),
         ("accountant", f"{accountant['library']}: {accountant['method']}"),
@@ -248,10 +249,6 @@ def _files(statement: Mapping[str, Any]) -> Block:
     if not statement["files"]:
         return Paragraph("The artifacts behind this statement were not stored as files, so it holds no hashes of them.")
     return Grid(("file", "sha256"), tuple(statement["files"].items()))
-
-
-def _number(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:.10g}"
 
 
 def _shown(value: Any) -> str:

@@ -37,8 +37,13 @@ FOLLOWING = ("guarantee", "digest")
 """What a statement says that follows from all the rest of it."""
 DIFFERENCES_NAMED = 10
 MOST_EVENTS = 256
-DESCRIBED = {GENERATOR: frozenset({"trained_tensors", "num_parameters"})}
-"""Items of evidence that describe a run and are compared with other items only."""
+DESCRIBED: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
+    GENERATOR: {
+        "trained_tensors": lambda item: isinstance(item, Mapping) and item["count"] >= 1,
+        "num_parameters": lambda item: type(item) is int and item >= 1,
+    }
+}
+"""Items of evidence that describe a run and are compared with other items only, and what each must be."""
 Problems = Iterator[str]
 
 
@@ -119,7 +124,13 @@ def verification_of(statement: Any) -> Verification:
       StatementError: it is no statement of this format, or a declared fact is missing or of another kind.
     """
     check_format(statement)
-    facts = declared(statement)
+    try:
+        return _verification_of_facts(statement, declared(statement))
+    except ArithmeticError:
+        raise StatementError("a number is too large or too small to compute with") from None
+
+
+def _verification_of_facts(statement: Mapping[str, Any], facts: Declared) -> Verification:
     built = completed(facts)
     found = [_finding(name, check(facts)) for name, check in FACTS.items()]
     found.append(_finding("document", _named_differences(statement, built, besides=FOLLOWING)))
@@ -266,11 +277,13 @@ def _evidence(facts: Declared) -> Problems:
     """What ran under each charge must be what its plan says, and nothing else may be said of it."""
     for charge in facts.charges:
         evidence, plan = facts.observed(charge.charge_id), facts.plan(charge.level)
-        place, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, frozenset())
+        place, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, {})
         checked = {one.check for one in _discrepancies(charge.mechanism, plan, {})}
         for one in _discrepancies(charge.mechanism, plan, evidence):
             yield f"{place}, {one.check}: what ran is not what was planned"
-        for name in sorted(evidence.keys() - checked - known):
+        for name in (name for name, fits in known.items() if not fits(evidence.get(name))):
+            yield f"{place}, {name}: it says nothing that was trained"
+        for name in sorted(evidence.keys() - checked - known.keys()):
             yield f"{place}, {name}: no check compares it with the plan"
         if type(evidence.get("continuations")) is int:
             yield f"{place}, continuations: their number may follow from a private row, and is never published"

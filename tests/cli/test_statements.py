@@ -382,6 +382,16 @@ def test_a_statement_that_its_ledger_does_not_bear_out_is_found(raised: Raised, 
     }
 
 
+def test_a_source_that_is_said_to_be_registered_otherwise_is_found(raised: Raised, tmp_path: Path) -> None:
+    statement = json.loads(raised.document.read_text())["data"]
+    source = statement["source"] | {"declared_public": not statement["source"]["declared_public"]}
+    raised.document = write_statement(tmp_path / "forged", restated(statement, source=source))
+    assert set(raised.found("--home", str(tmp_path / "home")).values()) == {"differs"}
+    assert (
+        "the source is registered as" in invoke("verify", str(raised.document), "--home", str(tmp_path / "home")).stderr
+    )
+
+
 def test_the_own_ledger_is_compared_with_under_every_spelling_of_the_data_folder(
     raised: Raised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

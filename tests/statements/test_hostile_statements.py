@@ -160,6 +160,42 @@ def test_evidence_that_no_check_covers_is_refused(item: str) -> None:
     assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update({item: 0.05}))
 
 
+@pytest.mark.parametrize("tensors", ["epsilon 0.05", 2, {"count": 0, "sha256": "0" * 64}])
+def test_what_was_trained_is_a_fingerprint_of_something_and_no_text(tensors: Any) -> None:
+    both = {"trained_tensors": tensors, "noised_tensors": tensors}
+    assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update(both))
+
+
+def test_a_run_that_trained_no_parameter_is_refused() -> None:
+    none = {"num_parameters": 0, "noise_coordinates": 0}
+    refused = refusal_of(lambda statement: statement["evidence"]["dp_generator"].update(none))
+    assert "num_parameters: it says nothing that was trained" in refused
+
+
+GAUSSIAN = {"type": "gaussian", "noise_multiplier": 1.0}
+VOTES = {"type": "discrete_gaussian", "noise_stddev": 4.0, "sensitivity": 1}
+
+
+@pytest.mark.parametrize(
+    "sampled",
+    [VOTES, {"type": "non_private"}, {"type": "poisson_sampled", "sampling_probability": 0.1} | {"event": GAUSSIAN}],
+)
+def test_an_event_that_no_account_knows_is_refused(sampled: Statement) -> None:
+    event = {"type": "poisson_sampled", "sampling_probability": 0.1, "event": sampled}
+    changed = planned()
+    changed["cohorts"]["all"]["later"].append(event)
+    with pytest.raises(StatementError, match="no account"):
+        verification_of_file(spelled(resealed(document(changed))))
+
+
+def test_a_number_too_large_to_compute_with_is_refused() -> None:
+    def change(statement: Statement) -> None:
+        for plan in (statement["plans"]["eps-8"]["dpsgd"], statement["configuration"]["profile"]["generator"]):
+            plan["expected_batch_size"] = 10**400
+
+    assert "too large" in refusal_of(change)
+
+
 @pytest.mark.parametrize("number", [10**4000, 2**63, -1, True, 1.5])
 def test_a_count_in_the_evidence_that_is_none_is_refused(number: float) -> None:
     def change(statement: Statement) -> None:

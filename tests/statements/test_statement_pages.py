@@ -10,8 +10,8 @@ import pytest
 
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.statements.pages import Grid, Heading, html_page, markdown_page
-from dp_assets.statements.statement import NOT_COVERED
+from dp_assets.statements.pages import Grid, Heading, html_page, markdown_page, number, share
+from dp_assets.statements.statement import NOT_COVERED, restated
 from dp_assets.statements.statement_pages import REPORTING_LISTS, blocks, to_html, to_markdown
 from tests.statements.statements import (
     CORPUS,
@@ -67,6 +67,21 @@ def shown(value: object) -> str:
 def closed() -> dict[str, Any]:
     closing = ("closed", {"corpus_id": "corpus", "cohort": "all", "reasons": ["steps"]})
     return statement_of(state_of(*both(), closing))
+
+
+def test_no_figure_is_shown_smaller_than_it_is() -> None:
+    statement = restated(adaptive(), budget={"epsilon": 15.0000000004, "raised": []})
+    assert "stays within epsilon 15.0000000004" in to_markdown(statement)
+    statement["terms"]["delta"] = 1.0000049e-05
+    assert "at delta 1.0000049e-05" in to_markdown(statement)
+    assert "at delta 1e-05" not in to_markdown(statement)
+    assert (share(0.123401), share(0.1234), share(1.0), number(1e-05), number(7.0)) == (
+        "12.35%",
+        "12.34%",
+        "100.00%",
+        "1e-05",
+        "7",
+    )
 
 
 @pytest.mark.parametrize("make", [planned, adaptive, without_noise, closed])
