@@ -29,7 +29,7 @@ RELATIONS: Mapping[str, Mapping[str, frozenset[object]]] = {
         "children": ANY,
         "left": ANY,
         "right": ANY,
-        "setop_type": frozenset(["UNION", "UNION_BY_NAME"]),
+        "setop_type": frozenset(["UNION"]),
         "setop_all": frozenset([True]),
     },
     "BASE_TABLE": {"table_name": ANY, "schema_name": ANY, "catalog_name": ANY},
@@ -162,9 +162,7 @@ FUNCTIONS = frozenset(
 ROW_MAKERS = frozenset(["unnest", "range", "generate_series"])
 """Table functions of constants, or of the row beside them."""
 PARQUET = "read_parquet"
-PARQUET_OPTIONS = frozenset(
-    ["filename", "hive_partitioning", "hive_types_autocast", "union_by_name", "binary_as_string"]
-)
+PARQUET_OPTIONS = frozenset(["filename", "hive_partitioning", "hive_types_autocast", "binary_as_string"])
 PLAIN_FOLDERS = frozenset(["hive_partitioning", "hive_types_autocast"])
 """Options of which one must be off where a pattern names folders: else the names of all of them decide a type."""
 
@@ -198,6 +196,7 @@ SAID = {
     "group_sets": "GROUP BY",
     "aggregate_handling": "GROUP BY",
     "setop_all": "UNION without ALL",
+    "UNION_BY_NAME": "UNION ALL BY NAME",
     "columns": "COLUMNS",
     "at_clause": "AT",
     "with_ordinality": "WITH ORDINALITY",

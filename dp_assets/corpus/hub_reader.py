@@ -76,7 +76,7 @@ def opened(request: Mapping[str, Any]) -> tuple[Sequence[str], Any]:
     """
     preset, place = PRESETS.get(request["preset"] or ""), _place(request)
     names = sorted(set(request["own_columns"].values())) if preset is None else preset.read
-    stream = _open(request, place)
+    stream = _open(request, names, place)
     if stream.features is not None:
         require_columns(names, list(stream.features), place=place)
         stream = stream.select_columns(names)
@@ -87,7 +87,7 @@ def _place(request: Mapping[str, Any]) -> str:
     return f"the data set {request['dataset'] or request['path']}"
 
 
-def _open(request: Mapping[str, Any], place: str) -> Any:
+def _open(request: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
     """The split as a stream; nothing of it has been read."""
     try:
         import datasets
@@ -107,13 +107,33 @@ def _open(request: Mapping[str, Any], place: str) -> Any:
             " source.revision to 'refs/convert/parquet', for local files use source.kind 'file'"
         )
     try:
-        return builder.as_streaming_dataset(split=request["split"])
+        return _with_checked_files(builder, names, place).as_streaming_dataset(split=request["split"])
     except ValueError:
         _explain()
         raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
     except Exception as error:  # a file that is no Parquet, one that is missing, a host that does not answer
         _explain()
         raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); check them") from None
+
+
+def _with_checked_files(builder: Any, names: Sequence[str], place: str) -> Any:
+    """A builder that requires the columns in each file; the library's own fills those that only the first has."""
+    cast = builder._cast_table
+
+    def checked(table: Any) -> Any:
+        require_columns(names, table.column_names, place=f"a file of {place}")
+        first = builder.info.features.arrow_schema
+        for name in set(names) & set(first.names):
+            if _is_floating(table.schema, name) != _is_floating(first, name):
+                raise SourceError(f"column {name!r} of {place} holds floats in one file and others in another")
+        return cast(table)
+
+    builder._cast_table = checked
+    return builder
+
+
+def _is_floating(schema: Any, name: str) -> bool:
+    return pl.DataFrame(schema.empty_table().select([name])).dtypes[0].is_float()
 
 
 def _where(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,23 @@ def test_any_other_data_set_is_read_by_a_mapping_from_a_folder_or_a_file(tmp_pat
         assert rows.select("text", "user_id").rows() == [("Why?", "7")]
 
 
+@pytest.mark.parametrize(
+    ("users", "named"),
+    [
+        ({}, "source.columns names user, which a file of the data set .* lacks"),
+        ({"User": [7]}, "source.columns names user, which a file of the data set .* lacks"),
+        ({"user": [7.0]}, "column 'user' .* holds floats in one file and others in another"),
+    ],
+)
+def test_a_later_file_without_the_column_of_the_users_is_refused_and_names_nobody_in_silence(
+    tmp_path: Path, users: dict[str, list[object]], named: str
+) -> None:
+    pl.DataFrame({"prompt": ["Why?"], "user": [7]}).write_parquet(tmp_path / "train-00000-of-00002.parquet")
+    pl.DataFrame({"prompt": ["How?"]} | users).write_parquet(tmp_path / "train-00001-of-00002.parquet")
+    with pytest.raises(SourceError, match=named):
+        read(tmp_path, own_columns={"text": "prompt", "user_id": "user"})
+
+
 def test_only_the_first_batch_is_read_when_only_the_first_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
