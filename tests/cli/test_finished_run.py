@@ -289,6 +289,8 @@ def test_every_command_of_the_documents_does_what_it_says(
     words = shlex.split(line.replace("PATH", str(document.parent)), comments=True)
     if words[0] == "export":  # the household's base model is a folder, whose place must not be published
         words += ["--base-model", "org/tiny", "--to", "out of the documents"]
+    if words[:2] == ["corpus", "preview"]:  # it prints on a terminal only, unless it is asked for JSON
+        words.append("--json")
     if words[0] not in IN_A_PROCESS_OF_THEIR_OWN:
         result = invoke(*words)
         assert result.exit_code == 0, result.output
