@@ -99,7 +99,7 @@ class Charge:
         record = state.charges[self.charge_id]
         if record.voided:
             raise ChargeRefused(gate.VoidRefused("this charge was voided meanwhile; run again to book a new one"))
-        if (record.corpus_id, record.cohort) in state.closed:
+        if state.is_closed(record.corpus_id, record.cohort):
             raise ChargeRefused(gate.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
         return record
 

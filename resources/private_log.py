@@ -13,7 +13,8 @@ from resources.private_output import output_kept_inside
 
 CONSTANT_MESSAGE = (
     "A step that reads private rows failed. What it says may depend on them, so it is written to the private log"
-    " (private/log/errors.log) and not here."
+    " (private/log/errors.log in the data folder) and not here. The owner reads it there; `dp-instructions corpus"
+    " preview` shows them what is read of the corpus."
 )
 INTERRUPTS: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit, dg.DagsterExecutionInterruptedError)
 

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from dp_assets.assets._corpus import is_public_package, is_registered, register_corpus, registration_of, snapshot_of
+from dp_assets.assets._corpus import (
+    is_public_package,
+    is_registered,
+    register_corpus,
+    registration_of,
+    require_source,
+    snapshot_of,
+)
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
 from dp_assets.cli._homes import warn_of_other_homes
 from dp_assets.cli.preview import preview, print_preview, somebody_answers
@@ -27,7 +34,7 @@ SHOWN_TO_THE_OWNER = (
     "Counted by unit ids, as far as snapshots were prepared here. These figures follow from private rows: show them to"
     " nobody. `dp-instructions corpus declare-overlap` makes one budget of two corpora."
 )
-UNSEEN = "nobody looked at what is read of the source; `dp-instructions corpus preview` shows it and spends nothing"
+UNSEEN = "registered without a preview here; `dp-instructions corpus preview` shows what is read and spends nothing"
 FROM_STANDARD_INPUT = "-"
 UNIT_ID = re.compile(r"(user|instruction):[0-9a-f]{32}")
 # Constant texts: they are the same whether or not the unit had any rows, since what a command prints may be logged.
@@ -99,11 +106,14 @@ def register(
 ) -> None:
     """Register the profile's corpus with its unit, bounds and budget, and book its planned levels.
 
-    On a terminal it first offers the preview of a corpus that is not registered yet.
+    A source that is not registered yet is opened first, because a misspelt column could not be corrected afterwards. On
+    a terminal its preview is offered.
     """
     ledger, profile = open_ledger(), selected_profile()
-    if not without_preview and not is_public_package(profile) and not is_registered(ledger, profile):
-        offer_preview(ledger, profile, asking=not as_json)
+    if not is_registered(ledger, profile):
+        require_source(profile)
+        if not without_preview and not is_public_package(profile):
+            offer_preview(ledger, profile, asking=not as_json)
     registration = register_corpus(ledger, profile, declared_public=public)
     warn_of_other_homes(profile)
     if as_json:
@@ -129,7 +139,10 @@ def offer_preview(ledger: Ledger, profile: Profile, *, asking: bool) -> None:
         from dp_assets.assets._preview import preview_of
 
         print_preview(preview_of(ledger, profile))
-        typer.confirm("Register it on these terms?", abort=True, err=True)
+        settings = profile.corpus
+        terms = f"unit {settings.unit}, at most {settings.max_rows_per_unit} rows, budget epsilon"
+        terms += f" {settings.budget_epsilon:g} at delta {settings.delta:g}"
+        typer.confirm(f"Register it ({terms})?", abort=True, err=True)
 
 
 @refusals

@@ -60,7 +60,8 @@ def verify_statement(
     if as_json:
         rows = [{"check": one.check, "outcome": str(one.outcome), "detail": one.detail} for one in checked.findings]
         figures = None if checked.wrong or checked.rebuilt is None else checked.rebuilt["guarantee"]
-        print_json({"verified": not checked.wrong, "findings": rows, "figures": figures, "proves": PROVES})
+        proves = None if checked.wrong else PROVES
+        print_json({"verified": not checked.wrong, "findings": rows, "figures": figures, "proves": proves})
     else:
         _print(checked)
     if checked.wrong:
@@ -152,4 +153,4 @@ def _print(checked: Verification) -> None:
         figures = [(visible(name), visible(value)) for name, value in summary(checked.rebuilt)]
         print_table(out, ("recomputed", "value"), figures, folding=("value",))
         out.print(DECLARED)
-    out.print(PROVES)
+        out.print(PROVES)

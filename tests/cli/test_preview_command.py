@@ -17,7 +17,7 @@ from tests.household import ROOT, Household
 
 SECRET = "zq4711kumquat"
 OFFER = "Look at what is read of the source"
-UNSEEN = "nobody looked at what is read of the source"
+UNSEEN = "registered without a preview here"
 
 
 def invoke(*arguments: str, answers: str = "") -> Result:
@@ -106,6 +106,17 @@ def test_what_cannot_be_read_is_refused_as_a_run_refuses_it(corpus: Household) -
     assert result.exit_code == 1
     assert "source.columns names prompt, user" in result.stderr
     assert SECRET not in result.output
+
+
+@pytest.mark.parametrize("options", [(), ("--without-preview",), ("--json",)])
+def test_a_source_without_a_mapped_column_is_refused_before_its_terms_are_fixed(
+    corpus: Household, options: tuple[str, ...]
+) -> None:
+    pl.DataFrame({"prompt": [SECRET], "usr": ["anna"]}).write_parquet(corpus.corpus_file)
+    result = invoke("register", *options)
+    assert result.exit_code == 1
+    assert "source.columns names user" in result.stderr
+    assert corpus.ledger.state().registrations == {}
 
 
 def test_register_says_that_nobody_looked_where_nobody_can_be_asked_and_stops_nobody(corpus: Household) -> None:

@@ -136,6 +136,17 @@ def test_a_run_that_differs_closes_the_cohorts_of_both_corpora(ledger: Ledger) -
         charge(ledger, second, "eps-1.5")
 
 
+def test_a_charge_that_waits_in_one_corpus_is_refused_once_a_run_of_the_other_closed_both(ledger: Ledger) -> None:
+    first, second = pair(ledger)
+    ledger.declare_overlap(first, second, "the same people")
+    waiting = charge(ledger, second, "eps-1.5")
+    with pytest.raises(ClaimRefused):
+        charge(ledger, first, "eps-1.5").settle({}, [Discrepancy("steps", 4, 5)])
+    for use in (waiting.mark_opened, lambda: waiting.continued("checkpoint"), lambda: waiting.settle({}, [])):
+        with pytest.raises(ChargeRefused, match="closed"):
+            use()
+
+
 def test_terms_that_one_budget_cannot_have_are_refused_by_name(ledger: Ledger) -> None:
     first = register(ledger, budget=20.0).corpus_id
     second = register(ledger, budget=8.0, locator="elsewhere").corpus_id
