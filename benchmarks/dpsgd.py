@@ -367,6 +367,7 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             l2_clip_norm=L2_CLIP_NORM,
             loss_normaliser=MAX_TOKENS,
             largest_batch=len(rows),
+            tokens_per_micro_batch=given.tokens_per_micro_batch,
             longest=max(map(len, rows)),
         )
         slacks[dtype] = probed["rounding_slack"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,29 @@ def average_the_loss(patch: pytest.MonkeyPatch) -> None:
             model, packed, normaliser * sum(len(row.target_ids) for row in packed.rows)
         ),
     )
+
+
+def average_over_micro_batches(patch: pytest.MonkeyPatch) -> None:
+    running_sums = per_unit._running_sums
+
+    def averaged(*args: Any, **constants: Any) -> Iterator[Any]:
+        *before, (total, norms) = running_sums(*args, **constants)
+        yield {name: tensor / max(1, len(before)) for name, tensor in total.items()}, norms
+
+    patch.setattr(per_unit, "_running_sums", averaged)
+
+
+def carry_a_unit_into_the_next_micro_batch(patch: pytest.MonkeyPatch) -> None:
+    micro_batches = per_unit.micro_batches
+
+    def carrying(units: Any, token_budget: int) -> list[per_unit.MicroBatch]:
+        packed = micro_batches(units, token_budget)
+        for before, batch in pairwise(packed):
+            if batch.num_free >= sum(map(len, before.units[-1])):
+                batch.add(before.units[-1])
+        return packed
+
+    patch.setattr(per_unit, "micro_batches", carrying)
 
 
 def attend_across_rows(patch: pytest.MonkeyPatch) -> None:
@@ -466,6 +490,8 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a sample drawn again": (sample_twice, ("samples_drawn",)),
     "another sampling probability": (train_with(sampling_probability=0.5), ("sampling_probability",)),
     "a loss averaged over the batch": (average_the_loss, ("rounding_slack",)),
+    "a sum averaged over micro-batches": (average_over_micro_batches, ("rounding_slack",)),
+    "a unit carried into the next micro-batch": (carry_a_unit_into_the_next_micro_batch, ("rounding_slack",)),
     "attention across rows": (attend_across_rows, ("rounding_slack",)),
     "a clip for each tensor": (clip_each_tensor, ("largest_share",)),
     "another clip norm": (train_with(l2_clip_norm=7.0), ("l2_clip_norm", "noise_stddev")),

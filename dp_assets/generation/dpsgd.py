@@ -97,6 +97,7 @@ def train_privately(
         l2_clip_norm=l2_clip_norm,
         loss_normaliser=loss_normaliser,
         largest_batch=largest_batch,
+        tokens_per_micro_batch=tokens_per_micro_batch,
         longest=longest,
     )
     new_optimizer: NewOptimizer = partial(torch.optim.Adam, lr=learning_rate)

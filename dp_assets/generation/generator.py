@@ -43,7 +43,7 @@ from dp_assets.generation.prompts import (
     generator_prompt_ids,
 )
 from dp_assets.privacy.accounting import signal_to_noise
-from dp_assets.privacy.claim import CONFIGURED
+from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
@@ -87,8 +87,8 @@ def require_trainable(
     those of the run.
 
     Raises:
-      UnfitModel: a target module is no layer of the model, its tokenizer does not go with the prompt, or it cannot be
-        trained.
+      UnfitModel: a target module is no layer of the model, its tokenizer does not go with the prompt, it cannot be
+        trained, or the claim would be refused for shares that exceed the clip norm or do not add up.
       RowsInteract: the model mixes the tokens of different texts, or takes no row as long as the longest.
       RoundingTooCoarse: the gradient of a text rounds by more than can be allowed for.
       UnclippableParameter: see `per_unit`.
@@ -101,7 +101,7 @@ def require_trainable(
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
     longest = len(prompt_ids) + max_tokens
     require_length(base, longest, setting="generator.max_tokens")
-    is_fine = base.dtype == torch.float32
+    tokens = min(tokens_per_micro_batch, FEW_TOKENS) if base.dtype == torch.float32 else tokens_per_micro_batch
     with _trainable("language_model cannot be trained privately"):
         require_rows_apart(base, longest=longest)
         model = with_new_adapter(base, target_modules=target_modules, **adapter)
@@ -111,19 +111,25 @@ def require_trainable(
                 model,
                 l2_clip_norm=plan.dpsgd.l2_clip_norm,
                 loss_normaliser=loss_normaliser,
-                tokens_per_micro_batch=min(tokens_per_micro_batch, FEW_TOKENS) if is_fine else tokens_per_micro_batch,
+                tokens_per_micro_batch=tokens,
             )
-            probe_shares(
+            probed = probe_shares(
                 model,
                 clip,
                 l2_clip_norm=plan.dpsgd.l2_clip_norm,
                 loss_normaliser=loss_normaliser,
                 largest_batch=plan.largest_batch,
+                tokens_per_micro_batch=tokens,
                 longest=longest,
             )
             _, clipping = clip(public_rows(tokenizer, prompt_ids, max_tokens=max_tokens), PUBLIC_TEXTS)
         finally:
             model.unload()
+    if excesses(largest_shares(plan.largest_batch), probed):
+        raise UnfitModel(
+            "the clipped gradients of public texts do not add up within the clip norm, so no claim could be made;"
+            " choose another model, or undo what was changed in dp_assets/generation"
+        )
     if clipping.num_non_finite:
         raise UnfitModel(
             "gradients of language_model are not finite; set generator.dtype to float32, or choose another"

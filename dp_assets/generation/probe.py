@@ -4,7 +4,8 @@ Guarantee measured: the clipped sum of several units is the sum of what each giv
 the clip norm. That one property rests on everything which makes a unit's share its own: the loss is a sum over tokens
 over a constant, no layer mixes rows, padding is inert, a unit is clipped as a whole, and the cut into micro-batches
 does not matter. The rows are fixed token ids of very different lengths. The adapter is set to fixed values for the
-probe, since a fresh one is zero in half its tensors and would hide theirs, and put back bit by bit.
+probe, since a fresh one is zero in half its tensors and would hide theirs, and put back bit by bit. The sum is formed
+twice: in micro-batches of the run, and in three small ones, since bugs may lie between one and the next.
 
 Slack. A share should not depend on the company it is in, not even in its last bits (`per_unit.py` says how). Where
 kernels round by position or by neighbours, it does: on some devices, and on the CPU in models whose widths are no
@@ -18,6 +19,7 @@ Left out: a proof for every device. The slack is measured, on these rows, in thi
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -43,6 +45,7 @@ SCALES = (1e4, 1e-4)
 COARSEST_ROUNDING = 0.3
 OF_ADDING_UP = 1e-12  # more than the float64 sum of equal shares rounds
 COPIES = 4  # of the longest row: kernels may choose how they split a row by its length and by how many there are
+SMALL = 2 * max(map(len, PROBE_ROWS))  # tokens of a micro-batch, of which two copies of the fixed units fill three
 
 Clip = Callable[..., tuple[Gradients, ClippingEvidence]]
 
@@ -58,12 +61,13 @@ def probe_shares(
     l2_clip_norm: float,
     loss_normaliser: float,
     largest_batch: float,
+    tokens_per_micro_batch: int,
     longest: int = 0,
 ) -> dict[str, Any]:
     """`largest_share` over `l2_clip_norm`, and `rounding_slack` over the largest share, for `clip` of `model`.
 
-    `clip(rows, unit_ids, loss_normaliser=...)` is the run's `clipped_sum`. Rows of `longest` tokens, as long as any row
-    of the run may be, take part besides the fixed ones.
+    `clip(rows, unit_ids, loss_normaliser=..., tokens_per_micro_batch=...)` is the run's `clipped_sum`. Rows of
+    `longest` tokens, as long as any row of the run may be, take part besides the fixed ones.
 
     Raises:
       RoundingTooCoarse: train in float32, without TF32, or with `tokens_per_micro_batch = 1`.
@@ -73,15 +77,17 @@ def probe_shares(
     units = dict.fromkeys(PROBE_UNITS, 1)
     if longest > max(map(len, PROBE_ROWS)):
         units[(TokenRow((3, 7), tuple(5 + place % 20 for place in range(longest - 2))),)] = COPIES
+    runs = (units, tokens_per_micro_batch), (dict.fromkeys(PROBE_UNITS, 2), min(tokens_per_micro_batch, SMALL))
     largest_share = rounding_slack = 0.0
     with _public_adapter(model):
-        for scale in SCALES:
-            flat_sum = partial(_flat_sum, clip, loss_normaliser=loss_normaliser * scale)
-            together = flat_sum([owned for unit, copies in units.items() for owned in _copied(unit, copies)])
-            alone = {unit: flat_sum(_copied(unit, 1)) for unit in units}
+        for scale, (copies_of, tokens) in product(SCALES, runs):
+            scaled = partial(clip, loss_normaliser=loss_normaliser * scale, tokens_per_micro_batch=tokens)
+            flat_sum = partial(_flat_sum, scaled)
+            together = flat_sum([owned for unit, copies in copies_of.items() for owned in _copied(unit, copies)])
+            alone = {unit: flat_sum(_copied(unit, 1)) for unit in copies_of}
             largest = max(float(share.norm()) for share in alone.values())
             largest_share = max(largest_share, largest / l2_clip_norm)
-            apart = together - sum(copies * alone[unit] for unit, copies in units.items())
+            apart = together - sum(copies * alone[unit] for unit, copies in copies_of.items())
             rounding_slack = max(rounding_slack, float(apart.norm()) / largest)
     largest_slack = largest_rounding_slack(largest_batch)
     if _is_coarse(model):
@@ -111,9 +117,9 @@ def _copied(unit: Unit, copies: int) -> list[tuple[TokenRow, str]]:
     return [(row, f"probe-{hash(unit)}-{copy}") for copy in range(copies) for row in unit]
 
 
-def _flat_sum(clip: Clip, owned: Sequence[tuple[TokenRow, str]], *, loss_normaliser: float) -> Tensor:
+def _flat_sum(clip: Clip, owned: Sequence[tuple[TokenRow, str]]) -> Tensor:
     """The clipped sum of rows and their units, float64, shape [parameters]."""
-    exact_sum, _ = clip([row for row, _ in owned], [unit for _, unit in owned], loss_normaliser=loss_normaliser)
+    exact_sum, _ = clip([row for row, _ in owned], [unit for _, unit in owned])
     return torch.cat([tensor.flatten().cpu().double() for tensor in exact_sum.values()])
 
 

@@ -134,13 +134,17 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any],
         "changed_elsewhere": fingerprint(()),
         "continuations": WITHIN_SPARE_STEPS,
     }
-    slack = largest_rounding_slack(largest_batch(plan, delta=delta))
-    largest = {"largest_share": 1.0, "rounding_slack": slack}
+    largest = largest_shares(largest_batch(plan, delta=delta))
     found = discrepancies(expected, evidence) + excesses(largest, evidence)
     found += further_items({*expected, *largest, *DESCRIPTIONS}, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
         found.append(Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates")))
     return found
+
+
+def largest_shares(largest_batch: float) -> dict[str, float]:
+    """What the probe may find: no share beyond the clip, and no more rounding than its margin holds."""
+    return {"largest_share": 1.0, "rounding_slack": largest_rounding_slack(largest_batch)}
 
 
 def without_number_of_continuations(plan: DpSgdPlan, evidence: Mapping[str, Any]) -> Mapping[str, Any]:

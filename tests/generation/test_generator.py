@@ -8,12 +8,14 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from dp_assets.generation.fitness import UnfitModel
 from dp_assets.generation.generator import require_trainable
 from dp_assets.generation.packing import RowsInteract, require_rows_apart
 from dp_assets.generation.probe import RoundingTooCoarse
 from resources.models import LanguageModel
 from tests.generation.tiny_lora import round_by_position
 from tests.privacy.plans import small_plan
+from tests.test_planted_differences import Plant, average_over_micro_batches, carry_a_unit_into_the_next_micro_batch
 
 SETTINGS: dict[str, Any] = {
     "prompt": "user_turn",
@@ -47,6 +49,17 @@ def test_a_type_in_which_shares_round_too_coarsely_is_refused_beforehand(
     round_by_position(monkeypatch, 1e-3)
     with pytest.raises(RoundingTooCoarse, match=r"generator\.dtype"):
         require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan(), **SETTINGS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("plant", [average_over_micro_batches, carry_a_unit_into_the_next_micro_batch])
+def test_sums_that_do_not_add_up_over_micro_batches_are_refused_beforehand(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, dtype: str
+) -> None:
+    plant(monkeypatch)
+    settings = SETTINGS | {"tokens_per_micro_batch": 512}
+    with pytest.raises(UnfitModel, match="do not add up"):
+        require_trainable(lambda: loaded(tiny_model_folder, dtype), small_plan(), **settings)
 
 
 def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand() -> None:

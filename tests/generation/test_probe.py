@@ -12,7 +12,7 @@ from torch import nn
 
 from dp_assets.generation import per_unit
 from dp_assets.generation.per_unit import adapter_parameters, clipped_sum
-from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
+from dp_assets.generation.probe import PROBE_UNITS, SMALL, RoundingTooCoarse, probe_shares
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from tests.generation.tiny_lora import lora_model, round_by_position
 
@@ -21,7 +21,8 @@ C, EXPECTED = 0.3, 4096
 
 def probe(model: nn.Module, *, budget: int = 256) -> dict[str, Any]:
     clip = partial(clipped_sum, model, l2_clip_norm=C, loss_normaliser=16.0, tokens_per_micro_batch=budget)
-    return probe_shares(model, clip, l2_clip_norm=C, loss_normaliser=16.0, largest_batch=EXPECTED)
+    constants = {"l2_clip_norm": C, "loss_normaliser": 16.0, "tokens_per_micro_batch": budget}
+    return probe_shares(model, clip, largest_batch=EXPECTED, **constants)
 
 
 @pytest.fixture
@@ -75,6 +76,12 @@ def test_below_float32_shares_that_do_not_add_up_to_the_last_bit_are_refused_how
     round_by_position(monkeypatch, 1e-8)
     with pytest.raises(RoundingTooCoarse, match="float32"):
         probe(precision(model))
+
+
+def test_the_probe_of_any_run_spans_three_micro_batches_of_which_no_unit_fills_more_than_one() -> None:
+    batches = per_unit.micro_batches(PROBE_UNITS * 2, SMALL)
+    assert len(batches) == 3
+    assert {batch.num_tokens for batch in batches} == {SMALL}
 
 
 def test_both_factors_of_a_fresh_adapter_take_part(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
