@@ -72,6 +72,7 @@ class Boundary:
         self.ledger = Ledger(private_root=str(home / Zone.PRIVATE))
         self.releases = ReleaseStore(home=str(home))
         self.registration: Registration = register(self.ledger, self.profile)
+        self.made_with: dict[str, str] = {}
         self.spy = Spy(self.ledger.private_root, rows)
         self.table = PrivateTable(
             self.spy.rows(),
@@ -85,7 +86,8 @@ class Boundary:
         return list(self.ledger.state().charges.values())
 
     def mechanism(self, name: str, key: str) -> Mechanism:
-        return Mechanism(name, self.plan, Partition("all", LEVEL), self.registration.corpus_id, SNAPSHOT, key)
+        place = self.plan, Partition("all", LEVEL), self.registration.corpus_id
+        return Mechanism(name, *place, SNAPSHOT, key, made_with=self.made_with)
 
     def vote(self, charge: Charge) -> tuple[Table, Evidence]:
         return release_votes(

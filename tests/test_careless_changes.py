@@ -16,6 +16,7 @@ from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets import dp_histogram as histogram_module
 from dp_assets.assets._release import Mechanism
 from dp_assets.corpus import prepare
+from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection import release, votes
@@ -107,6 +108,14 @@ def test_a_release_that_holds_or_says_something_else_is_refused(
     assert not list((site.data / Zone.RELEASED / "artifacts" / HISTOGRAM).rglob("*.parquet"))
     assert ((site.corpus_id, "all") in site.ledger.state().closed) is closes
     assert closes is not any((site.data / Zone.RELEASED / "releases").glob("*/*"))
+
+
+def test_a_figure_more_on_the_page_of_a_mechanism_is_not_published(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures_of = metadata.mechanism_metadata
+    monkeypatch.setattr(metadata, "mechanism_metadata", lambda *args: figures_of(*args) | {"rows_embedded": 4929})
+    said = failures(site, PLANNED, HISTOGRAM)
+    assert "rows_embedded in metadata of dp_histogram" in said
+    assert "4929" not in said
 
 
 def distinct_over_all(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -24,6 +24,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from dp_assets.artifacts import Adapter
+from dp_assets.assets import _release
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.generation import dpsgd, generator, per_unit
 from dp_assets.generation.packing import ROWS_APART, TokenRow, attending_within_rows
@@ -732,6 +733,17 @@ def say_more(module: Any, function: str) -> Plant:
     return lambda patch: patch.setattr(module, function, lambda **items: evidence_of(**items).also(units=19))
 
 
+def say_more_in_the_record(patch: pytest.MonkeyPatch) -> None:
+    """The record of the release says what a clip or a vote of private rows was."""
+    replaced = _release.replace
+
+    def with_figure(value: Any, **changes: Any) -> Any:
+        record = {**changes["record"], "summary": {"rows_read": 19}}
+        return replaced(value, **changes | {"record": record})
+
+    patch.setattr(_release, "replace", with_figure)
+
+
 VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a second vote by a unit": (count_every_row, ("max_votes_per_unit", "votes")),
     "votes of weight two": (count_votes_twice, ("votes", "votes_counted")),
@@ -757,6 +769,7 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
         ("content",),
     ),
     "a figure more in the evidence": (say_more(release, "votes_evidence"), ("evidence",)),
+    "a figure more in the record": (say_more_in_the_record, ("record",)),
     "another table on the disk": (store_something_else(with_a_smaller_bin), ("content",)),
     "publicly seeded noise": (
         lambda patch: patch.setattr(release, "SystemRandomness", lambda: ReplayableSource(0)),

@@ -56,6 +56,18 @@ def test_a_refused_charge_reads_nothing(boundary: Boundary) -> None:
     assert len(boundary.charges) == 1
 
 
+@pytest.mark.parametrize("name", ["units", "spacy", "en_core_web_sm"])
+def test_what_private_rows_were_made_with_is_models_and_versions_or_nothing_is_charged(
+    boundary: Boundary, name: str
+) -> None:
+    boundary.made_with = {name: "20"}
+    with pytest.raises(ChargeRefused, match=f"{name} in what private rows were made with"):
+        boundary.histogram()
+    assert (boundary.charges, boundary.spy.seen) == ([], [])
+    boundary.made_with = {"spacy": "3.8.7", "presidio-analyzer": "2.2.360", "en_core_web_sm": "3.8.0", "embedder": "e"}
+    assert boundary.histogram().record["private_rows_made_with"] == boundary.made_with
+
+
 def test_a_mechanism_that_fails_after_reading_has_spent(boundary: Boundary) -> None:
     def read_then_fail(charge: Charge) -> tuple[Table, Evidence]:
         boundary.vote(charge)

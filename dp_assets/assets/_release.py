@@ -21,7 +21,7 @@ from dp_assets.artifacts import (
 from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
-from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_record
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
@@ -161,7 +161,8 @@ def obtain(
     the preparation left without rows, which nobody outside may be told.
 
     Raises:
-      ChargeRefused: the gate refuses the charge, or another run makes this release; no private row was read.
+      ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of
+        what it was made with than models and versions; no private row was read.
       NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
       dg.Failure: what ran differs from the plan; the cohort is closed.
     """
@@ -196,8 +197,12 @@ def _pay_and_run(
     if unfinished is not None and releases.has(*place):
         stored: Any = releases.load(*place)
         _check_paid_by(unfinished, stored)
-        differences = _differences(stored, check)
+        differences = _differences(mechanism, stored, check)
         return _settled(Charge(unfinished, ledger), stored, differences)  # type: ignore[no-any-return]
+    try:
+        metadata.check_made_with(mechanism.made_with)
+    except metadata.FurtherFigure as refusal:
+        raise ChargeRefused(refusal) from None
     for require in ready:
         require()
     if not mechanism.has_rows:
@@ -211,7 +216,7 @@ def _pay_and_run(
         ROWS_MADE_WITH: dict(mechanism.made_with),
     }
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
-    differences = _differences(release, check)
+    differences = _differences(mechanism, release, check)
     if not differences:
         try:
             releases.save(*place, release)
@@ -220,9 +225,11 @@ def _pay_and_run(
     return _settled(charge, release, differences)
 
 
-def _differences(release: Table | Adapter, check: Check) -> list[Discrepancy]:
+def _differences(mechanism: Mechanism, release: Table | Adapter, check: Check) -> list[Discrepancy]:
     """How the evidence that a release carries differs from its plan, and the release from its evidence."""
+    said = {name: value for name, value in release.record.items() if name not in (EVIDENCE, CONTENT, ROWS_MADE_WITH)}
     found = check(release.record.get(EVIDENCE, {}))
+    found += check_record(metadata.RECORD_KEYS.get(mechanism.name, ()), said)
     return found + check_content(release.record.get(CONTENT), content_digest(release))
 
 
@@ -299,6 +306,8 @@ def result(
         )
     except metadata.ForeignLineage as refusal:
         raise dg.Failure(str(refusal), allow_retries=False) from None
+    if label is Label.MECHANISM:
+        metadata.check_mechanism_keys(context.asset_key.to_user_string(), extra)
     shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)
     decided_by = {
         PROFILE_METADATA: profile.digest,

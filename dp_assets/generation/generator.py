@@ -46,6 +46,7 @@ from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
 from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.metadata import BASE_DTYPE, SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import private_progress
@@ -341,9 +342,9 @@ def public_record(plan: PrivacyPlan, load_model: LoadModel, evidence: Mapping[st
         noise_multiplier=plan.dpsgd.noise_multiplier,
         num_parameters=evidence["num_parameters"],
     )
-    return {"signal_to_noise": ratio, "base_dtype": str(base.dtype).removeprefix("torch.")}
+    return {SIGNAL_TO_NOISE: ratio, BASE_DTYPE: str(base.dtype).removeprefix("torch.")}
 
 
 def headline(adapter: Adapter) -> dict[str, float]:
     """Figures for the asset's page."""
-    return {"signal_to_noise": float(adapter.record["signal_to_noise"])}
+    return {SIGNAL_TO_NOISE: float(adapter.record[SIGNAL_TO_NOISE])}

@@ -28,6 +28,7 @@ Which checks a difference fails:
     a tensor trained past clip and noise               changed_elsewhere
     a release that holds more or other values          content
     evidence that says more than its own items         evidence
+    a record that says more than its own items         record
     a bin without noise, a second vote by a unit       noised_bins, max_votes_per_unit
     units that do not vote for others' sake            population, votes
     a vote that follows from other units' rows         votes
@@ -172,6 +173,12 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "noised_bins": plan.num_bins,
     }
     return discrepancies(expected, evidence) + further_items(expected, evidence)
+
+
+def check_record(known: Collection[str], said: Mapping[str, Any]) -> list[Discrepancy]:
+    """Whatever else the record of a release says: only known items, each one number or text."""
+    is_plain = all(value is None or isinstance(value, int | float | str) for value in said.values())
+    return [] if set(said) <= set(known) and is_plain else [Discrepancy("record", "its own items", OTHERWISE)]
 
 
 def check_content(observed: Any, stored: str) -> list[Discrepancy]:

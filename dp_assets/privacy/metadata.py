@@ -7,7 +7,8 @@ no epsilon, since it is no release. A statement says what was spent and the budg
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
@@ -15,7 +16,7 @@ from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
-from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
 
 LABEL = LABEL_METADATA
@@ -41,11 +42,22 @@ OWN_SETTINGS = "dp_instructions/own_settings"
 PUBLIC_SOURCE = "privacy/public_source"  # said beside figures of rows, and only where their source is registered so
 RESTRICTED = "restricted/"
 PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, CORPUS, SNAPSHOT))
+SIGNAL_TO_NOISE, BASE_DTYPE = "signal_to_noise", "base_dtype"
+RECORD_KEYS = {GENERATOR: frozenset((SIGNAL_TO_NOISE, BASE_DTYPE))}
+"""What the record of a mechanism's release says besides its evidence and what its rows were made with."""
+FIGURE_KEYS = {GENERATOR: frozenset([SIGNAL_TO_NOISE]), HISTOGRAM: frozenset(["dagster/row_count"])}
+"""What a mechanism's asset shows besides `MECHANISM_KEYS`: public constants, and rows of a release of planned size."""
+MADE_WITH_MODELS = frozenset(["embedder"])
+MADE_WITH_VERSION = re.compile(r"(presidio-analyzer|phonenumbers|spacy|[a-z]{2,3}_\w+) \d+(\.\w+)+", re.ASCII)
 NOT_A_RELEASE = "private, not a release"
 
 
 class PrivateFigure(ValueError):
     """A private artifact was about to be described by more than its terms."""
+
+
+class FurtherFigure(ValueError):
+    """A mechanism was about to publish more than the figures that are declared for it."""
 
 
 class ForeignLineage(ValueError):
@@ -76,6 +88,38 @@ def check_private_keys(shown: Iterable[str]) -> None:
         raise PrivateFigure(
             f"metadata {', '.join(further)} on a private asset: what describes private rows would leave the private"
             " zone; drop it, or list the key in privacy/metadata.py if its value never depends on a row"
+        )
+
+
+def check_mechanism_keys(mechanism: str, shown: Iterable[str]) -> None:
+    """Refuse metadata of a mechanism's asset beyond what is declared for it.
+
+    Raises:
+      FurtherFigure: another key than these; the message names keys only.
+    """
+    _require_none(sorted(set(shown) - {*MECHANISM_KEYS, *FIGURE_KEYS.get(mechanism, ())}), f"metadata of {mechanism}")
+
+
+def check_made_with(made_with: Mapping[str, Any]) -> None:
+    """Refuse what private rows say that they were made with, beyond models and versions: it is published.
+
+    Raises:
+      FurtherFigure: another key, or what is no text of its kind; the message names keys only.
+    """
+    unknown = [name for name, value in made_with.items() if not _is_maker(name, value)]
+    _require_none(sorted(unknown), "what private rows were made with")
+
+
+def _is_maker(name: str, value: Any) -> bool:
+    is_version = MADE_WITH_VERSION.fullmatch(f"{name} {value}") is not None
+    return isinstance(value, str) and (name in MADE_WITH_MODELS or is_version)
+
+
+def _require_none(further: Sequence[str], place: str) -> None:
+    if further:
+        raise FurtherFigure(
+            f"{', '.join(further)} in {place} would be published and is not declared; drop it, or list it in"
+            " privacy/metadata.py if its value never depends on a private row"
         )
 
 
