@@ -1,9 +1,9 @@
-"""A warning where the same source has a ledger in another data folder as well."""
+"""Warnings of budgets that do not count each other: of other data folders, and of other corpora in this one."""
 
 from rich.markup import escape
 
-from dp_assets.assets._corpus import is_public_package, locator_of
-from dp_assets.cli._console import err
+from dp_assets.assets._corpus import is_public_package, locator_of, registration_of
+from dp_assets.cli._console import err, open_ledger
 from resources.homes import note_home
 from resources.profile import Profile
 from resources.zones import data_home
@@ -21,4 +21,17 @@ def warn_of_other_homes(profile: Profile) -> None:
             f"the data folder {other} has a ledger for this source too. Each folder has a budget of its own, and"
             " neither counts what the other releases: work in one of them only"
         )
-        err.print(f"[bold yellow]warning[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+        _warn(reason)
+
+
+def warn_of_other_corpora(profile: Profile) -> None:
+    """Warn on standard error if the data folder has another corpus. It depends on the registrations only."""
+    from dp_assets.assets._overlap import OTHER_CORPORA
+
+    ledger = open_ledger()
+    if ledger.state().apart_from(registration_of(ledger, profile).corpus_id):
+        _warn(OTHER_CORPORA)
+
+
+def _warn(reason: str) -> None:
+    err.print(f"[bold yellow]warning[/]: {escape(reason)}", highlight=False, soft_wrap=True)

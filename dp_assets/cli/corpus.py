@@ -17,7 +17,7 @@ from dp_assets.assets._corpus import (
     snapshot_of,
 )
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
-from dp_assets.cli._homes import warn_of_other_homes
+from dp_assets.cli._homes import warn_of_other_corpora, warn_of_other_homes
 from dp_assets.cli.preview import preview, print_preview, somebody_answers
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, unit_of_user
@@ -116,6 +116,7 @@ def register(
             offer_preview(ledger, profile, asking=not as_json)
     registration = register_corpus(ledger, profile, declared_public=public)
     warn_of_other_homes(profile)
+    warn_of_other_corpora(profile)
     if as_json:
         print_json(registration.to_json())
         return

@@ -1,4 +1,4 @@
-"""A second data folder for the same source is told of when it is registered."""
+"""A second budget, in another data folder or under another name of the file, is told of when it is registered."""
 
 import pytest
 from typer.testing import CliRunner
@@ -15,3 +15,13 @@ def test_registering_the_same_source_in_a_second_folder_warns(
     second = CliRunner().invoke(app, ["register"])
     assert second.exit_code == 0
     assert f"the data folder {household.home} has a ledger for this source too" in second.stderr
+
+
+def test_registering_a_renamed_file_says_that_its_budget_does_not_count_the_other(household: Household) -> None:
+    assert "other corpora" not in household.command("register").stderr
+    household.corpus_file.rename(household.folder / "renamed.parquet")
+    profile = household.profile_file.read_text()
+    household.profile_file.write_text(profile.replace("corpus.parquet", "renamed.parquet"))
+    second = household.command("register")
+    assert second.returncode == 0
+    assert "other corpora are registered in this data folder" in second.stderr
