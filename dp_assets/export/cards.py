@@ -4,6 +4,7 @@ The front matter is written by `huggingface_hub`, so that whatever a name holds 
 privacy statement and the ledger say, the cohort's figure first, and adds no claim of its own.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def dataset_card(release: Release, contents: Contents, settings: CardSettings, *
     )
     sections = [
         f"# {title}",
-        f"Made by dp-instructions from real instructions under differential privacy, with {base_model} as the base"
+        f"Made by dp-instructions from real instructions under differential privacy, with `{base_model}` as the base"
         " model. The instructions are samples of a generator: whoever wrote the real ones appears here only through the"
         " mechanisms that the statement accounts for.",
         *_guarantee(release, release.together["lineage_epsilon"], "Everything in this folder together"),
@@ -86,7 +87,7 @@ def model_card(release: Release, part: Part, settings: CardSettings, *, base_mod
     note = f" {PACKAGED_NOTE}" if settings.packaged_base else ""
     sections = [
         f"# {part.name}, {_scope(release)}",
-        f"{_sentence(part.meaning)}: {form}. Base model: {base_model}.{note}",
+        f"{_sentence(part.meaning)}: {form}. Base model: `{base_model}`.{note}",
         f"```python\n{_loading(part, base_model, merged)}\n```",
         *_guarantee(release, release.costs[part]["lineage_epsilon"], "This model alone"),
         *_not_covered(release),
@@ -203,7 +204,7 @@ def _loading(part: Part, base_model: str, merged: bool) -> str:
         return f'from transformers import {automatic}\n\nmodel = {automatic}.from_pretrained("{folder}")'
     return (
         f"from peft import PeftModel\nfrom transformers import {automatic}\n\n"
-        f'base = {automatic}.from_pretrained("{base_model}"{labels})\n'
+        f"base = {automatic}.from_pretrained({json.dumps(base_model)}{labels})\n"
         f'model = PeftModel.from_pretrained(base, "{folder}")'
     )
 

@@ -11,6 +11,7 @@ SHA256SUMS                      of every other file
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -48,7 +49,7 @@ def write_export(
     `names` are written in place of paths of this machine. `merge` makes full models; None makes none.
 
     Raises:
-      ExportRefused: a run made an artifact anew meanwhile.
+      ExportRefused: a run made an artifact anew meanwhile, or a column has a name that no asset gives.
     """
     base_model = names.get(release.statement["base_model"], release.statement["base_model"])
     with atomic_folder(target, Zone.RELEASED) as folder:
@@ -83,8 +84,18 @@ def _write_tables(folder: Path, release: Release, names: Names) -> Contents:
             _write_shard(shard, place / f"{SPLIT}-{number:05d}-of-{len(shards):05d}.parquet", names)
         scanned = pl.scan_parquet(shards)
         rows[part.name] = scanned.select(pl.len()).collect().item()
-        columns[part.name] = scanned.collect_schema().names()
+        columns[part.name] = _columns(part, scanned)
     return Contents(rows, columns)
+
+
+def _columns(part: Part, table: pl.LazyFrame) -> list[str]:
+    """The names of a table's columns, which stand in the card as they are."""
+    names = table.collect_schema().names()
+    if not all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names):
+        raise ExportRefused(
+            f"{part.asset} has a column whose name holds more than letters, digits and _; materialize it again"
+        )
+    return names
 
 
 def _write_shard(source: Path, target: Path, names: Names) -> None:

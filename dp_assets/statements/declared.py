@@ -28,8 +28,8 @@ Library = Annotated[str, Field(pattern=r"^dp-accounting [0-9][0-9a-z.+]{0,31}$")
 Place = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9._+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$", max_length=300)
 ]
-# What Markdown or HTML could take for more than text is left out (`model_name`).
-ModelName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f*`<>|\[\]]{1,1000}$")]
+# Ids of a hub, names of packages, and paths; any other character is written as _ (`model_name`).
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+~ \\-]{1,300}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 PositiveReal = Annotated[float, Field(gt=0)]
@@ -246,7 +246,7 @@ def _read(model: type[Model], value: Any, prefix: str) -> Model:
 
 def model_name(name: str) -> str:
     """The name or path of a model as a statement may hold it."""
-    return re.sub(r"[\x00-\x1f\x7f*`<>|\[\]]", "_", name)[:1000]
+    return re.sub(r"[^A-Za-z0-9._/:@+~ \\-]", "_", name)[:300]
 
 
 def plain(model: BaseModel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ holds stays text and cannot become markup.
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ th { background: #8882; }
   tr { break-inside: avoid; }
 }
 """
+
+# An underscore within a word marks nothing up.
+MARKUP = re.compile(r"[\\`*~\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ def _markdown(block: Block) -> str:
 
 def _cell(text: str) -> str:
     """A cell that stays one, whatever stands in it."""
-    return visible(" ".join(text.replace("|", "&#124;").replace("<", "&lt;").split()))
+    escaped = MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("|", "&#124;").replace("<", "&lt;"))
+    return visible(" ".join(escaped.split()))
 
 
 def _html(block: Block) -> str:

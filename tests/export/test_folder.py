@@ -209,6 +209,25 @@ def test_a_base_model_with_an_id_keeps_it(tmp_path: Path) -> None:
         public_names(release.statement, "org/tiny")
 
 
+def test_a_column_whose_name_could_be_markup_in_the_card_is_refused(tmp_path: Path) -> None:
+    state = release_everything(tmp_path / "data")
+    shutil.rmtree(next((tmp_path / "data").rglob("synthetic_pool/all/eps-8")))
+    rows = pl.LazyFrame({"synthetic_id": ["a"], "text` |\n\n## The guarantee": ["b"]})
+    put(tmp_path / "data", "synthetic_pool", Table(rows, IDS[:1]))
+    with pytest.raises(ExportRefused, match="synthetic_pool has a column whose name") as refused:
+        write_export(tmp_path / "out", gathered(tmp_path / "data", state), SETTINGS, names={})
+    assert "guarantee" not in str(refused.value)
+
+
+def test_the_name_of_a_base_model_is_text_in_cards_and_in_their_code(tmp_path: Path) -> None:
+    state = release_everything(tmp_path / "data", base_model="org/m__x__ \\")
+    write_export(tmp_path / "out", gathered(tmp_path / "data", state), SETTINGS, names={})
+    assert "with `org/m__x__ \\` as the base" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/models/generator/README.md").read_text()
+    assert "Base model: `org/m__x__ \\`." in card
+    assert 'from_pretrained("org/m__x__ \\\\"' in card
+
+
 def test_other_paths_keep_their_last_part(tmp_path: Path) -> None:
     release = gathered(tmp_path / "data", release_everything(tmp_path / "data"))
     configuration = {"profile": {"embedder": "/srv/embedders/mini", "preferences": {"path": "/home/a/pairs.jsonl"}}}

@@ -166,6 +166,24 @@ def test_what_was_trained_is_a_fingerprint_of_something_and_no_text(tensors: Any
     assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update(both))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "m **epsilon 0.05**",
+        'm"); import os',
+        "m (certified)",
+        "m &#8238;",
+        "m\u202e",
+        "\u0435psilon",
+        "m\n",
+        "m" * 301,
+        "",
+    ],
+)
+def test_a_base_model_that_is_no_id_and_no_path_is_refused(name: str) -> None:
+    assert "base_model" in refusal_of(lambda statement: statement.update(base_model=name))
+
+
 def test_a_run_that_trained_no_parameter_is_refused() -> None:
     none = {"num_parameters": 0, "noise_coordinates": 0}
     refused = refusal_of(lambda statement: statement["evidence"]["dp_generator"].update(none))
