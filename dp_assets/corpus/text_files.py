@@ -35,6 +35,7 @@ ENCODINGS = {  # the longest mark first: that of UTF-32 begins with one of UTF-1
 DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 DOCUMENT = re.compile(r"\[\s*\{|\{[ \t\r]*\n\s*\"")
 BETWEEN_OBJECTS = re.compile(r"[\s,\[\]]*")
+NEXT_OBJECT = re.compile(r"[\s,\[\]]*(?:\{|\Z)")
 LONGEST_WORD = len("-Infinity")
 LONGEST_ROW = 10_000_000
 CHARACTERS_IN_A_CHUNK = 1_000_000
@@ -165,23 +166,30 @@ def _object_of(line: str) -> Row | None:
 
 
 def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
-    """The objects of a document. After damage it goes on with the next line."""
-    unread = ""
+    """The objects of a document. After damage it goes on with the next line where every object so far had one line.
+
+    Elsewhere the next line may lie inside the damaged object, and what is nested there would pass for rows.
+    """
+    unread, has_one_a_line = "", None
     for chunk in chunks:
         unread, position = unread + chunk, 0
         while (position := _after(BETWEEN_OBJECTS, unread, position)) < len(unread):
             try:
-                value, position = DECODER.raw_decode(unread, position)
+                value, end = DECODER.raw_decode(unread, position)
+                has_one_a_line = has_one_a_line is not False and "\n" not in unread[position:end]
+                position = end
                 yield value if isinstance(value, Mapping) else None
             except RecursionError:
                 raise BrokenDocument("a JSON document holds an object too deep to be read") from None
             except json.JSONDecodeError as error:
                 if _may_go_on(error, unread):
                     break
-                yield None
                 position = unread.find("\n", position) + 1
-                if not position:
-                    raise BrokenDocument("a JSON document is damaged within its only line") from None
+                if not (position and has_one_a_line and NEXT_OBJECT.match(unread, position)):
+                    raise BrokenDocument(
+                        "a JSON document is damaged within its only line, or an object of several"
+                    ) from None
+                yield None
         unread = unread[position:]
         if len(unread) > LONGEST_ROW:
             raise BrokenDocument("a JSON document holds an object longer than any that is read")

@@ -107,6 +107,26 @@ def test_damage_in_a_json_document_costs_its_own_line_only(tmp_path: Path, damag
         assert rows == ROWS
 
 
+@pytest.mark.parametrize("indent", [0, 1, 4])
+@pytest.mark.parametrize("before", [[], [{"u": "bert", "t": "who?"}]])
+def test_damage_in_an_object_of_several_lines_breaks_the_document_and_makes_no_rows_of_what_is_nested(
+    tmp_path: Path, indent: int, before: list[dict[str, str]]
+) -> None:
+    nested = {"u": "anna", "t": "why?", "replies": [{"t": "how?"}, {"t": "when?"}]}
+    written = json.dumps([*before, nested, nested], indent=indent)
+    for damaged in ('"u": anna', '"u": "an\\na"'):
+        (tmp_path / "a.json").write_text(written.replace('"u": "anna"', damaged.replace("\\n", "\\q"), 1))
+        with pytest.raises(BrokenDocument):
+            list(rows_of(tmp_path / "a.json"))
+
+
+def test_an_object_of_several_lines_after_one_of_one_line_makes_no_rows_of_what_is_nested(tmp_path: Path) -> None:
+    nested = json.dumps({"u": "anna", "replies": [{"t": "how?"}]}, indent=1).replace('"anna"', "anna")
+    (tmp_path / "a.json").write_text('[{"u": "bert", "t": "who?"},\n' + nested + "]")
+    with pytest.raises(BrokenDocument):
+        list(rows_of(tmp_path / "a.json"))
+
+
 def test_damage_in_a_document_of_one_line_breaks_the_document_and_is_not_left_out_in_silence(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"t": "why?"}, {"t": why?}, {"t": "how?"}]')
     with pytest.raises(BrokenDocument):
