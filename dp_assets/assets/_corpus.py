@@ -57,8 +57,7 @@ def source_of(profile: Profile) -> Source:
     """
     settings = profile.corpus.source
     source = _sources_by_kind(settings)
-    is_packaged = settings.kind in PUBLIC_SOURCES
-    if profile.corpus.unit is PrivacyUnit.USER and not is_packaged and "user_id" not in source.columns:
+    if profile.corpus.unit is PrivacyUnit.USER and not is_public_package(profile) and "user_id" not in source.columns:
         raise SourceError(f"{settings.layout} does not say who wrote a row; set corpus.unit to 'instruction'")
     return source
 
@@ -162,7 +161,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
         cohort_function=settings.cohorts.model_dump_json(),
         delta=settings.delta,
         budget_epsilon=settings.budget_epsilon,
-        is_public=declared_public or settings.source.kind in PUBLIC_SOURCES,
+        is_public=declared_public or is_public_package(profile),
     )
 
 
