@@ -33,7 +33,7 @@ ENCODINGS = {  # the longest mark first: that of UTF-32 begins with one of UTF-1
     codecs.BOM_UTF16_BE: "utf-16",
 }
 DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
-DOCUMENT = re.compile(r"\[\s*\{|\{[ \t\r]*\n\s*\"")
+DOCUMENT = re.compile(r"\[\s*\{\s*(?:[\"}]|\Z)|\{[ \t\r]*\n\s*\"")
 BETWEEN_OBJECTS = re.compile(r"[\s,\[\]]*")
 NEXT_OBJECT = re.compile(r"[\s,\[\]]*(?:\{|\Z)")
 LONGEST_WORD = len("-Infinity")
