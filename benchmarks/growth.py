@@ -123,6 +123,7 @@ class AnyCharge:
 
 def votes(folder: Path, _: int) -> Work:
     from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
+    from dp_assets.selection.bins import digest_of
     from dp_assets.selection.release import release_votes
 
     rows, charge = _stored(folder, "synthetic_embeddings"), AnyCharge()
@@ -136,7 +137,7 @@ def votes(folder: Path, _: int) -> Work:
     table = PrivateTable(units, corpus_id=charge.corpus_id, snapshot=charge.snapshot)
     settings: dict[str, Any] = {"noise_stddev": 10.0, "key": b"benchmark", "upstream_ids": ()}
     centroids = _some_centroids(folder)
-    return lambda: release_votes(charge, table=table, centroids=centroids, **settings)
+    return lambda: release_votes(charge, table=table, centroids=centroids, bins=digest_of(centroids), **settings)
 
 
 def resample(_: Path, size: int) -> Work:

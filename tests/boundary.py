@@ -20,6 +20,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration
+from dp_assets.selection.bins import digest_of
 from dp_assets.selection.release import release_votes
 from resources.ledger import Charge, Ledger
 from resources.models import LanguageModel
@@ -93,7 +94,8 @@ class Boundary:
         return release_votes(
             charge,
             table=self.table,
-            centroids=CENTROIDS,
+            centroids=CENTROIDS.copy(),
+            bins=digest_of(CENTROIDS),
             noise_stddev=self.plan.votes.noise_stddev,
             key=self.ledger.key,
             upstream_ids=(),

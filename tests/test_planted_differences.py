@@ -37,6 +37,7 @@ from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection import release, votes
 from resources import stores
 from resources.ledger import ChargeRefused
+from tests import boundary as boundary_module
 from tests.boundary import LEVEL, REAL_ROWS, Boundary
 from tests.corpus.test_stability import prepare_rows, without_duplicates
 from tests.household import interrupt_in_step
@@ -694,6 +695,30 @@ def centred(rows: pl.LazyFrame) -> pl.LazyFrame:
     return frame.with_columns(vector=pl.Series(moved.astype(np.float32), dtype=frame.schema["vector"])).lazy()
 
 
+def bins_moved_in_place(patch: pytest.MonkeyPatch) -> None:
+    """Bins are fitted once more, on the real vectors, right before the votes are counted."""
+    exact_votes = votes.exact_votes
+
+    def refitted(vectors: pl.LazyFrame, *, centroids: Any, **kwargs: Any) -> Any:
+        rows = vectors.lazy().collect()
+        if rows["unit_id"].str.starts_with("unit-").any():
+            centroids += rows["vector"].to_numpy().mean(axis=0)
+        return exact_votes(rows, centroids=centroids, **kwargs)
+
+    patch.setattr(release, "exact_votes", refitted)
+
+
+def bins_moved_before_the_votes(patch: pytest.MonkeyPatch) -> None:
+    """As a run does that reads the vectors to fit its bins anew, and hands those on."""
+    release_votes = release.release_votes
+
+    def refitted(charge: Any, *, table: Any, centroids: Any, **kwargs: Any) -> Any:
+        vectors = table._rows.collect()["vector"].to_numpy()
+        return release_votes(charge, table=table, centroids=centroids + vectors.mean(axis=0), **kwargs)
+
+    patch.setattr(boundary_module, "release_votes", refitted)
+
+
 def without_one_unit(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.filter(pl.col("unit_id") != "unit-4")
 
@@ -755,6 +780,8 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "no second vote for equal vectors": (count_changed(without_copies), ("population", "votes")),
     "a unit left out": (count_changed(without_one_unit), ("population",)),
     "vectors moved by all of them": (count_changed(centred), ("votes",)),
+    "bins moved by the real vectors in place": (bins_moved_in_place, ("bins",)),
+    "bins fitted again before the votes": (bins_moved_before_the_votes, ("bins",)),
     "no release below zero": (release_changed(nothing_below_zero), ("noised_bins", "content")),
     "rows in the order of exact votes": (
         table_changed(lambda table, exact: table[np.argsort(-exact, kind="stable").tolist()][::-1]),

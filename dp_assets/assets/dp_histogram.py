@@ -1,6 +1,5 @@
 """The asset `dp_histogram`."""
 
-import hashlib
 from functools import partial
 
 import dagster as dg
@@ -14,6 +13,7 @@ from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.selection.bins import digest_of
 from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
 from resources.annotator import NotReady
 from resources.ledger import Ledger
@@ -23,7 +23,7 @@ from resources.profile import Profile
 from resources.stores import ReleaseStore
 
 
-@pipeline_asset(label=Label.MECHANISM, group="selection", kinds={"numpy", "parquet"}, code_version="2")
+@pipeline_asset(label=Label.MECHANISM, group="selection", kinds={"numpy", "parquet"}, code_version="3")
 def dp_histogram(
     context: dg.AssetExecutionContext,
     config: ReleaseConfig,
@@ -37,7 +37,7 @@ def dp_histogram(
 ) -> dg.MaterializeResult[Table]:
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
     centroids = centroids_of(synthetic_bins)
-    inputs = {"embedder": profile.embedder, "bins": hashlib.sha256(centroids.tobytes()).hexdigest()}
+    inputs = {"embedder": profile.embedder, "bins": digest_of(centroids)}
     with private_step(ledger.private_root, EmbeddersDiffer, NotReady):
         mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)
         votes = mechanism.plan.votes
@@ -49,6 +49,7 @@ def dp_histogram(
                 release_votes,
                 table=real_embeddings,
                 centroids=centroids,
+                bins=inputs["bins"],
                 noise_stddev=votes.noise_stddev,
                 key=ledger.key,
                 upstream_ids=synthetic_bins.charge_ids,

@@ -32,6 +32,7 @@ Which checks a difference fails:
     a bin without noise, a second vote by a unit       noised_bins, max_votes_per_unit
     units that do not vote for others' sake            population, votes
     a vote that follows from other units' rows         votes
+    bins moved by the rows that vote for them          bins
     units that changed each other's rows beforehand    preparation
 
 What these checks cannot see: a change to the modules that observe, and chance inside the random source. They guard
@@ -165,6 +166,7 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
         "max_votes_per_unit": 1,
         "votes": "of each unit alone",
         "votes_counted": "one a ballot",
+        "bins": "as stored",
         "num_bins": plan.num_bins,
         "noise": "discrete-gaussian",
         "noise_stddev": plan.noise_stddev,

@@ -142,6 +142,7 @@ def votes_evidence(
     ballots: Sequence[tuple[str, int]],
     is_everybody: bool,
     are_own: bool,
+    are_stored_bins: bool,
     noise: DiscreteGaussianNoise,
     preparation: str,
 ) -> Evidence:
@@ -153,6 +154,7 @@ def votes_evidence(
       ballots: the votes that were counted, each a unit id and a bin.
       is_everybody: all units of the table voted that have something to vote with, and no others.
       are_own: each vote follows from the unit's rows alone, of the table and of a probe of public units.
+      are_stored_bins: the votes were counted, both times, for the bins that were stored before the table was opened.
     """
     is_whole = len(released) == len(exact_votes) == len(noise.last_draw)
     by_bin, by_unit = Counter(bin_id for _, bin_id in ballots), Counter(unit_id for unit_id, _ in ballots)
@@ -161,6 +163,7 @@ def votes_evidence(
         "mechanism": "votes",
         "preparation": preparation,
         "population": "units" if is_everybody else OTHERWISE,
+        "bins": "as stored" if are_stored_bins else OTHERWISE,
         "num_bins": len(released),
         "noise": name_of(noise),
         "noise_stddev": noise.noise_stddev,

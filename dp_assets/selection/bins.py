@@ -9,6 +9,8 @@ release with the bins, the restarts and most of the iterations: what they and a 
 `SAMPLED_VECTORS_PER_BIN` gain is in docs/results/bins.md.
 """
 
+import hashlib
+
 import faiss
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,11 @@ HUGE, TINY = 1e37, 1e-15
 
 class TooFewVectors(ValueError):
     """There are fewer vectors than bins."""
+
+
+def digest_of(centroids: npt.NDArray[np.float32]) -> str:
+    """SHA-256 of the bins, float32 of shape (num_bins, d), by their numbers."""
+    return hashlib.sha256(np.ascontiguousarray(centroids, dtype=np.float32).tobytes()).hexdigest()
 
 
 def fit_bins(vectors: npt.NDArray[np.float32], *, num_bins: int, seed: int) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, c
 from dp_assets.privacy.evidence import Evidence, votes_evidence
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.selection.bins import digest_of
 from dp_assets.selection.recount import adds_up, are_own, is_everybody, recount
 from dp_assets.selection.votes import exact_votes
 
@@ -52,13 +53,16 @@ def release_votes(
     *,
     table: PrivateTable,
     centroids: npt.NDArray[np.float32],
+    bins: str,
     noise_stddev: float,
     key: bytes,
     upstream_ids: Sequence[str],
 ) -> tuple[Table, Evidence]:
     """The noisy votes for `centroids` (float32, shape (num_bins, d)), one row a bin, with the evidence of the release.
 
-    `upstream_ids` are the charges behind the bins; `key` selects the row that votes for a unit with several rows.
+    `bins` is the digest of the stored bins (`digest_of`), with which those that were voted on are compared once the
+    votes were counted. `upstream_ids` are the charges behind the bins; `key` selects the row that votes for a unit
+    with several rows.
     """
     noise = DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness())
     count = partial(exact_votes, centroids=centroids, key=key)
@@ -74,6 +78,7 @@ def release_votes(
         ballots=ballots,
         is_everybody=is_everybody(ballots, allowed),
         are_own=are_apart and are_own(ballots, allowed),
+        are_stored_bins=digest_of(centroids) == bins,
         noise=noise,
         preparation=table.preparation,
     )

@@ -280,7 +280,10 @@ def _evidence(facts: Declared) -> Problems:
         place, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, {})
         checked = {one.check for one in _discrepancies(charge.mechanism, plan, {})}
         for one in _discrepancies(charge.mechanism, plan, evidence):
-            yield f"{place}, {one.check}: what ran is not what was planned"
+            if one.check in evidence:
+                yield f"{place}, {one.check}: what ran is not what was planned"
+            else:
+                yield f"{place}, {one.check}: the evidence does not say it, such as that of an earlier version"
         for name in (name for name, fits in known.items() if not fits(evidence.get(name))):
             yield f"{place}, {name}: it says nothing that was trained"
         for name in sorted(evidence.keys() - checked - known.keys()):

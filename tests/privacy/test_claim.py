@@ -50,6 +50,7 @@ HONEST_VOTES: dict[str, Any] = {
     "max_votes_per_unit": 1,
     "votes": "of each unit alone",
     "votes_counted": "one a ballot",
+    "bins": "as stored",
     "num_bins": 8,
     "noise": "discrete-gaussian",
     "noise_stddev": 4.0,

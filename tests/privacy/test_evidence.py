@@ -70,6 +70,7 @@ def votes_of(source: RandomSource, **changes: Any) -> Evidence:
         "ballots": [("a", 0), ("b", 0), ("c", 2)],
         "is_everybody": True,
         "are_own": True,
+        "are_stored_bins": True,
         "noise": noise,
         "preparation": "user-wise",
     }
@@ -142,6 +143,7 @@ def test_a_run_that_left_the_plan_does_not(changes: dict[str, Any], caught_by: s
         ({"ballots": [("a", 0), ("b", 1), ("c", 2)]}, "votes_counted"),
         ({"is_everybody": False}, "population"),
         ({"are_own": False}, "votes"),
+        ({"are_stored_bins": False}, "bins"),
         ({"released": np.array([2, 0, 1, 0])}, "noised_bins"),
         ({"released": np.array([2, 0, 1])}, "num_bins"),
         ({"preparation": "across units"}, "preparation"),

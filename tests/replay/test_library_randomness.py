@@ -25,6 +25,7 @@ from dp_assets.generation.generator import train_generator
 from dp_assets.privacy import randomness
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.selection.bins import digest_of
 from dp_assets.selection.release import release_votes
 from resources.artifact_files import write_artifact
 from resources.models import Embedder, LanguageModel
@@ -133,9 +134,9 @@ def voted(rows: pl.DataFrame, charge: PoisonousCharge) -> tuple[Table, Evidence]
     embedder = Embedder(model="hashing")
     vectors = embedded(rows, embedder).with_columns(cohort=pl.lit("all"), split=pl.lit("train"))
     centroids = bins_of(embedder)
-    return release_votes(
-        charge, table=private(vectors), centroids=centroids, noise_stddev=4.0, key=KEY, upstream_ids=()
-    )
+    settings: dict[str, Any] = {"noise_stddev": 4.0, "key": KEY, "upstream_ids": ()}
+    bins = digest_of(centroids)
+    return release_votes(charge, table=private(vectors), centroids=centroids, bins=bins, **settings)
 
 
 def test_every_poisoned_generator_raises() -> None:

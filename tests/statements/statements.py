@@ -131,6 +131,7 @@ def _votes_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "max_votes_per_unit": 1,
         "votes": "of each unit alone",
         "votes_counted": "one a ballot",
+        "bins": "as stored",
     }
 
 

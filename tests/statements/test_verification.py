@@ -183,6 +183,13 @@ def test_a_statement_of_a_run_that_differed_from_its_plan_is_refused() -> None:
         verify(sealed(statement))
 
 
+def test_evidence_that_lacks_what_is_checked_today_is_refused_by_its_name() -> None:
+    statement = planned()
+    del statement["evidence"]["dp_histogram"]["bins"]
+    with pytest.raises(StatementError, match="bins: the evidence does not say it"):
+        verify(sealed(statement))
+
+
 def test_a_statement_is_the_same_however_often_its_run_was_resumed() -> None:
     resumed = ("continued", {"charge_id": "dp_generator", "checkpoint": "digest of a checkpoint"})
     of_a_resumed_run, of_another = (statement_of(state_of(*both(), *more)) for more in ([resumed], []))
