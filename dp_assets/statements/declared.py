@@ -16,8 +16,6 @@ from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.reading import StatementError, canonical
 
 PROBLEMS_SHOWN = 5
-MOST_COHORTS = 256
-"""Figures of replaced units compose every pair of cohorts."""
 
 # Ranges are written out: \w and \d would let in letters and digits of other scripts that look alike.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
@@ -187,7 +185,7 @@ class Declared(_Strict):
     terms: Terms
     budget: Budget
     charges: Annotated[tuple[Charge, ...], Field(min_length=1)]
-    cohorts: Annotated[dict[Name, Cohort], Field(max_length=MOST_COHORTS)]
+    cohorts: dict[Name, Cohort]
     plans: dict[Name, Plan]
     accountant: Accountant
     ledger: LedgerEnd

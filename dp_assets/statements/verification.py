@@ -21,9 +21,10 @@ from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.losses import Unaccountable
-from dp_assets.privacy.plan import GENERATOR, PrivacyPlan, largest_delta
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan, largest_delta
 from dp_assets.privacy.registration import GATE_ORDERS
 from dp_assets.statements.declared import Declared, declared
+from dp_assets.statements.figures import cost_of, mechanisms_of
 from dp_assets.statements.reading import StatementError, canonical, strict_json
 from dp_assets.statements.statement import FORMAT, completed, with_figures
 
@@ -36,7 +37,9 @@ ENVELOPE = {"charge_ids", "data"}
 FOLLOWING = ("guarantee", "digest")
 """What a statement says that follows from all the rest of it."""
 DIFFERENCES_NAMED = 10
-MOST_EVENTS = 256
+MOST_COST = 48.0
+"""Of `cost_of`: what this machine and its like compute within seconds."""
+MOST_MECHANISMS = 5_000
 DESCRIBED: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     GENERATOR: {
         "trained_tensors": lambda item: isinstance(item, Mapping) and item["count"] >= 1,
@@ -220,8 +223,24 @@ def _release(facts: Declared) -> Problems:
     ):
         if set(listed) != used:
             yield f"{name} are not those of the charges"
+    for cohort in facts.cohorts:
+        made = {charge.mechanism for charge in facts.charges if charge.cohort == cohort}
+        for mechanism in (one for one in (GENERATOR, HISTOGRAM) if one not in made):
+            yield f"no charge of {mechanism} in cohort {cohort}, from which every release descends"
     if NO_DP in facts.plans and not facts.source.declared_public:
         yield "level no-dp on a source that was not declared public"
+
+
+def _cost(facts: Declared) -> Problems:
+    """Whoever wrote the statement must not hold up whoever verifies it."""
+    listed = (event for cohort in facts.cohorts.values() for event in (*cohort.booked, *cohort.later))
+    if sum(1 for event in listed for _ in mechanisms_of(event)) > MOST_MECHANISMS:
+        yield f"more than {MOST_MECHANISMS} mechanisms, which would take too long to account for"
+    elif cost_of(facts) > MOST_COST:
+        yield (
+            f"the figures would take too long: they need more than {MOST_COST:.0f} accounts of a mechanism, one for"
+            " each different event and each choice of cohorts; no release of this program comes near that"
+        )
 
 
 def _levels(facts: Declared) -> Problems:
@@ -260,8 +279,6 @@ def _configuration(facts: Declared) -> Problems:
 
 def _cohorts(facts: Declared) -> Problems:
     """Whatever the release descends from must be among what its cohort answers for, as often as it was charged."""
-    if len({canonical(event) for one in facts.cohorts.values() for event in (*one.booked, *one.later)}) > MOST_EVENTS:
-        yield f"more than {MOST_EVENTS} different events, which would take too long to account for"
     for name, cohort in facts.cohorts.items():
         for booked, events in ((True, cohort.booked), (False, cohort.later)):
             made = Counter(
@@ -309,6 +326,7 @@ def _budget(facts: Declared) -> Problems:
 
 
 FACTS: Mapping[str, Callable[[Declared], Problems]] = {
+    "cost": _cost,
     "terms": _terms,
     "release": _release,
     "configuration": _configuration,

@@ -10,13 +10,24 @@ from typing import Any
 
 import pytest
 
-from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
+from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.statements.reading import StatementError, strict_json
-from dp_assets.statements.statement import digest_of, sealed
+from dp_assets.statements.statement import digest_of, restated, sealed
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from dp_assets.statements.verification import verification_of_file
+from dp_assets.statements.verification import verification_of, verification_of_file
 from tests.statements.edits import edited, edited_text, spelled
-from tests.statements.statements import CORPUS, PLAN, adaptive, both, planned, state_of, statement_of, without_noise
+from tests.statements.statements import (
+    CORPUS,
+    PLAN,
+    adaptive,
+    both,
+    charged,
+    planned,
+    state_of,
+    statement_of,
+    without_noise,
+)
 
 Statement = dict[str, Any]
 SEED = int(os.environ.get("DP_INSTRUCTIONS_FUZZ_SEED", "20240716"))
@@ -223,19 +234,86 @@ def test_a_count_in_the_evidence_that_is_none_is_refused(number: float) -> None:
     assert "num_parameters" in refusal_of(change) or "noise_coordinates" in refusal_of(change)
 
 
-def test_a_statement_of_more_cohorts_than_can_be_composed_in_pairs_is_refused() -> None:
+def test_a_statement_of_cohorts_without_a_charge_is_refused() -> None:
     def change(statement: Statement) -> None:
         statement["cohorts"] = {f"c{number}": statement["cohorts"]["all"] for number in range(10_000)}
 
     assert "cohorts" in refusal_of(change)
 
 
-def test_more_different_events_than_can_be_accounted_for_in_time_are_refused() -> None:
-    def change(statement: Statement) -> None:
-        votes = {"type": "discrete_gaussian", "sensitivity": 1}
-        statement["cohorts"]["all"]["later"] += [votes | {"noise_stddev": 4.0 + number} for number in range(300)]
+def votes_of(number: int) -> Statement:
+    """Votes with a noise of their own."""
+    return {"type": "discrete_gaussian", "sensitivity": 1, "noise_stddev": 4.0 + number}
 
-    assert "too long to account for" in refusal_of(change)
+
+def booked(statement: Statement, *events: Statement) -> None:
+    statement["cohorts"]["all"]["booked"] += events
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "composed", "events": [votes_of(number) for number in range(20_000)]},
+        {"type": "composed", "events": [votes_of(0)] * 20_000},
+        {"type": "self_composed", "count": 2, "event": {"type": "composed", "events": [votes_of(0)] * 20_000}},
+    ],
+    ids=["of different parts", "of equal parts", "repeated"],
+)
+def test_the_parts_of_a_composed_event_count_towards_what_is_accounted_for_in_seconds(event: Statement) -> None:
+    assert "take too long" in refusal_of(lambda statement: booked(statement, event))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[votes_of(number) for number in range(2_000)], [votes_of(99_000 + number) for number in range(20)]],
+    ids=["many", "of much noise"],
+)
+def test_more_different_events_than_can_be_accounted_for_in_seconds_are_refused(events: list[Statement]) -> None:
+    assert "take too long" in refusal_of(lambda statement: booked(statement, *events))
+
+
+def test_more_events_than_renyi_dp_accounts_for_in_seconds_are_refused() -> None:
+    def change(statement: Statement) -> None:
+        statement["cohorts"]["all"]["later"] += [votes_of(number) for number in range(20_000)]
+
+    assert "take too long" in refusal_of(change)
+
+
+@pytest.mark.parametrize("cohorts", [9, 40])
+def test_more_choices_of_cohorts_than_can_be_composed_in_seconds_are_refused(cohorts: int) -> None:
+    """The instructions of one person may lie in any eight of them."""
+    plan = replace(PLAN, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
+    corpus = replace(CORPUS, unit=PrivacyUnit.INSTRUCTION, max_rows_per_unit=1)
+    one = statement_of(state_of(*both(plan=plan), corpus=corpus, plans=(plan,)), (plan,), corpus=corpus)
+    names = [f"c{number}" for number in range(cohorts)]
+    charges = [charge | {"cohort": name} for name in names for charge in one["charges"]]
+    for number, charge in enumerate(charges):
+        charge["charge_id"] = f"charge-{number}"
+    evidence = {charge["charge_id"]: one["evidence"][charge["mechanism"]] for charge in charges}
+    facts = {"charges": charges, "evidence": evidence, "cohorts": dict.fromkeys(names, one["cohorts"]["all"])}
+    assert "take too long" in "; ".join(verification_of(one | facts).wrong)
+
+
+def test_a_ledger_of_a_few_hundred_charges_is_no_reason_to_refuse() -> None:
+    bodies = [("charged", charged(HISTOGRAM, charge_id=f"later-{number}", booked=False)) for number in range(200)]
+    others = [replace(PLAN, votes=replace(PLAN.votes, noise_stddev=40.0 + number)) for number in range(200)]
+    bodies += [
+        ("charged", charged(HISTOGRAM, plan=plan, charge_id=f"other-{number}", booked=False))
+        for number, plan in enumerate(others)
+    ]
+    statement = statement_of(state_of(*both(), *bodies))
+    assert accepted(spelled(document(statement))) == statement
+
+
+@pytest.mark.parametrize("mechanism", [GENERATOR, HISTOGRAM])
+def test_a_statement_that_leaves_out_a_mechanism_of_every_release_is_refused(mechanism: str) -> None:
+    """Whatever a cohort releases descends from both, so a shorter list of charges is a smaller epsilon."""
+    true = planned()
+    charges = [charge for charge in true["charges"] if charge["mechanism"] != mechanism]
+    evidence = {charge["charge_id"]: true["evidence"][charge["charge_id"]] for charge in charges}
+    forged = restated(true, charges=charges, evidence=evidence)
+    assert forged["guarantee"]["lineage_epsilon"] < true["guarantee"]["lineage_epsilon"]
+    assert f"no charge of {mechanism}" in refusal(spelled(document(forged)))
 
 
 def test_an_event_with_more_to_it_than_its_kind_has_is_refused() -> None:

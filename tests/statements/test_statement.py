@@ -38,6 +38,11 @@ def in_cohorts(*generators: str, plan: PrivacyPlan = PLAN) -> LedgerState:
     return state_of(*bodies, corpus=COHORTS, plans=(plan,))
 
 
+def in_cohort(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """A charge of each mechanism in a cohort."""
+    return [("charged", charged(mechanism, charge_id=name + mechanism, cohort=name)) for mechanism in PLAN.events]
+
+
 def test_a_statement_verifies_after_a_round_trip_through_json() -> None:
     verify(json.loads(json.dumps(statement_of(PLANNED), allow_nan=False)))
 
@@ -139,23 +144,24 @@ def test_a_statement_without_noise_claims_nothing() -> None:
 
 def test_several_levels_of_a_cohort_cost_their_composition() -> None:
     small = small_plan("eps-1")
-    ids = [GENERATOR, "small"]
+    ids = [GENERATOR, HISTOGRAM, "small"]
     bodies = [*both(), ("charged", charged(GENERATOR, charge_id="small", plan=small))]
     corpus = replace(CORPUS, budget_epsilon=10.0)
     statement = statement_of(state_of(*bodies, corpus=corpus, plans=(PLAN, small)), [PLAN, small], charge_ids=ids)
     verify(statement)
-    joint = accounting.compose([PLAN.dpsgd.event, small.dpsgd.event])
+    joint = accounting.compose([*PLAN.events.values(), small.dpsgd.event])
     assert statement["release"] == {"cohorts": ["all"], "levels": ["eps-1", "eps-8"]}
     assert statement["guarantee"]["lineage_epsilon"] == accounting.epsilon(joint, PLAN.delta)
 
 
 def test_disjoint_cohorts_cost_the_worst_of_them_and_verify_agrees() -> None:
-    statement = statement_of(in_cohorts("early", "late"), charge_ids=["early", "late"])
+    bodies = [body for name in ("early", "late") for body in in_cohort(name)]
+    statement = statement_of(state_of(*bodies, corpus=COHORTS), charge_ids=[body["charge_id"] for _, body in bodies])
     verify(statement)
-    alone, joint = PLAN.dpsgd.event, accounting.compose([PLAN.dpsgd.event] * 2)
+    joint = accounting.compose([*PLAN.events.values()] * 2)
     guarantee = statement["guarantee"]
     assert statement["release"]["cohorts"] == ["early", "late"]
-    assert guarantee["lineage_epsilon"] == accounting.epsilon(alone, PLAN.delta) < accounting.epsilon(joint, PLAN.delta)
+    assert guarantee["lineage_epsilon"] == PLAN.epsilon < accounting.epsilon(joint, PLAN.delta)
     assert guarantee["cohort_epsilon"] == PLAN.epsilon
 
 
