@@ -27,7 +27,7 @@ def preview_of(ledger: Ledger, profile: Profile) -> dict[str, Any]:
       PrivateStepFailed: reading failed in a way that may depend on rows.
     """
     source, terms = source_of(profile), terms_of(profile, declared_public=False)
-    settings, last = preparation_settings(profile, ledger.key), _erased(ledger, profile)
+    settings, first = preparation_settings(profile, ledger.key), _erased(ledger, profile)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, SourceError, CohortError):
         shown = preview(
             parts_of(source, scratch.folder),
@@ -35,7 +35,7 @@ def preview_of(ledger: Ledger, profile: Profile) -> dict[str, Any]:
             columns=source.columns or {name: name for name in SOURCE_ROWS},
             cohorts=terms.cohorts,
             folder=scratch.folder,
-            last=last,
+            first=first,
         )
     scratch.remove()
     return shown

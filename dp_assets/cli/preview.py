@@ -15,7 +15,7 @@ from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusal
 from dp_assets.cli._tables import print_table
 from dp_assets.profiles import selected_profile
 
-FILES_SHOWN, LONGEST_SHOWN = 20, 240
+FILES_SHOWN, LONGEST_CELL, LONGEST_TEXT = 20, 40, 120
 NO_TERMINAL = (
     "standard output is no terminal, and a preview shows private rows: run it on a terminal, or add --json to have it"
     " written wherever standard output leads, which then holds private rows"
@@ -56,10 +56,10 @@ def print_preview(shown: Mapping[str, Any]) -> None:
     _print_table("files", ("file", "rows", "no user"), _files(files))
     columns = ((ours, column["from"], _share(column["missing"], rows)) for ours, column in shown["columns"].items())
     _print_table("columns", ("ours", "read from", "missing"), columns)
-    nobodys = f"; {units['rows_as_units']} units are rows of their own" if units["rows_as_units"] else ""
-    out.print(f"{rows} rows; users: {units['users']}{nobodys}\n")
+    nobodys = f"; rows that name no user, each a unit of its own: {units['rows_as_units']}"
+    out.print(f"rows: {rows}; users: {units['users']}{nobodys if units['rows_as_units'] else ''}\n")
     _print_table("units", ("rows of a unit", "units"), units["rows_of_a_unit"].items())
-    busiest = ((_cut(user["user_id"], 40), user["rows"]) for user in units["busiest_users"])
+    busiest = ((_cut(user["user_id"], LONGEST_CELL), user["rows"]) for user in units["busiest_users"])
     _print_table("busiest users", ("user", "rows"), busiest)
     _print_table("steps: rows that ...", ("", "reached", "dropped", "such as"), _steps(shown["steps"]))
     cohorts = (
@@ -87,17 +87,27 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    """A row in one line: its text, and what else a step may have looked at."""
-    others = (f"{name} {row[name]}" for name in ("user_id", "language", "created_at") if row[name] is not None)
-    return _cut("; ".join((_text(row), *others)), LONGEST_SHOWN // 2)
+    """A row in a few lines: what a step may have looked at, and its text, which may be long, at last."""
+    names = ("user_id", "language", "created_at")
+    others = (f"{name} {_cell(row, name)}" for name in names if row[name] is not None)
+    return "; ".join((*others, _text(row)))
 
 
 def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
-    return _cut(row["user_id"] or "-", 40), row["created_at"] or "-", row["language"] or "-", _text(row)
+    return _cell(row, "user_id"), _cell(row, "created_at"), _cell(row, "language"), _text(row)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    """A value, `-` where it is missing, with a mark where it is there and not understood."""
+    mark = " (not understood)" if row["not_understood"] == name else ""
+    return _cut(row[name] or "-", LONGEST_CELL) + mark
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    return "no text" if row["text"] is None else repr(_cut(row["text"], LONGEST_SHOWN // 2))
+    if row["text"] is None:
+        return "a broken line" if row["not_understood"] == "line" else "no text"
+    mark = "not understood: " if row["not_understood"] == "text" else ""
+    return mark + repr(_cut(row["text"], LONGEST_TEXT))
 
 
 def _cut(text: str, length: int) -> str:

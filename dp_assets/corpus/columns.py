@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from dp_assets.corpus.language_names import language_code
-from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS, TIME, UNREAD
+from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS, TIME, UNREAD, UNREAD_VALUE
 from dp_assets.corpus.users import AROUND
 from dp_assets.corpus.values import (
     CONTENT_KEYS,
@@ -92,11 +92,17 @@ def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
             _id("user_id"),
             _id("instruction_id"),
             language_code(_id("language")),
+            written_text="text",
+            written_time=pl.col("created_at").cast(pl.String) if has_time else pl.lit(None, pl.String),
             text=_each(instruction_of, "text"),
             read_at=_each(time_of, "created_at", TIME) if has_time else pl.col("created_at"),
         )
         .with_columns(_unread(has_time).alias(UNREAD))
-        .with_columns(text=pl.when(pl.col("text") != UNREADABLE).then("text"), created_at="read_at")
+        .with_columns(
+            _unread_value().alias(UNREAD_VALUE),
+            text=pl.when(pl.col("text") != UNREADABLE).then("text"),
+            created_at="read_at",
+        )
         .select(SCANNED_ROWS.names())
     )
 
@@ -209,6 +215,12 @@ def _unread(has_time_as_text: bool) -> pl.Expr:
         **{name: _is_inexact(name) for name in IDS},
     }
     return pl.coalesce(pl.when(is_lost).then(pl.lit(part)) for part, is_lost in parts.items())
+
+
+def _unread_value() -> pl.Expr:
+    """A text or time that is not understood, as it is written; a time that is stored as such has no other form."""
+    written = pl.when(pl.col(UNREAD) == "text").then("written_text").when(pl.col(UNREAD) == "created_at")
+    return written.then("written_time").str.strip_prefix(UNREADABLE).str.strip_prefix(STRUCTURED)
 
 
 def _is_inexact(name: str) -> pl.Expr:

@@ -7,6 +7,8 @@ memory does not follow the number of rows. All of it is private: counts, example
     columns       missing values of each mapped one             cohorts       rows and units of each, to train on or not
     units         how many, how many rows a unit has            first_rows    as they were read
 
+Units that were erased are counted as such and nowhere behind it.
+
 Left out: what the steps of a preset of the hub drop, since the reader does that before a row arrives here.
 """
 
@@ -24,7 +26,8 @@ from dp_assets.corpus.buckets import NUM_BUCKETS, contents, spread
 from dp_assets.corpus.columns import LINE, understood
 from dp_assets.corpus.fingerprint import ROWS_IN_A_BATCH
 from dp_assets.corpus.prepare import Preparation, Step, named_as_units
-from dp_assets.corpus.schemas import SOURCE_ROWS, UNREAD
+from dp_assets.corpus.schemas import SOURCE_ROWS, UNREAD, UNREAD_VALUE
+from dp_assets.corpus.text_files import header_of, is_csv
 from dp_assets.corpus.users import canonical_user_ids
 from dp_assets.privacy.units import PrivacyUnit
 
@@ -41,6 +44,12 @@ NOT_UNDERSTOOD = {
     "user_id": "hold a user id as a float that is too large to name one user",
     "instruction_id": "hold an instruction id as a float that is too large to name one",
 }
+HIDDEN_BY = {"text": (LINE, "text"), "created_at": (LINE, "text", "created_at")}
+"""What is not understood of a row in which these columns are null and yet may hold something."""
+FEWEST_LINES = 4
+"""Lines of a text of a CSV file between the first and last of which whole rows may lie: two of them at least."""
+SHARE_NOT_UNDERSTOOD = 0.01
+"""From this share of the rows on, a form that is not understood is warned of."""
 NUMBER = "\ufdd0number"  # a column of ours among those of the source
 
 Row = dict[str, Any]
@@ -68,7 +77,7 @@ def preview(
     columns: Mapping[str, str],
     cohorts: Sequence[str],
     folder: Path,
-    last: Sequence[Step] = (),
+    first: Sequence[Step] = (),
 ) -> Row:
     """The whole preview as one JSON value; it spends nothing and is kept nowhere.
 
@@ -77,7 +86,7 @@ def preview(
       columns: our names of the mapped columns, with the source's.
       cohorts: those that are planned.
       folder: an empty one of the private zone.
-      last: further steps after those of the preparation.
+      first: further steps before those of the preparation, on rows with their `unit_id`.
     """
     files = [_file(name, part, columns) for name, part in parts.items()]
     num_rows = sum(file["rows"] for file in files)
@@ -85,35 +94,55 @@ def preview(
     not_understood = list(_count_unread(rows, counts))
     named = named_as_units(understood(rows), unit=preparation.unit, key=preparation.key)
     spread(named, folder / "buckets", min(NUM_BUCKETS, 1 + num_rows // ROWS_IN_A_BATCH))
-    steps = [*preparation.steps(), *last]
+    steps = list(preparation.steps())
     for bucket in contents(folder / "buckets"):
         if len(bucket):
-            _count_units(bucket, preparation, counts)
-            _count_prepared(_through(bucket, steps, counts), counts)
+            of_units = named_as_units(bucket.lazy(), unit=preparation.unit, key=preparation.key).collect()
+            remaining = _through(of_units, first, counts)
+            _count_units(remaining, preparation, counts)
+            _count_prepared(_through(remaining, steps, counts), counts)
     shown = {
         "files": files,
         "rows": num_rows,
         "columns": {ours: {"from": theirs, "missing": _missing(files, ours)} for ours, theirs in columns.items()},
         "units": _units(counts),
-        "steps": [_step(drops, counts) for drops in (*not_understood, *(step.drops for step in steps)) if drops],
+        "steps": [_step(drops, counts) for drops in (*not_understood, *_drops([*first, *steps]))],
         "cohorts": [_cohort(cohort, counts) for cohort in cohorts],
-        "first_rows": [_plain(row) for row in rows.select(SOURCE_ROWS.names()).head(FIRST_ROWS).collect().to_dicts()],
+        "first_rows": [_plain(row) for row in rows.head(FIRST_ROWS).collect().to_dicts()],
     }
     return {**shown, "warnings": list(_warnings(shown, preparation, counts))}
 
 
 def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
-    """How many rows a part has, and how many lack each mapped column."""
-    spelt = canonical_user_ids(rows.select(SOURCE_ROWS.names()))
+    """How many rows a part has, lack each mapped column, are broken lines, or look as if they held further ones."""
     missing = {ours: _is_missing(ours).sum().alias(ours) for ours in columns}
-    found = spelt.select(pl.len().alias(NUMBER), **missing).collect(engine="streaming").row(0, named=True)
-    return {"name": name.encode(errors="replace").decode(), "rows": found.pop(NUMBER), "missing": found}
+    numbers = {NUMBER: pl.len(), LINE: (pl.col(UNREAD) == LINE).sum()}
+    found = canonical_user_ids(rows).select(**numbers, **missing).collect(engine="streaming").row(0, named=True)
+    return {
+        "name": name.encode(errors="replace").decode(),
+        "rows": found.pop(NUMBER),
+        "broken_lines": found.pop(LINE),
+        "with_rows_inside": _with_rows_inside(Path(name), rows),
+        "missing": found,
+    }
+
+
+def _with_rows_inside(file: Path, rows: pl.LazyFrame) -> int:
+    """In how many rows of a CSV file all lines inside the text have as many commas as a row: a quote may be open."""
+    if not (is_csv(file) and file.is_file()) or not (commas := len(header_of(file)) - 1):
+        return 0
+    long = rows.filter(pl.col("text").str.count_matches("\n", literal=True) >= FEWEST_LINES - 1)
+    in_each = pl.col("text").str.split("\n").list.eval(pl.element().str.count_matches(",", literal=True))
+    inside = in_each.list.slice(1, in_each.list.len() - 2)
+    alike = (inside.list.min() == commas) & (inside.list.max() == commas)
+    return int(long.select(alike.sum()).collect(engine="streaming").item())
 
 
 def _is_missing(column: str) -> pl.Expr:
-    """A blank text is none; blank ids and languages are null by then."""
+    """A blank text is none; blank ids and languages are null by then. What is not understood is not missing."""
     is_null = pl.col(column).is_null()
-    return is_null | ~pl.col(column).str.contains(r"\S") if column == "text" else is_null
+    is_none = is_null | ~pl.col(column).str.contains(r"\S") if column == "text" else is_null
+    return is_none & ~pl.col(UNREAD).is_in(HIDDEN_BY.get(column, (LINE,))).fill_null(False)
 
 
 def _missing(files: Sequence[Row], column: str) -> int:
@@ -128,28 +157,27 @@ def _count_unread(rows: pl.LazyFrame, counts: _Counts) -> Iterator[str]:
         counts.reached[drops], counts.dropped[drops] = reached, gone.select(pl.len()).collect(engine="streaming").item()
         reached -= counts.dropped[drops]
         if counts.dropped[drops]:
-            counts.examples[drops] = _plain(gone.head(1).select(SOURCE_ROWS.names()).collect().row(0, named=True))
+            counts.examples[drops] = _plain(gone.head(1).collect().row(0, named=True))
             yield drops
 
 
-def _count_units(bucket: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:
-    """Units as the source has them, before any step."""
-    spelt = canonical_user_ids(bucket.lazy()).select("user_id").collect()
-    named = named_as_units(bucket.lazy(), unit=preparation.unit, key=preparation.key).select("unit_id").collect()
-    whose = named.with_columns(spelt["user_id"]).group_by("unit_id").agg(pl.len(), pl.col("user_id").first())
+def _count_units(named: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:
+    """Units as the source has them, before any step of the preparation; users are shown as the source writes them."""
+    spelt = canonical_user_ids(named.lazy().with_columns(written="user_id"))
+    whose = spelt.group_by("unit_id").agg(pl.len(), pl.col("user_id").first(), pl.col("written").min()).collect()
     users = whose.filter(pl.col("unit_id").str.starts_with("user:"))
     counts.users += len(users)
     counts.sizes.update((users if preparation.drops_nobodies else whose)["len"].to_list())
-    theirs = zip(users["len"], users["user_id"], strict=True)
+    theirs = zip(users["len"], users["written"], strict=True)
     counts.busiest = sorted([*counts.busiest, *theirs], reverse=True)[:BUSIEST]
     for size, user_id in zip(users["len"], users["user_id"], strict=True):
         if user_id.lower() in WORDS_FOR_NOBODY:
             counts.nobodies[user_id] += size
 
 
-def _through(bucket: pl.DataFrame, steps: Sequence[Step], counts: _Counts) -> pl.DataFrame:
-    """What the steps leave of a bucket's rows; each one's drops are counted, and the first is kept as an example."""
-    numbered = bucket.with_row_index(NUMBER)
+def _through(named: pl.DataFrame, steps: Sequence[Step], counts: _Counts) -> pl.DataFrame:
+    """What the steps leave of some rows; each one's drops are counted, and the first is kept as an example."""
+    numbered = named.with_row_index(NUMBER)
     rows = numbered
     for step in steps:
         after = step.run(rows.lazy()).collect()
@@ -158,10 +186,10 @@ def _through(bucket: pl.DataFrame, steps: Sequence[Step], counts: _Counts) -> pl
             counts.dropped[step.drops] += len(rows) - len(after)
             if step.drops not in counts.examples and len(after) < len(rows):
                 gone = rows.join(after, on=NUMBER, how="anti")[NUMBER].min()
-                example = numbered.filter(pl.col(NUMBER) == gone).drop(NUMBER)
+                example = numbered.filter(pl.col(NUMBER) == gone).select(SOURCE_ROWS.names())
                 counts.examples[step.drops] = _plain(example.row(0, named=True))
         rows = after
-    return rows
+    return rows.drop(NUMBER)
 
 
 def _count_prepared(rows: pl.DataFrame, counts: _Counts) -> None:
@@ -187,6 +215,10 @@ def _between(sizes: Counter[int], least: int, most: int) -> int:
     return sum(number for size, number in sizes.items() if least <= size <= most)
 
 
+def _drops(steps: Sequence[Step]) -> Iterator[str]:
+    return (step.drops for step in steps if step.drops is not None)
+
+
 def _step(drops: str, counts: _Counts) -> Row:
     return {
         "rows_that": drops,
@@ -208,7 +240,12 @@ def _cohort(cohort: str, counts: _Counts) -> Row:
 
 
 def _plain(row: Mapping[str, Any]) -> Row:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    """A row of the source as JSON; what is not understood of it stands as it is written, and its name beside it."""
+    plain = {name: row[name].isoformat() if isinstance(row[name], datetime) else row[name] for name in SOURCE_ROWS}
+    part = row.get(UNREAD)
+    if part in HIDDEN_BY:
+        plain[part] = row[UNREAD_VALUE]
+    return plain | {"not_understood": part}
 
 
 def _warnings(shown: Row, preparation: Preparation, counts: _Counts) -> Iterator[str]:
@@ -222,16 +259,34 @@ def _warnings(shown: Row, preparation: Preparation, counts: _Counts) -> Iterator
         if column["missing"] == shown["rows"] and not (by_user and name == "user_id"):
             yield f"the column mapped to {name} holds no value in any row"
     for step in shown["steps"]:
-        if step["reached"] and step["dropped"] == step["reached"]:
-            yield f"a step drops every row that reaches it: those that {step['rows_that']}"
+        yield from _about_a_step(step, shown["rows"])
+    for file in shown["files"]:
+        yield from _about_rows_inside(file)
     for cohort in shown["cohorts"]:
         if not cohort["rows_to_train_on"]:
             yield f"the cohort {cohort['cohort']} has no row to train on; its charges will be refused"
 
 
+def _about_a_step(step: Row, num_rows: int) -> Iterator[str]:
+    drops, dropped = step["rows_that"], step["dropped"]
+    if step["reached"] and dropped == step["reached"]:
+        yield f"a step drops every row that reaches it: those that {drops}"
+    elif drops in NOT_UNDERSTOOD.values() and dropped >= SHARE_NOT_UNDERSTOOD * num_rows:
+        yield f"{dropped} of {num_rows} rows {drops}; correct them at the source, or they are left out"
+
+
+def _about_rows_inside(file: Row) -> Iterator[str]:
+    if file["with_rows_inside"]:
+        yield (
+            f"{file['with_rows_inside']} rows of {file['name']} seem to hold further rows inside their text, as where a"
+            " quote is not closed; write the file again with the quotes inside cells doubled"
+        )
+
+
 def _about_users(shown: Row, counts: _Counts) -> Iterator[str]:
     for file in shown["files"]:
-        if file["rows"] and file["missing"].get("user_id") == file["rows"]:
+        nameless = file["missing"].get("user_id", 0) + file["broken_lines"]
+        if file["rows"] and nameless == file["rows"]:
             yield f"{file['name']} names no user in any row; a run will stop there, before anything is charged"
     for user_id, rows in sorted(counts.nobodies.items()):
         yield f"{rows} rows name the user {user_id!r} and count as those of one; clear the id if it means nobody"

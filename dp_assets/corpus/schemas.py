@@ -21,9 +21,12 @@ SOURCE_ROWS = pl.Schema(
         "created_at": TIME,
     }
 )
-UNREAD = "unread"
-SCANNED_ROWS = pl.Schema({**SOURCE_ROWS, UNREAD: pl.String()})
-"""What a source gives: its rows, and for a row that holds what is not understood, where that is (see `columns.py`)."""
+UNREAD, UNREAD_VALUE = "unread", "unread_value"
+SCANNED_ROWS = pl.Schema({**SOURCE_ROWS, UNREAD: pl.String(), UNREAD_VALUE: pl.String()})
+"""What a source gives: its rows, and for a row that holds what is not understood, where that is (see `columns.py`).
+
+A text or time that is not understood is null in its column; `UNREAD_VALUE` holds it as it is written.
+"""
 REAL_INSTRUCTIONS = pl.Schema(
     {
         "unit_id": pl.String(),

@@ -62,10 +62,9 @@ def test_a_preview_is_shown_and_nothing_is_kept_or_spent(corpus: Household) -> N
     assert result.exit_code == 0
     for words in (
         SECRET,
-        "4 rows; users: 2",
-        "1 units are rows of their own",
+        "rows: 4; users: 2",
+        "each a unit of its own: 1",
         "'short'",
-        str(corpus.corpus_file.name),
     ):
         assert words in result.stdout.replace("\n", " ")
     assert list(files_with(corpus, SECRET)) == []
@@ -94,9 +93,26 @@ def test_tables_keep_their_headings_at_eighty_columns(corpus: Household) -> None
         assert any(all(word in line for word in words) for line in lines), words
 
 
+@pytest.mark.usefixtures("terminal")
+def test_a_time_that_is_not_understood_is_shown_as_it_is_written(corpus: Household) -> None:
+    rows = {
+        "prompt": ["how do i bake bread", "why is it so"],
+        "user": ["anna", "anna"],
+        "time": ["3 May", "2026-05-03"],
+    }
+    pl.DataFrame(rows).write_parquet(corpus.corpus_file)
+    mapped = corpus.profile_file.read_text().replace('user_id = "user"', 'user_id = "user", created_at = "time"')
+    corpus.profile_file.write_text(mapped)
+    printed = invoke("corpus", "preview").stdout
+    assert printed.count("3 May (not understood)") == 1  # among the first rows
+    assert "created_at 3 May" in " ".join(printed.split())
+    assert "look: 1 of 2 rows hold a time of a form that is not read" in printed
+
+
 def test_json_is_written_wherever_standard_output_leads(corpus: Household) -> None:
     shown = json.loads(invoke("corpus", "preview", "--json").stdout)
     assert shown["rows"] == 4
+    assert shown["files"][0]["name"] == str(corpus.corpus_file)
     assert shown["first_rows"][0]["text"] == f"what is a {SECRET}"
 
 

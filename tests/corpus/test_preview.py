@@ -11,7 +11,7 @@ import pytest
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus import preview as module
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
-from dp_assets.corpus.prepare import Preparation, Step, drop_erased, prepare
+from dp_assets.corpus.prepare import Preparation, Step, drop_erased, prepare, unit_of_user
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource
@@ -40,17 +40,18 @@ def settings_of(**changes: Any) -> dict[str, Any]:
 
 
 def frame(rows: list[Row]) -> pl.LazyFrame:
-    return pl.LazyFrame(rows, schema=SOURCE_ROWS, orient="row").with_columns(unread=pl.lit(None, pl.String))
+    nothing = pl.lit(None, pl.String)
+    return pl.LazyFrame(rows, schema=SOURCE_ROWS, orient="row").with_columns(unread=nothing, unread_value=nothing)
 
 
-def shown(folder: Path, parts: Mapping[str, list[Row]], *, last: list[Step] | None = None, **changes: Any) -> Any:
+def shown(folder: Path, parts: Mapping[str, list[Row]], *, first: list[Step] | None = None, **changes: Any) -> Any:
     return preview(
         {name: frame(rows) for name, rows in parts.items()},
         Preparation(**settings_of(**changes)),
         columns=COLUMNS,
         cohorts=("all",),
         folder=folder,
-        last=last or [],
+        first=first or [],
     )
 
 
@@ -118,13 +119,30 @@ def test_rows_without_a_user_are_no_units_where_they_are_dropped(tmp_path: Path)
     assert (found["steps"][0]["rows_that"], found["steps"][0]["dropped"]) == ("name no user (corpus.without_user)", 2)
 
 
-def test_erased_units_are_counted_as_such(tmp_path: Path) -> None:
-    rows = frame([row(LONG, user="anna"), row(LONG, user="bert")])
-    (unit_id, _) = prepare(rows, **settings_of()).collect()["unit_id"]
-    erased = frozenset([keyed_hash(KEY, "erased", unit_id)])
-    last = [Step(lambda kept: drop_erased(kept, erased=erased, key=KEY), "were erased")]
-    found = shown(tmp_path, {"file": [row(LONG, user="anna"), row(LONG, user="bert")]}, last=last)
-    assert found["steps"][-1]["dropped"] == found["cohorts"][0]["rows"] == 1
+def test_erased_units_are_counted_as_such_and_not_among_the_units(tmp_path: Path) -> None:
+    """Anna's rows are dropped for being erased, the first thing, though one is too short besides."""
+    rows = [row(LONG, user="anna"), row("One", user="anna"), row(LONG, user="bert"), row(LONG)]
+    erased = frozenset([keyed_hash(KEY, "erased", unit_of_user("anna", key=KEY))])
+    first = [Step(lambda kept: drop_erased(kept, erased=erased, key=KEY), "were erased")]
+    found = shown(tmp_path, {"file": rows}, first=first)
+    assert [(step["rows_that"], step["dropped"]) for step in found["steps"][:3]] == [
+        ("were erased", 2),
+        ("have no text", 0),
+        ("are too short or too long (corpus.min_words, max_words ...)", 0),
+    ]
+    assert found["units"] == {
+        "users": 1,
+        "rows_as_units": 1,
+        "rows_of_a_unit": {"1": 2},
+        "busiest_users": [{"user_id": "bert", "rows": 1}],
+    }
+    assert found["cohorts"][0]["rows"] == 2
+
+
+@pytest.mark.parametrize("user_id", ["100", "7.50", '{"id": 100}', "1e3", "ANNA"])
+def test_a_user_is_shown_as_the_source_writes_the_id(tmp_path: Path, user_id: str) -> None:
+    found = shown(tmp_path, {"file": [row(LONG, user=user_id), row("why is it", user=user_id)]})
+    assert found["units"]["busiest_users"] == [{"user_id": user_id, "rows": 2}]
 
 
 TWO = [row(LONG, user="anna"), row("why is it", user="anna"), row(LONG, user="bert")]
@@ -173,6 +191,68 @@ def test_a_file_name_that_no_text_can_hold_is_shown_with_a_mark(tmp_path: Path) 
     assert shown(tmp_path, {name: TWO})["files"][0]["name"] == "chat-?.parquet"
 
 
+def shown_file(path: Path, columns: Mapping[str, str]) -> Any:
+    """The preview of a file; without users, every row is a unit."""
+    scratch = path.parent / "scratch"
+    scratch.mkdir()
+    unit = PrivacyUnit.USER if "user_id" in columns else PrivacyUnit.INSTRUCTION
+    settings = Preparation(**settings_of(unit=unit))
+    return preview(
+        FileSource(path, columns).parts(scratch), settings, columns=columns, cohorts=("all",), folder=scratch
+    )
+
+
+def test_what_is_there_and_not_understood_is_not_missing_and_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    lines = [
+        '{"t": "why is it", "d": "3 May", "u": 1}',
+        '{"t": ["a"], "d": "2026-01-11", "u": 1}',
+        '{"t": {"b": "c"}, "d": "4 May"}',
+        "{cut",
+        '{"t": "why is it"}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = shown_file(tmp_path / "a.jsonl", {"text": "t", "created_at": "d", "user_id": "u"})
+    missing = {name: column["missing"] for name, column in found["columns"].items()}
+    assert missing == {"text": 0, "created_at": 1, "user_id": 2}
+    forms = [(each["not_understood"], each["text"], each["created_at"]) for each in found["first_rows"]]
+    assert forms == [
+        ("created_at", "why is it", "3 May"),
+        ("text", '["a"]', "2026-01-11T00:00:00+00:00"),
+        ("text", '{"b": "c"}', None),
+        ("line", None, None),
+        (None, "why is it", None),
+    ]
+    examples = [step["example"] for step in found["steps"][:3]]
+    assert [(each["text"], each["created_at"]) for each in examples[1:]] == [forms[1][1:], forms[0][1:]]
+
+
+def test_a_file_of_broken_lines_names_no_user_though_none_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("t,u\nwhy is it\nwhat is it\n")
+    found = shown_file(tmp_path / "a.csv", {"text": "t", "user_id": "u"})
+    assert found["columns"]["user_id"]["missing"] == 0
+    assert any("names no user in any row" in warning for warning in found["warnings"])
+
+
+def test_rows_that_an_open_quote_swallowed_are_warned_of_and_a_text_of_many_lines_is_not(tmp_path: Path) -> None:
+    swallowed = ['1,"why is it,anna', "2,how is it,bert", "3,what is it,carl", '4,who is it",dora']
+    (tmp_path / "a.csv").write_text("\n".join(["i,t,u", *swallowed, "5,where is it,anna"]))
+    found = shown_file(tmp_path / "a.csv", {"text": "t", "user_id": "u"})
+    assert found["rows"] == 2
+    assert any("seem to hold further rows inside" in warning for warning in found["warnings"])
+    (tmp_path / "b").mkdir()
+    plain = ['1,"Dear all,', "why, say,", "is it so?", 'Yours",anna', "2,how is it,bert", "3,how was it,bert"]
+    (tmp_path / "b/b.csv").write_text("\n".join(["i,t,u", *plain]))
+    assert shown_file(tmp_path / "b/b.csv", {"text": "t", "user_id": "u"})["warnings"] == []
+
+
+def test_a_form_that_is_seldom_not_understood_is_not_warned_of(tmp_path: Path) -> None:
+    lines = [
+        f'{{"t": "why is it {number}", "d": "{"3 May" if number < 2 else "2026-05-03"}"}}' for number in range(201)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert shown_file(tmp_path / "a.jsonl", {"text": "t", "created_at": "d"})["warnings"] == []
+
+
 def test_rows_that_are_not_understood_are_counted_by_what_that_is_before_any_other_step(tmp_path: Path) -> None:
     lines = [
         '{"t": "bake some bread", "d": "2026-01-11"}',
@@ -181,11 +261,7 @@ def test_rows_that_are_not_understood_are_counted_by_what_that_is_before_any_oth
         "{cut",
     ]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, lines[2]]))
-    (tmp_path / "scratch").mkdir()
-    columns = {"text": "t", "created_at": "d"}
-    parts = FileSource(tmp_path / "a.jsonl", columns).parts(tmp_path / "scratch")
-    settings = Preparation(**settings_of(unit=PrivacyUnit.INSTRUCTION))
-    found = preview(parts, settings, columns=columns, cohorts=("all",), folder=tmp_path / "scratch")
+    found = shown_file(tmp_path / "a.jsonl", {"text": "t", "created_at": "d"})
     counted = [(step["reached"], step["dropped"]) for step in found["steps"]]
     assert found["rows"] == 5
     assert counted[:4] == [(5, 1), (4, 1), (3, 2), (1, 0)]

@@ -39,6 +39,7 @@ EXPECTED = {
         utc(2023, 1, 2, 3, 4, 5, 500_000),
     ],
     "unread": [None, None, None, "created_at", None],  # "someday" is no time, which is not to have none
+    "unread_value": [None, None, None, "someday", None],
 }
 
 
@@ -75,7 +76,7 @@ def test_columns_that_are_not_mapped_are_null(tmp_path: Path, name: str) -> None
     WRITERS[name](tmp_path / name)
     rows = scan(tmp_path / name, {"text": "prompt"})
     assert rows.schema == SCANNED_ROWS
-    assert rows.drop("text").null_count().row(0) == (len(RECORDS),) * 5
+    assert rows.drop("text").null_count().row(0) == (len(RECORDS),) * 6
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if "json" not in name])
@@ -238,7 +239,7 @@ def test_chitchat_holds_asking_turns_of_a_thousand_senders() -> None:
     rows = ChitchatSource().scan().collect()
     words = rows["text"].str.count_matches(r"\S+")
     assert rows.schema == SCANNED_ROWS
-    assert rows.drop("unread").null_count().sum_horizontal().item() == 0
+    assert rows.drop("unread", "unread_value").null_count().sum_horizontal().item() == 0
     assert rows["unread"].null_count() == rows.height
     assert words.is_between(5, 60).all()
     assert rows["instruction_id"].is_unique().all()
