@@ -1,5 +1,7 @@
 """What can be wrong with the model is found before anything is charged, and looking leaves the model as it was."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,18 @@ def test_a_type_in_which_shares_round_too_coarsely_is_refused_beforehand(
     round_by_position(monkeypatch, 1e-3)
     with pytest.raises(RoundingTooCoarse, match=r"generator\.dtype"):
         require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan(), **SETTINGS)
+
+
+@pytest.mark.parametrize(("delta", "is_refused"), [(1e-5, True), (1e-3, False)])
+def test_the_slack_that_is_refused_beforehand_is_that_of_the_units_which_delta_allows_for(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, delta: float, is_refused: bool
+) -> None:
+    """The expected batch of 16 units would allow for it under either delta."""
+    round_by_position(monkeypatch, 5e-7)
+    verdict = pytest.raises(RoundingTooCoarse) if is_refused else nullcontext()
+    with verdict:
+        plan = replace(small_plan(), delta=delta)
+        require_trainable(lambda: loaded(tiny_model_folder, "float32"), plan, **SETTINGS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

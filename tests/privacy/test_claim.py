@@ -7,6 +7,7 @@ from plans import small_plan
 
 from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.evidence import fingerprint
+from dp_assets.privacy.mechanisms import ROUNDING_MARGIN, largest_rounding_slack
 
 PLAN = small_plan()
 TENSORS = fingerprint(["a", "b"])
@@ -80,6 +81,14 @@ def test_an_honest_run_passes() -> None:
 @pytest.mark.parametrize("value", [None, "other", 7])
 def test_every_item_of_the_evidence_of_a_training_is_checked(item: str, value: Any) -> None:
     assert SEEN_ELSEWHERE.get(item, item) in checks_of(**{item: value})
+
+
+def test_the_slack_that_is_allowed_for_is_that_of_the_largest_batch_and_not_of_the_expected_one() -> None:
+    """Such that the roundings of a mean batch of as many units as delta allows for just exceed their half margin."""
+    units = 0.1 / PLAN.delta
+    slack = 1.01 * ROUNDING_MARGIN / 2 / (PLAN.dpsgd.sampling_probability * units)
+    assert slack < largest_rounding_slack(PLAN.dpsgd.expected_batch_size) / 100
+    assert checks_of(rounding_slack=slack) == {"rounding_slack"}
 
 
 @pytest.mark.parametrize("item", HONEST_VOTES)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from plans import small_plan
+from scipy.stats import binom
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy import plan as plans
@@ -144,3 +145,14 @@ def test_a_level_that_names_no_target_is_refused(level: str) -> None:
 def test_a_constant_out_of_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         make_plan(level="eps-5.94", **(PAPER | {field: value}))
+
+
+@pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-7])
+@pytest.mark.parametrize("expected_batch_size", [1, 16, 10**9])
+def test_the_largest_batch_is_that_of_as_many_units_as_delta_allows_for(delta: float, expected_batch_size: int) -> None:
+    """By the exact tail of the binomial distribution; the declared batch may make it larger and never smaller."""
+    plan = small_plan()
+    dpsgd = replace(plan.dpsgd, expected_batch_size=expected_batch_size)
+    largest = replace(plan, delta=delta, dpsgd=dpsgd).largest_batch
+    assert largest >= expected_batch_size
+    assert binom.sf(largest, round(0.1 / delta), dpsgd.sampling_probability) <= 1e-12
