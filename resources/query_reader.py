@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class QueryRefused(ValueError):
     """A query that cannot be run as configured. The message quotes configuration only."""
 
 
-def duckdb_batches(database: Path | None, query: str, spill_folder: Path) -> Iterator[pl.DataFrame]:
+def duckdb_batches(database: Path | None, query: str, spill_folder: Path) -> Generator[pl.DataFrame, None, None]:
     """Rows of one SELECT on a DuckDB file, opened read-only, or on what the query itself names, such as Parquet files.
 
     Raises:
@@ -90,7 +90,7 @@ def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -
         yield relation
 
 
-def sql_batches(url_variable: str, query: str) -> Iterator[pl.DataFrame]:
+def sql_batches(url_variable: str, query: str) -> Generator[pl.DataFrame, None, None]:
     """Rows of a SELECT on the database whose SQLAlchemy address is in an environment variable.
 
     Nothing is committed. Columns are of objects, as the driver gives them: a database may hold any type in any row.

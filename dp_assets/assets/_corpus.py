@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import redirect_stderr
 from functools import partial
 from io import StringIO
@@ -19,7 +19,7 @@ from dp_assets.corpus.queries import QuerySource
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.sources import ChitchatSource, FileSource, Source, parts_of
 from dp_assets.corpus.users import require_users
-from dp_assets.privacy.registration import Registration, Terms
+from dp_assets.privacy.registration import Registration, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import Ledger
 from resources.profile import Profile, SourceSettings
@@ -107,7 +107,7 @@ def _database_of(settings: SourceSettings) -> str:
     return "" if settings.path is None else str(settings.path.resolve())
 
 
-def _batches(settings: SourceSettings, query: str, spill_folder: Path) -> Iterator[pl.DataFrame]:
+def _batches(settings: SourceSettings, query: str, spill_folder: Path) -> Generator[pl.DataFrame, None, None]:
     try:
         if settings.url_variable is not None:
             yield from sql_batches(settings.url_variable, query)
@@ -187,8 +187,11 @@ def is_registered(ledger: Ledger, profile: Profile) -> bool:
     Raises:
       SourceError: the source cannot be read as configured.
     """
-    source_key = ledger.source_key(locator_of(profile))
-    return any(known.source_key == source_key for known in ledger.state().registrations.values())
+    try:
+        ledger.state().registration_of_source(ledger.source_key(locator_of(profile)))
+    except RegistrationError:
+        return False
+    return True
 
 
 def registration_of(ledger: Ledger, profile: Profile) -> Registration:

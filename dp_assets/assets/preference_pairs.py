@@ -21,7 +21,7 @@ from resources.models import LanguageModel
 from resources.profile import Profile
 
 
-@pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "parquet"})
+@pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "parquet"}, code_version="2")
 def preference_pairs(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],

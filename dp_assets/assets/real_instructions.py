@@ -31,17 +31,17 @@ from resources.private_step import private_step
 from resources.profile import Profile
 from resources.scratch import Scratch
 
-BOUNDS = {"unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages"}
+BOUNDS = ("unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages")
 
 
-@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="6")
+@pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="7")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
 ) -> dg.MaterializeResult[PrivateTable]:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
-    bounds, key = settings.model_dump(include=BOUNDS), ledger.key
+    key = ledger.key
     steps = preparation_settings(profile, key)
     corpus_id, preparation, redaction = registration.corpus_id, preparation_digest(profile), redaction_of(profile)
     ledger.check_preparation(corpus_id, snapshot, preparation)
@@ -51,7 +51,7 @@ def real_instructions(
 
     public = (SourceError, CohortError, UnstablePreparation)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
-        treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **bounds)
+        treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **{name: steps[name] for name in BOUNDS})
         rows = read_source(source, settings.unit, scratch.folder)
         place: dict[str, Any] = {"unit": settings.unit, "key": key, "folder": scratch.folder}
         found = prepare_in_buckets(rows, prepare_rows, **place, hash_unit=partial(sketch_hash, key=key))

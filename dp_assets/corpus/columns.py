@@ -7,16 +7,20 @@ not understood never becomes null in silence:
     a language                       always understood: as the text of whatever is there
     an id                            so too, but for a float too large to name one: `unread` says so
     an instruction, a time, a line   `unread` says which it is; `understood` drops the row, so that rows can be counted
+    a name spelt otherwise           so too: a row without a value of `user_id` that has one of `userId`
+    a folder's name                  its value stands where a row has none; `unread` says if the row has another one
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import polars as pl
 
 from dp_assets.corpus.language_names import language_code
 from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS, TIME, UNREAD, UNREAD_VALUE
-from dp_assets.corpus.users import AROUND
+from dp_assets.corpus.users import AROUND, canonical_id
 from dp_assets.corpus.values import (
     CONTENT_KEYS,
     ROLE_KEYS,
@@ -31,8 +35,11 @@ from dp_assets.corpus.values import (
 
 BROKEN = "\ufdd0broken"
 """A column of booleans that a reader may add: whether a line could not be taken apart into values."""
-LINE = "line"
+LINE, SPELLING, FOLDER = "line", "spelling", "folder"
+"""What `unread` says beside the names of columns."""
 IDS = ("user_id", "instruction_id")
+OTHERWISE = "\ufdd0otherwise "
+"""With one of our names behind it, a column of booleans: whether a row has a value under another spelling."""
 
 WANTED_TYPES = {
     **dict.fromkeys(IDS, "strings, numbers but no floats of 32 bits, bytes, times or objects"),
@@ -75,6 +82,8 @@ def require_columns(names: Sequence[str], found: Sequence[str], *, place: str) -
 def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
     """Rows with the columns of `SCANNED_ROWS`; `columns` maps our names to theirs, all of which are there.
 
+    Further columns are read as far as their names are another spelling of one of theirs.
+
     Raises:
       SourceError: a column's type does not fit.
     """
@@ -85,6 +94,7 @@ def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
         *(_stored(theirs, name, types[theirs]).alias(name) for name, theirs in columns.items()),
         *(pl.lit(None, dtype=dtype).alias(name) for name, dtype in SOURCE_ROWS.items() if name not in columns),
         (pl.col(BROKEN) if BROKEN in types else pl.lit(False)).alias(BROKEN),
+        *_otherwise(columns, types),
     )
     has_time = texts.collect_schema()["created_at"] == pl.String
     return (
@@ -97,7 +107,7 @@ def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
             text=_each(instruction_of, "text"),
             read_at=_each(time_of, "created_at", TIME) if has_time else pl.col("created_at"),
         )
-        .with_columns(_unread(has_time).alias(UNREAD))
+        .with_columns(_unread(has_time, texts.collect_schema().names()).alias(UNREAD))
         .with_columns(
             _unread_value().alias(UNREAD_VALUE),
             text=pl.when(pl.col("text") != UNREADABLE).then("text"),
@@ -115,6 +125,38 @@ def understood(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.filter(pl.col(UNREAD).is_null()).select(SOURCE_ROWS.names())
 
 
+def filled(rows: pl.LazyFrame, named: Mapping[str, object]) -> pl.LazyFrame:
+    """Scanned rows with the values of `named`, another scanned row, where they have none.
+
+    A row that has another value than `named` is unread: one of both would be taken for another user's or time's.
+    """
+    values = {name: pl.lit(value, SOURCE_ROWS[name]) for name, value in named.items() if name in SOURCE_ROWS and value}
+    is_another = pl.any_horizontal(pl.lit(False), *(_differ(name, value) for name, value in values.items()))
+    return rows.with_columns(
+        pl.coalesce(UNREAD, pl.lit(named[UNREAD], pl.String()), pl.when(is_another).then(pl.lit(FOLDER))),
+        *(pl.coalesce(name, value).alias(name) for name, value in values.items()),
+    )
+
+
+def _differ(name: str, value: pl.Expr) -> pl.Expr:
+    found = pl.col(name)
+    return canonical_id(found) != canonical_id(value) if name in IDS else found != value
+
+
+def spelt_otherwise(names: Iterable[str], mapped: Collection[str]) -> dict[str, list[str]]:
+    """The names that are one of `mapped` but for letter case and punctuation, by that one."""
+    folded: dict[str, list[str]] = {}
+    for name in names:
+        if name not in mapped and (fold := _folded(name)):
+            folded.setdefault(fold, []).append(name)
+    return {theirs: folded[_folded(theirs)] for theirs in mapped if _folded(theirs) in folded}
+
+
+@lru_cache(maxsize=4096)
+def _folded(name: str) -> str:
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+
+
 def as_stored(values: Sequence[object], name: str) -> pl.Series:
     """Values of any kind as a column of texts, which `source_rows` takes as well as one of the values' own type."""
     return pl.Series(name, [stored_text(value) for value in values], dtype=pl.String)
@@ -126,6 +168,20 @@ def is_conversation(dtype: pl.DataType) -> bool:
         return False
     fields = {field.name: field.dtype for field in dtype.inner.fields}
     return any(fields.get(key) == pl.String for key in ROLE_KEYS) and any(key in fields for key in CONTENT_KEYS)
+
+
+def _otherwise(columns: Mapping[str, str], types: pl.Schema) -> list[pl.Expr]:
+    others = spelt_otherwise(types, columns.values())
+    return [
+        pl.any_horizontal(_has_value(other, types[other]) for other in others[theirs]).alias(OTHERWISE + name)
+        for name, theirs in columns.items()
+        if theirs in others
+    ]
+
+
+def _has_value(name: str, dtype: pl.DataType) -> pl.Expr:
+    value = pl.col(name)
+    return value.str.contains(r"\S").fill_null(False) if dtype == pl.String else value.is_not_null()
 
 
 def _require_fit(name: str, theirs: str, found: pl.DataType) -> None:
@@ -202,7 +258,7 @@ def _each(read: Callable[[str], object], name: str, dtype: pl.DataType | None = 
     return pl.col(name).map_batches(read_all, return_dtype=kind, is_elementwise=True)
 
 
-def _unread(has_time_as_text: bool) -> pl.Expr:
+def _unread(has_time_as_text: bool, found: Collection[str]) -> pl.Expr:
     """The first of the row's parts that is there and not understood."""
     if has_time_as_text:
         lost = pl.col("created_at").str.contains(r"\S") & pl.col("read_at").is_null()
@@ -213,6 +269,10 @@ def _unread(has_time_as_text: bool) -> pl.Expr:
         "text": pl.col("text") == UNREADABLE,
         "created_at": lost,
         **{name: _is_inexact(name) for name in IDS},
+        SPELLING: pl.any_horizontal(
+            pl.lit(False),
+            *(pl.col(OTHERWISE + name) & _is_missing(name) for name in SOURCE_ROWS if OTHERWISE + name in found),
+        ),
     }
     return pl.coalesce(pl.when(is_lost).then(pl.lit(part)) for part, is_lost in parts.items())
 
@@ -221,6 +281,10 @@ def _unread_value() -> pl.Expr:
     """A text or time that is not understood, as it is written; a time that is stored as such has no other form."""
     written = pl.when(pl.col(UNREAD) == "text").then("written_text").when(pl.col(UNREAD) == "created_at")
     return written.then("written_time").str.strip_prefix(UNREADABLE).str.strip_prefix(STRUCTURED)
+
+
+def _is_missing(name: str) -> pl.Expr:
+    return pl.col("read_at" if name == "created_at" else name).is_null()
 
 
 def _is_inexact(name: str) -> pl.Expr:

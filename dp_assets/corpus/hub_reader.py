@@ -10,12 +10,13 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 import polars as pl
 
-from dp_assets.corpus.columns import SourceError, require_columns, source_rows
+from dp_assets.corpus.columns import SourceError, require_columns, source_rows, spelt_otherwise
 from dp_assets.corpus.hub import REFUSED
 from dp_assets.corpus.presets import PRESETS
 from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool
@@ -79,7 +80,8 @@ def opened(request: Mapping[str, Any]) -> tuple[Sequence[str], Any]:
     stream = _open(request, names, place)
     if stream.features is not None:
         require_columns(names, list(stream.features), place=place)
-        stream = stream.select_columns(names)
+        others = spelt_otherwise(stream.features, names).values()
+        stream = stream.select_columns([*names, *chain(*others)])
     return names, stream
 
 

@@ -23,7 +23,7 @@ import polars as pl
 
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.buckets import NUM_BUCKETS, contents, spread
-from dp_assets.corpus.columns import LINE, understood
+from dp_assets.corpus.columns import FOLDER, LINE, SPELLING, understood
 from dp_assets.corpus.fingerprint import ROWS_IN_A_BATCH
 from dp_assets.corpus.prepare import Preparation, Step, named_as_units
 from dp_assets.corpus.schemas import SOURCE_ROWS, UNREAD, UNREAD_VALUE
@@ -43,6 +43,8 @@ NOT_UNDERSTOOD = {
     "created_at": "hold a time of a form that is not read",
     "user_id": "hold a user id as a float that is too large to name one user",
     "instruction_id": "hold an instruction id as a float that is too large to name one",
+    SPELLING: "hold a mapped column under another spelling of its name only",
+    FOLDER: "hold another value than the name of their folder",
 }
 HIDDEN_BY = {"text": (LINE, "text"), "created_at": (LINE, "text", "created_at")}
 """What is not understood of a row in which these columns are null and yet may hold something."""

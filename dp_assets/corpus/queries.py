@@ -4,7 +4,8 @@ The query belongs to the preparation, so it has to treat rows apart: what one pe
 of another's rows. Each row of the result should be one instruction.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import polars as pl
 from dp_assets.corpus.columns import as_stored, check_mapping, require_columns, source_rows
 from dp_assets.corpus.spool import spool, spooled
 
-ReadQuery = Callable[[Path], Iterator[pl.DataFrame]]
+ReadQuery = Callable[[Path], Generator[pl.DataFrame, None, None]]
 """Batches of a query's result, an empty one if there is no row; the folder is for what the database spills.
 
 A column of a database that has no types is one of objects, as its driver gives them."""
@@ -52,7 +53,8 @@ class QuerySource:
         rows, spilled = scratch / "rows", scratch / "spilled"
         rows.mkdir()
         spilled.mkdir()
-        spool(map(self._typed, self.read(spilled)), rows)
+        with closing(self.read(spilled)) as batches:  # the database too, wherever reading ends
+            spool(map(self._typed, batches), rows)
         return spooled(rows)
 
     def require_opened(self) -> None:

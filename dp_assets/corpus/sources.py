@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Protocol
@@ -18,7 +18,16 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from dp_assets.corpus.columns import BROKEN, SourceError, as_stored, check_mapping, require_columns, source_rows
+from dp_assets.corpus.columns import (
+    BROKEN,
+    SourceError,
+    as_stored,
+    check_mapping,
+    filled,
+    require_columns,
+    source_rows,
+    spelt_otherwise,
+)
 from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS
 from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool, spooled
 from dp_assets.corpus.text_files import (
@@ -250,10 +259,17 @@ class FileSource:
         require_columns(self._names, [*found, *self._from_folders(file)], place=self._place)
 
     def _from_folders(self, file: Path) -> dict[str, str | None]:
-        """The mapped columns that stand in the names of a file's folders, as `name=value`."""
+        """The mapped columns that stand in the names of a file's folders, as `name=value`.
+
+        Raises:
+          SourceError: two folders of a path name the same column.
+        """
         folders = file.relative_to(self.path).parts[:-1] if self.path.is_dir() else ()
-        named = (folder.partition("=") for folder in folders if "=" in folder)
-        return {name: None if value == NO_VALUE else unquote(value) for name, _, value in named if name in self._names}
+        split = (folder.partition("=") for folder in folders if "=" in folder)
+        named = [(unquote(name), value) for name, _, value in split if unquote(name) in self._names]
+        if len(named) != len(dict(named)):
+            raise SourceError(f"a folder below {self.path} names a column that one above it names too; rename one")
+        return {name: None if value == NO_VALUE else unquote(value) for name, value in named}
 
     def _rows_of_parquet(self, file: Path) -> pl.LazyFrame:
         rows = pl.scan_parquet(file, glob=False, hive_partitioning=False)
@@ -262,9 +278,7 @@ class FileSource:
         except (pl.exceptions.PolarsError, OSError):
             raise SourceError(f"{self._place} is not a readable Parquet file") from None
         self._require_columns(file, found)
-        folders = {name: value for name, value in self._from_folders(file).items() if name not in found}
-        constants = [pl.lit(value, dtype=pl.String()).alias(name) for name, value in folders.items()]
-        return source_rows(rows.with_columns(constants), self.columns)
+        return self._typed(rows, self._from_folders(file))
 
     def _require_readable(self, file: Path) -> None:
         try:
@@ -292,9 +306,14 @@ class FileSource:
         folders, rows = self._from_folders(file), self._rows_of(file)
         while batch := list(islice(rows, ROWS_IN_A_BATCH)):
             objects = [row for row in batch if row is not None]
+            keys = set[str]().union(*objects)
             seen.an_object = seen.an_object or bool(objects)
-            seen.keys.update(name for name in self._names if any(name in row for row in (folders, *objects)))
-            yield self._typed([{**folders, **row} if row is not None else None for row in batch])
+            seen.keys |= keys.union(folders).intersection(self._names)
+            others = spelt_otherwise(keys, self._names).values()
+            names = [*self._names, *dict.fromkeys(chain(*others))]
+            columns = [as_stored([row and row.get(name) for row in batch], name) for name in names]
+            broken = pl.Series(BROKEN, [row is None for row in batch])
+            yield self._typed(pl.LazyFrame([*columns, broken]), folders).collect()
 
     def _rows_of(self, file: Path) -> Iterator[Row | None]:
         try:
@@ -302,10 +321,15 @@ class FileSource:
         except UnreadableFile as error:
             raise SourceError(f"{self._place} {error}") from None
 
-    def _typed(self, rows: Sequence[Row | None]) -> pl.DataFrame:
-        columns = [as_stored([row and row.get(name) for row in rows], name) for name in self._names]
-        broken = pl.Series(BROKEN, [row is None for row in rows])
-        return source_rows(pl.LazyFrame([*columns, broken]), self.columns).collect()
+    def _typed(self, rows: pl.LazyFrame, folders: Mapping[str, str | None]) -> pl.LazyFrame:
+        """Scanned rows, in which a folder's value stands where a row has none."""
+        if not folders:
+            return source_rows(rows, self.columns)
+        found = rows.collect_schema()
+        lacking = [pl.lit(None, pl.String()).alias(name) for name in folders if name not in found]
+        named = {ours: theirs for ours, theirs in self.columns.items() if theirs in folders}
+        values = source_rows(pl.LazyFrame({name: [value] for name, value in folders.items()}), named).collect()
+        return filled(source_rows(rows.with_columns(lacking), self.columns), values.row(0, named=True))
 
 
 @dataclass

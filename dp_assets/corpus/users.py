@@ -2,9 +2,9 @@
 
 Merging two ids costs rows; taking one user for two would break the guarantee. So ids are merged where a tool may have
 respelt them: white space and invisible characters around them, Unicode composition, numbers (`7`, `7.0`, `007`, `7e0`),
-the letter case of UUIDs, and JSON (quotes around a string; of objects the order of keys, missing values and white
-space). A blank id or an object without a value names nobody, like a missing one: CSV cannot tell them apart, and its
-row is a unit of its own.
+the forms of UUIDs, the letter case of booleans, bytes in hexadecimal (`\\x616e6e61`), and JSON (quotes around a string;
+of objects the order of keys, missing values and white space). A blank id or an object without a value names nobody,
+like a missing one: CSV cannot tell them apart, and its row is a unit of its own.
 
 Words that tools write for a missing value (`nan`, `None`, `NULL`) are ids like any other, because people have such
 names: their rows count as those of one user, which costs rows where nobody was meant and splits nobody.
@@ -20,14 +20,17 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from decimal import Context, Decimal
+from uuid import UUID
 
 import polars as pl
 
-from dp_assets.corpus.values import NUMBER
+from dp_assets.corpus.values import NUMBER, UNREADABLE, stored_text
 
 AROUND = r"^[\s\p{Z}\p{C}]+|[\s\p{Z}\p{C}]+$"
 NOT_BLANK = r"[^\s\p{Z}\p{Cf}]"
-UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}?")
+UUID_TEXT = re.compile(r"(?:urn:uuid:)?[{(]?([0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12})[)}]?", re.IGNORECASE)
+BYTES_TEXT = re.compile(r"\\x((?:[0-9a-f]{2})+)", re.IGNORECASE)
+BOOLEANS = ("true", "false")
 
 
 class NobodyNamed(ValueError):
@@ -56,11 +59,16 @@ def _is_empty(rows: pl.LazyFrame) -> bool:
 
 def canonical_user_ids(rows: pl.LazyFrame) -> pl.LazyFrame:
     """`user_id` in its one spelling, null where it is blank. Every id is respelt by itself."""
-    written = pl.col("user_id").str.normalize("NFC")
+    return rows.with_columns(canonical_id(pl.col("user_id")))
+
+
+def canonical_id(ids: pl.Expr) -> pl.Expr:
+    """Ids in their one spelling, null where they are blank."""
+    written = ids.str.normalize("NFC")
     stripped = written.str.replace_all(AROUND, "")
     # An id of nothing but control characters, or of characters newer than the tables here, still names somebody.
     named = pl.when(stripped != "").then(stripped).when(written.str.contains(NOT_BLANK)).then(written)
-    return rows.with_columns(named.map_batches(_all_respelt, return_dtype=pl.String(), is_elementwise=True))
+    return named.map_batches(_all_respelt, return_dtype=pl.String(), is_elementwise=True)
 
 
 def _all_respelt(user_ids: pl.Series) -> pl.Series:
@@ -70,7 +78,7 @@ def _all_respelt(user_ids: pl.Series) -> pl.Series:
 
 def _respelt(user_id: str) -> str | None:
     """JSON by what it holds, null if that is nothing; a number by its value; anything else as it is."""
-    if user_id[0] not in '{["':
+    if user_id[:1] not in ("{", "[", '"'):
         return _scalar(user_id)
     try:
         value = _held(json.loads(user_id, parse_int=str, parse_float=str, parse_constant=lambda _: None))
@@ -81,14 +89,17 @@ def _respelt(user_id: str) -> str | None:
     return respelt
 
 
-def _scalar(user_id: str) -> str:
-    """A number to the last digit."""
-    if UUID.fullmatch(user_id):
-        return user_id.strip("{}").lower()
-    if NUMBER.fullmatch(user_id) is None:
-        return user_id
-    value = Decimal(user_id).normalize(Context(prec=len(user_id), Emax=10**9, Emin=-(10**9)))
-    return str(value) if value else "0"
+def _scalar(user_id: str) -> str | None:
+    """A number to the last digit, bytes in hexadecimal as what they hold, a UUID, or any other text."""
+    if NUMBER.fullmatch(user_id):
+        value = Decimal(user_id).normalize(Context(prec=len(user_id), Emax=10**9, Emin=-(10**9)))
+        return str(value) if value else "0"
+    if found := UUID_TEXT.fullmatch(user_id):
+        return str(UUID(found[1]))
+    if found := BYTES_TEXT.fullmatch(user_id):
+        text = (stored_text(bytes.fromhex(found[1])) or "").strip()
+        return text.removeprefix(UNREADABLE) if text.startswith(UNREADABLE) else _respelt(text)
+    return user_id.lower() if user_id.lower() in BOOLEANS else user_id or None
 
 
 def _held(value: object) -> object:
@@ -101,5 +112,5 @@ def _held(value: object) -> object:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return _scalar(unicodedata.normalize("NFC", value).strip()) or None
+        return _scalar(unicodedata.normalize("NFC", value).strip())
     return None

@@ -1,6 +1,6 @@
 """A query's rows become source rows through the same mapping as a file's."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +15,7 @@ COLUMNS = {"text": "body", "user_id": "who"}
 
 
 def source(*batches: pl.DataFrame, query: str = "select 1") -> QuerySource:
-    return QuerySource("chat.duckdb", query, COLUMNS, lambda spilled: iter(batches))
+    return QuerySource("chat.duckdb", query, COLUMNS, lambda spilled: (batch for batch in batches))
 
 
 def test_batches_are_typed_and_put_into_the_scratch_folder(tmp_path: Path) -> None:
@@ -36,6 +36,20 @@ def test_a_result_without_a_mapped_column_or_of_another_type_is_refused(tmp_path
     (tmp_path / "b").mkdir()
     with pytest.raises(SourceError, match="mapped to text, holds Int64"):
         source(pl.DataFrame({"body": [1], "who": [1]})).scan(tmp_path / "b")
+
+
+def test_the_database_is_left_where_reading_breaks_off(tmp_path: Path) -> None:
+    left = []
+
+    def batches(spilled: Path) -> Generator[pl.DataFrame, None, None]:
+        try:
+            yield pl.DataFrame({"body": ["why?"]})
+        finally:
+            left.append(True)
+
+    with pytest.raises(SourceError) as refusal:
+        QuerySource("chat.duckdb", "select 1", COLUMNS, batches).scan(tmp_path)
+    assert left == [True], refusal  # which holds the frames that were reading
 
 
 def test_a_query_is_the_same_source_however_it_is_laid_out() -> None:

@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow
@@ -172,6 +173,86 @@ def test_a_column_that_a_file_lacks_may_stand_in_the_names_of_its_folders(tmp_pa
     assert rows["user_id"].to_list() == [None, "anna:1", "ben"]
     assert [str(time)[:10] for time in rows["created_at"]] == ["None", "2026-01-11", "2026-01-12"]
     assert rows["unread"].to_list() == ["created_at", None, None]
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as a file of the format that its name says, with null where a row lacks a column of the first one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    frame = pl.DataFrame(rows)
+    if file.suffix == ".parquet":
+        frame.write_parquet(file)
+    elif file.suffix == ".csv":
+        frame.write_csv(file)
+    else:
+        frame.write_ndjson(file)
+
+
+SUFFIXES_OF_FOLDERS = ("parquet", "csv", "jsonl")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES_OF_FOLDERS)
+def test_a_folder_names_the_user_of_rows_that_name_nobody_themselves(tmp_path: Path, suffix: str) -> None:
+    rows = [{"t": "a", "u": None, "day": "2026-01-11"}, {"t": "b", "u": "alice", "day": None}]
+    write(tmp_path / f"u=alice/day=2026-01-11 00%3A00%3A00/a.{suffix}", rows)
+    scanned = FileSource(tmp_path, {"text": "t", "user_id": "u", "created_at": "day"}).scan().collect()
+    assert scanned["user_id"].to_list() == ["alice", "alice"]
+    assert [str(time)[:10] for time in scanned["created_at"]] == ["2026-01-11"] * 2
+    assert scanned["unread"].to_list() == [None, None]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES_OF_FOLDERS)
+def test_a_row_that_contradicts_its_folder_is_dropped_and_counted(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"u=7/a.{suffix}", [{"t": "a", "u": "7.0"}, {"t": "b", "u": "8"}])
+    scanned = FileSource(tmp_path, {"text": "t", "user_id": "u"}).scan().collect()
+    assert scanned["unread"].to_list() == [None, "folder"]
+
+
+def test_two_folders_of_a_path_that_name_the_same_column_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "u=alice/u=ben/a.csv", [{"t": "a"}])
+    with pytest.raises(SourceError, match="names a column that one above it names too") as refusal:
+        FileSource(tmp_path, {"text": "t", "user_id": "u"}).require_opened()
+    assert "alice" not in str(refusal.value)
+
+
+def test_names_of_columns_are_unquoted_in_folders_as_their_values_are(tmp_path: Path) -> None:
+    write(tmp_path / "user%20id=a%2Fb/a.csv", [{"t": "a"}])
+    assert FileSource(tmp_path, {"text": "t", "user_id": "user id"}).scan().collect()["user_id"].to_list() == ["a/b"]
+
+
+@pytest.mark.parametrize("other", ["userId", "User_ID", "USERID", "user id", "user-id", "\ufeffuser_id"])
+@pytest.mark.parametrize("suffix", SUFFIXES_OF_FOLDERS)
+def test_a_row_whose_user_stands_under_another_spelling_of_the_column_is_dropped_and_counted(
+    tmp_path: Path, suffix: str, other: str
+) -> None:
+    rows = [{"t": "a", "user_id": "anna", other: None}, {"t": "b", "user_id": None, other: "ben"}]
+    rows += [{"t": "c", "user_id": None, other: None}, {"t": "d", "user_id": "dora", other: "d"}]
+    write(tmp_path / f"a.{suffix}", rows)
+    scanned = FileSource(tmp_path, {"text": "t", "user_id": "user_id"}).scan().collect()
+    assert scanned.select("user_id", "unread").rows() == [
+        ("anna", None),
+        (None, "spelling"),
+        (None, None),
+        ("dora", None),
+    ]
+
+
+def test_keys_of_json_that_are_spelt_otherwise_from_some_line_on_cost_their_rows_alone(tmp_path: Path) -> None:
+    lines = ['{"t": "a", "user_id": 1}'] * 6_000 + ['{"t": "b", "userId": 1}', '{"T": "c", "user_id": 2}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    scanned = FileSource(tmp_path, {"text": "t", "user_id": "user_id"}).scan().collect()
+    assert scanned["unread"].to_list() == [None] * 6_000 + ["spelling"] * 2
+
+
+def test_a_parquet_file_of_a_folder_with_another_spelling_of_the_column_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [{"t": "a", "user_id": 1}])
+    write(tmp_path / "b.parquet", [{"t": "b", "userId": 1}])
+    with pytest.raises(SourceError, match=r"names user_id, which a file below .* lacks"):
+        FileSource(tmp_path, {"text": "t", "user_id": "user_id"}).require_opened()
+
+
+def test_a_column_of_punctuation_is_no_spelling_of_another(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"t": "a", "$": None, "_": "x"}])
+    assert FileSource(tmp_path, {"text": "t", "user_id": "$"}).scan().collect()["unread"].to_list() == [None]
 
 
 def test_a_table_with_a_log_is_refused_because_its_folder_holds_deleted_rows_too(tmp_path: Path) -> None:

@@ -66,19 +66,10 @@ class Side:
 
     def replayed(self, patch: pytest.MonkeyPatch, sampling_probability: float) -> None:
         """Deal the words of this side to both mechanisms, and keep what they count."""
-        group, count, from_system = generator.unit_rows, release.exact_votes, SystemRandomness.bits
-        try_out, is_tried_out = generator.require_trainable, [False]
-
-        def require_trainable(*args: Any, **settings: Any) -> None:
-            """The step on public texts before the charge is nobody's, and takes its own randomness."""
-            is_tried_out[0] = True
-            try_out(*args, **settings)
-            is_tried_out[0] = False
+        group, count = generator.unit_rows, release.exact_votes
 
         def unit_rows(*args: Any, **settings: Any) -> dict[str, Sequence[TokenRow]]:
             units = group(*args, **settings)
-            if is_tried_out[0]:
-                return units
             self.training.open(list(units), sampling_probability=sampling_probability)
             return units
 
@@ -89,12 +80,9 @@ class Side:
             return counted
 
         def bits(system: SystemRandomness, num_words: int) -> npt.NDArray[np.uint64]:
-            if is_tried_out[0]:
-                return from_system(system, num_words)
             source = self.votes_source if self.exact_votes else self.training
             return source.bits(num_words)
 
-        patch.setattr(generator, "require_trainable", require_trainable)
         patch.setattr(generator, "unit_rows", unit_rows)
         patch.setattr(release, "exact_votes", exact_votes)
         patch.setattr(SystemRandomness, "bits", bits)
