@@ -21,6 +21,33 @@ def test_a_private_table_neither_shows_nor_pickles_its_rows() -> None:
         pickle.dumps(table())
 
 
+def test_a_private_table_looks_alike_whatever_its_rows_are() -> None:
+    many = pl.LazyFrame({"text": ["a", "b", "c"], "language": ["en", "de", None]})
+    other = PrivateTable(many, corpus_id="another", snapshot="2", empty_cohorts=["2026-01"])
+    assert repr(other) == repr(table())
+
+
+def test_rows_leave_a_private_table_in_the_known_ways_only() -> None:
+    """A further way out is a decision about privacy, so the list stands here once more."""
+    known = {"corpus_id", "empty_cohorts", "made_with", "preparation", "snapshot"}
+    assert {name for name in dir(PrivateTable) if not name.startswith("_")} == known | {
+        "map",
+        "open",
+        "release",
+        "store",
+        "width",
+    }
+
+
+def test_the_width_of_a_column_is_known_without_reading_a_row() -> None:
+    def unreadable(_: pl.DataFrame) -> pl.DataFrame:
+        raise AssertionError("a row was read")
+
+    schema = {"vector": pl.Array(pl.Float32, 3)}
+    rows = pl.LazyFrame({"vector": [[0.0, 0.0, 0.0]]}, schema=schema).map_batches(unreadable, schema=schema)
+    assert PrivateTable(rows, corpus_id="corpus", snapshot="1").width("vector") == 3
+
+
 @pytest.mark.parametrize("other", [table(corpus_id="another"), table(snapshot="2")], ids=["corpus", "snapshot"])
 def test_rows_of_two_corpora_or_snapshots_are_never_combined(other: PrivateTable) -> None:
     with pytest.raises(ChargeMismatch, match="different corpora or snapshots"):

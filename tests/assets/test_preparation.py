@@ -88,6 +88,23 @@ def test_the_verdict_travels_with_the_tables(corpus: Corpus) -> None:
         assert read_artifact(corpus.home / STORED / asset).preparation == "user-wise"  # type: ignore[union-attr]
 
 
+def units_of(corpus: Corpus) -> set[str]:
+    kept: list[pl.DataFrame] = []
+    table = read_artifact(corpus.home / STORED / "real_instructions")
+    table.store(lambda rows: kept.append(rows.collect()))  # type: ignore[union-attr]
+    return set(kept[0]["unit_id"])
+
+
+def test_an_erased_unit_is_left_out_whenever_the_source_is_prepared_again(corpus: Corpus) -> None:
+    ledger = corpus.resources["ledger"]
+    (corpus_id,) = ledger.state().registrations
+    assert corpus.materialize(real_instructions).success
+    before = units_of(corpus)
+    ledger.record_erasure(corpus_id, erased := min(before), "asked for")
+    assert corpus.materialize(real_instructions).success
+    assert units_of(corpus) == before - {erased}
+
+
 @pytest.mark.slow
 def test_tables_of_an_earlier_version_are_refused_before_a_charge(corpus: Corpus) -> None:
     ledger = corpus.resources["ledger"]

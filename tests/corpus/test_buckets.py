@@ -90,6 +90,21 @@ def test_no_rows_give_an_empty_table_with_its_columns(tmp_path: Path) -> None:
     assert found.fingerprint == fingerprint(pl.LazyFrame(schema=REAL_INSTRUCTIONS), key=KEY)
 
 
+def test_a_cohort_counts_as_filled_by_its_training_rows_alone(tmp_path: Path) -> None:
+    source = source_of(colliding(0))
+
+    def cohorts(train_fraction: float) -> frozenset[str]:
+        def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
+            return at_once(rows, PrivacyUnit.USER, train_fraction=train_fraction)
+
+        folder = tmp_path / str(train_fraction)
+        folder.mkdir()
+        return prepare_in_buckets(source, prepare_rows, unit=PrivacyUnit.USER, key=KEY, folder=folder).cohorts
+
+    assert cohorts(1.0) == {"bucket-0", "bucket-1", "bucket-2"}
+    assert cohorts(0.0) == frozenset()
+
+
 @pytest.mark.parametrize("num_buckets", [1, 3, 64])
 def test_buckets_are_in_the_order_of_unit_ids_and_of_about_equal_size(num_buckets: int) -> None:
     ids = [f"{kind}:{keyed_hash(KEY, str(n))}" for kind in ("user", "instruction") for n in range(64 * 100)]

@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dp_assets.generation.fitness import UnfitModel
-from dp_assets.generation.generator import require_trainable
-from dp_assets.generation.packing import RowsInteract, require_rows_apart
+from dp_assets.generation.generator import _UnitReader, require_trainable
+from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
 from dp_assets.generation.probe import RoundingTooCoarse
 from resources.models import LanguageModel
 from tests.generation.tiny_lora import round_by_position
@@ -83,3 +84,14 @@ def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand(
     require_rows_apart(model, longest=20)
     with pytest.raises(RowsInteract, match="window"):
         require_rows_apart(model, longest=21)
+
+
+def test_what_reads_the_rows_shows_none_of_them() -> None:
+    rows = pl.LazyFrame({"unit_id": ["user:somebody"], "text": ["only here"]})
+    reader = _UnitReader(open_rows=lambda: rows, encode=lambda text: TokenRow((1,), tuple(text.encode())))
+    units = reader()
+    drawn = [units["user:somebody"][0]]
+    shown = f"{reader} {units['user:somebody']!r}"
+    assert reader.owns(drawn, ["user:somebody"])
+    for secret in ("somebody", "only here", str(drawn[0].target_ids)):
+        assert secret not in shown

@@ -140,3 +140,14 @@ def test_what_is_not_declared_is_refused_wherever_it_is_hidden_and_its_value_is_
         check_content(tmp_path, type(ARTIFACTS[kind]), asset="asset", columns=COLUMNS)
     assert "4929" not in str(refused.value)
     assert refused.value.allow_retries is False
+
+
+def test_every_file_of_a_table_has_the_declared_columns(tmp_path: Path) -> None:
+    write_artifact(tmp_path, ARTIFACTS["table"])
+    (shard,) = tmp_path.glob(SHARDS)
+    further = pl.read_parquet(shard).with_columns(exact_votes=1)
+    metadata = {PROVENANCE: pl.read_parquet_metadata(shard)[PROVENANCE]}
+    further.write_parquet(tmp_path / "part-00001-0123456789abcdef.parquet", metadata=metadata)
+    check_files(tmp_path, Table)
+    with pytest.raises(UnexpectedContent, match="exact_votes"):
+        check_content(tmp_path, Table, asset="asset", columns=COLUMNS)

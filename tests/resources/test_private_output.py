@@ -182,3 +182,11 @@ def test_the_code_location_chooses_where_rows_are_spilled(tmp_path: Path, monkey
     monkeypatch.delenv(SPILL_FOLDER, raising=False)
     build_resources(tiny_profile(tmp_path / "corpus.parquet", tmp_path / "model"), tmp_path)
     assert os.environ[SPILL_FOLDER] == str(temporary_folder(tmp_path / "private"))
+
+
+def test_a_step_outside_a_code_location_chooses_where_rows_are_spilled_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SPILL_FOLDER, str(tmp_path / "public"))
+    with output_kept_inside(tmp_path / "private"):
+        assert os.environ[SPILL_FOLDER] == str(temporary_folder(tmp_path / "private"))

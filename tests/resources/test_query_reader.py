@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from resources import query_reader
 from resources.query_reader import ROWS_IN_A_BATCH, QueryRefused, duckdb_batches, sql_batches
 
 URL = "CORPUS_URL"
@@ -174,3 +175,12 @@ def test_two_columns_of_one_name_are_refused_by_that_name(sqlite_url: Path, duck
         list(sql_batches(URL, query))
     with pytest.raises(QueryRefused, match=message):
         list(duckdb_batches(duckdb_file, query, tmp_path))
+
+
+def test_what_duckdb_cannot_hold_goes_to_the_folder_that_is_handed_over(
+    duckdb_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_reader, "not_row_wise", lambda *_: [])  # else the setting could not be asked for
+    spilled = tmp_path / "spilled"
+    rows = from_duckdb("select current_setting('temp_directory') as place from messages", spilled, duckdb_file)
+    assert set(rows["place"]) == {str(spilled)}

@@ -14,7 +14,7 @@ import pytest
 from dp_assets.artifacts import PrivateTable, Table, union_of_ids
 from dp_assets.assets._asset import pipeline_asset, table_schema
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone
-from dp_assets.privacy.metadata import PrivateFigure
+from dp_assets.privacy.metadata import PUBLIC_SOURCE, RESTRICTED, PrivateFigure, check_private_keys
 from resources import stores
 from resources.allowed_files import UnexpectedContent, UnexpectedFile
 from resources.artifact_files import Artifact, read_artifact, write_artifact
@@ -30,7 +30,7 @@ from resources.stores import (
     artifact_folder,
 )
 from resources.zones import atomic_folder
-from tests.resources.ledgers import register
+from tests.resources.ledgers import charge, register, terms
 from tests.toy_graph import (
     CORPUS,
     NOISE,
@@ -163,6 +163,18 @@ def test_a_private_table_that_was_made_before_an_erasure_is_not_stored_after_it(
     assert folders(tmp_path) == set()
 
 
+def test_a_release_without_noise_that_was_made_before_an_erasure_is_not_stored_after_it(tmp_path: Path) -> None:
+    ledger, releases = Ledger(private_root=str(tmp_path / "private")), ReleaseStore(home=str(tmp_path))
+    corpus_id = ledger.register(locator="somewhere", terms=terms(is_public=True), plans=[]).corpus_id
+    charge_id = charge(ledger, corpus_id, "no-dp").charge_id
+    exact = Table(pl.LazyFrame({"noisy_votes": [1]}), (charge_id,))
+    releases.save("dp_histogram", "no-dp", "before", exact)
+    ledger.record_erasure(corpus_id, "user:gone", "asked for")
+    with pytest.raises(RowsErased):
+        releases.save("dp_histogram", "no-dp", "after", exact)
+    assert not releases.has("dp_histogram", "no-dp", "after")
+
+
 @dg.asset_check(asset=secrets)
 def curious(secrets: PrivateTable) -> dg.AssetCheckResult:
     """A check that asks for a private table, whose outcome people would see."""
@@ -293,6 +305,13 @@ def test_a_private_table_with_further_metadata_is_not_stored(tmp_path: Path) -> 
     with pytest.raises(PrivateFigure, match="dagster/row_count on a private asset"):
         materialize(tmp_path, None, assets=[talkative])
     assert folders(tmp_path) == set()
+
+
+def test_figures_of_rows_are_shown_of_a_public_source_only() -> None:
+    figures = {f"{RESTRICTED}mauve_before", f"{RESTRICTED}mauve_after"}
+    check_private_keys({*figures, PUBLIC_SOURCE})
+    with pytest.raises(PrivateFigure, match="mauve_after, restricted/mauve_before on a private asset"):
+        check_private_keys(figures)
 
 
 @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
