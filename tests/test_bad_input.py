@@ -20,6 +20,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dp_assets.artifacts import EMBEDDER, Adapter, Document, PrivateTable, Table
+from dp_assets.assets import real_instructions as instructions_module
 from dp_assets.assets.annotated_instructions import annotated_instructions
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
@@ -35,6 +36,7 @@ from resources import artifact_files, stores
 from resources.artifact_files import read_artifact, write_artifact
 from resources.build import build_resources
 from resources.data_folder import VERSION, VERSION_FILE, OtherDataFolder
+from resources.ledger import Ledger
 from resources.models import Embedder
 from resources.private_log import CONSTANT_MESSAGE
 from resources.private_output import log_file
@@ -577,3 +579,31 @@ def test_both_mechanisms_say_the_same_of_trouble_with_private_rows(
     _, message = failure_of(result)
     assert CONSTANT_MESSAGE in message
     assert not any("user-7" in str(event) for event in result.all_events)
+
+
+IN_PRIVATE_ASSETS = [
+    *(
+        (real_instructions, instructions_module, name)
+        for name in ("read_source", "prepare_in_buckets", "note_overlaps")
+    ),
+    (real_instructions, Ledger, "bind_rows"),
+    (real_embeddings, PrivateTable, "map"),
+]
+
+
+@pytest.mark.parametrize(("asset", "owner", "part"), IN_PRIVATE_ASSETS, ids=[part for *_, part in IN_PRIVATE_ASSETS])
+def test_private_assets_say_the_same_of_trouble_with_private_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asset: dg.AssetsDefinition, owner: Any, part: str
+) -> None:
+    def troubled(*_: Any, **__: Any) -> None:
+        raise ValueError("user-7 wrote too few rows")
+
+    site = Site(tmp_path, NO_MODEL)
+    if asset is real_embeddings:
+        assert site.materialize(real_instructions).success
+    monkeypatch.setattr(owner, part, troubled)
+    result = site.materialize(asset)
+    _, message = failure_of(result)
+    assert CONSTANT_MESSAGE in message
+    assert not any("user-7" in str(event) for event in result.all_events)
+    assert "user-7" in private_log_of(site)

@@ -68,6 +68,13 @@ def test_what_private_rows_were_made_with_is_models_and_versions_or_nothing_is_c
     assert boundary.histogram().record["private_rows_made_with"] == boundary.made_with
 
 
+def test_what_is_kept_of_private_training_holds_no_step(boundary: Boundary, capfd: pytest.CaptureFixture[str]) -> None:
+    boundary.generator()
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("training the generator")]
+    assert {line.rpartition(": ")[2] for line in lines} <= {"began", "running", "ended"}
+    assert lines[0].endswith("began")
+
+
 def test_a_mechanism_that_fails_after_reading_has_spent(boundary: Boundary) -> None:
     def read_then_fail(charge: Charge) -> tuple[Table, Evidence]:
         boundary.vote(charge)
