@@ -117,13 +117,16 @@ def _read_whole(folder: Path, read: Callable[[Path], Artifact]) -> Artifact:
     return artifact
 
 
-def stored_charge_ids(folder: Path) -> tuple[str, ...]:
+def stored_charge_ids(folder: Path, *, shards: str = SHARDS) -> tuple[str, ...]:
     """The charge ids stored with a released artifact, wherever its folder was copied to; no rows or tensors are read.
+
+    Args:
+      shards: how the files of a table are called there.
 
     Raises:
       UnreadableArtifact: the folder holds no artifact, or a private one, which is no release.
     """
-    provenances = list(_provenances(folder))
+    provenances = list(_provenances(folder, shards))
     if any("charge_ids" not in provenance for provenance in provenances):
         raise UnreadableArtifact(f"{folder} does not say what it descends from: it is private, or no release of ours")
     return tuple(sorted({charge_id for provenance in provenances for charge_id in provenance["charge_ids"]}))
@@ -139,13 +142,13 @@ def stored_record(folder: Path) -> Mapping[str, Any]:
     return record
 
 
-def _provenances(folder: Path) -> Iterator[Mapping[str, Any]]:
+def _provenances(folder: Path, shards: str = SHARDS) -> Iterator[Mapping[str, Any]]:
     """What each part of an artifact says about where it comes from."""
     for file in (PROVENANCE_FILE, DOCUMENT):
         if (folder / file).exists():
             yield json.loads((folder / file).read_text())
             return
-    for shard in _shards(folder):
+    for shard in _shards(folder, shards):
         yield json.loads(pl.read_parquet_metadata(shard).get(PROVENANCE, "{}"))
 
 
@@ -157,8 +160,8 @@ def _read_document(folder: Path) -> Document:
     )
 
 
-def _shards(folder: Path) -> list[Path]:
-    shards = sorted(folder.glob(SHARDS))
+def _shards(folder: Path, pattern: str = SHARDS) -> list[Path]:
+    shards = sorted(folder.glob(pattern))
     if not shards:
         raise UnreadableArtifact(f"no artifact in {folder}; it was deleted or never made")
     return shards

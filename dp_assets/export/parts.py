@@ -1,10 +1,13 @@
 """What an export may hold, and under which names people ask for it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+
 STATEMENT = "privacy_statement"
+BEFORE_VOTES = (GENERATOR,)
 
 
 class ExportRefused(ValueError):
@@ -23,7 +26,8 @@ class Kind(StrEnum):
 class Part:
     """One released asset of an export. `meaning` is for cards; what is not `by_default` has to be asked for.
 
-    `is_scorer` tells a model that scores answers from one that writes them.
+    `is_scorer` tells a model that scores answers from one that writes them. `mechanisms` are those that the asset
+    graph has above the asset, whatever an artifact says of itself.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Part:
     meaning: str
     by_default: bool = True
     is_scorer: bool = False
+    mechanisms: tuple[str, ...] = (GENERATOR, HISTOGRAM)
 
 
 # The first table of an export is its default config.
@@ -39,17 +44,36 @@ PARTS = (
     Part("filtered", "filtered_instructions", Kind.TABLE, "the pool resampled to the noisy votes of real units"),
     Part("annotated", "annotated_instructions", Kind.TABLE, "filtered instructions with an annotator's responses"),
     Part("preferences", "preference_pairs", Kind.TABLE, "prompts with a chosen and a rejected answer"),
-    Part("pool", "synthetic_pool", Kind.TABLE, "all distinct samples of the generator"),
+    Part("pool", "synthetic_pool", Kind.TABLE, "all distinct samples of the generator", mechanisms=BEFORE_VOTES),
     Part("histogram", "dp_histogram", Kind.TABLE, "noisy votes of real units, one row a bin"),
-    Part("bins", "synthetic_bins", Kind.TABLE, "centroids of the bins, fitted on the pool"),
-    Part("embeddings", "synthetic_embeddings", Kind.TABLE, "vectors of the pool", by_default=False),
-    Part("generator", "dp_generator", Kind.MODEL, "the generator, trained on real instructions with DP-SGD"),
+    Part("bins", "synthetic_bins", Kind.TABLE, "centroids of the bins, fitted on the pool", mechanisms=BEFORE_VOTES),
+    Part(
+        "embeddings",
+        "synthetic_embeddings",
+        Kind.TABLE,
+        "vectors of the pool",
+        by_default=False,
+        mechanisms=BEFORE_VOTES,
+    ),
+    Part(
+        "generator",
+        "dp_generator",
+        Kind.MODEL,
+        "the generator, trained on real instructions with DP-SGD",
+        mechanisms=BEFORE_VOTES,
+    ),
     Part("sft", "sft_model", Kind.MODEL, "the policy fine-tuned on the annotated pairs"),
     Part("reward", "reward_model", Kind.MODEL, "a scorer of answers, trained on the preference pairs", is_scorer=True),
     Part("rlhf", "rlhf_model", Kind.MODEL, "the policy optimised against the reward model"),
     Part("quality", "quality_report", Kind.DOCUMENT, "how well the set agrees with the noisy votes"),
 )
 NAMES = tuple(part.name for part in PARTS)
+
+
+def lacking(asset: str, made_by: Collection[str]) -> list[str]:
+    """The mechanisms that an artifact of this asset must descend from, and that are not among these."""
+    expected = next((part.mechanisms for part in PARTS if part.asset == asset), ())
+    return [mechanism for mechanism in expected if mechanism not in made_by]
 
 
 def chosen_parts(only: Sequence[str]) -> tuple[Part, ...]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dp_assets.export.parts import STATEMENT, ExportRefused, Part
+from dp_assets.export.parts import STATEMENT, ExportRefused, Part, lacking
 from dp_assets.privacy.labels import NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import LedgerState
-from dp_assets.privacy.metadata import joint_metadata
 from dp_assets.statements.against_ledger import untrue
+from dp_assets.statements.figures import joint_figures
 from resources.artifact_files import stored_charge_ids
 from resources.stores import artifact_folder
 
@@ -78,17 +78,16 @@ def gather(
     statement = verified(folders[STATEMENT])
     ids = {part: stored_charge_ids(folders[part.asset]) for part in parts}
     _check_covered(statement, ids, remake(folders[STATEMENT], partition))
-    together = joint_metadata(
-        state, sorted({*statement["ledger"]["charge_ids"], *(i for own in ids.values() for i in own)})
-    )
     _check_current(state, statement, remake(folders[STATEMENT], partition))
+    for part, own in ids.items():
+        _check_complete(statement, part, own, remake(folders[part.asset], partition))
     return Release(
         partition=partition,
         folders={part: folders[part.asset] for part in parts},
         statement_folder=folders[STATEMENT],
         statement=statement,
-        costs={part: joint_metadata(state, own) for part, own in ids.items()},
-        together=together,
+        costs={part: joint_figures(statement, own) for part, own in ids.items()},
+        together=joint_figures(statement, statement["ledger"]["charge_ids"]),
         out_of_date=outdated,
         found=found,
     )
@@ -111,6 +110,20 @@ def _check_covered(statement: Mapping[str, Any], ids: Mapping[Part, Sequence[str
             f"{', '.join(beyond)} descends from a charge that the privacy statement does not cover, so they were made"
             f" from different releases; {remedy}"
         )
+
+
+def _check_complete(statement: Mapping[str, Any], part: Part, ids: Collection[str], remedy: str) -> None:
+    """An artifact says itself what it descends from; the graph says what that must hold at least."""
+    if lacks := lacking(part.asset, mechanisms_of_charges(statement, ids)):
+        raise ExportRefused(
+            f"{part.asset} names no charge of {', '.join(lacks)}, from which every artifact of it descends, so what is"
+            f" stored was changed; {remedy}"
+        )
+
+
+def mechanisms_of_charges(statement: Mapping[str, Any], ids: Collection[str]) -> set[str]:
+    """The mechanisms of these charges, as the statement names them."""
+    return {charge["mechanism"] for charge in statement["charges"] if charge["charge_id"] in ids}
 
 
 def _check_current(state: LedgerState, statement: Mapping[str, Any], remedy: str) -> None:

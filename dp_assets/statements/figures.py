@@ -10,7 +10,7 @@ Proposition 12), so that a budget at one delta is one at every other.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from dp_assets.privacy.events import event_from_json, event_to_json
 from dp_assets.privacy.headline import Basis, Guarantee, guarantee
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.lineage import COHORTS_OF_A_REPLACEMENT, COHORTS_OF_A_UNIT, Spend, worst_case
+from dp_assets.privacy.metadata import headline_form
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.statements.declared import Declared, EventForm
 from dp_assets.statements.reading import canonical
@@ -53,6 +54,24 @@ def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
         "replace_one_epsilon": {"cohort": headline.replace_one_epsilon(delta), "lineage": _replaced(lineage, delta)},
         "true_positive_rate": {"cohort": headline.true_positive_rates(), "lineage": _rates(lineage)},
         "epsilon_of_a_person": _epsilon_of_a_person(facts, lineage, delta),
+    }
+
+
+def joint_figures(statement: Mapping[str, Any], charge_ids: Iterable[str]) -> dict[str, Any]:
+    """What artifacts cost together that descend from these charges of a statement, and what their cohorts are
+    guaranteed, as a JSON value."""
+    ids, delta = sorted(set(charge_ids)), statement["terms"]["delta"]
+    charges = [charge for charge in statement["charges"] if charge["charge_id"] in ids]
+    cohorts = sorted({charge["cohort"] for charge in charges})
+    corpus = {"corpus_id": statement["ledger"]["corpus_id"], "delta": delta}
+    return {
+        "charge_ids": ids,
+        "lineage_epsilon": _worst(lineage_of({"charges": charges}), lambda event: accounting.epsilon(event, delta)),
+        "cohorts": [
+            corpus | {"cohort": name} | headline_form(guarantee_of({**statement, "cohorts": {name: own}}))
+            for name, own in statement["cohorts"].items()
+            if name in cohorts
+        ],
     }
 
 
