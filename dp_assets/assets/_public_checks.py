@@ -7,6 +7,7 @@ opens a private table or the source, so whatever a check says may be seen by eve
 A check that passed is not made again in the same process under the same settings.
 """
 
+import copy
 import gc
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,12 @@ SAMPLING = frozenset({"synthetic_pool", "filtered_instructions", "quality_report
 EMBEDDING = frozenset({GENERATOR, "real_embeddings", "synthetic_embeddings", "filtered_instructions", "quality_report"})
 """The generator does not use the embedder; without it, what is bought there could not be voted on."""
 LANGUAGE_MODEL, DEVICE = "language_model", "device"
+PASSED, FAILED, PASSED_OVER = "passed", "failed", "not tried"
+Tell = Callable[[str, str], object]
+
+
+def say_nothing(_setting: str, _outcome: str) -> None:
+    """Where nobody waits for each check."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,33 @@ def require_public(checks: Collection[PublicCheck], wanted: Collection[str]) -> 
         _let_go()
 
 
-def found_by(checks: Collection[PublicCheck]) -> Iterator[Problem]:
-    """What the checks find, in their order; what several stages say of one model is said once."""
+def found_by(checks: Collection[PublicCheck], *, tell: Tell = say_nothing) -> Iterator[Problem]:
+    """What the checks find, in their order; what several stages say of one model is said once.
+
+    `tell` hears of each check as it ends: its setting, and whether it passed, failed or was passed over.
+    """
     failed: set[str] = set()
     said: set[str] = set()
     for check in checks:
-        if not failed.intersection(check.needs) and (check.setting, check.decided_by) not in _passed:
-            problem = _problem(check)
-            if problem is not None:
-                failed.add(check.setting)
-                if problem.what not in said:
-                    yield problem
-                said.add(problem.what)
-            elif check.decided_by:
-                _passed.add((check.setting, check.decided_by))
+        outcome, problem = _outcome(check, failed)
+        tell(check.setting, outcome)
+        if problem is not None:
+            failed.add(check.setting)
+            if problem.what not in said:
+                yield problem
+            said.add(problem.what)
+
+
+def _outcome(check: PublicCheck, failed: Collection[str]) -> tuple[str, Problem | None]:
+    """What becomes of a check, after those that failed."""
+    if not set(check.needs).isdisjoint(failed):
+        return PASSED_OVER, None
+    if (check.setting, check.decided_by) in _passed:
+        return PASSED, None
+    problem = _problem(check)
+    if problem is None and check.decided_by:
+        _passed.add((check.setting, check.decided_by))
+    return (PASSED, None) if problem is None else (FAILED, problem)
 
 
 def _problem(check: PublicCheck) -> Problem | None:
@@ -101,10 +121,36 @@ def _let_go() -> None:
         torch.cuda.empty_cache()
 
 
+class _Loaded:
+    """A language model that the checks load once and let go of with the last stage."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self.language_model = language_model
+        self._kept: tuple[Any, Any] | None = None
+
+    def shared(self) -> tuple[Any, Any]:
+        """The model and its tokenizer, for a stage that leaves the model as it is."""
+        if self._kept is None:
+            self._kept = self.language_model.load()
+        return self._kept
+
+    def copied(self) -> tuple[Any, Any]:
+        """A copy of the model, for a stage that changes it, and the tokenizer."""
+        model, tokenizer = self.shared()
+        return copy.deepcopy(model), tokenizer
+
+    def handed_over(self) -> tuple[Any, Any]:
+        """The model itself, for the last stage that changes it. It takes two models, so no third is kept beside."""
+        model, tokenizer = self.shared()
+        self._kept = None
+        return model, tokenizer
+
+
 def model_checks(
     profile: Profile, language_model: LanguageModel, embedder: Embedder, home: Path, *, level: str
 ) -> list[PublicCheck]:
     """Room on the disk, and the models in each stage of a level but private training, the cheap ones first."""
+    loaded = _Loaded(language_model)
     stages: list[tuple[str, Collection[str], Callable[..., object], Any]] = [
         ("sampling", SAMPLING, partial(_try_sampling, level=level), (profile.generator, level)),
         ("annotation", _answering(profile), _try_answering, profile.sampling),
@@ -118,12 +164,12 @@ def model_checks(
         PublicCheck("home", MECHANISMS, partial(require_room, home)),
         PublicCheck(DEVICE, used_by | EMBEDDING, partial(require_device, profile.device), profile.device),
         PublicCheck("embedder", EMBEDDING, partial(_try_embedding, embedder), embedder.model_dump_json(), (DEVICE,)),
-        PublicCheck(LANGUAGE_MODEL, used_by, language_model.load, model, (DEVICE,)),
+        PublicCheck(LANGUAGE_MODEL, used_by, loaded.shared, model, (DEVICE,)),
         *(
             PublicCheck(
                 setting,
                 assets,
-                partial(attempt, profile, language_model),
+                partial(attempt, profile, loaded),
                 decided_by=f"{model} {getattr(profile, setting)!r} {besides!r}",
                 needs=(DEVICE, LANGUAGE_MODEL),
             )
@@ -165,38 +211,38 @@ def _try_generator(profile: Profile, language_model: LanguageModel, level: str) 
     require_trainable(load, profile.plan(level), **settings.tuning())
 
 
-def _try_sampling(profile: Profile, language_model: LanguageModel, level: str) -> None:
+def _try_sampling(profile: Profile, loaded: _Loaded, level: str) -> None:
     """With an adapter folded in, as the generator's is; by transformers, whichever engine it will be."""
     from dp_assets.generation.generator import with_new_adapter
     from dp_assets.generation.trial import try_sampling
 
-    require_engine(language_model, profile.sampling, level=level)
-    base, tokenizer = language_model.load()
+    require_engine(loaded.language_model, profile.sampling, level=level)
+    base, tokenizer = loaded.copied()
     model = with_new_adapter(base, **profile.generator.tuning()).merge_and_unload()
     try_sampling(model, tokenizer, **profile.sampling.arguments())
 
 
-def _try_answering(profile: Profile, language_model: LanguageModel) -> None:
+def _try_answering(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.generation.trial import try_answering
 
     settings, longest = profile.annotation.local_sampling(), profile.sampling.max_new_tokens
-    try_answering(*language_model.load(), longest_instruction=longest, **settings)
+    try_answering(*loaded.shared(), longest_instruction=longest, **settings)
 
 
-def _try_sft(profile: Profile, language_model: LanguageModel) -> None:
+def _try_sft(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.alignment.trial import try_sft
 
-    try_sft(*language_model.load(), **profile.sft.arguments())
+    try_sft(*loaded.copied(), **profile.sft.arguments())
 
 
-def _try_reward(profile: Profile, language_model: LanguageModel) -> None:
+def _try_reward(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.alignment.trial import try_reward
 
-    try_reward(*language_model.load(), **profile.reward.arguments())
+    try_reward(*loaded.shared(), **profile.reward.arguments())
 
 
-def _try_policy(profile: Profile, language_model: LanguageModel) -> None:
+def _try_policy(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.alignment.trial import try_policy
 
     sft = profile.sft.model_dump(include={"rank", "alpha", "target_modules"})
-    try_policy(*language_model.load(), sft=sft, **profile.rlhf.model_dump())
+    try_policy(*loaded.handed_over(), sft=sft, **profile.rlhf.model_dump())

@@ -9,9 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from dp_assets.assets._corpus import require_source
-from dp_assets.assets._public_checks import PublicCheck, found_by, generator_check, model_checks
+from dp_assets.assets._public_checks import (
+    FAILED,
+    PASSED,
+    PublicCheck,
+    Tell,
+    found_by,
+    generator_check,
+    model_checks,
+    say_nothing,
+)
 from dp_assets.cli._adapter import language_model_of
-from dp_assets.cli._console import AsJson, out, print_json, refusals
+from dp_assets.cli._console import AsJson, err, out, print_json, refusals
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.profile_checks import plan_problems
 from dp_assets.profiles import LoadedProfile, ProfileError, load, selected_name
@@ -22,6 +31,22 @@ from resources.zones import data_home
 
 config_app = typer.Typer(no_args_is_help=True, help="Check a profile, or show all of its settings.")
 Name = Annotated[str | None, typer.Argument(metavar="[FILE]", help="A .toml file or a named profile; default: yours.")]
+CHECKS = {
+    "settings": "settings",
+    "plans": "plans: each level has a noise that meets it",
+    "corpus.source": "corpus.source: it opens, and has the mapped columns",
+    "home": "home: the data folder has room",
+    "device": "device: torch can use it",
+    "embedder": "embedder: it loads, and its vectors depend on one text each",
+    "language_model": "language_model: it loads",
+    "sampling": "sampling: texts can be drawn",
+    "annotation": "annotation: the model can answer",
+    "sft": "sft: one step on public text",
+    "reward": "reward: one step on public text",
+    "rlhf": "rlhf: one step on public text",
+    "generator": "generator: clipped gradients of public texts",
+}
+"""What each check looks at; endpoints stand under their own settings."""
 PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -36,31 +61,50 @@ def check(
 ) -> None:
     """Name everything that is wrong with a profile. Nothing is written, spent or read of the rows. Ends with 1 if any.
 
-    With --here, models are fetched (the packaged one is converted) and tried in one tiny step of every stage on public
-    text, endpoints are asked whether they answer, and of the source the names and types of its columns are read.
+    With --here, of the source the names and types of its columns are read, endpoints are asked whether they answer, and
+    models are fetched (the packaged one is converted) and tried in one tiny step of every stage on public text, which
+    takes minutes. Each check is named on standard error as it ends.
     """
     name = file or selected_name()
-    problems = problems_of(name, here=here)
+    checked: list[str] = []
+
+    def tell(what: str, outcome: str) -> None:
+        if outcome == PASSED:
+            checked.append(what)
+        if here:
+            err.print(f"{outcome}: {CHECKS.get(what, what)}", markup=False)
+
+    problems = problems_of(name, here=here, tell=tell)
     if as_json:
         found = [{"setting": problem.field, "problem": problem.what} for problem in problems]
-        print_json({"profile": name, "valid": not problems, "problems": found})
+        print_json({"profile": name, "valid": not problems, "problems": found, "checked": checked})
     elif not problems:
         levels = ", ".join(load(name).profile.corpus.planned_levels)
         out.print(f"{name} is valid; it plans {levels or 'no levels'}", markup=False)
+        out.print(f"checked: {', '.join(checked)}")
+        if not here:
+            out.print("not checked: source, models and keys of this machine, which --here looks for")
     if problems:
         raise ProfileError(f"{name} has problems:", problems)
 
 
-def problems_of(name: str, *, here: bool) -> list[Problem]:
-    """Everything that is wrong with a profile; with `here`, also with this machine for it."""
+def problems_of(name: str, *, here: bool, tell: Tell = say_nothing) -> list[Problem]:
+    """Everything that is wrong with a profile; with `here`, also with this machine for it. `tell` hears of each check.
+
+    Of the settings, what `load` refuses is all that is found.
+    """
     try:
         profile = load(name).profile
     except ProfileError as refusal:
+        tell("settings", FAILED)
         return list(refusal.problems)
-    return [*plan_problems(profile), *(_missing_here(profile) if here else ())]
+    tell("settings", PASSED)
+    planned = list(plan_problems(profile))
+    tell("plans", FAILED if planned else PASSED)
+    return [*planned, *(_missing_here(profile, tell) if here else ())]
 
 
-def _missing_here(profile: Profile) -> Iterator[Problem]:
+def _missing_here(profile: Profile, tell: Tell) -> Iterator[Problem]:
     """What a run on this machine would miss: each public check of each stage, and the source."""
     from dp_assets.assets._preflight import endpoint_checks  # loads partitions, which need a profile that is valid
 
@@ -69,7 +113,7 @@ def _missing_here(profile: Profile) -> Iterator[Problem]:
     of_models = model_checks(profile, language_model, embedder, home, level=level)
     source = PublicCheck("corpus.source", ("real_instructions",), partial(require_source, profile))
     generator = generator_check(profile, language_model, level=level)
-    yield from found_by([source, *endpoint_checks(profile, home), *of_models, generator])
+    yield from found_by([source, *endpoint_checks(profile, home), *of_models, generator], tell=tell)
 
 
 @config_app.command("show")

@@ -57,8 +57,12 @@ def profile_of(model: Path, target_modules: tuple[str, ...], **groups: dict[str,
     return Profile.model_validate(plain | {name: plain[name] | group for name, group in groups.items()})
 
 
+def checks_model(profile: Profile, home: Path) -> LanguageModel:
+    return LanguageModel(model=profile.language_model, device="cpu", dtype="float32", cache_root=str(home))
+
+
 def checks_of(profile: Profile, home: Path) -> list[PublicCheck]:
-    model = LanguageModel(model=profile.language_model, device="cpu", dtype="float32", cache_root=str(home))
+    model = checks_model(profile, home)
     embedder = Embedder(model=profile.embedder, device="cpu")
     return [
         *model_checks(profile, model, embedder, home, level="eps-8"),
@@ -79,6 +83,37 @@ def tokenizer(tiny_model_folder: Path) -> Any:
 
 def test_a_sound_model_passes_in_every_stage(tmp_path: Path, tiny_model_folder: Path) -> None:
     assert problems(profile_of(tiny_model_folder, ("q_proj", "v_proj")), tmp_path) == {}
+
+
+def test_all_stages_but_private_training_share_one_load_of_the_model(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load = LanguageModel.load
+
+    def counted(model: LanguageModel, **settings: Any) -> Any:
+        loads.append(model.model)
+        return load(model, **settings)
+
+    monkeypatch.setattr(LanguageModel, "load", counted)
+    monkeypatch.setattr(_public_checks, "_passed", set())
+    stages = ("language_model", "sampling", "annotation", "sft", "reward", "rlhf")
+    assert problems(profile_of(tiny_model_folder, ("q_proj", "v_proj")), tmp_path, *stages) == {}
+    assert loads == [str(tiny_model_folder)]
+
+
+def test_a_stage_leaves_the_model_of_the_next_one_as_it_was(tmp_path: Path, tiny_model_folder: Path) -> None:
+    profile = profile_of(tiny_model_folder, ("q_proj", "v_proj"))
+    loaded = _public_checks._Loaded(checks_model(profile, tmp_path))
+    model, _ = loaded.shared()
+    before, names = {name: value.clone() for name, value in model.state_dict().items()}, [*model.named_modules()]
+    _public_checks._try_sampling(profile, loaded, "eps-8")
+    for attempt in (_public_checks._try_answering, _public_checks._try_sft, _public_checks._try_reward):
+        attempt(profile, loaded)
+    assert [name for name, _ in model.named_modules()] == [name for name, _ in names]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
+from dp_assets.cli.config import CHECKS
 from dp_assets.profiles import NAMED, load_profile
 from tests.cli.households import household_of
 from tests.household import Household
@@ -86,7 +87,11 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
     monkeypatch.delenv("ABSENT_KEY", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the hub is tried for a minute
     with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
-        assert invoke("check", "--here").exit_code == 0
+        passed = invoke("check", "--here")
+        assert passed.exit_code == 0
+        named = [line.split(":")[1].strip() for line in passed.stderr.splitlines() if line.startswith("passed: ")]
+        assert named == list(CHECKS)
+        assert f"checked: {', '.join(CHECKS)}" in passed.stdout
         household.corpus_file.unlink()
         endpoint = 'endpoint = { base_url = "http://h/v1", model = "m", api_key_variable = "ABSENT_KEY" }'
         text = household.profile_file.read_text().replace("[annotation]", f"[annotation]\n{endpoint}")
@@ -115,6 +120,31 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
         found = problems_here()
         assert set(found) == {"corpus.source", "annotation.endpoint", "embedder", "language_model"}
         assert not household.home.exists()
+
+
+def test_each_check_is_named_as_it_ends_and_the_source_first(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
+        household.corpus_file.unlink()
+        text = household.profile_file.read_text()
+        household.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        lines = invoke("check", "--here").stderr.splitlines()
+    assert [line.split(":")[:2] for line in lines[:4]] == [
+        ["passed", " settings"],
+        ["passed", " plans"],
+        ["failed", " corpus.source"],
+        ["passed", " home"],
+    ]
+    assert "failed: language_model: it loads" in lines
+    assert "not tried: sft: one step on public text" in lines
+
+
+def test_a_check_without_here_says_what_it_left_out(household: Household) -> None:
+    result = invoke("check")
+    assert "checked: settings, plans\nnot checked: source, models" in result.stdout
+    assert result.stderr == ""
 
 
 def problems_here() -> dict[str, str]:
