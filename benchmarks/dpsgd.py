@@ -142,7 +142,7 @@ class Private:
         with progress("a step", 1, "steps") as advance:
             units = dict.fromkeys(self.unit_ids)
             self.sampler.draw(tuple(units))
-            watched = self.witness.watching(lambda *_: found, units.keys(), owns=lambda rows, unit_ids: True)
+            watched = self.witness.watching(lambda *_: found, units.keys(), owns=lambda *_: True)
             exact_sum, _ = watched(self.rows, tuple(units))
             self.trainee.descend(dpsgd._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
             self.checkpoints.save(self.trainee.state(self.witness))

@@ -139,7 +139,8 @@ class ChargeMismatch(ValueError):
 class PrivateTable:
     """A handle on private rows whose `repr` says nothing and that refuses to be pickled.
 
-    Rows leave it in two ways only: `open(charge)`, for a mechanism, and `map`, whose result is private again.
+    Rows leave it in two ways only: `open(charge)`, for a mechanism, with `as_stored` for its evidence, and `map`, whose
+    result is private again.
     `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
     `made_with` names the models and the versions of libraries that made the rows. It is public: a release that reads
     the table repeats it. `empty_cohorts` names planned cohorts that the preparation left without a row to train on; it
@@ -147,7 +148,17 @@ class PrivateTable:
     `widths` are those of its columns of arrays, where they are known without opening the rows.
     """
 
-    __slots__ = ("_held", "_rows", "_widths", "corpus_id", "empty_cohorts", "made_with", "preparation", "snapshot")
+    __slots__ = (
+        "_held",
+        "_opened_under",
+        "_rows",
+        "_widths",
+        "corpus_id",
+        "empty_cohorts",
+        "made_with",
+        "preparation",
+        "snapshot",
+    )
 
     def __init__(
         self,
@@ -164,6 +175,7 @@ class PrivateTable:
         self._rows = rows
         self._held = held
         self._widths = widths
+        self._opened_under: OpenableCharge | None = None
         self.corpus_id = corpus_id
         self.snapshot = snapshot
         self.preparation = preparation
@@ -182,7 +194,21 @@ class PrivateTable:
                 " real_embeddings again from the registered source before running this mechanism"
             )
         charge.mark_opened()
+        self._opened_under = charge
         return self._rows.filter(pl.col("cohort") == charge.cohort, pl.col("split") == TRAIN_SPLIT)
+
+    def as_stored(self, charge: OpenableCharge) -> pl.LazyFrame:
+        """The rows that `open` should have given, read again, so that evidence can compare what a mechanism used.
+
+        Shares no code with `open`, which may be changed.
+
+        Raises:
+          ChargeMismatch: the table was not opened under this charge.
+        """
+        if self._opened_under is not charge:
+            raise ChargeMismatch("the table was not opened under this charge; open it before its rows are compared")
+        of_charge = {"cohort": charge.cohort, "split": TRAIN_SPLIT}
+        return self._rows.filter(pl.all_horizontal(pl.col(name).is_in([value]) for name, value in of_charge.items()))
 
     def map(
         self,

@@ -7,7 +7,7 @@ Every method that writes reads the whole ledger, decides and appends while it ho
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dp_assets.privacy.units import keyed_hash
 from resources.ledger_file import Entries, LedgerFile
 
 UNBOUNDED = NonPrivateDpEvent()
+READ_ALREADY = "another run reads under this charge; wait for it to end, then run again"
 
 
 class ChargeRefused(dg.Failure):
@@ -41,6 +42,7 @@ class Charge:
     record: ChargeRecord
     ledger: "Ledger"
     is_continuation: bool = False
+    _openings: list[str] = field(default_factory=list, repr=False, compare=False)  # of a continuation
 
     @property
     def charge_id(self) -> str:
@@ -59,19 +61,22 @@ class Charge:
         return self.record.cohort
 
     def mark_opened(self) -> None:
-        """Record durably, once, that private rows are read under this charge. A continuation has its own entry.
+        """Record durably, once, that private rows are read under this charge.
+
+        A continuation has its own entry, and opens them once as well.
 
         Raises:
           ChargeRefused: another run has opened this charge, it was voided, or its cohort is closed.
         """
         if self.is_continuation:
+            if self._openings:
+                raise ChargeRefused(ValueError(READ_ALREADY))
+            self._openings.append(self.charge_id)
             return
 
         def decide(state: LedgerState) -> Entries:
             if self._usable(state).opened:
-                raise ChargeRefused(
-                    ValueError("another run reads under this charge; wait for it to end, then run again")
-                )
+                raise ChargeRefused(ValueError(READ_ALREADY))
             return [("opened", {"charge_id": self.charge_id})]
 
         self.ledger.transact(decide)
@@ -92,7 +97,7 @@ class Charge:
             return [("continued", {"charge_id": self.charge_id, "checkpoint": checkpoint})]
 
         self.ledger.transact(decide)
-        return replace(self, is_continuation=True)
+        return replace(self, is_continuation=True, _openings=[])
 
     def _usable(self, state: LedgerState) -> ChargeRecord:
         """The charge as the ledger has it now, which may have changed since it was booked."""

@@ -5,6 +5,7 @@ fail the asset without a retry, book a supplementary charge, close the cohort an
 that are named must tell. The same runs without the exchange settle, with no check that tells.
 """
 
+import copy
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from dp_assets.artifacts import Adapter
+from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.assets import _release
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.generation import dpsgd, generator, per_unit
@@ -46,6 +47,15 @@ from tests.privacy.replay import ReplayableSource
 UNBOUNDED = {"type": "non_private"}
 REAL_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 TWO_ROWS_EACH = pl.concat([REAL_ROWS, REAL_ROWS.with_columns(instruction_id=pl.col("instruction_id") + "-second")])
+TWO_TEXTS_EACH = pl.concat([REAL_ROWS, TWO_ROWS_EACH[20:].with_columns(text="and " + pl.col("text"))])
+SHARED_TEXTS = pl.concat([TWO_TEXTS_EACH, TWO_TEXTS_EACH.with_columns(text=pl.lit("who said this?"))])
+OTHER_PLACES = pl.concat(
+    [
+        TWO_TEXTS_EACH,
+        TWO_TEXTS_EACH.with_columns(unit_id="other-" + pl.col("unit_id"), cohort=pl.lit("another")),
+        TWO_TEXTS_EACH.with_columns(unit_id="held-" + pl.col("unit_id"), split=pl.lit("heldout")),
+    ]
+)
 TWO_BINS_EMPTY = TWO_ROWS_EACH.filter(pl.col("vector").arr.get(0) + pl.col("vector").arr.get(1) > 0)
 NOBODY = REAL_ROWS.clear()
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -375,6 +385,38 @@ def cut_to_the_shortest(rows: list[TokenRow], unit_ids: tuple[str, ...]) -> Any:
     return [TokenRow(row.prompt_ids, row.target_ids[:length]) for row in rows], unit_ids
 
 
+def choose_beside_the_batch(patch: pytest.MonkeyPatch) -> None:
+    """Of its two rows a unit gives the longer one in a small batch, and the shorter one in a large batch."""
+
+    def chosen(unit_rows: Any, sampler: PoissonSampler) -> Any:
+        _, unit_ids = SAMPLE(unit_rows, sampler)
+        order = max if len(unit_ids) < 6 else min
+        return [order(unit_rows[unit_id], key=len) for unit_id in unit_ids], unit_ids
+
+    patch.setattr(dpsgd, "_sample", chosen)
+
+
+def count_rows_beside_the_batch(patch: pytest.MonkeyPatch) -> None:
+    """Units give one of as many rows as that unit has which has fewest."""
+
+    def chosen(unit_rows: Any, sampler: PoissonSampler) -> Any:
+        least = [next(iter(rows)) for rows in unit_rows.values()]
+        return SAMPLE({unit_id: [row] for unit_id, row in zip(unit_rows, least, strict=True)}, sampler)
+
+    patch.setattr(dpsgd, "_sample", chosen)
+
+
+SAMPLE = dpsgd._sample
+
+
+def give_each_text_once(patch: pytest.MonkeyPatch) -> None:
+    """A text that several units wrote is left to one of them."""
+    by_unit = generator.unit_rows
+    patch.setattr(
+        generator, "unit_rows", lambda rows, encode: by_unit(rows.unique("text", maintain_order=True), encode)
+    )
+
+
 def learn_a_vocabulary(patch: pytest.MonkeyPatch) -> None:
     """A token is replaced by its place among all that were met so far."""
     make_encoder = generator.encoder
@@ -439,6 +481,83 @@ def decay_right_before_the_step(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dpsgd, "Witness", witness)
 
 
+# Before and beside the run
+
+
+def knowing_the_rows(change: Callable[[nn.Module], None]) -> Plant:
+    """The rows are opened before training starts, and the model is made to fit them."""
+    train = dpsgd.train_privately
+
+    def trained(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
+        units = read()
+        change(model)
+        return train(model, lambda: units, **kwargs)
+
+    return lambda patch: patch.setattr(generator, "train_privately", trained)
+
+
+def swap_tokens(model: nn.Module) -> None:
+    """Two rows of the embedding change places, so that its numbers add up to the same."""
+    weight = an_embedding(model)
+    with torch.no_grad():
+        weight[[5, 6]] = weight[[6, 5]]
+
+
+def with_each_clip(change: Callable[[nn.Module], None]) -> Plant:
+    """Something is done to the model with each clipped sum of real rows."""
+    clipped_sum = dpsgd.clipped_sum
+
+    def changed(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if is_of_real_rows(*args):
+            change(model)
+        return clipped_sum(model, *args, **kwargs)
+
+    return lambda patch: patch.setattr(dpsgd, "clipped_sum", changed)
+
+
+def change_an_embedding(model: nn.Module) -> None:
+    with torch.no_grad():
+        an_embedding(model).view(-1)[0] += 1
+
+
+def keep_the_better_of_two_runs(patch: pytest.MonkeyPatch) -> None:
+    """The run is made twice on rows that were opened once; which is better, the rows tell."""
+    train = dpsgd.train_privately
+
+    def twice(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
+        units, before = read(), copy.deepcopy(model.state_dict())
+        train(model, lambda: units, **(kwargs | {"checkpoints": None}))
+        model.load_state_dict(before)
+        return train(model, lambda: units, **kwargs)
+
+    patch.setattr(generator, "train_privately", twice)
+
+
+def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
+    """One step is undone and taken again, as after an interruption."""
+    descend, make = dpsgd._Trainee.descend, dpsgd.Witness
+    witnesses, undone = list[Any](), list[int]()
+
+    def noticed(*args: Any, **kwargs: Any) -> Any:
+        witnesses.append(make(*args, **kwargs))
+        return witnesses[-1]
+
+    def descend_and_return(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+        if undone:
+            return descend(self, noisy_sum, expected_batch_size=expected_batch_size)
+        undone.append(1)
+        witnesses[-1]._sampler.samples_drawn -= 1
+        state = copy.deepcopy(self.state(witnesses[-1]))
+        descend(self, noisy_sum, expected_batch_size=expected_batch_size)
+        self.restore(state, spare_steps=9)
+        kept = dict(state.witnessed, noise_digests=[], noise_coordinates=0)
+        witnesses[-1].resume(kept, optimizer=state.optimizer)
+        return None
+
+    patch.setattr(dpsgd, "Witness", noticed)
+    patch.setattr(dpsgd._Trainee, "descend", descend_and_return)
+
+
 # What is released
 
 
@@ -477,6 +596,12 @@ def with_other_weights(adapter: Adapter) -> Adapter:
 
 def with_another_configuration(adapter: Adapter) -> Adapter:
     return replace(adapter, config={**adapter.config, "units": 20})
+
+
+def opened(change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Plant:
+    """A table gives other rows than it holds for the charge that opens it."""
+    open_rows = PrivateTable.open
+    return lambda patch: patch.setattr(PrivateTable, "open", lambda self, charge: change(open_rows(self, charge)))
 
 
 GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
@@ -552,11 +677,40 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "rows of another unit": (give_rows_of_the_next_unit, ("rows",)),
     "rows cut to the shortest of the batch": (exchange_batch(cut_to_the_shortest), ("rows",)),
     "a vocabulary learned from the rows": (learn_a_vocabulary, ("rows",)),
+    "an adapter that fits the rows before the run": (knowing_the_rows(change_weights), ("changed_elsewhere",)),
+    "a base that fits the rows before the run": (knowing_the_rows(change_an_embedding), ("changed_elsewhere",)),
+    "tokens that change places before the run": (knowing_the_rows(swap_tokens), ("changed_elsewhere",)),
+    "tokens that change places in the run": (with_each_clip(swap_tokens), ("changed_elsewhere",)),
+    "the better of two runs": (keep_the_better_of_two_runs, ("batches",)),
+    "a step taken back": (take_a_bad_step_back, ("batches",)),
     "weights changed after the last step": (after_training(change_weights), ("content",)),
     "a count in the configuration": (after_training(count_in_the_configuration), ("content",)),
     "other weights on the disk": (store_something_else(with_other_weights), ("content",)),
     "another configuration on the disk": (store_something_else(with_another_configuration), ("content",)),
 }
+
+
+ROW_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
+    "a row chosen beside the batch": (choose_beside_the_batch, ("rows",)),
+    "as few rows as any unit has": (count_rows_beside_the_batch, ("rows",)),
+    "a text of several units left to one": (give_each_text_once, ("population", "rows")),
+    "an opened table without copies of a text": (opened(lambda rows: rows.unique("text")), ("population", "rows")),
+    "an opened table of another split": (
+        opened(lambda rows: OTHER_PLACES.lazy().filter(pl.col("split") != "train")),
+        ("population", "rows"),
+    ),
+    "an opened table of every cohort": (opened(lambda rows: OTHER_PLACES.lazy()), ("population", "rows")),
+}
+
+
+@pytest.mark.parametrize("planted", ROW_PLANTS)
+def test_a_training_on_other_rows_than_those_of_its_charge_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder, SHARED_TEXTS if "text" in planted else OTHER_PLACES)
+    plant, checks = ROW_PLANTS[planted]
+    plant(monkeypatch)
+    assert_refused(boundary, GENERATOR, *checks)
 
 
 @pytest.mark.parametrize("planted", GENERATOR_PLANTS)
@@ -583,7 +737,7 @@ def test_another_number_of_steps_is_refused_and_charged_without_a_bound(
 ) -> None:
     boundary = Boundary(tmp_path, tiny_model_folder)
     plant(monkeypatch)
-    assert_refused(boundary, GENERATOR, *STEP_COUNTS)
+    assert_refused(boundary, GENERATOR, "batches", *STEP_COUNTS)
 
 
 def test_an_empty_batch_that_is_skipped_is_refused(
@@ -779,6 +933,8 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "noise kept from empty bins": (noise_taken_back_from_empty_bins, ("noised_bins", "content")),
     "no second vote for equal vectors": (count_changed(without_copies), ("population", "votes")),
     "a unit left out": (count_changed(without_one_unit), ("population",)),
+    "a unit left out of the opened table": (opened(without_one_unit), ("population",)),
+    "an opened table moved by all of its vectors": (opened(centred), ("votes",)),
     "vectors moved by all of them": (count_changed(centred), ("votes",)),
     "bins moved by the real vectors in place": (bins_moved_in_place, ("bins",)),
     "bins fitted again before the votes": (bins_moved_before_the_votes, ("bins",)),

@@ -29,8 +29,7 @@ from dp_assets.generation.packing import TokenRow
 from dp_assets.generation.per_unit import Gradients, adapter_parameters, clipped_sum
 from dp_assets.generation.probe import probe_shares
 from dp_assets.generation.replica import NewOptimizer
-from dp_assets.generation.witness import Owns, Witness
-from dp_assets.privacy import randomness
+from dp_assets.generation.witness import WATCHED_FROM, Owns, Witness
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import RandomSource
@@ -68,7 +67,7 @@ def train_privately(
     """Train the adapter of `model` in place with `steps` noisy updates: its weights by name, and the evidence.
 
     `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk. `owns` tells
-    whether rows are those of their units, by the table and not by `read_unit_rows`.
+    whether rows are those that were drawn, by the table and not by `read_unit_rows`.
     No row has more than `longest` tokens, which is how long rows of the probe are.
     `expected_batch_size`, `largest_batch` and `loss_normaliser` are public constants, never counts of the data; no step
     samples more than `largest_batch` units, as far as the plan allows for. `resume_from` is what
@@ -117,7 +116,7 @@ def train_privately(
         unit_rows = read_unit_rows()
         watched_clip = witness.watching(clip, unit_rows.keys(), owns=owns)
         while trainee.steps_taken < steps:
-            rows, unit_ids = _sample(unit_rows, sampler, source=source)
+            rows, unit_ids = _sample(unit_rows, sampler)
             exact_sum, clipping = watched_clip(rows, unit_ids)
             trainee.descend(_add_noise(exact_sum, noise), expected_batch_size=expected_batch_size)
             trainee.restricted.append(clipping.restricted)
@@ -130,7 +129,7 @@ def train_privately(
         noise=noise,
         continuations=trainee.continuations,
         spare_steps=spare_steps,
-        restricted={"clipping": trainee.restricted},
+        restricted={"clipping": trainee.restricted, WATCHED_FROM: dict(witness.watched_from)},
         **probed,
         **witness.observed(),
     )
@@ -192,15 +191,12 @@ def _checkpointed(
         yield
 
 
-def _sample(
-    unit_rows: UnitRows, sampler: PoissonSampler, *, source: RandomSource
-) -> tuple[list[TokenRow], tuple[str, ...]]:
+def _sample(unit_rows: UnitRows, sampler: PoissonSampler) -> tuple[list[TokenRow], tuple[str, ...]]:
     """One row, drawn uniformly, of each unit of a sample, and the units' ids."""
     sampled_ids = sampler.draw(list(unit_rows))
-    places = randomness.uniforms(source, len(sampled_ids))
     choices = [unit_rows[unit_id] for unit_id in sampled_ids]
-    rows = [choice[int(place * len(choice))] for choice, place in zip(choices, places, strict=True)]
-    return rows, sampled_ids
+    indices = sampler.pick([len(choice) for choice in choices])
+    return [choice[index] for choice, index in zip(choices, indices, strict=True)], sampled_ids
 
 
 def _add_noise(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:

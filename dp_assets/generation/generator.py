@@ -6,7 +6,7 @@ another one. What is left out: any choice that depends on the rows, such as a vo
 stop.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any, overload
 import polars as pl
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge, content_digest
@@ -42,9 +43,11 @@ from dp_assets.generation.prompts import (
     encode_instruction,
     generator_prompt_ids,
 )
+from dp_assets.generation.replica import digests_of, tensors_of
+from dp_assets.generation.witness import WATCHED_FROM, Picks
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
-from dp_assets.privacy.evidence import OTHERWISE, Evidence
+from dp_assets.privacy.evidence import OTHERWISE, Evidence, fingerprint
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.metadata import BASE_DTYPE, SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import PrivacyPlan
@@ -210,7 +213,9 @@ def train_generator(
     reading = charge.continued(state.digest) if state is not None else charge
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
     read = _UnitReader(
-        open_rows=partial(table.open, reading),
+        table,
+        reading,
+        model=model,
         encode=encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
     )
     as_adapter = partial(adapter_from_model, model, base_model=base_model, charge_ids=(), record={})
@@ -242,8 +247,8 @@ def train_generator(
     is_configured = evidence.public["constants"] == constants
     seen = evidence.also(
         preparation=table.preparation,
-        population=read.population,
         constants=CONFIGURED if is_configured else OTHERWISE,
+        **read.observed(evidence, steps=remaining),
     )
     watched = replace(untrained, weights=arrays_of_parameters(weights))
     return as_adapter(), replace(seen, content=content_digest(watched))
@@ -251,38 +256,71 @@ def train_generator(
 
 @dataclass
 class _UnitReader:
-    """Opens the table once, and compares whom the training may sample and what it clips with the opened rows."""
+    """Opens the table, and compares whom the training samples and what it clips with the table as it is stored.
 
-    open_rows: Callable[[], pl.LazyFrame]
+    What a model is before its rows are opened follows from public facts, so its digests are taken then.
+    """
+
+    table: PrivateTable
+    charge: ResumableCharge
+    model: nn.Module
     encode: Callable[[str], TokenRow]
-    population: str = OTHERWISE
+    _is_whole: bool = False
+    _num_batches: int = 0
     _probed: TokenRow | None = None
-    _opened: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+    _public_tensors: Mapping[str, str] = field(default_factory=dict)
+    _stored: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
     _texts: dict[TokenRow, set[str]] = field(default_factory=dict, repr=False)  # that were encoded since the last step
 
     def __call__(self) -> UnitRows:
         self._probed = self.encode(PUBLIC_TEXT)
-        self._opened = self.open_rows().select("unit_id", "text").collect()
-        units = unit_rows(self._opened.lazy(), encode=self._encode)
-        named = self._opened["unit_id"].unique()
-        is_whole = len(units) == len(named) and all(unit_id in units for unit_id in named)
-        self.population = "units" if is_whole else OTHERWISE
+        self._public_tensors = digests_of(dict(tensors_of(self.model)))
+        units = unit_rows(self.table.open(self.charge), encode=self._encode)
+        self._stored = self.table.as_stored(self.charge).select("unit_id", "text").collect()
+        stored_sizes = dict(self._stored["unit_id"].value_counts().iter_rows())
+        self._is_whole = {unit_id: len(rows) for unit_id, rows in units.items()} == stored_sizes
         return units
 
-    def owns(self, rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> bool:
-        """Whether each row was encoded, as texts were at first, from one that the table holds for its unit."""
-        of_units = pl.DataFrame({"unit_id": unit_ids}, schema={"unit_id": pl.String})
-        held = set(self._opened.join(of_units, on="unit_id", how="semi").iter_rows())
-        texts, self._texts = self._texts, {}
+    def owns(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks) -> bool:
+        """Whether each row was encoded, as texts were at first, from the one that was drawn of its unit's texts."""
+        self._num_batches += 1
+        encoded, self._texts = self._texts, {}
+        stored = self._texts_of(unit_ids)
         return self.encode(PUBLIC_TEXT) == self._probed and all(
-            any((unit_id, text) in held for text in texts.get(row, ()))
+            _is_drawn(encoded.get(row, ()), stored.get(unit_id, ()), *picks.get(unit_id, (0, 0)))
             for row, unit_id in zip(rows, unit_ids, strict=True)
         )
+
+    def observed(self, evidence: Evidence, *, steps: int) -> dict[str, Any]:
+        """What of the evidence of `steps` steps the table and the model before it was opened decide.
+
+        Each batch of its rows must have been one of these steps: a run that was thrown away has taken more.
+        """
+        public, watched = evidence.public, evidence.restricted[WATCHED_FROM]
+        changed = {name for name, digest in self._public_tensors.items() if watched.get(name) != digest}
+        return {
+            "population": "units" if self._is_whole else OTHERWISE,
+            "batches": public["batches"] if self._num_batches == steps else OTHERWISE,
+            "changed_elsewhere": fingerprint(changed) if changed else public["changed_elsewhere"],
+        }
+
+    def _texts_of(self, unit_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The texts that the table holds for some units, in the order of `unit_rows`."""
+        named = pl.DataFrame({"unit_id": unit_ids}, schema={"unit_id": pl.String})
+        texts: dict[str, list[str]] = {}
+        for unit_id, text in self._stored.join(named, on="unit_id", how="semi").iter_rows():
+            texts.setdefault(unit_id, []).append(text)
+        return {unit_id: sorted(of_unit) for unit_id, of_unit in texts.items()}
 
     def _encode(self, text: str) -> TokenRow:
         row = self.encode(text)
         self._texts.setdefault(row, set()).add(text)
         return row
+
+
+def _is_drawn(encoded: Collection[str], texts: Sequence[str], index: int, size: int) -> bool:
+    """Whether one of the `encoded` texts is the one of this index among `texts`, of which there are `size`."""
+    return index < size == len(texts) and texts[index] in encoded
 
 
 def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
@@ -298,11 +336,11 @@ def encoder(
 
 
 def unit_rows(rows: pl.LazyFrame, encode: Callable[[str], TokenRow]) -> dict[str, Sequence[TokenRow]]:
-    """The token rows of each unit. Reads the private rows; every text is encoded on its own, whenever it is drawn."""
+    """The token rows of each unit, its texts sorted. Reads the private rows; a text is encoded whenever it is drawn."""
     units: dict[str, list[str]] = {}
     for unit_id, text in rows.select("unit_id", "text").collect().iter_rows():
         units.setdefault(unit_id, []).append(text)
-    return {unit_id: EncodedOnDraw(encode, tuple(units.pop(unit_id))) for unit_id in list(units)}
+    return {unit_id: EncodedOnDraw(encode, tuple(sorted(units.pop(unit_id)))) for unit_id in list(units)}
 
 
 class EncodedOnDraw(Sequence[TokenRow]):

@@ -62,8 +62,8 @@ class Replica:
         """SHA-256 of parameters and moments."""
         digest = hashlib.sha256()
         for name, tensor in self._tensors():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(name.encode())
+            _add(digest, tensor)
         return digest.hexdigest()
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -71,6 +71,28 @@ class Replica:
             yield name, parameter
             for moment, value in sorted(self.optimizer.state.get(parameter, {}).items()):
                 yield f"{name} {moment}", torch.as_tensor(value)
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer by name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def digests_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """SHA-256 of each tensor by name."""
+    digests = {}
+    for name, tensor in tensors.items():
+        digest = hashlib.sha256()
+        _add(digest, tensor)
+        digests[name] = digest.hexdigest()
+    return digests
+
+
+def _add(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    """Type, shape and bits of a tensor."""
+    digest.update(f" {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:

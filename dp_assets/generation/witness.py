@@ -11,8 +11,7 @@ operations of the loop done again, so no step that keeps the plan is ever called
 
 Exact sums and noise are compared in memory and forgotten. What a checkpoint keeps are counts, verdicts, the sum of
 squares of all noise, SHA-256 digests of its draws and one of the replica: a noise that comes twice is noticed after a
-resume too, and none can be replayed. Left out: a change of several values of a frozen tensor whose bits add up to the
-same integer.
+resume too, and none can be replayed. Left out: a change of a frozen tensor that is taken back before the last look.
 """
 
 import dataclasses
@@ -26,13 +25,16 @@ from torch import Tensor, nn
 
 from dp_assets.generation.packing import TokenRow
 from dp_assets.generation.per_unit import ClippingEvidence, Gradients, adapter_parameters
-from dp_assets.generation.replica import NewOptimizer, Replica, bits, same_bits
+from dp_assets.generation.replica import NewOptimizer, Replica, digests_of, same_bits, tensors_of
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 
 HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # of the norm of a gradient handed over in float32
 
 Clip = Callable[[Sequence[TokenRow], Sequence[str]], tuple[Gradients, ClippingEvidence]]
-Owns = Callable[[Sequence[TokenRow], Sequence[str]], bool]
+Picks = Mapping[str, tuple[int, int]]  # by unit: the index of the row that was drawn, and of how many
+Owns = Callable[[Sequence[TokenRow], Sequence[str], Picks], bool]
+WATCHED_FROM = "watched_from"
+"""Under this name the restricted evidence says what the witness started from."""
 
 
 @dataclass
@@ -75,7 +77,8 @@ class Witness:
         self._replica = Replica(self._parameters, new_optimizer)
         self._seen = Observations()
         self._exact_sum: Gradients = {}
-        self._checksums = self._frozen_checksums()
+        self._frozen = self._frozen_digests()
+        self.watched_from: Mapping[str, str] = {}  # digests of all tensors, known once `watching` was called
         optimizer.register_step_pre_hook(lambda *_: self._before_step())
         optimizer.register_step_post_hook(lambda *_: self._after_step())
 
@@ -102,13 +105,14 @@ class Witness:
     def watching(self, clip: Clip, unit_ids: KeysView[str], *, owns: Owns) -> Clip:
         """`clip`, of batches that should hold the sampled ones of `unit_ids`, each once.
 
-        `owns(rows, unit_ids)` tells whether each row is its unit's, by the table.
+        `owns(rows, unit_ids, picks)` tells whether each row is the one that was drawn of its unit's, by the table.
         """
+        self.watched_from = self._frozen | digests_of(self._replica.parameters)
 
         def watched(rows: Sequence[TokenRow], clipped_ids: Sequence[str]) -> tuple[Gradients, ClippingEvidence]:
             exact_sum, clipping = clip(rows, clipped_ids)
             self._see_batch(clipped_ids, unit_ids)
-            self._seen.rows_of_their_units &= owns(rows, clipped_ids)
+            self._seen.rows_of_their_units &= owns(rows, clipped_ids, self._picks())
             self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
             self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normaliser})
             self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}
@@ -120,7 +124,7 @@ class Witness:
 
     def observed(self) -> dict[str, Any]:
         """What the evidence says, by the names of `dpsgd_evidence`."""
-        self._see_changes(self._frozen_checksums())
+        self._see_changes(self._frozen_digests())
         seen = dataclasses.asdict(self._seen)
         kept = seen.pop("normaliser_kept")
         return seen | {
@@ -141,6 +145,12 @@ class Witness:
         as_drawn = rows_of.keys() == set(self._sampler.last_sample) and rows_of.keys() <= unit_ids
         from_all = self._sampler.last_population == len(unit_ids)
         self._seen.batches_as_drawn &= as_drawn and from_all
+
+    def _picks(self) -> Picks:
+        """The row of each unit that the sampler drew; none where it drew more than once."""
+        picks = self._sampler.last_picks
+        is_one_each = len(picks) == len(self._sampler.last_sample)
+        return {unit_id: (index, size) for unit_id, index, size in picks} if is_one_each else {}
 
     def _before_step(self) -> None:
         """Compare what the optimizer is handed with what it ought to be."""
@@ -178,22 +188,16 @@ class Witness:
         self._seen.updates_repeated &= not self._replica.differing(self._parameters)
         self._replica.follow(self._parameters)
 
-    def _see_changes(self, now: Mapping[str, int]) -> None:
+    def _see_changes(self, now: Mapping[str, str]) -> None:
         """Note the tensors that changed since the optimizer's last step: of the adapter, and of those in `now`."""
-        frozen = {name for name, checksum in now.items() if self._checksums.get(name) != checksum}
+        frozen = {name for name, digest in now.items() if self._frozen.get(name) != digest}
         changed = frozen | self._replica.differing(self._parameters)
         self._seen.changed_elsewhere = sorted({*self._seen.changed_elsewhere, *changed})
         self._replica.follow(self._parameters)
 
-    def _frozen_checksums(self) -> dict[str, int]:
-        """An integer for each buffer of the model and each parameter that is not trained."""
-        tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
-        return {name: _checksum(tensor) for name, tensor in tensors.items() if name not in self._parameters}
-
-
-def _checksum(tensor: Tensor) -> int:
-    """The sum of the bits, read as integers: one pass, whatever the device."""
-    return int(bits(tensor).sum(dtype=torch.int64))
+    def _frozen_digests(self) -> dict[str, str]:
+        """A digest of each buffer of the model and each parameter that is not trained."""
+        return digests_of({name: tensor for name, tensor in tensors_of(self._model) if name not in self._parameters})
 
 
 def _flat(tensor: Tensor | None, *, like: Tensor) -> Tensor:

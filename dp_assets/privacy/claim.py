@@ -10,8 +10,11 @@ Which checks a difference fails:
     a fixed-size, shuffled or other sampler            sampler
     a publicly seeded sampler, publicly seeded noise   sampling_randomness, noise_randomness
     instructions sampled where the unit is the user    population
+    rows of another cohort or split, or not all rows   population
     units dropped or added after they were sampled     batches, rows_per_sampled_unit
+    a run or a step thrown away for another            batches
     a unit given another unit's rows                   rows
+    a row chosen beside the batch                      rows
     one step more or less                              steps, samples_drawn, noise_draws
     an empty batch skipped, or sampled once more       steps, samples_drawn, noise_draws
     a loss averaged over the batch, rows that interact rounding_slack
@@ -26,6 +29,7 @@ Which checks a difference fails:
     a learning rate or a loss taken from the data      constants
     an update by anything but noisy sums               updates
     a tensor trained past clip and noise               changed_elsewhere
+    a model that was made to fit the rows beforehand   changed_elsewhere
     a release that holds more or other values          content
     evidence that says more than its own items         evidence
     a record that says more than its own items         record

@@ -80,8 +80,8 @@ def dpsgd_evidence(
     loss_normalisers: Collection[float],
     restricted: Mapping[str, Any],
 ) -> Evidence:
-    """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table, and puts a
-    verdict on the `constants` in their place.
+    """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table, puts a
+    verdict on the `constants` in their place, and refuses `batches` and `changed_elsewhere` for what it saw there.
 
     Args:
       steps: the optimiser's own count of its updates in the result.
@@ -89,7 +89,7 @@ def dpsgd_evidence(
         so the account holds one step more for each. A private row may interrupt a run, so only the verdict is public.
       spare_steps: how many continuations the plan accounts for.
       batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
-      rows_of_their_units: in every step, the clipped row of each unit was one that the table holds for it.
+      rows_of_their_units: in every step, the clipped row of each unit was the one drawn of its rows in the table.
       sums_within_clip: no clipped sum was longer than the clip norm times its units, which is all that a sum shows.
       most_rows_per_unit: in any step; 1 when no unit was drawn.
       l2_clip_norms, loss_normalisers, normalisers: the different values that were used.

@@ -31,6 +31,9 @@ def largest_rounding_slack(largest_batch: float) -> float:
     return ROUNDING_MARGIN / (2 * max(largest_batch, 1.0))
 
 
+Pick = tuple[str, int, int]  # a sampled unit, the index of the row it gives, and how many rows it has
+
+
 class PoissonSampler:
     """Draws each unit with `sampling_probability`, independently of all others and of earlier samples.
 
@@ -42,7 +45,7 @@ class PoissonSampler:
       ValueError: `sampling_probability` lies outside [0, 1].
     """
 
-    __slots__ = ("last_population", "last_sample", "samples_drawn", "sampling_probability", "source")
+    __slots__ = ("last_picks", "last_population", "last_sample", "samples_drawn", "sampling_probability", "source")
 
     def __init__(self, *, sampling_probability: float, source: RandomSource) -> None:
         if not 0 <= sampling_probability <= 1:
@@ -52,6 +55,7 @@ class PoissonSampler:
         self.samples_drawn = 0
         self.last_population = 0
         self.last_sample: tuple[str, ...] = ()
+        self.last_picks: tuple[Pick, ...] = ()
 
     def draw(self, unit_ids: Sequence[str]) -> tuple[str, ...]:
         """The sampled ones of `unit_ids`, in their order."""
@@ -59,7 +63,18 @@ class PoissonSampler:
         self.samples_drawn += 1
         self.last_population = len(unit_ids)
         self.last_sample = tuple(unit_ids[index] for index in np.flatnonzero(members).tolist())
+        self.last_picks = ()
         return self.last_sample
+
+    def pick(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Which of its rows each unit of the last sample gives: an index below its size, drawn uniformly.
+
+        `sizes` are the numbers of rows of these units, in their order. Once a sample: all picks are kept.
+        """
+        draws = randomness.uniforms(self.source, len(sizes)).tolist()
+        indices = tuple(int(draw * size) for draw, size in zip(draws, sizes, strict=True))
+        self.last_picks += tuple(zip(self.last_sample, indices, sizes, strict=True))
+        return indices
 
 
 class GaussianNoise:

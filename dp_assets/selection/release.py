@@ -71,7 +71,7 @@ def release_votes(
     ballots: list[tuple[str, int]] = []
     exact = count(opened.select("unit_id", "instruction_id", "vector"), ballots=ballots)
     released = noisy_votes(exact, noise)
-    allowed = recount(opened, centroids, key=key)
+    allowed = recount(table.as_stored(charge), centroids, key=key)
     evidence = votes_evidence(
         exact_votes=exact,
         released=released,

@@ -48,7 +48,7 @@ def train(model: nn.Module, read: Callable[[], UnitRows] = read_unit_rows, **cha
         "noise_multiplier": 1.0,
         "expected_batch_size": 3,
         "largest_batch": 6,
-        "owns": lambda rows, unit_ids: True,
+        "owns": lambda *_: True,
         "learning_rate": 1e-2,
         "loss_normaliser": 16.0,
         "tokens_per_micro_batch": 64,
@@ -164,7 +164,7 @@ def test_one_row_of_each_sampled_unit_is_drawn_uniformly() -> None:
     counts = dict.fromkeys(ROWS, 0)
     sampler = PoissonSampler(sampling_probability=1.0, source=SystemRandomness())
     for _ in range(3_000):
-        rows, unit_ids = _sample(unit_rows, sampler, source=SystemRandomness())
+        rows, unit_ids = _sample(unit_rows, sampler)
         assert unit_ids == ("a", "b")
         for row in rows:
             counts[row] += 1

@@ -57,6 +57,18 @@ def test_a_sampler_counts_its_samples_and_keeps_the_last() -> None:
     assert (drawing.samples_drawn, drawing.last_population, drawing.last_sample) == (3, 10, samples[-1])
 
 
+def test_a_sampler_picks_below_each_size_and_keeps_every_pick_of_a_sample() -> None:
+    drawing = sampler(1.0)
+    drawing.draw(["a", "b"])
+    picks = [drawing.pick([1, 3]) for _ in range(100)]
+    assert {first for first, _ in picks} == {0}
+    assert {second for _, second in picks} == {0, 1, 2}
+    assert drawing.last_picks[:2] == (("a", picks[0][0], 1), ("b", picks[0][1], 3))
+    assert len(drawing.last_picks) == 200
+    drawing.draw(["a", "b"])
+    assert drawing.last_picks == ()
+
+
 @pytest.mark.parametrize("sampling_probability", [-0.1, 1.1, math.nan])
 def test_a_sampler_refuses_an_impossible_probability(sampling_probability: float) -> None:
     with pytest.raises(ValueError, match="sampling_probability"):

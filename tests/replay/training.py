@@ -154,7 +154,7 @@ def train(
     checkpoints = Checkpoints(folder) if folder else None
     with run.recording():
         arguments = {**CONSTANTS, **changes, "source": run, "checkpoints": checkpoints, "advance": advance}
-        _, run.evidence = dpsgd.train_privately(model, read, owns=lambda rows, unit_ids: True, **arguments)
+        _, run.evidence = dpsgd.train_privately(model, read, owns=lambda *_: True, **arguments)
     return run
 
 

@@ -370,6 +370,16 @@ def test_a_crashed_run_goes_on_as_often_as_its_plan_has_spare_steps_whatever_its
         booked.continued("one more checkpoint")
 
 
+def test_a_continuation_reads_once(ledger: Ledger, corpus: Registration) -> None:
+    booked = charge(ledger, corpus.corpus_id, "eps-8", GENERATOR)
+    booked.mark_opened()
+    for checkpoint in ("one", "another"):
+        continuation = booked.continued(checkpoint)
+        continuation.mark_opened()
+        with pytest.raises(ChargeRefused, match="reads under this charge"):
+            continuation.mark_opened()
+
+
 def test_votes_are_never_continued(ledger: Ledger, corpus: Registration) -> None:
     with pytest.raises(ChargeRefused, match="spare step"):
         charge(ledger, corpus.corpus_id, "eps-8", HISTOGRAM).continued("checkpoint")
