@@ -20,7 +20,7 @@ from resources.stores import OtherContent
 from tests.boundary import CENTROIDS, LEVEL, Boundary
 from tests.household import interrupt_in_step
 
-READINGS = {GENERATOR: 1, HISTOGRAM: 2}  # of the rows under one charge; votes are counted twice
+READINGS = {GENERATOR: 2, HISTOGRAM: 2}  # of the rows under one charge; votes are counted twice
 
 
 @pytest.fixture
@@ -214,5 +214,5 @@ def test_a_training_interrupted_more_often_than_the_plan_has_spare_steps_is_refu
     reads = len(boundary.spy.seen)
     with pytest.raises(ChargeRefused):
         boundary.generator()
-    assert len(boundary.spy.seen) == reads == boundary.plan.dpsgd.spare_steps + 1
+    assert len(boundary.spy.seen) == reads == READINGS[GENERATOR] * (boundary.plan.dpsgd.spare_steps + 1)
     assert len(boundary.charges) == 1
