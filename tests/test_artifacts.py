@@ -31,6 +31,7 @@ def test_rows_leave_a_private_table_in_the_known_ways_only() -> None:
     """A further way out is a decision about privacy, so the list stands here once more."""
     known = {"corpus_id", "empty_cohorts", "made_with", "preparation", "snapshot"}
     assert {name for name in dir(PrivateTable) if not name.startswith("_")} == known | {
+        "as_stored",
         "map",
         "open",
         "release",
@@ -84,6 +85,16 @@ def test_a_charge_opens_the_training_rows_of_its_own_cohort_and_no_others() -> N
     opened = PrivateTable(PLACED, corpus_id="corpus", snapshot="1").open(charge)
     assert charge.marked == ["opened"]
     assert opened.collect()["text"].to_list() == ["a"]
+
+
+def test_rows_are_compared_only_under_the_charge_that_opened_them() -> None:
+    private, charge = PrivateTable(PLACED, corpus_id="corpus", snapshot="1"), Charged()
+    with pytest.raises(ChargeMismatch, match="not opened"):
+        private.as_stored(charge)
+    private.open(charge)
+    assert private.as_stored(charge).collect()["text"].to_list() == ["a"]
+    with pytest.raises(ChargeMismatch, match="not opened"):
+        private.as_stored(Charged(cohort="another"))
 
 
 @pytest.mark.parametrize("other", [{"corpus_id": "another"}, {"snapshot": "2"}], ids=["corpus", "snapshot"])
