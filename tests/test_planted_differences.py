@@ -982,7 +982,7 @@ def test_rows_whose_preparation_crossed_units_are_refused(
     boundary = Boundary(tmp_path, tiny_model_folder)
     rows = probe_rows(num_words=12, num_rows_of_busiest=5, language=None, created_at=REAL_TIME)
     measured = preparation_of(
-        without_duplicates(prepare_rows(boundary.plan.unit)), rows, unit=boundary.plan.unit, max_rows_per_unit=2
+        without_duplicates(prepare_rows(boundary.plan.unit)), rows=rows, unit=boundary.plan.unit, max_rows_per_unit=2
     )
     boundary.table.preparation = measured if refusal_at_the_source == "bypassed" else "unknown"
     assert_refused(boundary, mechanism, "preparation")

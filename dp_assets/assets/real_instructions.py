@@ -1,6 +1,8 @@
 """The asset `real_instructions`."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,11 +21,13 @@ from dp_assets.assets._corpus import (
 )
 from dp_assets.assets._overlap import note_overlaps, tell_of_other_corpora
 from dp_assets.assets._release import private_result
-from dp_assets.corpus.buckets import prepare_in_buckets
+from dp_assets.corpus.buckets import Prepared, prepare_in_buckets
 from dp_assets.corpus.cohorts import CohortError
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.prepare import drop_erased, prepare
-from dp_assets.corpus.stability import UnstablePreparation, require_stable
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import FileSource, Source
+from dp_assets.corpus.stability import UnstablePreparation, require_bounded, require_stable
 from dp_assets.privacy.labels import Label
 from resources.ledger import Ledger
 from resources.overlap import sketch_hash
@@ -31,6 +35,7 @@ from resources.private_step import private_step
 from resources.profile import Profile
 from resources.scratch import Scratch
 
+FEW_BUCKETS = 2  # so that many units share one
 BOUNDS = ("unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages")
 
 
@@ -49,12 +54,17 @@ def real_instructions(
     def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
         return drop_erased(prepare(rows, **steps), erased=erased, key=key)
 
+    def prepare_source(source: Source, folder: Path, **further: Any) -> Prepared:
+        rows = read_source(source, settings.unit, folder)
+        return prepare_in_buckets(rows, prepare_rows, unit=settings.unit, key=key, folder=folder, **further)
+
     public = (SourceError, CohortError, UnstablePreparation)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
-        treated = require_stable(prepare_rows, cohort=registration.cohorts[0], **{name: steps[name] for name in BOUNDS})
-        rows = read_source(source, settings.unit, scratch.folder)
-        place: dict[str, Any] = {"unit": settings.unit, "key": key, "folder": scratch.folder}
-        found = prepare_in_buckets(rows, prepare_rows, **place, hash_unit=partial(sketch_hash, key=key))
+        prepare_probe = partial(_prepared_from_a_file, prepare_source, folder=scratch.folder / "probe")
+        bounds = {name: steps[name] for name in BOUNDS}
+        treated = require_stable(prepare_rows, prepare_probe, cohort=registration.cohorts[0], **bounds)
+        found = prepare_source(source, scratch.folder, hash_unit=partial(sketch_hash, key=key))
+        require_bounded(found.rows, max_rows_per_unit=settings.max_rows_per_unit)
         hashes = {"rows": found.fingerprint, "texts": found.texts, "content": found.content}
         ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
         note_overlaps(ledger, corpus_id, found.unit_hashes)
@@ -69,3 +79,11 @@ def real_instructions(
         held=scratch,
     )
     return private_result(context, table, ledger=ledger, profile=profile)
+
+
+def _prepared_from_a_file(prepare_source: Callable[..., Prepared], rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
+    """What the way of a run makes of public rows that a file holds, put into `folder`, a new one."""
+    folder.mkdir()
+    rows.sink_parquet(folder / "source.parquet")
+    source = FileSource(folder / "source.parquet", {name: name for name in SOURCE_ROWS})
+    return prepare_source(source, folder, num_buckets=FEW_BUCKETS).rows

@@ -1,13 +1,18 @@
 """Whether a preparation treats each privacy unit apart from all others, measured on constant public rows.
 
 `prepare` promises that one unit's rows never decide about another's. `preparation_of` puts that to the test with the
-very function and settings of a run: rows that are equal or nearly equal across units, a unit far beyond the
-contribution bound, rows without a user. It compares what comes of all of them together with what comes of each unit
-alone. The rows are made to fit the settings (length, language, time), because rows that are dropped would show nothing.
+very functions and settings of a run: rows that are equal or nearly equal across units, a unit far beyond the
+contribution bound, texts of all lengths, a crowd of units that share a text, rows without a user. It compares what
+comes of all of them together, also on the whole way from a file to the table, with what comes of each unit alone, or
+of the crowd without the others. The rows are made to fit the settings (length, language, time), because rows that are
+dropped would show nothing.
+
+`require_bounded` counts the rows of each unit in the table of real rows that is to be stored.
 
 `require_alone` does the same for vectors: each must depend on its own text, to the last bit.
 
-Left out: a preparation that behaves otherwise on rows unlike these. The tests look for that with random corpora.
+Left out: a preparation that behaves otherwise on rows unlike these, or with more units than the crowd has. The tests
+look for that with random corpora.
 """
 
 import re
@@ -20,10 +25,13 @@ import numpy.typing as npt
 import polars as pl
 from polars.testing import assert_frame_equal
 
+from dp_assets.corpus.language_names import language_of
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.units import PrivacyUnit
 
+CROWD, CROWD_SIZE = "crowd", 300
+MOST_WORDS = 120
 WORDS_OF_A_PROBE = 12  # longer than the runs of ten words by which near duplicates are often found
 ACROSS_UNITS = "across units"
 
@@ -34,8 +42,13 @@ class UnstablePreparation(RuntimeError):
     """The preparation lets one unit change what becomes of another."""
 
 
+class BoundExceeded(RuntimeError):
+    """A unit has more rows than it may have. Whether that is so depends on the rows."""
+
+
 def require_stable(
     prepare_rows: Prepare,
+    prepare_whole: Prepare,
     *,
     unit: PrivacyUnit,
     max_rows_per_unit: int,
@@ -45,24 +58,42 @@ def require_stable(
     languages: Sequence[str] | None,
     cohort: str,
 ) -> str:
-    """The verdict on `prepare_rows` with the settings of a run, such as "user-wise". `cohort` is one of the cohorts.
+    """The verdict on a preparation with the settings of a run, such as "user-wise". `cohort` is one of the cohorts.
+
+    `prepare_rows` is the preparation itself, `prepare_whole` the way on which a run takes rows through it.
 
     Raises:
       UnstablePreparation: units were not treated apart, or no probe row fits the settings. Depends on settings only.
     """
-    num_words = max(min_words, min(max_words, WORDS_OF_A_PROBE, (max_characters + 1) // 2))
+    most_words = max(min_words, min(max_words, (max_characters + 1) // 2))  # words of one letter
     rows = probe_rows(
-        num_words=num_words,
+        num_words=max(min_words, min(most_words, WORDS_OF_A_PROBE)),
+        lengths=(max(min_words, 1), max(min_words, min(most_words, MOST_WORDS))),
         num_rows_of_busiest=max_rows_per_unit + 3,
-        language=None if languages is None else languages[0],
+        language=None if languages is None else language_of(languages[0]),  # as readers spell it
         created_at=moment_in(cohort),
     )
-    if preparation_of(prepare_rows, rows, unit=unit, max_rows_per_unit=max_rows_per_unit) != unit.preparation:
+    found = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=max_rows_per_unit)
+    if found != unit.preparation:
         raise UnstablePreparation(
             "on constant public rows, the preparation lets one unit change what becomes of another, or drops every row;"
-            " correct dp_assets/corpus/prepare.py, or the bounds of length, the languages and cohorts in corpus"
+            " correct the modules in dp_assets/corpus, or the bounds of length, the languages and cohorts in corpus"
         )
     return unit.preparation
+
+
+def require_bounded(rows: pl.LazyFrame, *, max_rows_per_unit: int) -> None:
+    """Require that no unit has more than `max_rows_per_unit` of the prepared rows.
+
+    Raises:
+      BoundExceeded: one has. It depends on private rows, so it stays in the private zone.
+    """
+    rows_of_units = rows.group_by("unit_id").len()
+    if not rows_of_units.filter(pl.col("len") > max_rows_per_unit).head(1).collect(engine="streaming").is_empty():
+        raise BoundExceeded(
+            "a unit has more rows than corpus.max_rows_per_unit in the table that was to be stored; correct the modules"
+            " in dp_assets/corpus"
+        )
 
 
 def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *, longest: int) -> None:
@@ -92,26 +123,45 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *,
         raise UnstablePreparation("an embedding depends on the texts before it; choose another embedder")
 
 
-def preparation_of(prepare_rows: Prepare, rows: pl.DataFrame, *, unit: PrivacyUnit, max_rows_per_unit: int) -> str:
-    """How `prepare_rows` treats `rows`: `unit.preparation` if each unit apart from the others, else across units.
+def preparation_of(*prepares: Prepare, rows: pl.DataFrame, unit: PrivacyUnit, max_rows_per_unit: int) -> str:
+    """How `prepares` treat `rows`: `unit.preparation` if each unit apart from the others, else across units.
 
-    Apart means: each unit's rows become at most `max_rows_per_unit` rows under one unit id, which no other unit gets,
-    and all units together become what they become one by one.
+    Apart means: the first makes of each unit's rows at most `max_rows_per_unit` rows under one unit id, which no other
+    unit gets, and each of them makes of all units together what the first makes of them one by one. The crowd is taken
+    as a whole: a unit that the crowd decides about shows among the others.
     """
-    alone = [prepare_rows(unit_rows.lazy()).collect() for unit_rows in _rows_of_each_unit(rows, unit)]
-    together = prepare_rows(rows.lazy()).collect()
-    ids = [unit_id for prepared in alone for unit_id in prepared["unit_id"].unique()]
-    kept = [prepared for prepared in alone if len(prepared)]
-    bounded = all(len(prepared) <= max_rows_per_unit for prepared in kept)
-    if kept and bounded and len(ids) == len(set(ids)) == len(kept) and _same_rows(together, pl.concat(alone)):
-        return unit.preparation
+    first, *_ = prepares
+    apart = [(first(of_units.lazy()).collect(), num) for of_units, num in _rows_of_each_unit(rows, unit)]
+    kept = [(prepared, num_units) for prepared, num_units in apart if len(prepared)]
+    of_each = pl.concat([prepared for prepared, _ in apart])
+    rows_of_units = of_each["unit_id"].value_counts()["count"]
+    named_apart = all(prepared["unit_id"].n_unique() == num_units for prepared, num_units in kept)
+    named_once = len(rows_of_units) == sum(num_units for _, num_units in kept)
+    bounded = all(num_rows <= max_rows_per_unit for num_rows in rows_of_units)
+    if kept and named_apart and named_once and bounded:
+        alike = all(_same_rows(prepare(rows.lazy()).collect(), of_each) for prepare in prepares)
+        return unit.preparation if alike else ACROSS_UNITS
     return ACROSS_UNITS
 
 
-def probe_rows(*, num_words: int, num_rows_of_busiest: int, language: str | None, created_at: datetime) -> pl.DataFrame:
-    """Source rows of `num_words` words each: users who wrote the same, nearly the same, much, and no user at all."""
+def probe_rows(
+    *,
+    num_words: int,
+    num_rows_of_busiest: int,
+    language: str | None,
+    created_at: datetime,
+    lengths: tuple[int, int] | None = None,
+) -> pl.DataFrame:
+    """Source rows of `num_words` words each: users who wrote the same, nearly the same, much, and no user at all.
+
+    Some rows are as short and as long as `lengths`. Of a crowd each wrote a text that others wrote too, and one of some
+    length between.
+    """
+    shortest, longest = lengths or (num_words, num_words)
     texts = [" ".join(["a"] * (num_words - 1) + [chr(ord("b") + number)]) for number in range(4)]
     many = [" ".join(_letters(number, num_words)) for number in range(num_rows_of_busiest)]
+    brief, long = (" ".join(["x"] * length) for length in (shortest, longest))
+    between = [" ".join(_letters(number, _between(shortest, longest, number))) for number in range(CROWD_SIZE)]
     written = [
         *(("busy", text) for text in many),
         *(("first", text) for text in (texts[0], texts[0].upper(), texts[1])),
@@ -119,13 +169,22 @@ def probe_rows(*, num_words: int, num_rows_of_busiest: int, language: str | None
         ("third", texts[1]),
         (" Fourth ", texts[0]),
         ("4.0", texts[1]),
+        ("brief", brief),
+        ("long", long),
         *((None, text) for text in (texts[0], texts[0], texts[3], many[-1])),
+        *((f"{CROWD} {number}", texts[0]) for number in range(CROWD_SIZE)),
+        *((f"{CROWD} {number}", text) for number, text in enumerate(between)),
     ]
     content = [(str(number), user, text, language, created_at) for number, (user, text) in enumerate(written)]
     twins = [(None, None, texts[3], language, created_at)] * 2
     shared_id = [("0", "second", texts[3], language, created_at)]
     nameless = [("a", user, texts[2], None, created_at) for user in ("third", None)]  # in a language to be detected
     return pl.DataFrame([*content, *twins, *shared_id, *nameless], schema=SOURCE_ROWS, orient="row")
+
+
+def _between(shortest: int, longest: int, number: int) -> int:
+    """A length for each number, most of them short."""
+    return shortest + (longest - shortest) // (1 + number % CROWD_SIZE)
 
 
 def moment_in(cohort: str) -> datetime:
@@ -146,12 +205,18 @@ def _letters(number: int, num_words: int) -> list[str]:
     return digits[::-1]
 
 
-def _rows_of_each_unit(rows: pl.DataFrame, unit: PrivacyUnit) -> list[pl.DataFrame]:
-    """One frame a unit: a user's rows where they name one, else all rows that agree in what tells them apart."""
+def _rows_of_each_unit(rows: pl.DataFrame, unit: PrivacyUnit) -> list[tuple[pl.DataFrame, int]]:
+    """One frame a unit: a user's rows where they name one, else all rows that agree in what tells them apart.
+
+    With each its number of units. The rows of the crowd, which has many, are one frame.
+    """
     names_user = pl.col("user_id").is_not_null() & (unit is PrivacyUnit.USER)
     whole_row = pl.struct(OWN_UNIT_COLUMNS).rank("dense").cast(pl.String)
     owner = pl.when(names_user).then("user " + pl.col("user_id")).otherwise("row " + whole_row)
-    return [frame.drop("owner") for frame in rows.with_columns(owner=owner).partition_by("owner")]
+    is_crowd = pl.col("user_id").str.starts_with(CROWD).fill_null(False)
+    owned = rows.with_columns(owner=owner, part=pl.when(is_crowd).then(pl.lit(CROWD)).otherwise(owner))
+    parts = owned.partition_by("part")
+    return [(part.drop("owner", "part"), part["owner"].n_unique()) for part in parts]
 
 
 def _same_rows(first: pl.DataFrame, second: pl.DataFrame) -> bool:

@@ -1,6 +1,8 @@
 """Rows whose preparation was not seen to treat units apart are not stored, or not charged for."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
+from dp_assets.corpus import buckets
 from resources.adapter_io import PROVENANCE_FILE
 from resources.artifact_files import read_artifact
 from resources.models import Embedder
+from resources.private_log import CONSTANT_MESSAGE
 from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 
+Plant = Callable[[pytest.MonkeyPatch], None]
 STORED = "data/private/artifacts"
 
 
@@ -69,6 +74,85 @@ def test_a_corpus_prepared_across_units_is_not_stored(corpus: Corpus, monkeypatc
     monkeypatch.setattr(module, "prepare", without_duplicates)
     result = corpus.materialize(real_instructions)
     assert "lets one unit change what becomes of another" in message_of(result)
+    assert not (corpus.home / STORED / "real_instructions").exists()
+
+
+def without_copies(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.unique("text", keep="first", maintain_order=True)
+
+
+def spread_without_copies(patch: pytest.MonkeyPatch) -> None:
+    """Copies are left out over all users, while rows are spread into buckets."""
+    spread = buckets.spread
+    patch.setattr(buckets, "spread", lambda named, *args: spread(without_copies(named), *args))
+
+
+def read_without_copies(patch: pytest.MonkeyPatch) -> None:
+    read_source = module.read_source
+    patch.setattr(module, "read_source", lambda *args: without_copies(read_source(*args)))
+
+
+def prepare_changed(change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Plant:
+    prepare = module.prepare
+    return lambda patch: patch.setattr(module, "prepare", lambda rows, **steps: prepare(change(rows), **steps))
+
+
+def without_what_many_wrote(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.filter(pl.col("user_id").n_unique().over("text") < 200)
+
+
+def without_what_few_wrote(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.filter(pl.col("user_id").n_unique().over("text") < 2)
+
+
+def without_the_longest(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Texts more than twice as long as they are on average, where there are enough to have one."""
+    lengths = pl.col("text").str.len_chars()
+    return rows.filter((lengths <= 2 * lengths.mean()) | (pl.len() < 100))
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        spread_without_copies,
+        read_without_copies,
+        prepare_changed(without_what_many_wrote),
+        prepare_changed(without_what_few_wrote),
+        prepare_changed(without_the_longest),
+    ],
+    ids=[
+        "copies while spread",
+        "copies while read",
+        "what many wrote",
+        "what two wrote",
+        "what is rather long",
+    ],
+)
+def test_rows_of_which_other_units_decide_anywhere_on_the_way_to_the_table_are_not_stored(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, plant: Plant
+) -> None:
+    plant(monkeypatch)
+    result = corpus.materialize(real_instructions)
+    assert "lets one unit change what becomes of another" in message_of(result)
+    assert not (corpus.home / STORED / "real_instructions").exists()
+
+
+def test_a_table_beyond_the_contribution_bound_is_refused_in_private(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_in_buckets = module.prepare_in_buckets
+
+    def with_more_rows(rows: pl.LazyFrame, *args: Any, **kwargs: Any) -> Any:
+        """Of real users, each row is stored three times."""
+        found = prepare_in_buckets(rows, *args, **kwargs)
+        is_real = not rows.filter(pl.col("user_id") == "user-1").collect().is_empty()
+        return replace(found, rows=pl.concat([found.rows] * 3)) if is_real else found
+
+    monkeypatch.setattr(module, "prepare_in_buckets", with_more_rows)
+    result = corpus.materialize(real_instructions)
+    assert CONSTANT_MESSAGE in message_of(result)
+    assert "more rows than corpus.max_rows_per_unit" not in message_of(result)
+    assert "more rows than corpus.max_rows_per_unit" in (corpus.home / "data/private/log/errors.log").read_text()
     assert not (corpus.home / STORED / "real_instructions").exists()
 
 

@@ -70,7 +70,7 @@ def test_the_real_preparation_treats_units_apart(unit: PrivacyUnit) -> None:
     every_step = {"detect_language": True, "redaction": Redaction((SECRET, *PATTERN_KINDS))}
     for steps in ({}, every_step):
         prepared = prepare_rows(unit, **steps)
-        assert preparation_of(prepared, ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"
+        assert preparation_of(prepared, rows=ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"
 
 
 @pytest.mark.parametrize("unit", [USER, INSTRUCTION])
@@ -78,16 +78,17 @@ def test_the_real_preparation_treats_units_apart(unit: PrivacyUnit) -> None:
 def test_a_preparation_that_looks_at_other_units_is_told(
     unit: PrivacyUnit, defect: Callable[[Prepare], Prepare]
 ) -> None:
-    assert preparation_of(defect(prepare_rows(unit)), ROWS, unit=unit, max_rows_per_unit=2) == ACROSS_UNITS
+    assert preparation_of(defect(prepare_rows(unit)), rows=ROWS, unit=unit, max_rows_per_unit=2) == ACROSS_UNITS
 
 
 def test_a_preparation_beyond_the_contribution_bound_is_told() -> None:
-    assert preparation_of(prepare_rows(USER, max_rows_per_unit=3), ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
+    three_each = prepare_rows(USER, max_rows_per_unit=3)
+    assert preparation_of(three_each, rows=ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
 
 
 def test_rows_prepared_for_the_instruction_are_not_prepared_for_the_user() -> None:
-    assert preparation_of(prepare_rows(INSTRUCTION), ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
-    assert preparation_of(prepare_rows(USER), ROWS, unit=INSTRUCTION, max_rows_per_unit=2) == ACROSS_UNITS
+    assert preparation_of(prepare_rows(INSTRUCTION), rows=ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
+    assert preparation_of(prepare_rows(USER), rows=ROWS, unit=INSTRUCTION, max_rows_per_unit=2) == ACROSS_UNITS
 
 
 @pytest.mark.parametrize(
@@ -116,13 +117,13 @@ def test_the_probe_fits_the_settings(bounds: dict[str, object], cohort: str) -> 
     def prepared(rows: pl.LazyFrame) -> pl.LazyFrame:
         return prepare(rows, key=b"key", cohort_of=cohort_of, train_fraction=0.5, **settings)  # type: ignore[arg-type]
 
-    assert require_stable(prepared, cohort=cohort, **settings) == "instruction-wise"  # type: ignore[arg-type]
+    assert require_stable(prepared, prepared, cohort=cohort, **settings) == "instruction-wise"  # type: ignore[arg-type]
 
 
 def test_settings_that_no_row_fits_are_refused() -> None:
     with pytest.raises(UnstablePreparation, match="drops every row"):
         require_stable(
-            lambda rows: prepare_rows(USER)(rows).filter(pl.lit(False)),
+            *[lambda rows: prepare_rows(USER)(rows).filter(pl.lit(False))] * 2,
             unit=USER,
             max_rows_per_unit=2,
             min_words=2,
