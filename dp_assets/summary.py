@@ -62,7 +62,7 @@ def _print_guarantee(
 ) -> None:
     cohort, level = partition.split("|")
     guarantee = state.guarantee(registration.corpus_id, [cohort], without_noise=level == NO_DP)
-    hidden = f"hiding one {registration.unit_in_words} with up to {registration.max_rows_per_unit} rows"
+    hidden = f"hiding one {registration.unit_in_words}, at most {registration.max_rows_per_unit} rows"
     promise = f"epsilon {guarantee.epsilon:g} at delta {registration.delta:g}, {hidden}; it rests on"
     ratio = artifacts.adapter("dp_generator").record["signal_to_noise"]
     out.print(f"\n[bold]Guarantee[/] of {partition}", highlight=False)

@@ -16,6 +16,7 @@ from dp_assets.privacy.events import event_from_json
 from dp_assets.privacy.headline import Basis
 from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState
 from dp_assets.privacy.metadata import headline_form
+from dp_assets.privacy.units import relation_in_words
 
 Row = dict[str, Any]
 Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
@@ -149,7 +150,7 @@ TABLES: tuple[tuple[str, str, Columns], ...] = (
         {
             "corpus": lambda row: row["corpus_id"],
             "unit": lambda row: f"{row['unit']}, {row['max_rows_per_unit']} rows",
-            "relation": lambda row: row["relation"].lower().replace("_", " "),
+            "relation": lambda row: relation_in_words(row["relation"]),
             "delta": lambda row: f"{row['delta']:g}",
             "order": lambda row: row["gate_order"],
             "public": lambda row: "yes" if row["is_public"] else "no",

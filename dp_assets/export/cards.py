@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCardData, ModelCardData
 
 from dp_assets.export.parts import STATEMENT, Kind, Part
 from dp_assets.export.release import Release
+from dp_assets.privacy.units import relation_in_words
 from dp_assets.statements.pages import number
 
 SPLIT = "train"
@@ -131,7 +132,8 @@ def _guarantee(release: Release, lineage_epsilon: float | None, alone: str) -> l
         " result. Only the headline allows for choices made after that.",
         f"Delta: {number(terms['delta'])}, the chance that epsilon fails to hold.",
         f"Unit: one {terms['unit_in_words']}, with at most {terms['max_rows_per_unit']} rows.",
-        f"Relation: {terms['relation']}, one unit more or less, so how many units there are is hidden too.",
+        f"Relation: {relation_in_words(terms['relation'])}, one unit more or less, so how many units there are"
+        " is hidden too.",
     ]
     return ["## The guarantee", "\n".join(f"- {item}" for item in items)]
 

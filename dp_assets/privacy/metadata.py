@@ -18,6 +18,7 @@ from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
+from dp_assets.privacy.units import relation_in_words
 
 LABEL = LABEL_METADATA
 UNIT = "privacy/unit"
@@ -237,6 +238,6 @@ def _terms(registration: Registration, label: Label) -> dict[str, Any]:
     return {
         LABEL: str(label),
         UNIT: f"{registration.unit_in_words}, at most {registration.max_rows_per_unit} rows",
-        RELATION: registration.relation,
+        RELATION: relation_in_words(registration.relation),
         DELTA: registration.delta,
     }

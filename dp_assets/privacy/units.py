@@ -41,8 +41,13 @@ class WithoutUser(StrEnum):
 def unit_in_words(unit: PrivacyUnit, without_user: WithoutUser) -> str:
     """The unit as a statement must name it: a corpus may hold rows without a user."""
     if unit is PrivacyUnit.USER and without_user is WithoutUser.OWN_UNIT:
-        return "user where named, else instruction"
+        return "user, or one row that names no user"
     return str(unit)
+
+
+def relation_in_words(relation: str) -> str:
+    """A neighboring relation for people, such as "add or remove one"."""
+    return relation.lower().replace("_", " ")
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy.headline import Basis
-from dp_assets.privacy.units import PrivacyUnit, WithoutUser
+from dp_assets.privacy.units import PrivacyUnit, WithoutUser, relation_in_words
 from dp_assets.statements.figures import AT_SMALL_DELTA, SMALL_DELTA
 from dp_assets.statements.pages import Block, Grid, Heading, Items, Paragraph, html_page, markdown_page, number, share
 
@@ -54,7 +54,7 @@ def summary(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"this release alone: epsilon at delta {number(delta)}", number(guarantee["lineage_epsilon"])),
         ("budget of each cohort", f"epsilon {number(statement['budget']['epsilon'])}"),
         ("privacy unit", f"{terms['unit_in_words']}, at most {terms['max_rows_per_unit']} rows"),
-        ("relation", terms["relation"]),
+        ("relation", relation_in_words(terms["relation"])),
     ]
 
 
@@ -157,7 +157,10 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
         ("outside the claim", statement["setting"]["outside the claim"]),
         ("privacy unit", f"{terms['unit_in_words']}, at most {terms['max_rows_per_unit']} rows"),
         *_rows_without_a_user(terms),
-        ("neighbouring relation", f"{terms['relation']}: one unit more or less, so the number of units is hidden too"),
+        (
+            "neighbouring relation",
+            f"{relation_in_words(terms['relation'])}: one unit more or less, so the number of units is hidden too",
+        ),
         ("source", f"{source['kind']}, {'declared public' if source['declared_public'] else 'private'}"),
     ]
     if source["redacted"]:

@@ -128,7 +128,7 @@ def test_private_assets_are_handles_that_show_nothing(run: Run, asset: str) -> N
 def test_every_artifact_carries_the_privacy_metadata(run: Run, asset: str) -> None:
     figures = run.metadata(asset)
     assert set(metadata.ARTIFACT_KEYS) <= set(figures)
-    assert figures[metadata.RELATION] == "ADD_OR_REMOVE_ONE"
+    assert figures[metadata.RELATION] == "add or remove one"
     assert figures[metadata.DELTA] == run.profile.corpus.delta
 
 

@@ -116,7 +116,7 @@ def test_statements_are_listed_with_both_epsilons_and_their_terms(home: Path, st
     assert row[:5] == (
         "all", "eps-8", guarantee["headline_epsilon"], guarantee["headline_basis"], guarantee["lineage_epsilon"]
     )  # fmt: skip
-    assert row[5:] == (1e-5, 8.0, "user where named, else instruction", 2, "ADD_OR_REMOVE_ONE")
+    assert row[5:] == (1e-5, 8.0, "user, or one row that names no user", 2, "ADD_OR_REMOVE_ONE")
 
 
 def test_nothing_of_the_private_zone_is_in_it(home: Path, state: LedgerState) -> None:

@@ -204,7 +204,7 @@ def test_with_the_unit_user_no_row_for_several_is_computed() -> None:
 def test_a_statement_says_what_became_of_rows_without_a_user() -> None:
     dropping = replace(CORPUS, without_user=WithoutUser.DROP)
     kept, dropped = (statement_of(state_of(*both(), corpus=corpus), corpus=corpus) for corpus in (CORPUS, dropping))
-    assert kept["terms"]["unit_in_words"] == "user where named, else instruction"
+    assert kept["terms"]["unit_in_words"] == "user, or one row that names no user"
     assert dropped["terms"]["unit_in_words"] == "user"
     for statement, said in (
         (kept, "own_unit: each is a unit of its own"),
@@ -234,7 +234,7 @@ def test_a_statement_holds_every_part_that_a_reader_needs() -> None:
     assert statement["ledger"]["head"] == PLANNED.anchor.head
 
 
-WORDING = "0558b6e2cfd2c5bb"
+WORDING = "4f6ba1bb30494f87"
 
 
 def test_what_a_statement_and_its_pages_say_changes_with_its_format_only() -> None:
