@@ -290,9 +290,19 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.transact(decide)
 
     def charge(
-        self, *, plan: PrivacyPlan, mechanism: str, corpus_id: str, cohort: str, snapshot: str, reuse_key: str
+        self,
+        *,
+        plan: PrivacyPlan,
+        mechanism: str,
+        corpus_id: str,
+        cohort: str,
+        snapshot: str,
+        reuse_key: str,
+        query: str | None = None,
     ) -> Charge:
         """Book one invocation of a mechanism of `plan`, durably, before anything private is read.
+
+        `query` becomes a term of a registration from before there was that term.
 
         What follows it in the plan has to fit the budget too, or a level would be begun that cannot be finished.
 
@@ -317,9 +327,12 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         admitted: list[ChargeRecord] = []
 
         def decide(state: LedgerState) -> Entries:
-            state.registrations[corpus_id].check_plan(plan)
+            registration = state.registrations[corpus_id]
+            registration.check_plan(plan)
             admitted.append(gate.admit(state, request, to_come=to_come))
-            return [("charged", asdict(admitted[0]))]
+            is_lacking = registration.query is None and query is not None
+            completed: Entries = [("completed", {"corpus_id": corpus_id, "query": query})] if is_lacking else []
+            return [*completed, ("charged", asdict(admitted[0]))]
 
         try:
             self.transact(decide)

@@ -1,15 +1,18 @@
 """Settings of a source that do not fit together are refused by name, before anything is read."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from dp_assets.assets._corpus import source_of, terms_of
+from dp_assets.assets._corpus import register_corpus, registration_of, source_of, terms_of
 from dp_assets.assets._statement import public_settings
 from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.queries import query_digest
 from dp_assets.profiles import DEMO
+from resources.ledger import ChargeRefused, Ledger
 from resources.profile import CorpusSettings, Profile, SourceSettings
 
 TEXT = {"text": "t"}
@@ -87,6 +90,33 @@ def test_a_locator_holds_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
         "url_variable": "CORPUS_URL",
     }
     assert source_of(profile_of(source)).locator == "sql:$CORPUS_URL"
+
+
+def of_query(query: str) -> Profile:
+    source = {"kind": "sql", "query": query, "columns": TEXT | {"user_id": "u"}, "path": "/srv/chat.duckdb"}
+    return profile_of(source)
+
+
+def test_a_query_that_computes_another_user_is_refused_for_a_registered_corpus(tmp_path: Path) -> None:
+    ledger = Ledger(private_root=str(tmp_path / "private"))
+    register_corpus(ledger, of_query("select t, author as u from x"), declared_public=False)
+    assert registration_of(ledger, of_query("\nselect t,\n  author as u\nfrom x "))
+    with pytest.raises(ChargeRefused, match=r"another corpus\.source\.query; .*restore them"):
+        registration_of(ledger, of_query("select t, author || 'x' as u from x"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("select replace(a, '  ', '')", "select replace(a, ' ', '')"),
+        ('select "a  b"', 'select "a b"'),
+        ("select a -- b\n, c", "select a -- b , c"),
+        ("select $$  $$", "select $$ $$"),
+        ("select a # b\n, c", "select a # b , c"),
+    ],
+)
+def test_white_space_that_says_something_makes_another_query(one: str, other: str) -> None:
+    assert query_digest(one) != query_digest(other)
 
 
 @pytest.mark.parametrize(

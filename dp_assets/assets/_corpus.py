@@ -15,7 +15,7 @@ from dp_assets.corpus.cohorts import cohort_expr, cohort_names
 from dp_assets.corpus.columns import SourceError, understood
 from dp_assets.corpus.hub import HubSource, HubSteps
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
-from dp_assets.corpus.queries import QuerySource
+from dp_assets.corpus.queries import QuerySource, query_digest
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.sources import ChitchatSource, FileSource, Source, parts_of
 from dp_assets.corpus.users import require_users
@@ -151,11 +151,12 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
     settings = profile.corpus
     cohorts = settings.cohorts.model_dump()
     cohort_expr(unit=settings.unit, **cohorts)
-    columns = source_of(profile).columns
+    columns, query = source_of(profile).columns, settings.source.query
     return Terms(
         unit=settings.unit,
         without_user=settings.without_user,
         unit_columns=json.dumps({name: columns.get(name) for name in OWN_UNIT_COLUMNS}),
+        query="" if query is None else query_digest(query),
         max_rows_per_unit=settings.max_rows_per_unit,
         cohorts=cohort_names(**cohorts),
         cohort_function=settings.cohorts.model_dump_json(),

@@ -18,7 +18,7 @@ from dp_assets.artifacts import (
     content_digest,
     union_of_ids,
 )
-from dp_assets.assets._corpus import registration_of, snapshot_of
+from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_of, terms_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_record
@@ -89,6 +89,7 @@ class Mechanism:
     reuse_key: str
     made_with: Mapping[str, str] = field(default_factory=dict)
     has_rows: bool = True
+    query: str | None = None
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -120,6 +121,8 @@ class Mechanism:
             raise ChargeRefused(RegistrationError(UNBOUND))
         if table.preparation == UNKNOWN_PREPARATION:
             raise ChargeRefused(RegistrationError(UNPROBED))
+        if registration.query is None:  # the present query becomes its term, so it must be the one that made the table
+            ledger.check_preparation(table.corpus_id, table.snapshot, preparation_digest(profile))
         name, partition = context.asset_key.to_user_string(), Partition.of(context)
         plan = profile.plan(partition.level)
         key = reuse_key(
@@ -134,7 +137,8 @@ class Mechanism:
         )
         identity = {"corpus_id": table.corpus_id, "snapshot": table.snapshot, "reuse_key": key}
         has_rows = partition.cohort not in table.empty_cohorts
-        return Mechanism(name, plan, partition, **identity, made_with=table.made_with, has_rows=has_rows)
+        query = terms_of(profile, declared_public=False).query
+        return Mechanism(name, plan, partition, **identity, made_with=table.made_with, has_rows=has_rows, query=query)
 
 
 def obtain(
@@ -274,6 +278,7 @@ def _charge(
         cohort=mechanism.partition.cohort,
         snapshot=mechanism.snapshot,
         reuse_key=mechanism.reuse_key,
+        query=mechanism.query,
     )
 
 

@@ -4,6 +4,8 @@ The query belongs to the preparation, so it has to treat rows apart: what one pe
 of another's rows. Each row of the result should be one instruction.
 """
 
+import hashlib
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,10 +16,21 @@ import polars as pl
 from dp_assets.corpus.columns import as_stored, check_mapping, require_columns, source_rows
 from dp_assets.corpus.spool import spool, spooled
 
+VERBATIM = re.compile(
+    r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\$(\w*)\$.*?\$\2\$|(?:--|#)[^\n]*\n?|/\*.*?\*/)|\s+", re.DOTALL
+)
+"""What may stand between quotes or behind signs of a comment in some dialect; else white space."""
+
 ReadQuery = Callable[[Path], Generator[pl.DataFrame, None, None]]
 """Batches of a query's result, an empty one if there is no row; the folder is for what the database spills.
 
 A column of a database that has no types is one of objects, as its driver gives them."""
+
+
+def query_digest(query: str) -> str:
+    """A digest of a query, the same however it is laid out."""
+    written = VERBATIM.sub(lambda part: part[1] or " ", query)
+    return hashlib.sha256(written.strip().encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class QuerySource:
 
     @property
     def locator(self) -> str:
-        """Without the query: another one on the same database is about the same people."""
+        """Without the query, a term of its own: another one on the same database is about the same people."""
         return f"sql:{self.database}"
 
     def scan(self, scratch: Path) -> pl.LazyFrame:

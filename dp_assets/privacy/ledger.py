@@ -10,6 +10,7 @@ run.
     charged      one invocation of a mechanism             settled    a mechanism returned and its evidence matched
     bound        the rows of a snapshot, as a keyed hash   voided     a charge under which nothing was read
     raised       a larger budget                           closed     a cohort that takes no more charges
+    completed    a term that the registration, made before there was such a one, lacks
     erased       a unit whose rows are gone, as a keyed hash
     overlapping  two corpora that may share units and have one budget from then on
 """
@@ -162,7 +163,7 @@ class LedgerState:
                 self._mark(body["charge_id"], continuations=seen, opened=True)
             case "voided":
                 self._void(body["charge_id"])
-            case "registered" | "planned" | "raised" | "bound" | "overlapping":
+            case "registered" | "completed" | "planned" | "raised" | "bound" | "overlapping":
                 self._apply_terms(kind, body, at)
             case "erased":
                 known = self.erasures.get(body["corpus_id"], ())
@@ -177,6 +178,9 @@ class LedgerState:
     def _apply_terms(self, kind: str, body: Mapping[str, Any], at: str) -> None:
         if kind == "registered":
             self.registrations[body["corpus_id"]] = Registration.from_json(body)
+        elif kind == "completed":
+            registration = self.registrations[body["corpus_id"]]
+            self.registrations[registration.corpus_id] = replace(registration, query=body["query"])
         elif kind == "planned":
             booking = Booking(**body)
             self.bookings[booking.booking_id] = booking

@@ -19,6 +19,7 @@ GATE_ORDERS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256)
 FIXED = {
     "unit": "corpus.unit",
     "unit_columns": "corpus.source.columns",
+    "query": "corpus.source.query",
     "without_user": "corpus.without_user",
     "max_rows_per_unit": "corpus.max_rows_per_unit",
     "cohorts": "corpus.cohorts",
@@ -27,6 +28,10 @@ FIXED = {
     "relation": "neighbouring relation",
 }
 """What registration fixes, and what it is called in a profile."""
+OTHER_QUERY = (
+    "; for another query about the same people take a corpus.name of its own, and make one budget of both with"
+    " `dp-instructions corpus declare-overlap`"
+)
 
 
 class RegistrationError(ValueError):
@@ -40,7 +45,9 @@ class Terms:
     `unit_columns` says where a row's user and time are read from, since another column would make other units and
     cohorts of the same rows. `cohorts` is the fixed list of disjoint sets of units, `budget_epsilon` the bound for each
     at `delta`, `is_public` whether the owner declared the source public, which alone permits runs without noise.
-    `without_user` says what becomes of rows that name no user; a ledger from before that setting kept them.
+    `without_user` says what becomes of rows that name no user; a ledger from before that setting kept them. `query` is
+    a digest of the query, which may compute users and times, empty where there is none; a registration from before that
+    term has None until the next charge.
     """
 
     unit: PrivacyUnit
@@ -53,6 +60,7 @@ class Terms:
     is_public: bool
     relation: str = field(default=RELATION.name, kw_only=True)
     without_user: WithoutUser = field(default=WithoutUser.OWN_UNIT, kw_only=True)
+    query: str | None = field(default=None, kw_only=True)
 
     @property
     def unit_in_words(self) -> str:
@@ -87,13 +95,15 @@ class Registration(Terms):
         Raises:
           RegistrationError: a field that fixes the meaning of the guarantee differs.
         """
-        changed = [said for name, said in FIXED.items() if getattr(self, name) != getattr(terms, name)]
+        known = {name: said for name, said in FIXED.items() if getattr(self, name) is not None}
+        changed = [said for name, said in known.items() if getattr(self, name) != getattr(terms, name)]
         if terms.is_public and not self.is_public:
             changed.append("declaration whether it is public")
         if changed:
             raise RegistrationError(
                 f"this corpus is registered with another {', '.join(dict.fromkeys(changed))}; these are fixed by"
                 " registration: restore them in the profile, or register a corpus of other people's data"
+                + (OTHER_QUERY if FIXED["query"] in changed else "")
             )
 
     def check_plan(self, plan: PrivacyPlan) -> None:

@@ -25,6 +25,7 @@ def small_terms() -> Terms:
     return Terms(
         unit=PrivacyUnit.USER,
         unit_columns="user",
+        query="",
         max_rows_per_unit=2,
         cohorts=("all",),
         cohort_function="all",

@@ -20,6 +20,7 @@ OTHERS: dict[str, Any] = {
     "is_public": True,
     "relation": "REPLACE_ONE",
     "without_user": WithoutUser.DROP,
+    "query": "another",
 }
 
 

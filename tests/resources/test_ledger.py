@@ -146,6 +146,31 @@ def test_a_registration_from_before_a_choice_about_rows_without_a_user_kept_them
     assert corpus.without_user is WithoutUser.OWN_UNIT
 
 
+def test_a_registration_from_before_queries_were_a_term_gets_its_own_with_the_next_charge(
+    ledger: Ledger, corpus: Registration
+) -> None:
+    written = {name: value for name, value in corpus.to_json().items() if name != "query"}
+    assert Registration.from_json(written) == corpus
+    one, other = (replace(terms(), query=query) for query in ("one", "other"))
+    assert ledger.registration("somewhere", one) == ledger.registration("somewhere", other) == corpus
+    for mechanism in (GENERATOR, HISTOGRAM):
+        ledger.charge(
+            plan=plan_of("eps-8"),
+            mechanism=mechanism,
+            corpus_id=corpus.corpus_id,
+            cohort="all",
+            snapshot="1",
+            reuse_key=mechanism,
+            query="one",
+        )
+    assert [entry.body for entry in ledger.entries() if entry.kind == "completed"] == [
+        {"corpus_id": corpus.corpus_id, "query": "one"}
+    ]
+    assert ledger.registration("somewhere", one) == replace(corpus, query="one")
+    with pytest.raises(ChargeRefused, match=r"another corpus\.source\.query.*declare-overlap"):
+        ledger.registration("somewhere", other)
+
+
 def test_a_corpus_can_be_registered_without_planning_anything(ledger: Ledger) -> None:
     corpus = register(ledger)
     assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == 0
