@@ -1,27 +1,55 @@
-"""Warnings of budgets that do not count each other: of other data folders, and of other corpora in this one."""
+"""Warnings of budgets that do not count each other: of other ledgers, and of other corpora in this one."""
 
+import typer
 from rich.markup import escape
 
 from dp_assets.assets._corpus import is_public_package, locator_of, registration_of
 from dp_assets.cli._console import err, open_ledger
-from resources.homes import note_home
+from resources.homes import note_home, other_ledgers
 from resources.profile import Profile
 from resources.zones import data_home
 
 
-def warn_of_other_homes(profile: Profile) -> None:
-    """Warn on standard error if another data folder of this user has a ledger for the profile's source.
+def warn_of_other_homes(profile: Profile) -> bool:
+    """Warn on standard error of other ledgers for the profile's source, and say whether one of them is gone.
 
     A packaged public source has nobody to protect.
     """
     if is_public_package(profile):
-        return
-    for other in note_home(locator_of(profile), data_home()):
-        reason = (
+        return False
+    others = other_ledgers(locator_of(profile), data_home(), _first_digest())
+    for other in others.there:
+        _warn(
             f"the data folder {other} has a ledger for this source too. Each folder has a budget of its own, and"
             " neither counts what the other releases: work in one of them only"
         )
-        _warn(reason)
+    for other in others.gone:
+        _warn(
+            f"the data folder {other} had another ledger for this source, which is gone. What was released under it is"
+            " not counted here: bring that data folder back, unless nothing that was made with it was ever shown"
+        )
+    return bool(others.gone)
+
+
+def remember_home(profile: Profile) -> None:
+    """Remember that the data folder's ledger has the profile's source."""
+    first_digest = _first_digest()
+    if first_digest is not None and not is_public_package(profile):
+        note_home(locator_of(profile), data_home(), first_digest)
+
+
+def _first_digest() -> str | None:
+    return next((entry.digest for entry in open_ledger().entries()), None)
+
+
+def require_meant(profile: Profile) -> None:
+    """Ask whether a source gets a new budget though an earlier ledger for it is gone.
+
+    Raises:
+      typer.Abort: it does not, or nobody answers.
+    """
+    if warn_of_other_homes(profile):
+        typer.confirm("Register it with a new budget for the same people?", abort=True, err=True)
 
 
 def warn_of_other_corpora(profile: Profile) -> None:

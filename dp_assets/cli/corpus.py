@@ -17,7 +17,7 @@ from dp_assets.assets._corpus import (
     snapshot_of,
 )
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
-from dp_assets.cli._homes import warn_of_other_corpora, warn_of_other_homes
+from dp_assets.cli._homes import remember_home, require_meant, warn_of_other_corpora, warn_of_other_homes
 from dp_assets.cli.preview import preview, print_preview, somebody_answers
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, unit_of_user
@@ -102,20 +102,27 @@ def register(
     without_preview: Annotated[
         bool, typer.Option("--without-preview", help="Do not ask to look at what is read of the source first.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask where an earlier ledger for the source is gone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Register the profile's corpus with its unit, bounds and budget, and book its planned levels.
 
     A source that is not registered yet is opened first, because a misspelt column could not be corrected afterwards. On
-    a terminal its preview is offered.
+    a terminal its preview is offered. Where an earlier ledger for the source is gone, a new budget must be confirmed.
     """
     ledger, profile = open_ledger(), selected_profile()
+    if yes or is_registered(ledger, profile):
+        warn_of_other_homes(profile)
+    else:
+        require_meant(profile)
     if not is_registered(ledger, profile):
         require_source(profile)
         if not without_preview and not is_public_package(profile):
             offer_preview(ledger, profile, asking=not as_json)
     registration = register_corpus(ledger, profile, declared_public=public)
-    warn_of_other_homes(profile)
+    remember_home(profile)
     warn_of_other_corpora(profile)
     if as_json:
         print_json(registration.to_json())

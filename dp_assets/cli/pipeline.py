@@ -17,7 +17,7 @@ from dp_assets.cli._console import (
     print_json,
     refusals,
 )
-from dp_assets.cli._homes import warn_of_other_corpora, warn_of_other_homes
+from dp_assets.cli._homes import remember_home, warn_of_other_corpora, warn_of_other_homes
 from dp_assets.cli.catalog import refresh
 from dp_assets.privacy.labels import TAG
 from dp_assets.profiles import selected_profile
@@ -74,6 +74,7 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
     check_outside(profile, build_resources(profile), data_home(), partition, names)
     if wanted:
         warn_of_other_homes(profile)
+        remember_home(profile)
         warn_of_other_corpora(profile)
         outcome = materialize(defs, instance, partition=partition, assets=wanted)
         refresh()

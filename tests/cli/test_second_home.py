@@ -1,9 +1,14 @@
 """A second budget, in another data folder or under another name of the file, is told of when it is registered."""
 
+import shutil
+from functools import partial
+
 import pytest
 from typer.testing import CliRunner
 
 from dp_assets.cli import app
+from dp_assets.privacy.labels import Zone
+from resources.ledger import Ledger
 from tests.household import Household
 
 
@@ -15,6 +20,29 @@ def test_registering_the_same_source_in_a_second_folder_warns(
     second = CliRunner().invoke(app, ["register"])
     assert second.exit_code == 0
     assert f"the data folder {household.home} has a ledger for this source too" in second.stderr
+
+
+def test_a_source_whose_ledger_is_gone_gets_no_new_budget_until_the_owner_says_so(
+    household: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = partial(CliRunner().invoke, app)
+    assert register(["register"]).exit_code == 0
+    household.home.rename(household.folder / "moved")
+    for home in (household.home, household.folder / "new"):
+        monkeypatch.setenv("DP_INSTRUCTIONS_HOME", str(home))
+        refused = register(["register"])
+        assert refused.exit_code == 1
+        assert f"the data folder {household.home} had another ledger for this source, which is gone" in refused.stderr
+        assert not Ledger(private_root=str(home / Zone.PRIVATE)).state().registrations
+    monkeypatch.setenv("DP_INSTRUCTIONS_HOME", str(household.folder / "moved"))
+    moved = register(["register"])
+    assert (moved.exit_code, "gone" in moved.stderr) == (0, False)
+    monkeypatch.setenv("DP_INSTRUCTIONS_HOME", str(household.folder / "third"))
+    shutil.rmtree(household.folder / "moved")
+    meant = register(["register", "--yes"])
+    assert meant.exit_code == 0
+    assert f"the data folder {household.folder / 'moved'} had another ledger for this source" in meant.stderr
+    assert "which is gone" in register(["register"]).stderr
 
 
 def test_registering_a_renamed_file_says_that_its_budget_does_not_count_the_other(household: Household) -> None:

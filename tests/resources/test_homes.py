@@ -1,12 +1,13 @@
 """A second data folder for the same source is told of, and one that lost its ledger is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from dp_assets.privacy.chain import LedgerTampered
-from resources.homes import STATE_VARIABLE, note_home
+from resources.homes import STATE_VARIABLE, note_home, other_ledgers
 from resources.ledger import Ledger
 from tests.resources.ledgers import charge, register
 
@@ -21,23 +22,73 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
+SOURCE = "file:/corpus"
+
+
+def others(home: Path, first_digest: str | None) -> tuple[list[Path], list[Path]]:
+    found = other_ledgers(SOURCE, home, first_digest)
+    return list(found.there), list(found.gone)
+
+
 def test_another_folder_with_a_ledger_for_the_same_source_is_told_of(homes: list[Path]) -> None:
     one, two, without_ledger = homes
-    assert note_home("file:/corpus", one) == []
-    assert note_home("file:/corpus", one) == []
-    assert note_home("file:/another", two) == []
-    assert note_home("file:/corpus", without_ledger) == [one]
-    assert note_home("file:/corpus", two) == [one]
-    assert note_home("file:/corpus", one) == [two]
+    note_home(SOURCE, one, "first")
+    note_home(SOURCE, one, "first")
+    note_home("file:/another", two, "second")
+    assert others(one, "first") == ([], [])
+    assert others(without_ledger, None) == ([one], [])
+    note_home(SOURCE, two, "second")
+    assert others(two, "second") == ([one], [])
+    assert others(one, "first") == ([two], [])
+
+
+def test_a_copy_of_a_ledger_is_told_of_though_it_begins_alike(homes: list[Path]) -> None:
+    note_home(SOURCE, homes[0], "first")
+    note_home(SOURCE, homes[1], "first")
+    assert others(homes[0], "first") == ([homes[1]], [])
+
+
+def test_a_ledger_that_is_gone_is_told_of_in_its_own_folder_and_in_others(homes: list[Path]) -> None:
+    one, two, _ = homes
+    note_home(SOURCE, one, "first")
+    shutil.rmtree(one)
+    assert others(one, None) == others(one, "new") == others(two, "second") == ([], [one])
+    note_home(SOURCE, two, "second")
+    register(Ledger(private_root=str(one / "private")))
+    note_home(SOURCE, one, "new")
+    assert others(one, "new") == ([two], [one])
+    assert others(two, "second") == ([one], [one])
+
+
+def test_a_ledger_that_moved_is_not_gone(homes: list[Path]) -> None:
+    one, two, without_ledger = homes
+    note_home(SOURCE, one, "first")
+    one.rename(without_ledger)
+    assert others(without_ledger, "first") == ([], [])
+    note_home(SOURCE, without_ledger, "first")
+    assert others(two, "second") == ([without_ledger], [])
+
+
+def test_a_list_of_paths_alone_is_read_and_completed(homes: list[Path], tmp_path: Path) -> None:
+    one, two, without_ledger = homes
+    note_home(SOURCE, one, "first")
+    (listed,) = tmp_path.rglob("homes.json")
+    (name,) = json.loads(listed.read_text())
+    listed.write_text(json.dumps({name: [str(one), str(without_ledger)]}))
+    assert others(two, "second") == ([one], [])
+    note_home(SOURCE, one, "first")
+    shutil.rmtree(one)
+    assert others(two, "second") == ([], [one])
 
 
 def test_a_list_that_cannot_be_read_or_written_stops_nobody(homes: list[Path], tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
-    assert note_home("file:/corpus", homes[0]) == []
+    note_home(SOURCE, homes[0], "first")
+    assert others(homes[1], "second") == ([], [])
 
 
 def test_the_list_names_no_source(homes: list[Path], tmp_path: Path) -> None:
-    note_home("file:/patients/anna.csv", homes[0])
+    note_home("file:/patients/anna.csv", homes[0], "first")
     assert "anna" not in (tmp_path / "state/dp-instructions/homes.json").read_text()
 
 
