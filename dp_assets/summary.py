@@ -1,5 +1,6 @@
 """What a person reads at the end of a run: the guarantee, the sizes, the quality and a few rows of each stage."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dp_assets.artifacts import Adapter, Document, Table
 from dp_assets.privacy.labels import NO_DP, Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.registration import Registration
+from dp_assets.statements.pages import number
 from resources.artifact_files import HTML_PAGE, read_artifact
 from resources.profile import Profile
 
@@ -63,12 +65,13 @@ def _print_guarantee(
     cohort, level = partition.split("|")
     guarantee = state.guarantee(registration.corpus_id, [cohort], without_noise=level == NO_DP)
     hidden = f"hiding one {registration.unit_in_words}, at most {registration.max_rows_per_unit} rows"
-    promise = f"epsilon {guarantee.epsilon:g} at delta {registration.delta:g}, {hidden}; it rests on"
+    promise = f"epsilon {number(guarantee.epsilon)} at delta {number(registration.delta)}, {hidden}; it rests on"
+    left = number(math.floor(guarantee.left * 1e4) / 1e4)
     ratio = artifacts.adapter("dp_generator").record["signal_to_noise"]
     out.print(f"\n[bold]Guarantee[/] of {partition}", highlight=False)
     out.print(
         f"  {promise if guarantee.holds else 'no guarantee'}: {guarantee.basis}\n"
-        f"  spent or booked {guarantee.spent:g} of {guarantee.budget:g}, left {guarantee.left:.4g}\n"
+        f"  spent or booked {number(guarantee.spent)} of {number(guarantee.budget)}, left {left}\n"
         f"  signal to noise of a private training step: at most {ratio:.2f}",
         highlight=False,
     )

@@ -71,8 +71,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output, never in colors."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON value on standard output, never in colors. What does not show, or turns text around, is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print("".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text))
 
 
 def refusals(command: Callable[..., None]) -> Callable[..., None]:

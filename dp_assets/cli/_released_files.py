@@ -7,16 +7,20 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 
-from dp_assets.export.parts import STATEMENT
+from dp_assets.export.parts import STATEMENT, lacking
+from dp_assets.export.release import mechanisms_of_charges
 from dp_assets.export.target import CHECKSUMS, MANIFEST
 from dp_assets.statements.verification import Finding, Outcome
 from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
 from resources.digests import file_digest, files_under, is_left_behind, is_plain
 
 NAMED = 5
+DEPTH = 3
+"""Asset, cohort and level stand before the name of a file below `artifacts`."""
 OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
 LATER = "made after the statement, which does not name its files; an export names every file"
 
@@ -40,7 +44,9 @@ class Shelf:
         """The shelf of a statement's document; `root` if somebody says where the files are."""
         statement = Path(os.path.abspath(document)).parent
         beside = root or (statement.parent if statement.name == STATEMENT else None)
-        whole = any("/" not in place for place in files) or (beside is not None and (beside / MANIFEST).exists())
+        whole = any(place.count("/") != DEPTH for place in files) or (
+            beside is not None and (beside / MANIFEST).exists()
+        )
         above = statement.parents[0 if whole else 2] if len(statement.parents) > 2 else statement
         return Shelf(Path(os.path.abspath(root or above)), whole, statement)
 
@@ -57,8 +63,9 @@ class Shelf:
         return tuple(partition) if asset == STATEMENT and len(partition) == 2 else ()
 
 
-def file_findings(shelf: Shelf, files: Mapping[str, str], charge_ids: Collection[str]) -> Iterator[Finding]:
-    """What the files on a shelf come to: those that a statement names, and those that it does not."""
+def file_findings(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the files on a shelf come to: those that the statement names, and those that it does not."""
+    files = statement["files"]
     if not files and not shelf.whole:
         yield Finding("files", Outcome.NOT_CHECKED, "the statement names none")
     if shelf.whole and (shelf.root / CHECKSUMS).exists():
@@ -66,15 +73,15 @@ def file_findings(shelf: Shelf, files: Mapping[str, str], charge_ids: Collection
     for group, named in _groups(shelf, files).items():
         name = f"files of {group}" if group else "files of the export"
         outcome = _compared(shelf, shelf.root / group, named)
-        lineage = [] if shelf.whole or outcome[0] is not Outcome.AGREES else _foreign(shelf.root / group, charge_ids)
+        lineage = _untrue(shelf, group, statement) if outcome[0] is Outcome.AGREES else []
         yield Finding(name, Outcome.DIFFERS, lineage[0]) if lineage else Finding(name, *outcome)
     if not shelf.whole:
-        yield from _later(shelf, set(_groups(shelf, files)), charge_ids)
+        yield from _later(shelf, set(_groups(shelf, files)), statement)
 
 
 def _groups(shelf: Shelf, files: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """The named files by the folder that holds nothing else: an artifact, or the whole export."""
-    groups: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = {"": {}} if shelf.whole else {}
     for place, digest in files.items():
         folder = "" if shelf.whole else PurePosixPath(place).parent.as_posix()
         groups.setdefault(folder, {})[place] = digest
@@ -82,7 +89,8 @@ def _groups(shelf: Shelf, files: Mapping[str, str]) -> dict[str, dict[str, str]]
 
 
 def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Outcome, str]:
-    if not any((shelf.root / place).exists() for place in named) and (shelf.whole or not folder.exists()):
+    is_there = (shelf.root / MANIFEST).exists() if shelf.whole else folder.exists()
+    if not is_there and not any((shelf.root / place).exists() for place in named):
         return Outcome.NOT_CHECKED, f"not found in {shelf.root}"
     if shelf.root.joinpath(folder).is_symlink():
         return Outcome.DIFFERS, "its folder is a link"
@@ -130,18 +138,30 @@ def _unlike(path: Path, digest: str) -> str:
     return "" if file_digest(path) == digest else "was changed"
 
 
-def _foreign(folder: Path, charge_ids: Collection[str]) -> list[str]:
+def _untrue(shelf: Shelf, group: str, statement: Mapping[str, Any]) -> list[str]:
+    """What files, which are those that the statement names, say otherwise than it does."""
+    if not shelf.whole:
+        return _foreign(shelf.root / group, statement)
+    from dp_assets.export.checking import problems_of_export
+
+    return ["; ".join(wrong)] if (wrong := problems_of_export(shelf.root, statement)) else []
+
+
+def _foreign(folder: Path, statement: Mapping[str, Any]) -> list[str]:
     """What is wrong with the charges that an artifact descends from."""
     if not all(map(is_plain, files_under(folder))):
         return ["it holds a link or another special file"]
     try:
-        foreign = set(stored_charge_ids(folder)) - set(charge_ids)
+        ids = set(stored_charge_ids(folder))
     except (UnreadableArtifact, OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError):
         return ["it does not say what it descends from"]
-    return ["it descends from charges that the statement lacks"] if foreign else []
+    if ids - set(statement["ledger"]["charge_ids"]):
+        return ["it descends from charges that the statement lacks"]
+    lacks = lacking(folder.parts[-DEPTH], mechanisms_of_charges(statement, ids))
+    return [f"it names no charge of {', '.join(lacks)}, from which every artifact of it descends"] if lacks else []
 
 
-def _later(shelf: Shelf, named: Collection[str], charge_ids: Collection[str]) -> Iterator[Finding]:
+def _later(shelf: Shelf, named: Collection[str], statement: Mapping[str, Any]) -> Iterator[Finding]:
     """Other artifacts of the partition in whose place the statement lies."""
     partition = shelf.partition()
     if not partition or shelf.statement.parents[2] != shelf.root:
@@ -151,7 +171,7 @@ def _later(shelf: Shelf, named: Collection[str], charge_ids: Collection[str]) ->
         group = folder.relative_to(shelf.root).as_posix()
         if not folder.is_dir() or group in named or folder == shelf.statement:
             continue
-        wrong = _foreign(folder, charge_ids)
+        wrong = _foreign(folder, statement)
         yield Finding(
             f"files of {group}", Outcome.DIFFERS if wrong else Outcome.NOT_CHECKED, wrong[0] if wrong else LATER
         )

@@ -90,7 +90,7 @@ def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, ho
     shelf = Shelf.of(path, statement["files"], artifacts)
     yield from _place(shelf, statement)
     yield from _pages(shelf, path, statement)
-    yield from file_findings(shelf, statement["files"], statement["ledger"]["charge_ids"])
+    yield from file_findings(shelf, statement)
     yield _code(statement)
     if ledger := _ledger(path, home):
         yield from ledger_findings(statement, ledger.entries())
@@ -126,10 +126,9 @@ def _pages(shelf: Shelf, path: Path, statement: Mapping[str, Any]) -> Iterator[F
     """Every page of the statement, and a copy of it, byte by byte."""
     rendered = {name: render(statement).encode() for name, render in PAGES.items()}
     for folder in shelf.statements():
-        expected = rendered if folder == shelf.statement else {**rendered, DOCUMENT: path.read_bytes()}
-        for name, content in expected.items():
+        for name, content in {**rendered, DOCUMENT: path.read_bytes()}.items():
             page = folder / name
-            if page.is_symlink() or page.exists():
+            if page != Path(os.path.abspath(path)) and (page.is_symlink() or page.exists()):
                 same = is_plain(page) and page.read_bytes() == content
                 what = (Outcome.AGREES,) if same else (Outcome.DIFFERS, "it does not say what the statement says")
                 yield Finding(f"page {name}", *what)

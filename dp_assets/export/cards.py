@@ -5,18 +5,20 @@ privacy statement and the ledger say, the cohort's figure first, and adds no cla
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import DatasetCardData, ModelCardData
 
-from dp_assets.export.parts import STATEMENT, Kind, Part
+from dp_assets.export.parts import STATEMENT, ExportRefused, Kind, Part
 from dp_assets.export.release import Release
 from dp_assets.privacy.units import relation_in_words
 from dp_assets.statements.pages import number
 
 SPLIT = "train"
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 TAGS = ["differential-privacy", "synthetic", "instructions"]
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 PACKAGED_NOTE = (
@@ -27,12 +29,35 @@ PACKAGED_NOTE = (
 
 @dataclass(frozen=True)
 class CardSettings:
-    """What only the user can say: licence and languages, as the hub names them. `renamed` says that paths were."""
+    """What only the user can say: licence and languages, as the hub names them. `renamed` says that paths were.
+
+    Raises:
+      ExportRefused: a licence or a language is no id of the hub.
+    """
 
     license_id: str | None
     languages: tuple[str, ...]
     renamed: bool
     packaged_base: bool
+
+    def __post_init__(self) -> None:
+        for name, value in (("license", self.license_id), *(("language", one) for one in self.languages)):
+            if value is not None and not HUB_ID.fullmatch(value):
+                raise ExportRefused(
+                    f"--{name} must be an id of the hub, such as cc-by-4.0 or en: letters, digits, . and -"
+                )
+
+    @staticmethod
+    def of(form: Mapping[str, Any]) -> "CardSettings":
+        """The settings in a manifest, of whoever made it.
+
+        Raises:
+          ExportRefused: they have another form.
+        """
+        settings = CardSettings(**{**form, "languages": tuple(form["languages"])})
+        if type(settings.renamed) is not bool or type(settings.packaged_base) is not bool:
+            raise ExportRefused("the manifest holds other settings of cards than there are; export again")
+        return settings
 
 
 @dataclass(frozen=True)

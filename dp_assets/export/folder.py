@@ -13,9 +13,11 @@ SHA256SUMS                      of every other file
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -33,6 +35,7 @@ from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, PROVENA
 from resources.digests import code_digest, file_digests
 from resources.zones import atomic_folder
 
+FORMAT = 2
 MERGED = "merged"
 CARD = "README.md"
 NAMING_COLUMN = "annotator"
@@ -53,7 +56,8 @@ def write_export(
     """
     base_model = names.get(release.statement["base_model"], release.statement["base_model"])
     with atomic_folder(target, Zone.RELEASED) as folder:
-        contents = _write_tables(folder, release, names)
+        _write_tables(folder, release, names)
+        contents = contents_of(release.folders)
         for part, source in _of_kind(release, Kind.MODEL):
             card = partial(model_card, release, part, settings, base_model=base_model)
             _write_adapter(source, folder / Kind.MODEL / part.name, names, card(merged=False))
@@ -63,7 +67,9 @@ def write_export(
         for part, source in _of_kind(release, Kind.DOCUMENT):
             _copy_document(source, folder / part.asset)
         (folder / CARD).write_text(dataset_card(release, contents, settings, base_model=base_model), encoding="utf-8")
-        _write_manifest(folder / MANIFEST, release, contents, merged=merge is not None)
+        merged = {part.name for part, _ in _of_kind(release, Kind.MODEL)} if merge is not None else set()
+        manifest = manifest_of(release, contents, settings, merged=merged, code=code_digest())
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         _write_statement(release, folder, names)
         write_checksums(folder)
         if identities(release.found) != release.found:
@@ -74,15 +80,22 @@ def _of_kind(release: Release, kind: Kind) -> list[tuple[Part, Path]]:
     return [(part, folder) for part, folder in release.folders.items() if part.kind is kind]
 
 
-def _write_tables(folder: Path, release: Release, names: Names) -> Contents:
-    rows, columns = {}, {}
+def _write_tables(folder: Path, release: Release, names: Names) -> None:
     for part, source in _of_kind(release, Kind.TABLE):
         shards = sorted(source.glob(SHARDS))
         place = folder / Kind.TABLE / part.name
         place.mkdir(parents=True)
         for number, shard in enumerate(shards):
             _write_shard(shard, place / f"{SPLIT}-{number:05d}-of-{len(shards):05d}.parquet", names)
-        scanned = pl.scan_parquet(shards)
+
+
+def contents_of(folders: Mapping[Part, Path]) -> Contents:
+    """Rows and columns of the tables among these parts, wherever they lie."""
+    rows, columns = {}, {}
+    for part, folder in folders.items():
+        if part.kind is not Kind.TABLE:
+            continue
+        scanned = pl.scan_parquet(sorted(folder.glob("*.parquet")))
         rows[part.name] = scanned.select(pl.len()).collect().item()
         columns[part.name] = _columns(part, scanned)
     return Contents(rows, columns)
@@ -132,24 +145,32 @@ def _write_statement(release: Release, folder: Path, names: Names) -> None:
     write_artifact(folder / STATEMENT, Document(statement, to_markdown(statement), ids, to_html(statement)))
 
 
-def _write_manifest(file: Path, release: Release, contents: Contents, *, merged: bool) -> None:
+def manifest_of(
+    release: Release, contents: Contents, settings: CardSettings, *, merged: Collection[str], code: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest; all but `code`, `card` and `out_of_date` follows from the statement and the parts.
+
+    Args:
+      merged: the parts that are there as full models too.
+      code: the sources that made the export.
+    """
     parts = {
         part.name: {
             "asset": part.asset,
             "rows": contents.rows.get(part.name),
-            "merged": merged and part.kind is Kind.MODEL,
+            "merged": part.name in merged,
             "charge_ids": cost["charge_ids"],
             "lineage_epsilon": cost["lineage_epsilon"],
         }
         for part, cost in release.costs.items()
     }
-    manifest = {
+    return {
         "kind": MARK,
-        "format": 1,
-        "code": code_digest(),
+        "format": FORMAT,
+        "code": dict(code),
         "partition": release.partition,
         "parts": parts,
         "together": release.together,
         "out_of_date": list(release.out_of_date),
+        "card": asdict(settings),
     }
-    file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

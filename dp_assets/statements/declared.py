@@ -223,6 +223,15 @@ class Declared(_Strict):
         return _read(Settings, self.configuration.profile, "configuration.profile.")
 
 
+def declared_as(model: type[Model], value: Any) -> dict[str, Any]:
+    """The JSON value of a part that somebody declares.
+
+    Raises:
+      StatementError: it is missing, or of another kind.
+    """
+    return plain(_read(model, value, ""))
+
+
 def declared(statement: Mapping[str, Any]) -> Declared:
     """The facts that a statement, or whoever makes one, declares.
 

@@ -46,7 +46,7 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "no home"))
     root = tmp_path / "released/artifacts"
     for number, place in enumerate(ARTIFACTS):
-        stored(root / place, Table(pl.LazyFrame({"number": [number]}), (place.split("/")[0],)))
+        stored(root / place, Table(pl.LazyFrame({"number": [number]}), (GENERATOR, HISTOGRAM)[: number + 1]))
     files = {name: value for place in ARTIFACTS for name, value in file_digests(root / place, below=root).items()}
     statement = restated(statement_of(state_of(*both())), files=files, code=code_digest())
     write_statement(root / "privacy_statement" / PLACE, statement)
@@ -241,10 +241,31 @@ def test_a_folder_with_a_file_that_never_ends_does_not_hold_verify_up(released: 
 
 
 def test_an_artifact_made_after_the_statement_is_said_to_be_unchecked(released: Path) -> None:
-    stored(released / f"sft_model/{PLACE}", Table(pl.LazyFrame({"number": [1]}), (GENERATOR,)))
+    stored(released / f"sft_model/{PLACE}", Table(pl.LazyFrame({"number": [1]}), (GENERATOR, HISTOGRAM)))
     stored(released / f"rlhf_model/{PLACE}", Table(pl.LazyFrame({"number": [1]}), ("charge of another run",)))
     found = findings(document_of(released))
     assert (found[f"files of sft_model/{PLACE}"], found[f"files of rlhf_model/{PLACE}"]) == ("not checked", "differs")
+
+
+def test_an_artifact_that_names_fewer_charges_than_the_graph_has_above_it_is_found(released: Path) -> None:
+    stored(released / f"sft_model/{PLACE}", Table(pl.LazyFrame({"number": [1]}), (GENERATOR,)))
+    assert findings(document_of(released))[f"files of sft_model/{PLACE}"] == "differs"
+
+
+def test_a_document_beside_a_statement_of_another_name_must_be_a_copy_of_it(released: Path) -> None:
+    statement = document_of(released).with_name("statement.json")
+    shutil.copy(document_of(released), statement)
+    assert findings(statement)["page document.json"] == "agrees"
+    edit(document_of(released), lambda data: data["guarantee"].update(cohort_epsilon=0.5), reseal=True)
+    assert findings(statement)["page document.json"] == "differs"
+
+
+@pytest.mark.parametrize("letter", ["\x9b", "\u202e", "\u2066", "\u200b", "\x7f"])
+def test_json_shows_no_letter_that_moves_the_terminal_or_turns_text_around(released: Path, letter: str) -> None:
+    edit(document_of(released), lambda data: data["guarantee"].update({f"x{letter}2J": 0.05}), reseal=True)
+    shown = invoke("verify", str(document_of(released)), "--json").stdout
+    assert letter not in shown
+    assert f"guarantee.x{letter}2J" in " ".join(one["detail"] for one in json.loads(shown)["findings"])
 
 
 def test_a_statement_in_the_place_of_another_partition_is_refused(released: Path) -> None:

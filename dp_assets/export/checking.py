@@ -1,0 +1,108 @@
+"""Whether an export says what its statement says: its manifest, its cards, and what each part descends from.
+
+All of these are built anew, from the statement and from the charges that lie with the files, by what writes an export,
+and compared with what is there. Taken on trust are the texts of reports, and what the user chose for the cards.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dp_assets.export.cards import CardSettings, Contents, dataset_card, model_card
+from dp_assets.export.folder import CARD, MERGED, contents_of, manifest_of
+from dp_assets.export.parts import PARTS, STATEMENT, ExportRefused, Kind, Part, lacking
+from dp_assets.export.release import Release, mechanisms_of_charges
+from dp_assets.export.target import MANIFEST
+from dp_assets.privacy.labels import NO_DP
+from dp_assets.statements.declared import Code, declared_as
+from dp_assets.statements.figures import joint_figures
+from dp_assets.statements.reading import MOST_BYTES, StatementError, strict_json
+from dp_assets.statements.verification import DIFFERENCES_NAMED, differences
+from resources.artifact_files import UnreadableArtifact, stored_charge_ids
+
+TABLES, MODELS, DOCUMENTS = (
+    "|".join(part.asset if kind is Kind.DOCUMENT else part.name for part in PARTS if part.kind is kind) for kind in Kind
+)
+PLACE = re.compile(
+    rf"{CARD}|{re.escape(MANIFEST)}|{Kind.TABLE}/({TABLES})/train-[0-9]+-of-[0-9]+\.parquet|({MERGED})/({MODELS})/.+"
+    rf"|{Kind.MODEL}/({MODELS})/(adapter_model\.safetensors|adapter_config\.json|provenance\.json|{CARD})"
+    rf"|({DOCUMENTS})/document\.(json|md|html)"
+)
+UNREADABLE = (UnreadableArtifact, OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError)
+
+
+def problems_of_export(root: Path, statement: Mapping[str, Any]) -> list[str]:
+    """Every difference between an export, whose files are those that the statement names, and the statement."""
+    if foreign := sorted(place for place in statement["files"] if not PLACE.fullmatch(place)):
+        return [f"{foreign[0]} is no file of an export"]
+    try:
+        return list(_differences(root, statement))[:DIFFERENCES_NAMED]
+    except (StatementError, ExportRefused) as error:
+        return [str(error)]
+    except UNREADABLE:
+        return ["a part or its manifest cannot be read, or does not say what it descends from"]
+
+
+def _differences(root: Path, statement: Mapping[str, Any]) -> Iterator[str]:
+    with (root / MANIFEST).open("rb") as stream:
+        manifest = strict_json(stream.read(MOST_BYTES + 1))
+    folders = {part: folder for part in PARTS if (folder := folder_of(root, part)).is_dir()}
+    ids = {part: stored_charge_ids(folder, shards="*.parquet") for part, folder in folders.items()}
+    for part, own in ids.items():
+        if set(own) - set(statement["ledger"]["charge_ids"]):
+            yield f"{part.name} descends from charges that the statement lacks"
+        if lacks := lacking(part.asset, mechanisms_of_charges(statement, own)):
+            yield f"{part.name} names no charge of {', '.join(lacks)}, from which every artifact of it descends"
+    release = _release(folders, ids, statement, manifest["out_of_date"])
+    settings, contents = CardSettings.of(manifest["card"]), contents_of(folders)
+    merged = {part.name for part in folders if (root / MERGED / part.name).is_dir()}
+    code = declared_as(Code, manifest["code"])
+    expected = manifest_of(release, contents, settings, merged=merged, code=code)
+    yield from differences(manifest, json.loads(json.dumps(expected)), MANIFEST)
+    yield from _cards(root, release, contents, settings, merged)
+
+
+def folder_of(root: Path, part: Part) -> Path:
+    """Where a part lies in an export."""
+    return root / part.asset if part.kind is Kind.DOCUMENT else root / part.kind / part.name
+
+
+def _release(
+    folders: Mapping[Part, Path], ids: Mapping[Part, tuple[str, ...]], statement: Mapping[str, Any], out_of_date: Any
+) -> Release:
+    """What the export was made of, as the statement and the parts have it."""
+    named = statement["release"]
+    (cohort,), (level,) = named["cohorts"], named["levels"]
+    known = {STATEMENT, *(part.asset for part in PARTS)}
+    if level == NO_DP or not isinstance(out_of_date, list) or not set(out_of_date) <= known:
+        raise ExportRefused(f"{MANIFEST} names assets that there are not, or the level is {NO_DP}")
+    return Release(
+        partition=f"{cohort}|{level}",
+        folders=folders,
+        statement_folder=Path(),
+        statement=statement,
+        costs={part: joint_figures(statement, own) for part, own in ids.items()},
+        together=joint_figures(statement, statement["ledger"]["charge_ids"]),
+        out_of_date=tuple(out_of_date),
+        found={},
+    )
+
+
+def _cards(root: Path, release: Release, contents: Contents, settings: CardSettings, merged: set[str]) -> Iterator[str]:
+    base_model = release.statement["base_model"]
+    cards = {root / CARD: dataset_card(release, contents, settings, base_model=base_model)}
+    for part in (part for part in release.folders if part.kind is Kind.MODEL):
+        cards[root / Kind.MODEL / part.name / CARD] = model_card(
+            release, part, settings, base_model=base_model, merged=False
+        )
+        if part.name in merged:
+            cards[root / MERGED / part.name / CARD] = model_card(
+                release, part, settings, base_model=base_model, merged=True
+            )
+    for file, card in cards.items():
+        if file.read_bytes() != card.encode():
+            yield f"{file.relative_to(root).as_posix()} does not say what the statement says"
