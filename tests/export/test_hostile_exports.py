@@ -106,7 +106,7 @@ EDITS: dict[str, Edit] = {
     "a card with one more sentence": added("README.md", "\nIn fact epsilon is 0.05.\n"),
     "a card with another title": replaced("README.md", "level eps-8", "level eps-1"),
     "a model card with a smaller epsilon": replaced("models/sft/README.md", "epsilon 7.99", "epsilon 0.99"),
-    "a card of another unit": replaced("README.md", "Unit: one user where", "Unit: one household, user where"),
+    "a card of another unit": replaced("README.md", "Unit: ", "Unit: household, "),
     "a card that is missing": lambda folder: (folder / "models/rlhf/README.md").unlink(),
     "a manifest that is missing": lambda folder: (folder / "export.json").unlink(),
     "a manifest that is no JSON": lambda folder: (folder / "export.json").write_text("{"),
