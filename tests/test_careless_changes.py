@@ -16,9 +16,10 @@ from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets import dp_histogram as histogram_module
 from dp_assets.assets._release import Mechanism
 from dp_assets.corpus import prepare
+from dp_assets.generation.checkpoints import Checkpoints
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.selection import release, votes
 from resources import artifact_files, stores
 from resources.models import Embedder
@@ -177,6 +178,14 @@ def test_an_error_that_quotes_a_row_is_not_told(site: Site, monkeypatch: pytest.
     said = failures(site, PLANNED, HISTOGRAM)
     assert SECRET not in said
     assert "private log" in said
+
+
+def test_nothing_of_an_unfinished_training_lies_outside_the_private_zone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpoints, "discard", lambda _: None)
+    assert site.run(PLANNED, GENERATOR).success
+    assert [path.relative_to(site.data).parts[0] for path in site.data.rglob("state.pt")] == [Zone.PRIVATE]
 
 
 def test_no_real_text_is_embedded_in_batches_whose_shape_follows_from_all_of_them(

@@ -27,6 +27,11 @@ KEYS_OF_OUTPUT = r"(?<=compute_logs/)[a-z]{8}|(?<=\"log_key\": \")[a-z]{8}"
 NAMES_OF_A_RUN = re.compile(f"{IDS}|{TIMES}|{KEYS_OF_OUTPUT}")
 
 
+def files_outside(data: Path) -> list[Path]:
+    """What a data folder holds outside its private zone."""
+    return sorted(path for path in data.rglob("*") if Zone.PRIVATE not in path.relative_to(data).parts)
+
+
 class Site:
     """A registered corpus whose source file is written anew for each run."""
 
@@ -39,6 +44,7 @@ class Site:
     def seen(self, name: str, capfd: pytest.CaptureFixture[str]) -> list[str]:
         """All that a run over the present rows leaves for others, in a data folder of its own."""
         data = shutil.copytree(self.home / "registered", self.home / name)
+        files = files_outside(data)
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize(
                 [real_instructions, real_embeddings],
@@ -50,8 +56,8 @@ class Site:
             logs = [f"{entry.level} {entry.user_message}" for entry in instance.all_logs(result.run_id)]
             events = [serialize_value(entry.dagster_event) for entry in instance.all_logs(result.run_id)]
             run = instance.get_run_by_id(result.run_id)
-        files = [str(path.relative_to(data)) for path in data.rglob("*") if Zone.PRIVATE not in path.parts]
-        everything = [*logs, *events, str(run and run.tags), *capfd.readouterr(), *sorted(files)]
+        assert files_outside(data) == files
+        everything = [*logs, *events, str(run and run.tags), *capfd.readouterr()]
         return [NAMES_OF_A_RUN.sub("*", said.replace(str(data), "HOME")) for said in everything]
 
 
