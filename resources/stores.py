@@ -3,9 +3,9 @@
     <home>/<zone>/artifacts/<asset>[/<cohort>/<level>]/     the newest materialization, kept by the IO manager
     <home>/<zone>/releases/<asset>/<reuse key>/             every output of a mechanism, for reuse at no cost
 
-The zone follows from the asset's label and privacy level. A released asset is never handed a private table, and what
-was made without noise (level `no-dp`) is handed to nothing that will lie in the released zone. An artifact is stored
-only with the charge ids of all that was read to make it.
+The zone follows from the asset's label and privacy level. What a private asset makes is a private table, which no
+released asset is handed, and what was made without noise (level `no-dp`) is handed to nothing that will lie in the
+released zone. An artifact is stored only with the charge ids of all that was read to make it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,17 @@ class BoundaryViolation(dg.Failure):
         super().__init__(
             description=f"the asset {asset} is labelled released and may not hold or read a private table; only a"
             " mechanism may read one, and only a private asset may hold one",
+            allow_retries=False,
+        )
+
+
+class OpenRows(dg.Failure):
+    """What a private asset made was about to be stored in a form that whoever gets it may read."""
+
+    def __init__(self, asset: str) -> None:
+        super().__init__(
+            description=f"the asset {asset} is labelled private, so its value must be a PrivateTable, whose rows only a"
+            " charge opens; put its rows into one",
             allow_retries=False,
         )
 
@@ -97,6 +108,7 @@ class ArtifactStore(dg.ConfigurableIOManager):
 
         Raises:
           BoundaryViolation: an asset that is not private holds a private table.
+          OpenRows: a private asset holds anything else.
           PrivateFigure: a private table comes with metadata beyond the allow-list.
           LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
           UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
@@ -111,6 +123,8 @@ class ArtifactStore(dg.ConfigurableIOManager):
             if place is not Zone.PRIVATE:
                 raise BoundaryViolation(asset)
             check_private_keys(context.output_metadata or {})
+        elif label is Label.PRIVATE:
+            raise OpenRows(asset)
         elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
             raise LineageLost(asset)
         folder, columns = self._folder(context, _partition(context)), _columns(context)

@@ -60,6 +60,12 @@ def test_rows_that_come_of_differently_prepared_tables_have_no_known_preparation
     assert combined.preparation == UNKNOWN_PREPARATION
 
 
+def test_what_made_a_table_is_said_of_what_is_made_of_it_too() -> None:
+    redacted = PrivateTable(ROWS, corpus_id="corpus", snapshot="1", made_with={"spacy": "3.8.7"})
+    embedded = redacted.map(lambda rows: rows, made_with={"embedder": "some"})
+    assert embedded.made_with == {"spacy": "3.8.7", "embedder": "some"}
+
+
 @dataclass(frozen=True)
 class Charged:
     """A charge that notes when it is marked as opened."""

@@ -25,6 +25,7 @@ from resources.stores import (
     COLUMNS_METADATA,
     ArtifactStore,
     BoundaryViolation,
+    OpenRows,
     ReleaseStore,
     RowsErased,
     artifact_folder,
@@ -186,6 +187,18 @@ def test_a_released_asset_gets_no_private_table_in_or_out(tmp_path: Path, asset:
     with pytest.raises(BoundaryViolation, match=asset.key.to_user_string()):
         materialize(tmp_path, assets=[*TOYS, asset])
     assert not any(asset.key.to_user_string() in place for place in folders(tmp_path))
+
+
+@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False, columns=NOISE)
+def open_to_all() -> dg.MaterializeResult[Table]:
+    """Exact rows in a value that whoever gets it may read, at any time, with a figure of them beside it."""
+    return dg.MaterializeResult(value=Table(pl.LazyFrame({"noisy_votes": [1, 2]})), metadata={"units": 2})
+
+
+def test_a_private_asset_holds_its_rows_in_a_private_table_only(tmp_path: Path) -> None:
+    with pytest.raises(OpenRows, match="open_to_all is labelled private"):
+        materialize(tmp_path, None, assets=[open_to_all])
+    assert folders(tmp_path) == set()
 
 
 def test_a_check_gets_no_private_table(tmp_path: Path) -> None:
