@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
 from dp_assets.generation.fitness import UnfitModel
 from dp_assets.generation.generator import _UnitReader, require_trainable
 from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
@@ -87,11 +89,18 @@ def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand(
 
 
 def test_what_reads_the_rows_shows_none_of_them() -> None:
-    rows = pl.LazyFrame({"unit_id": ["user:somebody"], "text": ["only here"]})
-    reader = _UnitReader(open_rows=lambda: rows, encode=lambda text: TokenRow((1,), tuple(text.encode())))
+    row = {"unit_id": ["user:somebody"], "text": ["only here"], "cohort": ["all"], "split": [TRAIN_SPLIT]}
+    identity = {"corpus_id": "corpus", "snapshot": "1"}
+    charge: Any = SimpleNamespace(**identity, cohort="all", mark_opened=lambda: None)
+    reader = _UnitReader(
+        PrivateTable(pl.LazyFrame(row), **identity),
+        charge,
+        model=torch.nn.Linear(1, 1),
+        encode=lambda text: TokenRow((1,), tuple(text.encode())),
+    )
     units = reader()
-    drawn = [units["user:somebody"][0]]
+    drawn = units["user:somebody"][0]
     shown = f"{reader} {units['user:somebody']!r}"
-    assert reader.owns(drawn, ["user:somebody"])
-    for secret in ("somebody", "only here", str(drawn[0].target_ids)):
+    assert shown.startswith("_UnitReader(")
+    for secret in ("somebody", "only here", str(drawn.target_ids)):
         assert secret not in shown
