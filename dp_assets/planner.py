@@ -214,13 +214,19 @@ def advice(
     num_units: int | None,
     num_parameters: int | None,
     rule: str = DEFAULT_RULE,
+    suggestions: Sequence[Suggestion] = (),
 ) -> tuple[str, ...]:
-    """What the owner should change before registering, one sentence a line; nothing where all is well."""
+    """What the owner should change before registering, one step a line; nothing where all is well.
+
+    Where a level has one of `suggestions`, the numbers are those of the suggestion.
+    """
+    suggested = {suggestion.level: suggestion for suggestion in suggestions}
     plans = [report.plan for report in reports if report.plan.is_private]
     lines = list(_about_the_budget(plans, budget_epsilon))
     for report in reports:
         if report.plan.is_private:
-            lines += _about_a_level(report, num_parameters)
+            lines += _about_a_signal(report, num_parameters, suggested.get(report.plan.level))
+            lines += _about_a_person(report)
     if num_units is not None and plans:
         lines += _about_the_size(plans[0], num_units)
         lines += _about_the_bins(plans[0], num_units, rule)
@@ -237,21 +243,28 @@ def _about_the_budget(plans: Sequence[PrivacyPlan], budget_epsilon: float) -> li
     ]
 
 
-def _about_a_level(report: LevelReport, num_parameters: int | None) -> list[str]:
-    lines, level = [], report.plan.level
-    if report.signal_to_noise is not None and report.signal_to_noise < LEAST_SIGNAL_TO_NOISE:
-        room = int((num_parameters or 0) * (report.signal_to_noise / LEAST_SIGNAL_TO_NOISE) ** 2)
-        lines.append(
-            f"{level}: a step's signal is at most {report.signal_to_noise:.2f} of its noise: shrink the adapter to"
-            f" {room} parameters (generator.rank, target_modules, last_layers), take fewer steps or a larger batch"
-        )
-    if report.group_epsilons:
-        size, worst = max(report.group_epsilons.items())
-        lines.append(
-            f"{level} bounds one instruction: for a person who wrote {size} of them it means epsilon {worst:g}; where"
-            " rows name users, corpus.unit 'user' bounds the person"
-        )
-    return lines
+def _about_a_signal(report: LevelReport, num_parameters: int | None, suggestion: Suggestion | None) -> list[str]:
+    """Nothing for a corpus that is too small, of which its suggestion says what to do."""
+    signal, size = report.signal_to_noise, num_parameters or 0
+    if signal is None or signal >= LEAST_SIGNAL_TO_NOISE or (suggestion is not None and suggestion.too_small):
+        return []
+    room = int(size * (signal / LEAST_SIGNAL_TO_NOISE) ** 2)
+    step = f"shrink the adapter to {room} parameters (generator.rank, target_modules or last_layers)"
+    if suggestion is not None:
+        room = suggestion.most_parameters
+        shrunk = f" and an adapter of at most {room} parameters (generator.rank, target_modules or last_layers)"
+        step = f"take the suggested sampling probability, batch and steps{shrunk if room < size else ''}"
+    return [f"{report.plan.level}: a step's signal is at most {signal:.2f} of its noise: {step}"]
+
+
+def _about_a_person(report: LevelReport) -> list[str]:
+    if not report.group_epsilons:
+        return []
+    size, worst = max(report.group_epsilons.items())
+    return [
+        f"{report.plan.level} bounds one instruction: for a person who wrote {size} of them it means epsilon {worst:g};"
+        " where rows name users, corpus.unit 'user' bounds the person"
+    ]
 
 
 def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
@@ -263,20 +276,22 @@ def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
         )
     if not 0.75 <= plan.dpsgd.expected_batch_size / drawn <= 1.25:
         lines.append(
-            f"a step draws {drawn:.0f} units on average but divides by {plan.dpsgd.expected_batch_size}: set"
-            " generator.expected_batch_size to the former, or the learning rate is off by the ratio"
+            f"a step draws {drawn:.0f} units on average but divides by {plan.dpsgd.expected_batch_size}, which changes"
+            f" the learning rate: set generator.expected_batch_size to {max(1, round(drawn))}"
         )
     return lines
 
 
 def _about_the_bins(plan: PrivacyPlan, num_units: int, rule: str) -> list[str]:
     votes, expected = plan.votes, _variation(plan, plan.votes.num_bins, num_units, rule)
-    most = most_bins(num_units=num_units, noise_stddev=votes.noise_stddev, rule=rule, total_variation=MOST_VARIATION)
+    most = most_bins(
+        num_units=num_units, noise_stddev=votes.noise_stddev, rule=rule, total_variation=SUGGESTED_VARIATION
+    )
     if expected <= MOST_VARIATION or votes.num_bins <= most:
         return []
     return [
         f"noise of {votes.noise_stddev:g} on {votes.num_bins} bins will move {expected:.0%} of the quotas away from the"
-        f" votes of {num_units} units: lower votes.num_bins to {most} or less"
+        f" votes of {num_units} units: lower votes.num_bins to {most}"
     ]
 
 

@@ -175,3 +175,27 @@ def test_a_level_without_noise_is_reported_as_unbounded_and_gets_no_suggestion()
 def test_no_units_are_refused() -> None:
     with pytest.raises(ValueError, match="num_units"):
         suggest(small_plan(), num_units=0, num_parameters=None)
+
+
+@pytest.mark.parametrize("num_units", [15, 120, 1000])
+def test_advice_on_the_signal_names_one_step_with_the_numbers_of_the_suggestion(num_units: int) -> None:
+    report = report_level(small_plan("eps-1"), num_parameters=PARAMETERS, num_units=num_units)
+    suggestion = suggest(report.plan, num_units=num_units, num_parameters=PARAMETERS)
+    stated = {"budget_epsilon": 8.0, "num_units": num_units, "num_parameters": PARAMETERS}
+    lines = [line for line in advice([report], suggestions=[suggestion], **stated) if "signal" in line]
+    assert report.signal_to_noise is not None
+    assert report.signal_to_noise < 0.3
+    if suggestion.too_small:
+        assert lines == []  # the suggestion says what to do
+    else:
+        (line,) = lines
+        assert line.count("parameters") == int(suggestion.most_parameters < PARAMETERS)
+        assert "take the suggested" in line
+        assert "shrink" not in line
+
+
+def test_advice_on_the_bins_names_the_number_that_is_suggested() -> None:
+    report = report_level(small_plan(num_bins=200), num_parameters=None, num_units=60)
+    suggestion = suggest(report.plan, num_units=60, num_parameters=None)
+    lines = advice([report], budget_epsilon=8.0, num_units=60, num_parameters=None, suggestions=[suggestion])
+    assert any(line.endswith(f"lower votes.num_bins to {suggestion.num_bins}") for line in lines)

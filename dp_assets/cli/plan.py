@@ -103,7 +103,11 @@ def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time
         planner.report_level(one, num_parameters=num_parameters, num_units=num_units, rule=rule) for one in plans
     )
     private, budget = [one for one in plans if one.is_private], profile.corpus.budget_epsilon
-    suggested = private if num_units is not None else []
+    suggestions = tuple(
+        planner.suggest(one, num_units=num_units, num_parameters=num_parameters, rule=rule)
+        for one in private
+        if num_units is not None
+    )
     return Planned(
         reports=reports,
         joint_epsilon=planner.joint_epsilon(private),
@@ -111,13 +115,15 @@ def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time
         num_parameters=num_parameters,
         why_unknown=why_unknown,
         num_units=num_units,
-        suggestions=tuple(
-            planner.suggest(one, num_units=num_units or 1, num_parameters=num_parameters, rule=rule)
-            for one in suggested
-        ),
+        suggestions=suggestions,
         speed=measure_speed(profile) if time else None,
         advice=planner.advice(
-            reports, budget_epsilon=budget, num_units=num_units, num_parameters=num_parameters, rule=rule
+            reports,
+            budget_epsilon=budget,
+            num_units=num_units,
+            num_parameters=num_parameters,
+            rule=rule,
+            suggestions=suggestions,
         ),
     )
 
