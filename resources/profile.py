@@ -117,7 +117,10 @@ class SourceSettings(Settings):
         if foreign:
             raise ValueError(f"a source of kind {self.kind!r} takes no {', '.join(foreign)}; leave it out")
         if self.kind == "file" and (self.path is None or "text" not in self.columns):
-            raise ValueError("a source of kind 'file' needs `path` and a `columns` entry for `text`")
+            raise ValueError(
+                "a source of kind 'file' needs `path` and a `columns` entry for `text`; write ours = 'yours', such as"
+                " columns = { text = 'prompt' }"
+            )
         return self
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -
         try:
             statements = connection.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise QueryRefused("source.query must be one SELECT")
+                raise QueryRefused("source.query must be one SELECT; write it as one, without further statements")
             _require_row_wise(connection, query)
             relation = connection.sql(query)
             _require_distinct(relation.columns)
@@ -143,7 +143,7 @@ def _connected(url_variable: str, query: str) -> Iterator[tuple[sqlalchemy.Conne
         ) from None
     if connection is None:
         raise QueryRefused(
-            f"the database of {url_variable} cannot be reached: its file is not there; check the address"
+            f"the database of {url_variable} cannot be reached: its file is not there; correct the address"
         )
     with connection:
         yield connection, statement
@@ -166,7 +166,7 @@ def _one_select(query: str) -> str:
     rest = query[ends[0].end() :] if ends else ""
     statement = _stripped(query[: ends[0].start()] if ends else query)
     if _stripped(rest) or not re.match(r"[(\s]*(?:select|with)\b", statement, re.IGNORECASE):
-        raise QueryRefused("source.query must be one SELECT")
+        raise QueryRefused("source.query must be one SELECT; write it as one, without further statements")
     return statement
 
 
@@ -187,7 +187,7 @@ def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None
     (text,) = connection.execute("select json_serialize_sql(?::varchar)", [query]).fetchone() or ("{}",)
     form = json.loads(text)
     if form.get("error", True):
-        raise QueryRefused("source.query must be one SELECT")
+        raise QueryRefused("source.query must be one SELECT; write it as one, without further statements")
     found = not_row_wise(form, _catalog(connection))
     if found:
         raise QueryRefused(

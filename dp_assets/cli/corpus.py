@@ -190,7 +190,9 @@ def unit_named(name: str, *, is_unit_id: bool, unit: PrivacyUnit, key: bytes, is
         name = sys.stdin.readline().rstrip("\r\n")
     if is_unit_id:
         if UNIT_ID.fullmatch(name) is None:
-            raise typer.BadParameter("a unit id reads user: or instruction: and 32 hexadecimal digits")
+            raise typer.BadParameter(
+                "a unit id reads user: or instruction: and 32 hexadecimal digits; copy it from the private table"
+            )
         return name
     if unit is PrivacyUnit.INSTRUCTION:
         raise typer.BadParameter(
@@ -198,7 +200,7 @@ def unit_named(name: str, *, is_unit_id: bool, unit: PrivacyUnit, key: bytes, is
         )
     named = unit_of_user(name, key=key)
     if not named.startswith("user:"):
-        raise typer.BadParameter("a blank user id names nobody")
+        raise typer.BadParameter("a blank user id names nobody; give the id as the source names the user")
     return named
 
 

@@ -40,12 +40,14 @@ def cohort_names(
         return ("all",)
     if kind == "user_bucket":
         if num_buckets is None or num_buckets < 1:
-            raise CohortError("cohorts.num_buckets must be at least 1 for cohorts.kind = 'user_bucket'")
+            raise CohortError(
+                "cohorts.num_buckets must be at least 1 for cohorts.kind = 'user_bucket'; set it, such as to 4"
+            )
         return tuple(f"bucket-{bucket}" for bucket in range(num_buckets))
     _, periods, name = TIME_NAMES[kind]
     start, end = _ordinal(kind, first, "first"), _ordinal(kind, last, "last")
     if end < start:
-        raise CohortError("cohorts.first must not lie after cohorts.last")
+        raise CohortError("cohorts.first must not lie after cohorts.last; swap them")
     return tuple(name(ordinal // periods, ordinal % periods + 1) for ordinal in range(start, end + 1))
 
 

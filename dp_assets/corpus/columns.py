@@ -67,7 +67,7 @@ def check_mapping(columns: Mapping[str, str]) -> None:
         )
 
 
-def require_columns(names: Sequence[str], found: Sequence[str], *, place: str) -> None:
+def require_columns(names: Sequence[str], found: Sequence[str], *, place: str, or_else: str = "") -> None:
     """Require columns by name.
 
     Raises:
@@ -76,7 +76,9 @@ def require_columns(names: Sequence[str], found: Sequence[str], *, place: str) -
     """
     missing = [name for name in names if name not in found]
     if missing:
-        raise SourceError(f"source.columns names {', '.join(missing)}, which {place} lacks; correct the mapping")
+        raise SourceError(
+            f"source.columns names {', '.join(missing)}, which {place} lacks; correct the mapping{or_else}"
+        )
 
 
 def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:

@@ -122,7 +122,7 @@ class HubSource:
     def _read(self, scratch: Path, *, only_open: bool) -> None:
         """Let the reader put the rows into the folder `ROWS` of `scratch`, or none of them."""
         if self.path is not None and not self.path.exists():
-            raise SourceError(f"source.path {self.path} is neither a file nor a folder")
+            raise SourceError(f"source.path {self.path} is neither a file nor a folder; correct the path")
         rows = scratch / ROWS
         for folder in (rows, *(scratch / name for name in CACHES.values())):
             folder.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,10 @@ def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
             kept.collect_schema()
         except (pl.exceptions.PolarsError, TypeError):
             _explain()
-            raise SourceError(f"the columns of {place} do not have the types of preset {request['preset']}") from None
+            raise SourceError(
+                f"the columns of {place} do not have the types of preset {request['preset']}; leave the"
+                " preset out and map `columns`"
+            ) from None
         yield source_rows(kept, columns).collect()
 
 
@@ -115,7 +118,7 @@ def _open(request: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
         raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
     except Exception as error:  # a file that is no Parquet, one that is missing, a host that does not answer
         _explain()
-        raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); check them") from None
+        raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); load them again") from None
 
 
 def _with_checked_files(builder: Any, names: Sequence[str], place: str) -> Any:

@@ -155,6 +155,7 @@ def _asking_turns(conversation: str, turns: Sequence[Sequence[Mapping[str, str]]
 PARQUET = ".parquet"
 READERS = (PARQUET, *FORMATS)
 """Suffixes of the files that are read, in any letter case; those after the first may be followed by one of `PACKED`."""
+CSV_REMEDY = ", or write the CSV with a header line and commas between cells"
 TABLE_LOGS = ("_delta_log", ".hoodie")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -241,7 +242,7 @@ class FileSource:
     def _files(self) -> list[Path]:
         if not self.path.is_dir():
             if not self.path.is_file():
-                raise SourceError(f"source.path {self.path} is neither a file nor a folder")
+                raise SourceError(f"source.path {self.path} is neither a file nor a folder; correct the path")
             return [self.path]
         if any(self.path.joinpath(log).exists() for log in TABLE_LOGS):
             raise SourceError(
@@ -250,13 +251,17 @@ class FileSource:
             )
         files = files_below(self.path)
         if not files:
-            raise SourceError(f"source.path {self.path} holds no file with one of the suffixes {', '.join(READERS)}")
+            raise SourceError(
+                f"source.path {self.path} holds no file with one of the suffixes {', '.join(READERS)}; correct it, or"
+                " write the rows to such files"
+            )
         for file in files:
             _require_suffix(file, self._place)
         return files
 
     def _require_columns(self, file: Path, found: Sequence[str]) -> None:
-        require_columns(self._names, [*found, *self._from_folders(file)], place=self._place)
+        or_else = CSV_REMEDY if is_csv(file) else ""
+        require_columns(self._names, [*found, *self._from_folders(file)], place=self._place, or_else=or_else)
 
     def _from_folders(self, file: Path) -> dict[str, str | None]:
         """The mapped columns that stand in the names of a file's folders, as `name=value`.
@@ -276,7 +281,9 @@ class FileSource:
         try:
             found = rows.collect_schema().names()
         except (pl.exceptions.PolarsError, OSError):
-            raise SourceError(f"{self._place} is not a readable Parquet file") from None
+            raise SourceError(
+                f"{self._place} is not a readable Parquet file; write it again, or take it out of the source"
+            ) from None
         self._require_columns(file, found)
         return self._typed(rows, self._from_folders(file))
 
@@ -353,6 +360,6 @@ def _is_parquet(file: Path) -> bool:
 def _require_suffix(file: Path, place: str) -> None:
     if not _is_parquet(file) and suffix_of(file) is None:
         raise SourceError(
-            f"{place} has an unknown suffix; use one of {', '.join(READERS)}, all but the first also with"
+            f"{place} has an unknown suffix; write it as one of {', '.join(READERS)}, all but the first also with"
             f" {' or '.join(PACKED)} behind"
         )

@@ -90,7 +90,7 @@ def header_of(path: Path) -> list[str]:
     with _reading(), _opened(path) as text:
         names = _header(_Lines(text))
     if len(names) != len(set(names)):
-        raise UnreadableFile("names a column twice")
+        raise UnreadableFile("names a column twice; rename one of them in the header line")
     return names
 
 
@@ -99,7 +99,9 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
-        raise UnreadableFile(f"cannot be opened or unpacked ({type(error).__name__})") from None
+        raise UnreadableFile(
+            f"cannot be opened or unpacked ({type(error).__name__}); replace the file, or correct who may read it"
+        ) from None
 
 
 @contextmanager
@@ -180,19 +182,24 @@ def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
                 position = end
                 yield value if isinstance(value, Mapping) else None
             except RecursionError:
-                raise BrokenDocument("a JSON document holds an object too deep to be read") from None
+                raise BrokenDocument(
+                    "a JSON document holds an object too deep to be read; write one flat object a line instead"
+                ) from None
             except json.JSONDecodeError as error:
                 if _may_go_on(error, unread):
                     break
                 position = unread.find("\n", position) + 1
                 if not (position and has_one_a_line and NEXT_OBJECT.match(unread, position)):
                     raise BrokenDocument(
-                        "a JSON document is damaged within its only line, or an object of several"
+                        "a JSON document is damaged within its only line, or an object of several;"
+                        " write one JSON object a line"
                     ) from None
                 yield None
         unread = unread[position:]
         if len(unread) > LONGEST_ROW:
-            raise BrokenDocument("a JSON document holds an object longer than any that is read")
+            raise BrokenDocument(
+                "a JSON document holds an object longer than any that is read; write one JSON object a line"
+            )
     if unread:
         yield None
 
