@@ -252,7 +252,7 @@ def _about_a_signal(report: LevelReport, num_parameters: int | None, suggestion:
     step = f"shrink the adapter to {room} parameters (generator.rank, target_modules or last_layers)"
     if suggestion is not None:
         room = suggestion.most_parameters
-        shrunk = f" and an adapter of at most {room} parameters (generator.rank, target_modules or last_layers)"
+        shrunk = f", with an adapter of at most {room} parameters (generator.rank, target_modules or last_layers)"
         step = f"take the suggested sampling probability, batch and steps{shrunk if room < size else ''}"
     return [f"{report.plan.level}: a step's signal is at most {signal:.2f} of its noise: {step}"]
 

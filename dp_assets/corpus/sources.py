@@ -360,6 +360,6 @@ def _is_parquet(file: Path) -> bool:
 def _require_suffix(file: Path, place: str) -> None:
     if not _is_parquet(file) and suffix_of(file) is None:
         raise SourceError(
-            f"{place} has an unknown suffix; write it as one of {', '.join(READERS)}, all but the first also with"
+            f"{place} has an unknown suffix; use one of {', '.join(READERS)}, all but the first also with"
             f" {' or '.join(PACKED)} behind"
         )
