@@ -16,9 +16,11 @@ from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets import dp_histogram as histogram_module
 from dp_assets.assets._release import Mechanism
 from dp_assets.corpus import prepare
+from dp_assets.generation import dpsgd
 from dp_assets.generation.checkpoints import Checkpoints
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.mechanisms import PoissonSampler
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.selection import release, votes
 from resources import artifact_files, stores
@@ -178,6 +180,20 @@ def test_an_error_that_quotes_a_row_is_not_told(site: Site, monkeypatch: pytest.
     said = failures(site, PLANNED, HISTOGRAM)
     assert SECRET not in said
     assert "private log" in said
+
+
+class Foreign(PoissonSampler):
+    """A sampler on which no claim rests."""
+
+
+def test_a_training_that_differs_from_its_plan_closes_the_cohort_and_releases_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpsgd, "PoissonSampler", Foreign)
+    assert "sampler: planned 'poisson'" in failures(site, PLANNED, GENERATOR)
+    assert (site.corpus_id, "all") in site.ledger.state().closed
+    assert not (site.data / Zone.RELEASED / "artifacts" / GENERATOR).exists()
+    assert not list((site.data / Zone.RELEASED / "releases").glob("*/*"))
 
 
 def test_nothing_of_an_unfinished_training_lies_outside_the_private_zone(
