@@ -6,7 +6,7 @@ Every method that writes reads the whole ledger, decides and appends while it ho
 
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,19 @@ class Charge:
         if state.is_closed(record.corpus_id, record.cohort):
             raise ChargeRefused(gate.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
         return record
+
+    def note_noise(self, digests: Collection[str]) -> bool:
+        """Record durably which noise was drawn under this charge; whether it is none that another charge drew.
+
+        Kept as keyed hashes, in the private zone only.
+        """
+        draws = {keyed_hash(self.ledger.key, "noise", digest) for digest in digests}
+
+        def decide(state: LedgerState) -> Entries:
+            return [("noised", {"charge_id": self.charge_id, "draws": sorted(draws)})] if draws else []
+
+        known = self.ledger.transact(decide).noise
+        return all(draws.isdisjoint(noise) for charge_id, noise in known.items() if charge_id != self.charge_id)
 
     def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy]) -> None:
         """Close the charge if what ran is what was planned; otherwise charge without bound and close the cohort.

@@ -6,6 +6,7 @@ that are named must tell. The same runs without the exchange settle, with no che
 """
 
 import copy
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,9 +29,10 @@ from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.assets import _release
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.generation import dpsgd, generator, per_unit
+from dp_assets.generation.checkpoints import Checkpoints
 from dp_assets.generation.packing import ROWS_APART, TokenRow, attending_within_rows
 from dp_assets.generation.per_unit import Gradients
-from dp_assets.privacy import randomness
+from dp_assets.privacy import mechanisms, randomness
 from dp_assets.privacy.claim import STEP_COUNTS
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
@@ -771,6 +773,56 @@ def test_noise_that_repeats_after_a_resume_is_refused(
             boundary.generator()
     start_anew()
     assert_refused(boundary, GENERATOR, "distinct_noise_draws")
+
+
+def with_more_budget(boundary: Boundary) -> Boundary:
+    boundary.ledger.raise_budget(boundary.registration.corpus_id, 1000.0, "for further releases")
+    return boundary
+
+
+def test_noise_that_another_release_was_made_with_is_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boundary = with_more_budget(Boundary(tmp_path, tiny_model_folder))
+
+    def start_anew() -> None:
+        generator_of_a_seed = np.random.default_rng(0)
+        monkeypatch.setattr(randomness, "normals", lambda source, n: generator_of_a_seed.standard_normal(n))
+
+    start_anew()
+    boundary.generator(key="first")
+    start_anew()
+    assert_refused(boundary, GENERATOR, "noise_of_others")
+
+
+def test_votes_with_the_noise_of_other_votes_are_refused(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mechanisms, "FEWEST_NATS", 5.0)  # four bins may have the same noise twice by chance
+    fixed = np.array([7, -3, 1, 2], dtype=np.int64)
+    monkeypatch.setattr(randomness, "discrete_gaussian", lambda source, n, noise_stddev: fixed.copy())
+    boundary = with_more_budget(Boundary(tmp_path, tiny_model_folder))
+    boundary.histogram(key="first")
+    guessed = hashlib.sha256(fixed.tobytes()).hexdigest()
+    assert guessed not in str(boundary.ledger.entries())
+    assert_refused(boundary, HISTOGRAM, "noise_of_others")
+
+
+@pytest.mark.parametrize("every", [3, 1000], ids=["every third step", "at the start only"])
+def test_a_training_that_lost_more_than_one_step_goes_on_under_a_new_charge(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    boundary = with_more_budget(Boundary(tmp_path, tiny_model_folder))
+    save, calls = Checkpoints.save, iter(range(1000))
+    with monkeypatch.context() as interruption:
+        interruption.setattr(
+            Checkpoints, "save", lambda self, state: None if next(calls) % every else save(self, state)
+        )
+        interrupt_in_step(interruption.setattr, 3)
+        with pytest.raises(KeyboardInterrupt):
+            boundary.generator()
+    boundary.generator()
+    assert [(charge.settled, len(charge.continuations)) for charge in boundary.charges] == [(False, 0), (True, 0)]
 
 
 def test_a_difference_before_an_interruption_is_caught_after_it(

@@ -21,7 +21,7 @@ from dp_assets.artifacts import (
 from dp_assets.assets._corpus import preparation_digest, registration_of, snapshot_of, terms_of
 from dp_assets.partitions import Partition
 from dp_assets.privacy import metadata
-from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_record
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_noise_of_others, check_record
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
@@ -221,6 +221,7 @@ def _pay_and_run(
     }
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
     differences = _differences(mechanism, release, check)
+    differences += check_noise_of_others(charge.note_noise(evidence.noise))
     if not differences:
         try:
             releases.save(*place, release)

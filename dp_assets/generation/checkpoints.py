@@ -1,6 +1,7 @@
 """Private checkpoints: what a crashed training needs to go on, and what keeps it from going on twice.
 
     start    saved before any private row is read, with the continuation counted
+    draw     noted in a file of its own before noise is drawn, and never taken back
     step k   saved after every noisy update
 
 A checkpoint holds the adapter, the optimiser and counters, and no generator state: a continuation draws fresh
@@ -65,6 +66,7 @@ class Checkpoints:
         self._folder = folder
         self._file = folder / "state.pt"
         self._unfinished = folder / "state.pt.tmp"
+        self._drawn = folder / "drawn"
         self._lock = folder / "lock"
 
     def save(self, state: TrainingState) -> None:
@@ -77,6 +79,22 @@ class Checkpoints:
             os.fsync(stream.fileno())
         os.replace(self._unfinished, self._file)
         self._sync_folder()
+
+    def note_draw(self) -> None:
+        """Note durably that noise is about to be drawn, whether or not a checkpoint will hold what comes of it."""
+        with open(os.open(self._drawn, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as stream:
+            stream.write(b".")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._sync_folder()
+
+    def is_accounted(self, state: TrainingState) -> bool:
+        """Whether each draw that was noted is a step of `state`, or is accounted for by a continuation or the next one.
+
+        Each continuation is accounted as one lost step, so a checkpoint kept less often than that must not go on.
+        """
+        drawn = self._drawn.stat().st_size if self._drawn.exists() else 0
+        return 0 <= drawn - state.steps_taken <= state.continuations + 1
 
     def load(self) -> TrainingState | None:
         """The current checkpoint, tensors on the CPU, or None where none was saved, or an earlier version saved it.
@@ -92,18 +110,21 @@ class Checkpoints:
         """Check that `expected` is what is on disk; None stands for no checkpoint.
 
         Raises:
-          StaleCheckpoint: it is not. Another continuation was faster, or an unfinished training would be overwritten.
+          StaleCheckpoint: it is not. Another continuation was faster, an unfinished training would be overwritten, or
+            noise was drawn that no continuation accounts for.
         """
         current = self.load()
         if (current and current.nonce) != (expected and expected.nonce):
             raise StaleCheckpoint("resume_from is not the checkpoint on disk; load it again, or discard it")
+        if expected is not None and not self.is_accounted(expected):
+            raise StaleCheckpoint("more steps were lost than are accounted for; discard it under a new charge")
 
     def discard(self) -> None:
         """Remove the checkpoint, once the release is stored.
 
         The lock file stays: a lock on a removed file excludes nobody.
         """
-        for file in (self._unfinished, self._file):
+        for file in (self._unfinished, self._file, self._drawn):
             file.unlink(missing_ok=True)
 
     @contextmanager

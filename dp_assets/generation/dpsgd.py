@@ -118,6 +118,8 @@ def train_privately(
         while trainee.steps_taken < steps:
             rows, unit_ids = _sample(unit_rows, sampler)
             exact_sum, clipping = watched_clip(rows, unit_ids)
+            if checkpoints is not None:
+                checkpoints.note_draw()
             trainee.descend(_add_noise(exact_sum, noise), expected_batch_size=expected_batch_size)
             trainee.restricted.append(clipping.restricted)
             if checkpoints is not None:

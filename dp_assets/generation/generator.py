@@ -168,8 +168,14 @@ def with_new_adapter(
 
 def can_resume(checkpoints_root: Path, spare_steps: int, charge: ChargeRecord) -> bool:
     """Whether an interrupted run under this charge left a checkpoint that may still be continued."""
-    state = Checkpoints(checkpoints_root / charge.charge_id).load()
-    return state is not None and state.continuations < spare_steps and state.digest not in charge.continuations
+    checkpoints = Checkpoints(checkpoints_root / charge.charge_id)
+    state = checkpoints.load()
+    return (
+        state is not None
+        and state.continuations < spare_steps
+        and state.digest not in charge.continuations
+        and checkpoints.is_accounted(state)
+    )
 
 
 def discard_checkpoints(checkpoints_root: Path, charge_ids: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ Which checks a difference fails:
     noise shared between tensors                       noise_coordinates, noised_tensors
     noise of another size                              noise_stddev, noise_size
     noise that repeats, after a resume too             distinct_noise_draws
+    noise that another release was made with           noise_of_others
     a normaliser taken from the data                   normaliser, noised_tensors
     a learning rate or a loss taken from the data      constants
     an update by anything but noisy sums               updates
@@ -190,6 +191,11 @@ def check_record(known: Collection[str], said: Mapping[str, Any]) -> list[Discre
 def check_content(observed: Any, stored: str) -> list[Discrepancy]:
     """Compare the hash of what a release holds with the one of what was observed."""
     return [] if observed == stored else [Discrepancy("content", "as observed", OTHERWISE)]
+
+
+def check_noise_of_others(is_new: bool) -> list[Discrepancy]:
+    """Whether no noise of a release was drawn for another one, whose difference would show what it is to hide."""
+    return [] if is_new else [Discrepancy("noise_of_others", "for this release alone", OTHERWISE)]
 
 
 def _is_within(value: Any, bound: float) -> bool:

@@ -33,6 +33,7 @@ class Evidence:
     """`public` is JSON-serialisable and free of private data; `restricted` never leaves the private zone.
 
     `content` is the hash of what may be released, taken from what was observed (`artifacts.content_digest`).
+    `noise` are digests of the noise that was drawn, to be compared with those of other releases; they are restricted.
 
     Raises:
       ValueError: `public` holds something JSON has no form for.
@@ -41,6 +42,7 @@ class Evidence:
     public: Mapping[str, Any]
     restricted: Mapping[str, Any] = field(repr=False)
     content: str = ""
+    noise: Collection[str] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -132,7 +134,7 @@ def dpsgd_evidence(
         "changed_elsewhere": fingerprint(changed_elsewhere),
         "num_parameters": num_parameters,
     }
-    return Evidence(public=public, restricted=restricted)
+    return Evidence(public=public, restricted=restricted, noise=tuple(noise.digests))
 
 
 def votes_evidence(
@@ -174,7 +176,7 @@ def votes_evidence(
         "votes": "of each unit alone" if are_own else OTHERWISE,
         "votes_counted": "one a ballot" if is_sum else OTHERWISE,
     }
-    return Evidence(public=public, restricted={})
+    return Evidence(public=public, restricted={}, noise=tuple(noise.digests))
 
 
 def noise_size(energy: float, coordinates: int, *, noise_stddev: float) -> str:

@@ -12,6 +12,7 @@ run.
     raised       a larger budget                           closed     a cohort that takes no more charges
     completed    a term that the registration, made before there was such a one, lacks
     erased       a unit whose rows are gone, as a keyed hash
+    noised       the noise that was drawn under a charge, as keyed hashes
     overlapping  two corpora that may share units and have one budget from then on
 """
 
@@ -117,7 +118,7 @@ class LedgerState:
     `booked` and `later` count the events of each cohort as canonical JSON: of everything booked beforehand, and of
     every charge beyond the bookings, its own ones. `snapshots` says by corpus and snapshot what it is tied to,
     `overlaps` which corpora have one budget with each, `closed` holds the reasons of each closed cohort, `erasures` the
-    keyed hashes of erased units by corpus.
+    keyed hashes of erased units by corpus, `noise` those of the noise drawn under each charge.
     """
 
     registrations: dict[str, Registration] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class LedgerState:
     snapshots: dict[tuple[str, str], Bound] = field(default_factory=dict)
     overlaps: dict[str, frozenset[str]] = field(default_factory=dict)
     erasures: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    noise: dict[str, frozenset[str]] = field(default_factory=dict)
     closed: dict[CohortKey, tuple[str, ...]] = field(default_factory=dict)
     raises: list[BudgetRaise] = field(default_factory=list)
     anchor: Anchor = field(default_factory=Anchor)
@@ -170,6 +172,8 @@ class LedgerState:
                 self.erasures[body["corpus_id"]] = (*known, body["unit"])
             case "closed":
                 self.closed[body["corpus_id"], body["cohort"]] = tuple(body["reasons"])
+            case "noised":
+                self.noise[body["charge_id"]] = frozenset(body["draws"])
             case "keyed":
                 self.key_commitment = body["commitment"]
             case _:

@@ -10,6 +10,7 @@ and the noise are private. Digests of noise tell whether a draw came twice; noth
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ from dp_assets.privacy.randomness import RandomSource
 # A clip aims this much, relative, below its norm, so that rounding lies inside the sensitivity: of the norm itself, and
 # of the other shares of a batch, should they round differently when a unit comes or goes.
 ROUNDING_MARGIN = 1e-3
+# A draw that is less likely than exp(-60), whatever it is, does not come twice by chance.
+FEWEST_NATS = 60.0
 
 
 def largest_rounding_slack(largest_batch: float) -> float:
@@ -110,22 +113,28 @@ class GaussianNoise:
 class DiscreteGaussianNoise:
     """Draws vectors of independent, exact discrete Gaussian integers.
 
+    `digests` names the draws that two releases do not have in common by chance. Unlike those of float noise they could
+    be turned back by trying, so whoever keeps them hashes them with a key.
+
     Raises:
       ValueError: `noise_stddev` is negative or not finite.
     """
 
-    __slots__ = ("coordinates_drawn", "last_draw", "noise_stddev", "source")
+    __slots__ = ("coordinates_drawn", "digests", "last_draw", "noise_stddev", "source")
 
     def __init__(self, *, noise_stddev: float, source: RandomSource) -> None:
         self.noise_stddev = _checked(noise_stddev)
         self.source = source
         self.coordinates_drawn = 0
+        self.digests: list[str] = []
         self.last_draw: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def draw(self, size: int) -> npt.NDArray[np.int64]:
         """`size` fresh integers, shape [size]."""
         self.last_draw = randomness.discrete_gaussian(self.source, size, self.noise_stddev)
         self.coordinates_drawn += size
+        if size * math.log(max(1.0, self.noise_stddev * math.sqrt(2 * math.pi))) >= FEWEST_NATS:
+            self.digests.append(hashlib.sha256(self.last_draw.tobytes()).hexdigest())
         return self.last_draw.copy()
 
 

@@ -25,6 +25,11 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "private" / "charge")
 
 
+def note_draws(checkpoints: Checkpoints, number: int) -> None:
+    for _ in range(number):
+        checkpoints.note_draw()
+
+
 def loaded(checkpoints: Checkpoints) -> TrainingState:
     state = checkpoints.load()
     assert state is not None
@@ -55,11 +60,13 @@ def test_every_save_has_a_name_of_its_own(checkpoints: Checkpoints) -> None:
 def test_files_are_for_the_owner_only(checkpoints: Checkpoints, tmp_path: Path) -> None:
     with checkpoints.locked():
         checkpoints.save(STATE)
+        checkpoints.note_draw()
     folder = tmp_path / "private" / "charge"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
         "state.pt": 0o600,
         "lock": 0o600,
+        "drawn": 0o600,
     }
 
 
@@ -98,6 +105,7 @@ def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(checkpoints: Check
 def test_only_the_checkpoint_on_disk_is_continued(checkpoints: Checkpoints) -> None:
     checkpoints.require(None)
     checkpoints.save(STATE)
+    note_draws(checkpoints, 3)
     first = loaded(checkpoints)
     checkpoints.require(first)
     checkpoints.save(STATE)
@@ -105,6 +113,15 @@ def test_only_the_checkpoint_on_disk_is_continued(checkpoints: Checkpoints) -> N
         checkpoints.require(first)
     with pytest.raises(StaleCheckpoint):
         checkpoints.require(None)
+
+
+@pytest.mark.parametrize(("drawn", "fits"), [(2, False), (3, True), (5, True), (6, False)])
+def test_a_checkpoint_goes_on_if_each_lost_draw_is_a_continuation(
+    checkpoints: Checkpoints, drawn: int, fits: bool
+) -> None:
+    checkpoints.save(STATE)  # three steps and one continuation; to go on is a second one
+    note_draws(checkpoints, drawn)
+    assert checkpoints.is_accounted(loaded(checkpoints)) is fits
 
 
 def test_a_discarded_checkpoint_is_gone(checkpoints: Checkpoints) -> None:

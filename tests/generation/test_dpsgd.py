@@ -276,8 +276,9 @@ def test_a_checkpoint_holds_weights_moments_and_verdicts_and_no_noise(
 
     monkeypatch.setattr(GaussianNoise, "draw", noted)
     interrupted(model, checkpoints, steps=3)
-    assert {path.name for path in (tmp_path / "charge").iterdir()} == {"state.pt", "lock"}
+    assert {path.name for path in (tmp_path / "charge").iterdir()} == {"state.pt", "drawn", "lock"}
     assert (tmp_path / "charge" / "lock").read_bytes() == b""
+    assert (tmp_path / "charge" / "drawn").read_bytes().strip(b".") == b""
     shapes = {name: list(parameter.shape) for name, parameter in adapter_parameters(model).items()}
     moments = {
         place: {"step": [], "exp_avg": shape, "exp_avg_sq": shape} for place, shape in enumerate(shapes.values())
