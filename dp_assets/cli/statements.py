@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dp_assets.cli._console import AsJson, out, print_json, refusals
 from dp_assets.cli._released_files import Shelf, file_findings
+from dp_assets.cli._stated_profile import profile_finding
 from dp_assets.cli._tables import print_table
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.against_ledger import ledger_findings
@@ -88,6 +89,7 @@ def checked_statement(path: Path, artifacts: Path | None = None, home: Path | No
 def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, home: Path | None) -> Iterator[Finding]:
     """Everything outside the document that it can be compared with."""
     shelf = Shelf.of(path, statement["files"], artifacts)
+    yield profile_finding(statement["configuration"]["profile"])
     yield from _place(shelf, statement)
     yield from _pages(shelf, path, statement)
     yield from file_findings(shelf, statement)

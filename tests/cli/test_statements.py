@@ -13,12 +13,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.artifacts import Document, PrivateTable, Table
+from dp_assets.assets._statement import public_settings
 from dp_assets.cli import app
+from dp_assets.cli._stated_profile import profile_finding
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.profiles import DEMO, PAPER
 from dp_assets.statements.statement import restated, sealed
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from dp_assets.statements.verification import PROVES
+from dp_assets.statements.verification import PROVES, Outcome
 from resources.artifact_files import write_artifact
 from resources.digests import code_digest, file_digests
 from resources.ledger import Ledger
@@ -266,6 +269,35 @@ def test_json_shows_no_letter_that_moves_the_terminal_or_turns_text_around(relea
     shown = invoke("verify", str(document_of(released)), "--json").stdout
     assert letter not in shown
     assert f"guarantee.x{letter}2J" in " ".join(one["detail"] for one in json.loads(shown)["findings"])
+
+
+@pytest.mark.parametrize(
+    ("group", "setting", "value"),
+    [
+        (None, "epsilon", 0.05),
+        (None, "annotation", "epsilon 0.05"),
+        ("corpus", "note", "certified at epsilon 0.05"),
+        ("corpus", "cohorts", {"kind": "all", "note": "epsilon 0.05"}),
+        ("corpus", "planned_levels", {"epsilon": 0.05}),
+        ("corpus", "budget_epsilon", "0.05"),
+        ("generator", "guarantee", {"epsilon": 0.05}),
+    ],
+)
+def test_a_profile_with_what_is_no_setting_is_refused(
+    released: Path, group: str | None, setting: str, value: object
+) -> None:
+    statement = json.loads(document_of(released).read_text())["data"]
+    configuration = statement["configuration"]
+    settings = configuration["profile"] if group is None else configuration["profile"][group]
+    settings[setting] = value
+    shutil.rmtree(document_of(released).parent)
+    write_statement(document_of(released).parent, restated(statement, configuration=configuration))
+    assert findings(document_of(released))["profile"] == "differs"
+
+
+def test_the_public_settings_of_every_shipped_profile_are_settings_of_a_profile() -> None:
+    for profile in (DEMO, PAPER):
+        assert profile_finding(json.loads(json.dumps(public_settings(profile)))).outcome is Outcome.AGREES
 
 
 def test_a_statement_in_the_place_of_another_partition_is_refused(released: Path) -> None:

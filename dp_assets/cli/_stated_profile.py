@@ -1,0 +1,42 @@
+"""The profile in a statement: only settings that a profile has, each of its kind, so that no text rides on it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from dp_assets.statements.reading import canonical
+from dp_assets.statements.verification import DIFFERENCES_NAMED, Finding, Outcome
+from resources.profile import Profile
+
+
+def profile_finding(profile: Mapping[str, Any]) -> Finding:
+    """Whether the profile of a statement holds known settings only; one of an earlier version may hold fewer."""
+    wrong = list(_unknown(Profile, profile, "configuration.profile"))[:DIFFERENCES_NAMED]
+    return Finding("profile", Outcome.DIFFERS if wrong else Outcome.AGREES, "; ".join(wrong))
+
+
+def _unknown(model: type[BaseModel], stated: Mapping[str, Any], name: str) -> Iterator[str]:
+    for key, value in stated.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            yield f"{name}.{key} is no setting of a profile"
+        elif isinstance(value, dict) and (group := _group_of(field.annotation)) is not None:
+            yield from _unknown(group, value, f"{name}.{key}")
+        elif not _is_of_kind(field.annotation, value):
+            yield f"{name}.{key} holds another kind of value"
+
+
+def _group_of(annotation: Any) -> type[BaseModel] | None:
+    """The group of settings that an annotation allows, if it does."""
+    allowed = (annotation, *get_args(annotation))
+    return next((one for one in allowed if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def _is_of_kind(annotation: Any, value: Any) -> bool:
+    """Whether a setting may hold this JSON value as it stands: 8 passes for no 8.0 and a text for no number."""
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    try:
+        return canonical(adapter.dump_python(adapter.validate_python(value), mode="json")) == canonical(value)
+    except (ValidationError, RecursionError):
+        return False
