@@ -22,7 +22,7 @@ import duckdb
 import polars as pl
 import sqlalchemy
 
-from resources.row_wise import Catalog, not_row_wise
+from resources.row_wise import Catalog, columns_named, files_read, not_row_wise
 
 ROWS_IN_A_BATCH = 5_000
 IN_MEMORY = ":memory:"
@@ -32,6 +32,13 @@ TOKENS = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/|(?P<end>;)", re.DOTALL
 )
 """What may hold a semicolon that ends nothing, and one that does."""
+MIXED = """
+select name from (
+    select file_name, name, list_sort(list(distinct if(type in ('FLOAT', 'DOUBLE'), type, ''))) as kinds
+    from parquet_schema(?) where type is not null group by all
+) group by name having count(distinct kinds) > 1
+"""
+"""Columns that are floats of a width in some files only."""
 NOT_READ = ("interval", "union")  # types of DuckDB for which Polars has none
 
 
@@ -195,6 +202,20 @@ def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None
             " of one table or of Parquet files one by one, with the functions that docs/guides/own-corpus.md lists, and"
             " leave duplicates and bounds to corpus.max_rows_per_unit"
         )
+    _require_like_floats(connection, form)
+
+
+def _require_like_floats(connection: duckdb.DuckDBPyConnection, form: Mapping[str, Any]) -> None:
+    """Refuse files read as one table that hold floats in one and whole numbers in another: DuckDB casts in silence."""
+    named = columns_named(form)
+    for files in files_read(form):
+        mixed = [name for (name,) in connection.execute(MIXED, [files]).fetchall()]
+        found = sorted(name for name in mixed if named is None or name.lower() in named)
+        if found:
+            raise QueryRefused(
+                f"source.query reads the column {found[0]!r} as floats from one file and as another type from another;"
+                " write it with one type, or select the columns that are needed by name"
+            )
 
 
 def _catalog(connection: duckdb.DuckDBPyConnection) -> Catalog:

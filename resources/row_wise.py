@@ -228,6 +228,26 @@ def not_row_wise(form: Mapping[str, Any], catalog: Catalog) -> list[str]:
     return sorted({said for part in _parts(form) for said in _faults(part, known)})
 
 
+def files_read(form: Mapping[str, Any]) -> list[list[str]]:
+    """The names or patterns of Parquet files that each table of a row-wise query is read from, as one table."""
+    read = []
+    for part in _objects(form):
+        if part.get("type") == "BASE_TABLE" and str(part["table_name"]).lower().endswith(".parquet"):
+            read.append([str(part["table_name"])])
+        elif str(part.get("function_name", "")).lower() == PARQUET:
+            files = dict(_option(argument) for argument in part["arguments"]).get("", {})
+            read.append([str(_literal(value)) for value in _objects(files) if _kind(value) == "CONSTANT"])
+    return read
+
+
+def columns_named(form: Mapping[str, Any]) -> frozenset[str] | None:
+    """The names of columns in a query, in lower case; None if it selects all."""
+    parts = list(_objects(form))
+    if any(_kind(part) == "STAR" for part in parts):
+        return None
+    return frozenset(name.lower() for part in parts for name in part.get("column_names", ()))
+
+
 def _named_queries(part: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """The named queries of a `WITH`."""
     defined = part.get("cte_map")

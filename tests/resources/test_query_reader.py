@@ -184,3 +184,24 @@ def test_what_duckdb_cannot_hold_goes_to_the_folder_that_is_handed_over(
     spilled = tmp_path / "spilled"
     rows = from_duckdb("select current_setting('temp_directory') as place from messages", spilled, duckdb_file)
     assert set(rows["place"]) == {str(spilled)}
+
+
+@pytest.mark.parametrize(
+    "files", ["['{0}/a.parquet', '{0}/b.parquet']", "['{0}/b.parquet', '{0}/a.parquet']", "'{0}/*.parquet'"]
+)
+def test_files_with_floats_in_one_and_whole_numbers_in_another_are_refused(tmp_path: Path, files: str) -> None:
+    """DuckDB would cast 9007199254740993 of one file to 9007199254740992, or read the float as if it was exact."""
+    pl.DataFrame({"t": ["a"], "u": [2**53 + 1], "n": [["x"]]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"t": ["b"], "u": [2.0**53], "n": [["y"]]}).write_parquet(tmp_path / "b.parquet")
+    read = f"read_parquet({files.format(tmp_path)})"
+    for query in (f"select t, u from {read}", f"from {read}", f"with x as (from {read}) select u as v, t from x"):
+        with pytest.raises(QueryRefused, match="the column 'u' as floats from one file and as another type"):
+            from_duckdb(query, tmp_path)
+    assert from_duckdb(f"select t, n from {read}", tmp_path).height == 2
+
+
+def test_a_table_name_of_files_is_looked_at_as_read_parquet_is(tmp_path: Path) -> None:
+    pl.DataFrame({"u": [1]}).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame({"u": [1.0]}, schema={"u": pl.Float32}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(QueryRefused, match="the column 'u' as floats"):
+        from_duckdb(f"from '{tmp_path}/*.parquet'", tmp_path)
