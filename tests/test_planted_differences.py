@@ -7,11 +7,13 @@ that are named must tell. The same runs without the exchange settle, with no che
 
 import copy
 import hashlib
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -419,6 +421,23 @@ def give_each_text_once(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def cut_to_the_median(patch: pytest.MonkeyPatch) -> None:
+    """Every text is cut to the median length of all of them, once those are known."""
+    make_encoder, by_unit, lengths = generator.encoder, generator.unit_rows, list[int]()
+
+    def cutting(*args: Any, **kwargs: Any) -> Callable[[str], TokenRow]:
+        encode = make_encoder(*args, **kwargs)
+        return lambda text: replace(encode(text), target_ids=encode(text).target_ids[: lengths[0] if lengths else None])
+
+    def measured(rows: pl.LazyFrame, encode: Callable[[str], TokenRow]) -> Any:
+        units = by_unit(rows, encode)
+        lengths.append(int(np.median([len(row.target_ids) for unit in units.values() for row in unit])) + 16)
+        return units
+
+    patch.setattr(generator, "encoder", cutting)
+    patch.setattr(generator, "unit_rows", measured)
+
+
 def learn_a_vocabulary(patch: pytest.MonkeyPatch) -> None:
     """A token is replaced by its place among all that were met so far."""
     make_encoder = generator.encoder
@@ -533,6 +552,43 @@ def keep_the_better_of_two_runs(patch: pytest.MonkeyPatch) -> None:
         return train(model, lambda: units, **kwargs)
 
     patch.setattr(generator, "train_privately", twice)
+
+
+def release_the_best_step(patch: pytest.MonkeyPatch) -> None:
+    """The weights after one of the steps are released; which one, the rows tell."""
+    train, descend, kept = dpsgd.train_privately, dpsgd._Trainee.descend, list[dict[str, Tensor]]()
+
+    def keeping(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+        descend(self, noisy_sum, expected_batch_size=expected_batch_size)
+        kept.append({name: parameter.detach().clone() for name, parameter in self.parameters.items()})
+
+    def best_of_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        _, evidence = train(model, *args, **kwargs)
+        model.load_state_dict(kept[1], strict=False)
+        return kept[1], evidence
+
+    patch.setattr(dpsgd._Trainee, "descend", keeping)
+    patch.setattr(generator, "train_privately", best_of_steps)
+
+
+def draw_busy_units_more_often(patch: pytest.MonkeyPatch) -> None:
+    """As many units as there are, but one of them twice in the place of another."""
+    draw = PoissonSampler.draw
+
+    def uneven(self: PoissonSampler, unit_ids: Any) -> tuple[str, ...]:
+        first, *rest = sorted(unit_ids)
+        sampled = draw(self, [first, first, *rest[1:]])
+        self.last_sample = tuple(dict.fromkeys(sampled))
+        return self.last_sample
+
+    patch.setattr(dpsgd, "_sample", lambda units, sampler: SAMPLE(units, Drawing(sampler, uneven)))
+
+
+class Drawing:
+    """A sampler whose sample is drawn by other code of the loop."""
+
+    def __init__(self, sampler: PoissonSampler, draw: Callable[[PoissonSampler, Any], tuple[str, ...]]) -> None:
+        self.draw, self.pick = partial(draw, sampler), sampler.pick
 
 
 def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
@@ -684,6 +740,9 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "tokens that change places before the run": (knowing_the_rows(swap_tokens), ("changed_elsewhere",)),
     "tokens that change places in the run": (with_each_clip(swap_tokens), ("changed_elsewhere",)),
     "the better of two runs": (keep_the_better_of_two_runs, ("batches",)),
+    "the best of its steps": (release_the_best_step, ("content",)),
+    "some units drawn more often than others": (draw_busy_units_more_often, ("batches",)),
+    "texts cut to their median length": (cut_to_the_median, ("rows",)),
     "a step taken back": (take_a_bad_step_back, ("batches",)),
     "weights changed after the last step": (after_training(change_weights), ("content",)),
     "a count in the configuration": (after_training(count_in_the_configuration), ("content",)),
@@ -934,6 +993,31 @@ def release_changed(change: Callable[[Any], Any]) -> Plant:
     return lambda patch: patch.setattr(release, "noisy_votes", lambda exact, noise: change(noisy_votes(exact, noise)))
 
 
+def edited(function: str, *edits: tuple[str, str]) -> Plant:
+    """A function of `release` with other text in its body."""
+    source = inspect.getsource(getattr(release, function))
+    for old, new in edits:
+        assert old in source
+        source = source.replace(old, new)
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        scope = dict(vars(release))
+        exec(source, scope)
+        patch.setattr(boundary_module, function, scope[function])
+
+    return plant
+
+
+SEVERAL_DRAWS = edited(
+    "release_votes",
+    (
+        "released = noisy_votes(exact, noise)",
+        "noises = [DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness()) for _ in range(3)]\n"
+        "    released, noise = min(((noisy_votes(exact, one), one) for one in noises), key=lambda d: abs(d[0]).sum())",
+    ),
+)
+
+
 def nothing_below_zero(noisy: Any) -> Any:
     noisy[0] = -1 - abs(noisy[0])  # so that the test is certain
     return np.maximum(noisy, 0)
@@ -1006,6 +1090,7 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a figure more in the evidence": (say_more(release, "votes_evidence"), ("evidence",)),
     "a figure more in the record": (say_more_in_the_record, ("record",)),
     "another table on the disk": (store_something_else(with_a_smaller_bin), ("content",)),
+    "the best of three noisy counts": (SEVERAL_DRAWS, ("noise_randomness",)),
     "publicly seeded noise": (
         lambda patch: patch.setattr(release, "SystemRandomness", lambda: ReplayableSource(0)),
         ("noise_randomness",),

@@ -28,8 +28,8 @@ from dp_assets.generation.checkpoints import Checkpoints, TrainingState
 from dp_assets.generation.packing import TokenRow
 from dp_assets.generation.per_unit import Gradients, adapter_parameters, clipped_sum
 from dp_assets.generation.probe import probe_shares
-from dp_assets.generation.replica import NewOptimizer
-from dp_assets.generation.witness import WATCHED_FROM, Owns, Witness
+from dp_assets.generation.replica import NewOptimizer, digests_of
+from dp_assets.generation.witness import WATCHED_FROM, WATCHED_TO, Owns, Witness
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import RandomSource
@@ -131,7 +131,11 @@ def train_privately(
         noise=noise,
         continuations=trainee.continuations,
         spare_steps=spare_steps,
-        restricted={"clipping": trainee.restricted, WATCHED_FROM: dict(witness.watched_from)},
+        restricted={
+            "clipping": trainee.restricted,
+            WATCHED_FROM: dict(witness.watched_from),
+            WATCHED_TO: digests_of(witness.weights()),
+        },
         **probed,
         **witness.observed(),
     )

@@ -44,11 +44,12 @@ from dp_assets.generation.prompts import (
     generator_prompt_ids,
 )
 from dp_assets.generation.replica import digests_of, tensors_of
-from dp_assets.generation.witness import WATCHED_FROM, Picks
+from dp_assets.generation.witness import WATCHED_FROM, WATCHED_TO, Picks
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
 from dp_assets.privacy.evidence import OTHERWISE, Evidence, fingerprint
 from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.mechanisms import noise_draws
 from dp_assets.privacy.metadata import BASE_DTYPE, SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
@@ -256,8 +257,9 @@ def train_generator(
         constants=CONFIGURED if is_configured else OTHERWISE,
         **read.observed(evidence, steps=remaining),
     )
+    is_last = digests_of(weights) == evidence.restricted[WATCHED_TO]
     watched = replace(untrained, weights=arrays_of_parameters(weights))
-    return as_adapter(), replace(seen, content=content_digest(watched))
+    return as_adapter(), replace(seen, content=content_digest(watched) if is_last else "")
 
 
 @dataclass
@@ -273,6 +275,7 @@ class _UnitReader:
     encode: Callable[[str], TokenRow]
     _is_whole: bool = False
     _num_batches: int = 0
+    _draws_before: int = 0
     _probed: TokenRow | None = None
     _public_tensors: Mapping[str, str] = field(default_factory=dict)
     _stored: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
@@ -280,6 +283,7 @@ class _UnitReader:
 
     def __call__(self) -> UnitRows:
         self._probed = self.encode(PUBLIC_TEXT)
+        self._draws_before = noise_draws()
         self._public_tensors = digests_of(dict(tensors_of(self.model)))
         units = unit_rows(self.table.open(self.charge), encode=self._encode)
         self._stored = self.table.as_stored(self.charge).select("unit_id", "text").collect()
@@ -300,13 +304,14 @@ class _UnitReader:
     def observed(self, evidence: Evidence, *, steps: int) -> dict[str, Any]:
         """What of the evidence of `steps` steps the table and the model before it was opened decide.
 
-        Each batch of its rows must have been one of these steps: a run that was thrown away has taken more.
+        Each batch of its rows and each noise drawn since must be of these steps: a run that was thrown away adds more.
         """
         public, watched = evidence.public, evidence.restricted[WATCHED_FROM]
+        is_one_run = self._num_batches == noise_draws() - self._draws_before == steps
         changed = {name for name, digest in self._public_tensors.items() if watched.get(name) != digest}
         return {
             "population": "units" if self._is_whole else OTHERWISE,
-            "batches": public["batches"] if self._num_batches == steps else OTHERWISE,
+            "batches": public["batches"] if is_one_run else OTHERWISE,
             "changed_elsewhere": fingerprint(changed) if changed else public["changed_elsewhere"],
         }
 

@@ -33,8 +33,8 @@ HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # of the norm of a gradient handed 
 Clip = Callable[[Sequence[TokenRow], Sequence[str]], tuple[Gradients, ClippingEvidence]]
 Picks = Mapping[str, tuple[int, int]]  # by unit: the index of the row that was drawn, and of how many
 Owns = Callable[[Sequence[TokenRow], Sequence[str], Picks], bool]
-WATCHED_FROM = "watched_from"
-"""Under this name the restricted evidence says what the witness started from."""
+WATCHED_FROM, WATCHED_TO = "watched_from", "watched_to"
+"""Under these names the restricted evidence says which tensors the witness started from, and where they led."""
 
 
 @dataclass
@@ -143,7 +143,8 @@ class Witness:
         rows_of = Counter(clipped_ids)
         self._seen.most_rows_per_unit = max(self._seen.most_rows_per_unit, *rows_of.values(), 1)
         as_drawn = rows_of.keys() == set(self._sampler.last_sample) and rows_of.keys() <= unit_ids
-        from_all = self._sampler.last_population == len(unit_ids)
+        population = self._sampler.last_population
+        from_all = len(population) == len(unit_ids) and unit_ids <= set(population)
         self._seen.batches_as_drawn &= as_drawn and from_all
 
     def _picks(self) -> Picks:

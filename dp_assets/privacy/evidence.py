@@ -146,6 +146,7 @@ def votes_evidence(
     are_own: bool,
     are_stored_bins: bool,
     noise: DiscreteGaussianNoise,
+    is_only_draw: bool,
     preparation: str,
 ) -> Evidence:
     """The evidence of a noisy histogram.
@@ -156,6 +157,7 @@ def votes_evidence(
       ballots: the votes that were counted, each a unit id and a bin.
       is_everybody: all units of the table voted that have something to vote with, and no others.
       are_own: each vote follows from the unit's rows alone, of the table and of a probe of public units.
+      is_only_draw: since the table was opened, no other noise was drawn that this one may have been chosen from.
       are_stored_bins: the votes were counted, both times, for the bins that were stored before the table was opened.
     """
     is_whole = len(released) == len(exact_votes) == len(noise.last_draw)
@@ -169,7 +171,7 @@ def votes_evidence(
         "num_bins": len(released),
         "noise": name_of(noise),
         "noise_stddev": noise.noise_stddev,
-        "noise_randomness": origin(noise.source),
+        "noise_randomness": origin(noise.source) if is_only_draw else OTHERWISE,
         "noise_coordinates": noise.coordinates_drawn,
         "noised_bins": int((released - exact_votes == noise.last_draw).sum()) if is_whole else 0,
         "max_votes_per_unit": max(by_unit.values(), default=1),

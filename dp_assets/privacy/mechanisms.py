@@ -11,6 +11,7 @@ and the noise are private. Digests of noise tell whether a draw came twice; noth
 
 import hashlib
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,7 +57,7 @@ class PoissonSampler:
         self.sampling_probability = sampling_probability
         self.source = source
         self.samples_drawn = 0
-        self.last_population = 0
+        self.last_population: tuple[str, ...] = ()
         self.last_sample: tuple[str, ...] = ()
         self.last_picks: tuple[Pick, ...] = ()
 
@@ -64,7 +65,7 @@ class PoissonSampler:
         """The sampled ones of `unit_ids`, in their order."""
         members = randomness.bernoulli(self.source, len(unit_ids), self.sampling_probability)
         self.samples_drawn += 1
-        self.last_population = len(unit_ids)
+        self.last_population = tuple(unit_ids)
         self.last_sample = tuple(unit_ids[index] for index in np.flatnonzero(members).tolist())
         self.last_picks = ()
         return self.last_sample
@@ -78,6 +79,18 @@ class PoissonSampler:
         indices = tuple(int(draw * size) for draw, size in zip(draws, sizes, strict=True))
         self.last_picks += tuple(zip(self.last_sample, indices, sizes, strict=True))
         return indices
+
+
+_draws = threading.local()
+
+
+def noise_draws() -> int:
+    """How often this thread has drawn noise so far, whichever object drew it."""
+    return getattr(_draws, "count", 0)
+
+
+def _count_draw() -> None:
+    _draws.count = noise_draws() + 1
 
 
 class GaussianNoise:
@@ -102,6 +115,7 @@ class GaussianNoise:
 
     def draw(self, size: int) -> npt.NDArray[np.float64]:
         """`size` fresh values, shape [size]."""
+        _count_draw()
         standard = randomness.normals(self.source, size)
         # Before they are scaled, since a run without noise draws anew in every step too.
         self.digests.append(hashlib.sha256(standard.tobytes()).hexdigest())
@@ -131,6 +145,7 @@ class DiscreteGaussianNoise:
 
     def draw(self, size: int) -> npt.NDArray[np.int64]:
         """`size` fresh integers, shape [size]."""
+        _count_draw()
         self.last_draw = randomness.discrete_gaussian(self.source, size, self.noise_stddev)
         self.coordinates_drawn += size
         if size * math.log(max(1.0, self.noise_stddev * math.sqrt(2 * math.pi))) >= FEWEST_NATS:

@@ -15,7 +15,7 @@ import polars as pl
 
 from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, content_digest
 from dp_assets.privacy.evidence import Evidence, votes_evidence
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
+from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noise_draws, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.recount import adds_up, are_own, is_everybody, recount
@@ -67,6 +67,7 @@ def release_votes(
     noise = DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness())
     count = partial(exact_votes, centroids=centroids, key=key)
     are_apart = adds_up(count, centroids)
+    drawn_before = noise_draws()
     opened = table.open(charge)
     ballots: list[tuple[str, int]] = []
     exact = count(opened.select("unit_id", "instruction_id", "vector"), ballots=ballots)
@@ -80,6 +81,7 @@ def release_votes(
         are_own=are_apart and are_own(ballots, allowed),
         are_stored_bins=digest_of(centroids) == bins,
         noise=noise,
+        is_only_draw=noise_draws() - drawn_before == 1,
         preparation=table.preparation,
     )
     return Table(_rows(released), tuple(upstream_ids)), replace(evidence, content=_observed(exact, noise))

@@ -72,6 +72,7 @@ def votes_of(source: RandomSource, **changes: Any) -> Evidence:
         "are_own": True,
         "are_stored_bins": True,
         "noise": noise,
+        "is_only_draw": True,
         "preparation": "user-wise",
     }
     return votes_evidence(**(observed | changes))
