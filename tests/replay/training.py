@@ -99,7 +99,7 @@ class Run:
         assert len(always) <= 1, "the newcomer is more than one unit"
         self.newcomer = always[0] if always else None
         self.unit_ids = tuple(unit_ids)
-        self.source = WordsByUnit(7, unit_ids, sampling_probability=sampling_probability, always=always)
+        self.source = WordsByUnit(8, unit_ids, sampling_probability=sampling_probability, always=always)
 
     def bits(self, num_words: int) -> npt.NDArray[np.uint64]:
         assert self.source is not None, "randomness is asked for before the private rows are opened"
