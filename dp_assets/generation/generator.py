@@ -224,6 +224,7 @@ def train_generator(
         reading,
         model=model,
         encode=encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
+        public_text=text_of_at_least(max_tokens),
     )
     as_adapter = partial(adapter_from_model, model, base_model=base_model, charge_ids=(), record={})
     untrained = as_adapter()
@@ -273,6 +274,7 @@ class _UnitReader:
     charge: ResumableCharge
     model: nn.Module
     encode: Callable[[str], TokenRow]
+    public_text: str
     _is_whole: bool = False
     _num_batches: int = 0
     _draws_before: int = 0
@@ -282,7 +284,7 @@ class _UnitReader:
     _texts: dict[TokenRow, set[str]] = field(default_factory=dict, repr=False)  # that were encoded since the last step
 
     def __call__(self) -> UnitRows:
-        self._probed = self.encode(PUBLIC_TEXT)
+        self._probed = self.encode(self.public_text)
         self._draws_before = noise_draws()
         self._public_tensors = digests_of(dict(tensors_of(self.model)))
         units = unit_rows(self.table.open(self.charge), encode=self._encode)
@@ -296,7 +298,7 @@ class _UnitReader:
         self._num_batches += 1
         encoded, self._texts = self._texts, {}
         stored = self._texts_of(unit_ids)
-        return self.encode(PUBLIC_TEXT) == self._probed and all(
+        return self.encode(self.public_text) == self._probed and all(
             _is_drawn(encoded.get(row, ()), stored.get(unit_id, ()), *picks.get(unit_id, (0, 0)))
             for row, unit_id in zip(rows, unit_ids, strict=True)
         )
@@ -332,6 +334,11 @@ class _UnitReader:
 def _is_drawn(encoded: Collection[str], texts: Sequence[str], index: int, size: int) -> bool:
     """Whether one of the `encoded` texts is the one of this index among `texts`, of which there are `size`."""
     return index < size == len(texts) and texts[index] in encoded
+
+
+def text_of_at_least(num_tokens: int) -> str:
+    """A public text that no shorter cut than one to `num_tokens` leaves as it is."""
+    return " ".join([PUBLIC_TEXT] * (1 + num_tokens // len(PUBLIC_TEXT.split())))
 
 
 def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:

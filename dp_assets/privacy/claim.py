@@ -13,6 +13,7 @@ Which checks a difference fails:
     rows of another cohort or split, or not all rows   population
     units dropped or added after they were sampled     batches, rows_per_sampled_unit
     a run or a step thrown away for another            batches
+    votes of which the best noise was kept             noise_randomness
     a unit given another unit's rows                   rows
     a row chosen beside the batch                      rows
     one step more or less                              steps, samples_drawn, noise_draws
