@@ -685,11 +685,11 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "an adapter matrix trained besides": (train_besides(an_adapter_matrix), ("changed_elsewhere",)),
     "noise for each micro-batch": (
         exchange_noise(noise_for_each_of_two_micro_batches),
-        ("noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size"),
+        ("batches", "noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size"),
     ),
     "no noise": (
         exchange_noise(no_noise),
-        ("noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size"),
+        ("batches", "noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size"),
     ),
     "noise drawn and forgotten": (
         exchange_noise(noise_drawn_and_forgotten),
