@@ -97,6 +97,7 @@ def test_what_reads_the_rows_shows_none_of_them() -> None:
         charge,
         model=torch.nn.Linear(1, 1),
         encode=lambda text: TokenRow((1,), tuple(text.encode())),
+        public_text="public",
     )
     units = reader()
     drawn = units["user:somebody"][0]
