@@ -17,7 +17,7 @@ look for that with random corpora.
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from string import ascii_lowercase
 
 import numpy as np
@@ -154,8 +154,8 @@ def probe_rows(
 ) -> pl.DataFrame:
     """Source rows of `num_words` words each: users who wrote the same, nearly the same, much, and no user at all.
 
-    Some rows are as short and as long as `lengths`. Of a crowd each wrote a text that others wrote too, and one of some
-    length between.
+    They come a minute after each other. Some rows are as short and as long as `lengths`. Of a crowd each wrote a text
+    that others wrote too, and one of some length between.
     """
     shortest, longest = lengths or (num_words, num_words)
     texts = [" ".join(["a"] * (num_words - 1) + [chr(ord("b") + number)]) for number in range(4)]
@@ -175,7 +175,11 @@ def probe_rows(
         *((f"{CROWD} {number}", texts[0]) for number in range(CROWD_SIZE)),
         *((f"{CROWD} {number}", text) for number, text in enumerate(between)),
     ]
-    content = [(str(number), user, text, language, created_at) for number, (user, text) in enumerate(written)]
+    times = [created_at + timedelta(minutes=number) for number in range(len(written))]
+    content = [
+        (str(number), user, text, language, at)
+        for number, ((user, text), at) in enumerate(zip(written, times, strict=True))
+    ]
     twins = [(None, None, texts[3], language, created_at)] * 2
     shared_id = [("0", "second", texts[3], language, created_at)]
     nameless = [("a", user, texts[2], None, created_at) for user in ("third", None)]  # in a language to be detected

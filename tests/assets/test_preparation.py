@@ -112,6 +112,11 @@ def without_the_longest(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.filter((lengths <= 2 * lengths.mean()) | (pl.len() < 100))
 
 
+def without_the_older_half(rows: pl.LazyFrame) -> pl.LazyFrame:
+    written = pl.col("created_at")
+    return rows.filter(written.is_null() | (written >= written.median()))
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -120,6 +125,7 @@ def without_the_longest(rows: pl.LazyFrame) -> pl.LazyFrame:
         prepare_changed(without_what_many_wrote),
         prepare_changed(without_what_few_wrote),
         prepare_changed(without_the_longest),
+        prepare_changed(without_the_older_half),
     ],
     ids=[
         "copies while spread",
@@ -127,6 +133,7 @@ def without_the_longest(rows: pl.LazyFrame) -> pl.LazyFrame:
         "what many wrote",
         "what two wrote",
         "what is rather long",
+        "what is rather old",
     ],
 )
 def test_rows_of_which_other_units_decide_anywhere_on_the_way_to_the_table_are_not_stored(
