@@ -32,7 +32,7 @@ ENCODINGS = {  # the longest mark first: that of UTF-32 begins with one of UTF-1
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
+SYNTAX = json.JSONDecoder()
 DOCUMENT = re.compile(r"\[\s*\{\s*(?:[\"}]|\Z)|\{[ \t\r]*\n\s*\"")
 BETWEEN_OBJECTS = re.compile(r"[\s,\[\]]*")
 NEXT_OBJECT = re.compile(r"[\s,\[\]]*(?:\{|\Z)")
@@ -41,6 +41,20 @@ LONGEST_ROW = 10_000_000
 CHARACTERS_IN_A_CHUNK = 1_000_000
 
 Row = Mapping[str, Any]
+
+
+class RepeatedKey(ValueError):
+    """An object names a key twice, so it says two things."""
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> Row:
+    of_keys = dict(pairs)
+    if len(of_keys) < len(pairs):
+        raise RepeatedKey
+    return of_keys
+
+
+DECODER = json.JSONDecoder(parse_int=str, parse_float=str, object_pairs_hook=_object)
 
 
 class UnreadableFile(ValueError):
@@ -159,6 +173,14 @@ def _bare(line: str) -> str:
     return line.strip("\ufeff \t\r\n")
 
 
+def _decoded(text: str, position: int) -> tuple[Any, int]:
+    """A value and where it ends; None for one in which a key is repeated."""
+    try:
+        return DECODER.raw_decode(text, position)
+    except RepeatedKey:
+        return None, SYNTAX.raw_decode(text, position)[1]
+
+
 def _object_of(line: str) -> Row | None:
     try:
         value = DECODER.decode(line)
@@ -177,7 +199,7 @@ def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
         unread, position = unread + chunk, 0
         while (position := _after(BETWEEN_OBJECTS, unread, position)) < len(unread):
             try:
-                value, end = DECODER.raw_decode(unread, position)
+                value, end = _decoded(unread, position)
                 has_one_a_line = has_one_a_line is not False and "\n" not in unread[position:end]
                 position = end
                 yield value if isinstance(value, Mapping) else None

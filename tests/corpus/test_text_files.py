@@ -50,6 +50,13 @@ def test_the_same_rows_come_of_every_layout_and_encoding(tmp_path: Path, name: s
     assert list(rows_of(tmp_path / name)) == ROWS
 
 
+@pytest.mark.parametrize("row", ['{"t": "b", "u": "x", "u": null}', '{"t": "b", "u": {"id": 1, "id": 2}}'])
+@pytest.mark.parametrize("layout", ["{}\n{}\n{}\n", "[{}, {}, {}]", "[\n{},\n{},\n{}\n]"])
+def test_an_object_that_names_a_key_twice_is_a_broken_row(tmp_path: Path, layout: str, row: str) -> None:
+    (tmp_path / "rows.json").write_text(layout.format('{"t": "a", "u": "1"}', row, '{"t": "c", "u": "1"}'))
+    assert list(rows_of(tmp_path / "rows.json")) == [{"t": "a", "u": "1"}, None, {"t": "c", "u": "1"}]
+
+
 @pytest.mark.parametrize("name", ["lines.jsonl", "array.json", "rows.csv"])
 def test_packed_files_are_read_in_all_their_parts(tmp_path: Path, name: str) -> None:
     content = WRITTEN[name].encode()
