@@ -15,6 +15,7 @@ from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.plan import UnreachableTarget, largest_delta, target_of
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
+from dp_assets.statements.verification import MOST_LEVELS
 from resources import vllm_engine
 from resources.problems import Problem, suggestion
 from resources.profile import Profile, SourceSettings
@@ -52,6 +53,9 @@ def plan_problems(profile: Profile) -> list[Problem]:
 
 
 def _levels_are_levels(profile: Profile) -> Iterator[Problem]:
+    if len(profile.corpus.planned_levels) > MOST_LEVELS:
+        what = f"names more than {MOST_LEVELS} levels, whose statements take too long to verify; plan fewer levels"
+        yield Problem("corpus.planned_levels", what)
     targets: dict[float, str] = {}
     for level in profile.corpus.planned_levels:
         try:

@@ -11,6 +11,7 @@ from dp_assets.profiles import NAMED, ProfileError, load, load_profile
 
 FILE = 'source = { kind = "file", path = "a.csv", columns = { text = "t", user_id = "u" } }'
 ROWS = 'source = { kind = "file", path = "a.csv", columns = { text = "t" } }\nunit = "instruction"'
+LEVELS = [f"eps-0.{thousandths}" for thousandths in range(101, 114)]
 
 
 def problems(folder: Path, text: str) -> list[str]:
@@ -50,6 +51,7 @@ def test_the_named_profiles_hold_together(name: str) -> None:
         ("[corpus]\ncohorts = { kind = 'user_bucket' }", "corpus.cohorts", "cohorts.num_buckets"),
         (f"[corpus]\n{FILE.replace('user_id', 'userid')}", "corpus.source.columns", "did you mean user_id?"),
         (f"[corpus]\n{FILE}\nplanned_levels = ['eps-2', 'eps-2.0']", "corpus.planned_levels", "the same level"),
+        (f"[corpus]\nplanned_levels = {LEVELS}", "corpus.planned_levels", "more than 12 levels"),
         ("[corpus]\nredact = ['phone']\nphone_regions = ['US', 'UK']", "corpus.phone_regions", "UK"),
         ("[corpus]\nredact = ['email', 'person']", "corpus.redact", "corpus.redaction_model"),
         ("[generator]\nrank = 600\n[sampling]\nengine = 'vllm'", "generator.rank", "at most 512"),

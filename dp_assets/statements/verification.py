@@ -39,6 +39,9 @@ FOLLOWING = ("guarantee", "digest")
 DIFFERENCES_NAMED = 10
 MOST_COST = 48.0
 """Of `cost_of`: what this machine and its like compute within seconds."""
+MOST_LEVELS = 12
+"""Planned levels of a cohort, so that a statement stays below `MOST_COST`."""
+
 MOST_MECHANISMS = 5_000
 DESCRIBED: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     GENERATOR: {

@@ -16,7 +16,7 @@ from dp_assets.statements.figures import AT_SMALL_DELTA
 from dp_assets.statements.reading import StatementError, canonical
 from dp_assets.statements.statement import FORMAT, NOT_COVERED, sealed
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from dp_assets.statements.verification import verify
+from dp_assets.statements.verification import MOST_LEVELS, verify
 from tests.privacy.plans import small_plan
 from tests.statements.statements import CORPUS, PLAN, both, charged, state_of, statement_of
 
@@ -247,3 +247,13 @@ def test_what_a_statement_and_its_pages_say_changes_with_its_format_only() -> No
     statement["guarantee"] = json.loads(json.dumps(statement["guarantee"]), parse_float=lambda _: 0.5)
     said = canonical(sealed(statement)) + to_markdown(sealed(statement)) + to_html(sealed(statement))
     assert (FORMAT, hashlib.sha256(said.encode()).hexdigest()[:16]) == (3, WORDING)
+
+
+@pytest.mark.parametrize("unit", PrivacyUnit)
+def test_a_statement_verifies_with_as_many_planned_levels_as_a_profile_may_name(unit: PrivacyUnit) -> None:
+    rows = 1 if unit is PrivacyUnit.INSTRUCTION else PLAN.max_rows_per_unit
+    levels = [f"eps-{tenths / 10}" for tenths in range(10, 10 + MOST_LEVELS)]
+    plans = [replace(small_plan(level), unit=unit, max_rows_per_unit=rows) for level in levels]
+    corpus = replace(CORPUS, unit=unit, max_rows_per_unit=rows, budget_epsilon=100.0)
+    state = state_of(*both(plan=plans[0]), corpus=corpus, plans=plans)
+    verify(statement_of(state, plans, corpus=corpus))
