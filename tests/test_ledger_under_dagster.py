@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[1]
 PLACE, OTHER_PLACE = "all|eps-2.86", "all|eps-1"
 PLANNED, ENOUGH = 3.1, 60.0  # budgets: the planned levels and hardly more; room for many charges
 ROOM_FOR_ONE_MORE = 3.75  # at the gate the planned levels and one more histogram cost 3.68, and with two more 3.86
-SECONDS_TO_WAIT = 60
+SECONDS_TO_WAIT = 240
 NUM_BINS = 4
 SILENCED = {"telemetry": {"enabled": False}}
 
