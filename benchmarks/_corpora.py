@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from resources.models import Embedder
+from resources.models.loaders import Embedder
 
 Vectors = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks.harness import texts
-from resources.models import Embedder
+from resources.models.loaders import Embedder
 
 Vectors = npt.NDArray[np.float32]
 

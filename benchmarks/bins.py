@@ -35,7 +35,7 @@ from dp_assets.selection.rules import Rule, wanted_rows
 from dp_assets.selection.smoothing import BLOCK_ROWS
 from dp_assets.selection.vectors import assigned, sampled_vectors
 from dp_assets.selection.votes import exact_votes
-from resources.artifact_files import read_artifact, write_artifact
+from resources.storage.artifact_files import read_artifact, write_artifact
 
 PRODUCT_ROWS = 4096
 VOTES_NOISE_STDDEV = 10.0

@@ -33,7 +33,6 @@ import polars as pl
 from benchmarks.harness import options, store, texts
 from dp_assets.alignment.answers_store import AnswersStore
 from dp_assets.artifacts import adapter_digest
-from dp_assets.assets._topping_up import kept
 from dp_assets.evaluation.agreement import bin_shares, noisy_shares, total_variation
 from dp_assets.evaluation.restricted import mauve
 from dp_assets.evaluation.text_figures import diversity_figures
@@ -44,9 +43,10 @@ from dp_assets.selection.bins import fit_bins, nearest_bin
 from dp_assets.selection.resample import quotas, resample_exactly, rows_in_bins, shortages
 from dp_assets.selection.strategies import Steering
 from dp_assets.selection.top_up import COLUMNS, Draw, Embed, TopUp, top_up
-from resources.artifact_files import read_artifact
-from resources.models import Embedder, LanguageModel
-from resources.zones import data_home
+from dp_assets.stages.top_up import kept
+from resources.models.loaders import Embedder, LanguageModel
+from resources.storage.artifact_files import read_artifact
+from resources.storage.zones import data_home
 
 SAMPLING: dict[str, Any] = {
     "prompt": "user_turn",

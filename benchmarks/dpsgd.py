@@ -40,25 +40,25 @@ from benchmarks.harness import (
     summaries,
     texts,
 )
-from dp_assets.generation import dpsgd, per_unit
-from dp_assets.generation.adapters import new_adapter_model
-from dp_assets.generation.checkpoints import Checkpoints
-from dp_assets.generation.low_rank import low_rank_layers, tapped
-from dp_assets.generation.packing import IGNORED, TokenRow, attending_within_rows
-from dp_assets.generation.per_unit import (
+from dp_assets.dpsgd import clipping, training
+from dp_assets.dpsgd.checkpoints import Checkpoints
+from dp_assets.dpsgd.clipping import (
     ClippingEvidence,
     Gradients,
     adapter_parameters,
     clipped_sum,
     micro_batches,
 )
-from dp_assets.generation.probe import probe_shares
+from dp_assets.dpsgd.lora_gradients import low_rank_layers, tapped
+from dp_assets.dpsgd.monitor import Witness
+from dp_assets.dpsgd.packing import IGNORED, TokenRow, attending_within_rows
+from dp_assets.dpsgd.sensitivity_probe import probe_shares
+from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
-from dp_assets.generation.witness import Witness
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import progress
-from resources.models import LanguageModel
+from resources.models.loaders import LanguageModel
 
 RANK, ALPHA = 8, 16
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -110,7 +110,7 @@ class Private:
         self.sampler = PoissonSampler(sampling_probability=1.0, source=source)
         self.noise = GaussianNoise(noise_stddev=NOISE_MULTIPLIER * L2_CLIP_NORM, source=source)
         new_optimizer = partial(torch.optim.Adam, lr=LEARNING_RATE)
-        self.trainee = dpsgd._Trainee(self.model, new_optimizer)
+        self.trainee = training._Trainee(self.model, new_optimizer)
         self.witness = Witness(
             self.model,
             self.trainee.optimizer,
@@ -127,13 +127,13 @@ class Private:
 
     def step_in_pieces(self) -> Iterator[object]:
         """The same, with a pause after each micro-batch."""
-        sums = _clip(self.model, self.token_budget, by=per_unit._running_sums)(self.rows, self.unit_ids)
+        sums = _clip(self.model, self.token_budget, by=clipping._running_sums)(self.rows, self.unit_ids)
         next(sums)  # of no units yet
         for so_far in sums:
             yield so_far
         total, norms = so_far
         self._take(
-            (total, per_unit._evidence(tuple(total), norms, l2_clip_norm=L2_CLIP_NORM, loss_normaliser=MAX_TOKENS))
+            (total, clipping._evidence(tuple(total), norms, l2_clip_norm=L2_CLIP_NORM, loss_normaliser=MAX_TOKENS))
         )
 
     def _take(self, found: tuple[Gradients, ClippingEvidence]) -> None:
@@ -144,7 +144,7 @@ class Private:
             self.sampler.draw(tuple(units))
             watched = self.witness.watching(lambda *_: found, units.keys(), owns=lambda *_: True)
             exact_sum, _ = watched(self.rows, tuple(units))
-            self.trainee.descend(dpsgd._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
+            self.trainee.descend(training._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
             self.checkpoints.save(self.trainee.state(self.witness))
             advance(1)
         self.seconds_of_bookkeeping.append(time.perf_counter() - started)
@@ -179,9 +179,9 @@ def plain(given: argparse.Namespace, *, peft_layers: bool = False) -> Pieces:
     def step() -> Iterator[None]:
         with attending_within_rows(model):
             for batch in micro_batches([[row] for row in rows], given.tokens_per_micro_batch):
-                packed, _ = per_unit.pack(batch, next(model.parameters()).device)
+                packed, _ = clipping.pack(batch, next(model.parameters()).device)
                 with tapped(layers, add, num_tokens=packed.num_tokens):
-                    per_unit.backpropagate(model, packed, MAX_TOKENS * len(rows))
+                    clipping.backpropagate(model, packed, MAX_TOKENS * len(rows))
                 yield
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries, texts
 from dp_assets.selection.bins import fit_bins, nearest_bin
-from resources.models import Embedder
+from resources.models.loaders import Embedder
 
 ROWS_A_BIN = 8
 

@@ -66,7 +66,7 @@ def _released(folder: Path, asset: str) -> Path:
 
 def _put(place: Path, rows: pl.LazyFrame) -> None:
     from dp_assets.artifacts import Table
-    from resources.artifact_files import write_artifact
+    from resources.storage.artifact_files import write_artifact
 
     place.mkdir(parents=True)
     write_artifact(place, Table(rows))
@@ -74,7 +74,7 @@ def _put(place: Path, rows: pl.LazyFrame) -> None:
 
 def _stored(folder: Path, asset: str) -> pl.LazyFrame:
     from dp_assets.artifacts import Table
-    from resources.artifact_files import read_artifact
+    from resources.storage.artifact_files import read_artifact
 
     table = read_artifact(_released(folder, asset))
     assert isinstance(table, Table)
@@ -152,7 +152,7 @@ def resample(_: Path, size: int) -> Work:
 
 def catalog(folder: Path, _: int) -> Work:
     from dp_assets.privacy.ledger import LedgerState
-    from resources.catalog import rebuild
+    from resources.storage.catalog import rebuild
 
     return lambda: rebuild(folder / "home", LedgerState())
 
@@ -178,16 +178,16 @@ def export(folder: Path, _: int) -> Work:
 
 
 def _model(folder: Path) -> tuple[Any, Any]:
-    from resources.models import LanguageModel
+    from resources.models.loaders import LanguageModel
 
     return LanguageModel(cache_root=str(folder / "models"), dtype="float32").load()
 
 
 def engine(folder: Path, size: int) -> Work:
+    from dp_assets.dpsgd.clipping import clipped_sum
     from dp_assets.generation.generator import encoder, unit_rows, with_new_adapter
-    from dp_assets.generation.per_unit import clipped_sum
     from dp_assets.generation.prompts import generator_prompt_ids
-    from dp_assets.profiles import DEMO
+    from dp_assets.settings.named import DEMO
 
     settings = DEMO.generator
     model, tokenizer = _model(folder)
@@ -201,7 +201,7 @@ def engine(folder: Path, size: int) -> Work:
 
 def sampling(folder: Path, size: int) -> Work:
     from dp_assets.generation.drawing import sample_baseline
-    from dp_assets.profiles import DEMO
+    from dp_assets.settings.named import DEMO
 
     loaded = _model(folder)
     settings = DEMO.sampling.arguments() | {"num_samples": size}
@@ -273,7 +273,7 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
     """Time and memory over size, on logarithmic axes; each line has its stage's name at its end."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
-    from dp_assets.evaluation.plot_style import LIGHT, dress, new_figure, to_png
+    from dp_assets.reports.plot_style import LIGHT, dress, new_figure, to_png
 
     subtitle = "Each stage in a fresh process on 2 cores; dashed lines grow in proportion to the size"
     figure = new_figure(LIGHT, height=5.2, title="How each stage grows", subtitle=subtitle)
@@ -293,7 +293,7 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
 
 def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:
     """The lines, with names beside their ends that are moved apart where they would overlap, and guides behind them."""
-    from dp_assets.evaluation.plot_style import LIGHT, note, series_colours
+    from dp_assets.reports.plot_style import LIGHT, note, series_colours
 
     values = [value for _, each in lines.values() for value in each]
     bottom, top = min(values) / 1.5, max(values) * 1.5

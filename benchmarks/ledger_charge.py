@@ -19,8 +19,8 @@ from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
-from resources import ledger_file
-from resources.ledger import Ledger
+from resources.ledger import ledger_file
+from resources.ledger.charging import Ledger
 
 LEVEL, COHORT = "eps-1", "all"
 

@@ -81,12 +81,12 @@ def materialize(asset: str, folder: Path) -> dict[str, Any]:
     """Run one private asset as the command does, on a registered corpus."""
     import dagster as dg
 
-    from dp_assets.assets._corpus import register_corpus
     from dp_assets.assets.real_embeddings import real_embeddings
     from dp_assets.assets.real_instructions import real_instructions
-    from dp_assets.profiles import DEMO
+    from dp_assets.pipeline.corpus import register_corpus
+    from dp_assets.settings.named import DEMO
+    from dp_assets.settings.profile import Profile
     from resources.build import build_resources
-    from resources.profile import Profile
 
     settings = DEMO.model_dump(mode="json") | {"embedder": "hashing"}
     source = {"kind": "huggingface", "path": str(folder / "source"), "preset": PRESET}
@@ -109,7 +109,7 @@ def materialize(asset: str, folder: Path) -> dict[str, Any]:
 
 def count_votes(folder: Path) -> dict[str, Any]:
     from dp_assets.selection.votes import exact_votes
-    from resources.hashing import DIMENSION
+    from resources.models.hashed_ngrams import DIMENSION
 
     centroids = np.random.default_rng(0).normal(size=(NUM_BINS, DIMENSION)).astype(np.float32)
     vectors = pl.scan_parquet(folder / "home/private/artifacts/real_embeddings/*.parquet")
@@ -123,7 +123,7 @@ def count_votes(folder: Path) -> dict[str, Any]:
 def hold_units(folder: Path) -> dict[str, Any]:
     """What the units add to this process, whose peak is that of loading a tokenizer, and the time to encode a batch."""
     from dp_assets.generation.generator import encoder, unit_rows
-    from resources.models import LanguageModel
+    from resources.models.loaders import LanguageModel
 
     tokenizer = LanguageModel(cache_root=str(folder / "models")).load_tokenizer()
     rows = pl.scan_parquet(folder / "home/private/artifacts/real_instructions/*.parquet")

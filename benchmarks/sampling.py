@@ -26,7 +26,7 @@ from dp_assets.generation.decoding import Decoding
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.sampling import _decoded_samples, _generate, _stop_ids, sample_instructions
 from dp_assets.progress import silent
-from resources.models import LanguageModel
+from resources.models.loaders import LanguageModel
 
 ROWS_A_STEP, MAX_TOKENS, LEARNING_RATE = 16, 40, 2e-3
 TEMPERATURE = 1.0

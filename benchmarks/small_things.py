@@ -28,7 +28,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "sentence_transformers")
 
 
 def plans(given: Any) -> dict[str, Any]:
-    from dp_assets.profiles import load_profile
+    from dp_assets.settings.named import load_profile
 
     found = dict[str, Any]()
     for name in PROFILES:
@@ -48,7 +48,7 @@ def _in_fresh_process(*words: str) -> float:
 
 
 def here(words: list[str], report: Path) -> None:
-    from dp_assets.profiles import load_profile
+    from dp_assets.settings.named import load_profile
 
     _, name, level = words
     profile = load_profile(name)
@@ -65,9 +65,9 @@ def location(given: Any) -> dict[str, Any]:
 
 def storing(given: Any) -> dict[str, Any]:
     from dp_assets.selection.vectors import assigned, blocks
-    from resources.artifact_files import read_artifact
-    from resources.models import Embedder
-    from resources.stores import _store
+    from resources.models.loaders import Embedder
+    from resources.storage.artifact_files import read_artifact
+    from resources.storage.stores import _store
 
     real = Embedder().encode(some := texts(given.data, limit=given.texts))
     rows = pool_table(mixtures(real, number=given.rows, seed=1))

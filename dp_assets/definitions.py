@@ -9,7 +9,7 @@ import dagster as dg
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are a preview feature
-    from dp_assets.checks import ALL_CHECKS
+    from dp_assets.pipeline.checks import ALL_CHECKS
 
 from dp_assets.assets.annotated_instructions import annotated_instructions
 from dp_assets.assets.dp_generator import dp_generator
@@ -28,9 +28,9 @@ from dp_assets.assets.sft_model import sft_model
 from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
-from dp_assets.profiles import selected_profile
-from dp_assets.running import FULL_PIPELINE, NEW_SNAPSHOT, stage_logger
-from dp_assets.sensors import CATALOG_SENSORS, statements_follow_the_ledger
+from dp_assets.pipeline.running import FULL_PIPELINE, NEW_SNAPSHOT, stage_logger
+from dp_assets.pipeline.sensors import CATALOG_SENSORS, statements_follow_the_ledger
+from dp_assets.settings.named import selected_profile
 from resources.build import build_resources, fixed
 
 ALL_ASSETS = (

@@ -6,15 +6,15 @@ from typing import Any
 import dagster as dg
 
 from dp_assets.privacy.labels import Zone
+from dp_assets.settings.profile import Profile
 from resources.annotator import annotators_of
-from resources.data_folder import require_known_version
-from resources.ledger import Ledger
-from resources.models import Embedder, LanguageModel
-from resources.private_output import keep_spilled_rows_private
-from resources.profile import Profile
-from resources.shards import ShardStore
-from resources.stores import ArtifactStore, ReleaseStore
-from resources.zones import data_home
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder, LanguageModel
+from resources.private.private_output import keep_spilled_rows_private
+from resources.storage.data_folder import require_known_version
+from resources.storage.shards import ShardStore
+from resources.storage.stores import ArtifactStore, ReleaseStore
+from resources.storage.zones import data_home
 
 
 def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
-from dp_assets.assets._release import Mechanism, obtain
-from dp_assets.partitions import Partition
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import Mechanism, obtain
 from dp_assets.privacy.claim import check_dpsgd, check_votes
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import Zone
@@ -22,11 +22,11 @@ from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.release import release_votes
-from resources.ledger import Charge, Ledger
-from resources.models import LanguageModel
-from resources.profile import Profile
-from resources.stores import ReleaseStore
-from tests.pipeline import register, tiny_profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Charge, Ledger
+from resources.models.loaders import LanguageModel
+from resources.storage.stores import ReleaseStore
+from tests.tiny_pipeline import register, tiny_profile
 
 LEVEL, SNAPSHOT = "eps-8", "1"
 CENTROIDS = np.eye(4, dtype=np.float32)

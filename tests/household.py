@@ -13,13 +13,13 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+from dp_assets.pipeline.running import DAGSTER_HOME
 from dp_assets.privacy.labels import Zone
-from dp_assets.profiles import PROFILE_VARIABLE
-from dp_assets.running import DAGSTER_HOME
-from resources.homes import STATE_VARIABLE
-from resources.ledger import Ledger
-from resources.zones import HOME_VARIABLE
-from tests.pipeline import OVERRIDES, write_corpus
+from dp_assets.settings.named import PROFILE_VARIABLE
+from resources.ledger.charging import Ledger
+from resources.ledger.homes import STATE_VARIABLE
+from resources.storage.zones import HOME_VARIABLE
+from tests.tiny_pipeline import OVERRIDES, write_corpus
 
 ROOT = Path(__file__).parents[1]
 # Where libraries put temporary files and caches, each a folder of the household when a scene is played in it.
@@ -117,9 +117,9 @@ def profile_text(model: str, **generator: Any) -> str:
 
 def interrupt_in_step(replace: Callable[[Any, str, Any], None], step: int) -> None:
     """Private training is interrupted once, in this step (counted from 1), after the units of the step were drawn."""
-    from dp_assets.generation import dpsgd
+    from dp_assets.dpsgd import training
 
-    draw, calls = dpsgd._sample, iter(range(1, 1000))
+    draw, calls = training._sample, iter(range(1, 1000))
 
     def interrupted_once(*args: Any, **kwargs: Any) -> Any:
         drawn = draw(*args, **kwargs)
@@ -127,4 +127,4 @@ def interrupt_in_step(replace: Callable[[Any, str, Any], None], step: int) -> No
             raise KeyboardInterrupt
         return drawn
 
-    replace(dpsgd, "_sample", interrupted_once)
+    replace(training, "_sample", interrupted_once)

@@ -32,10 +32,10 @@ import polars as pl
 from dp_assets import cli
 from dp_assets.cli._console import open_ledger
 from dp_assets.privacy.randomness import SystemRandomness
-from resources.zones import data_home
+from resources.storage.zones import data_home
 from tests.household import interrupt_in_step
-from tests.pipeline import OVERRIDES, PARTITION
 from tests.privacy.replay import ReplayableSource
+from tests.tiny_pipeline import OVERRIDES, PARTITION
 
 MARK = "zq4711kumquat"
 STEPS_OF_A_GENERATOR = OVERRIDES["generator"]["steps"]
@@ -51,9 +51,9 @@ DOWN_TO_THE_HISTOGRAM = (
 # The private steps in the order of the graph: the asset each belongs to, and a function that is handed private rows.
 PRIVATE_STEPS = {
     "preparing": ("real_instructions", "dp_assets.assets.real_instructions:prepare"),
-    "storing": ("real_instructions", "resources.stores:write_artifact"),
+    "storing": ("real_instructions", "resources.storage.stores:write_artifact"),
     "training": ("dp_generator", "dp_assets.generation.generator:encode_instruction"),
-    "embedding": ("real_embeddings", "resources.models:Embedder.encode_alone"),
+    "embedding": ("real_embeddings", "resources.models.loaders:Embedder.encode_alone"),
     "voting": ("dp_histogram", "dp_assets.selection.release:exact_votes"),
     "reporting": ("restricted_report", "dp_assets.evaluation.restricted:copy_figures"),
 }
@@ -88,7 +88,7 @@ class Witness:
 
     def watch(self) -> None:
         self._listen("dp_assets.generation.generator:encode_instruction", self._tokenised)
-        self._listen("dp_assets.generation.dpsgd:_sample", self._drawn)
+        self._listen("dp_assets.dpsgd.training:_sample", self._drawn)
         self._listen("dp_assets.selection.votes:one_row_each_unit", self._voted)
         sys.addaudithook(self._heard)
 
@@ -233,7 +233,7 @@ def broken(folder: Path) -> None:
 
 def replayed(folder: Path) -> None:
     from dp_assets.definitions import defs
-    from dp_assets.running import materialize, persistent_instance
+    from dp_assets.pipeline.running import materialize, persistent_instance
 
     source = ReplayableSource(7)
     SystemRandomness.bits = lambda _, num_words: source.bits(num_words)  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dp_assets.running import DAGSTER_HOME
+from dp_assets.pipeline.running import DAGSTER_HOME
 from tests.household import ROOT, Household
 
 SECONDS_TO_START, SECONDS_TO_END = 120, 20

@@ -10,10 +10,10 @@ import polars as pl
 from dp_assets.artifacts import Adapter
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
-from resources.artifact_files import read_artifact
-from resources.digests import file_digests
+from resources.storage.artifact_files import read_artifact
+from resources.storage.digests import file_digests
 from tests.household import Household
-from tests.pipeline import write_corpus
+from tests.tiny_pipeline import write_corpus
 
 LEVELS = ("eps-2.86", "eps-1")
 BUCKETS = ("bucket-0", "bucket-1")

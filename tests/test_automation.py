@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from dp_assets.artifacts import Table
-from dp_assets.assets._asset import pipeline_asset
 from dp_assets.definitions import defs
+from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.privacy.labels import TAG, Label
 from tests.toy_graph import noise, pool, secrets
 

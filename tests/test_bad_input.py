@@ -31,22 +31,22 @@ from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.cli import app
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
-from dp_assets.profiles import DEMO
-from resources import artifact_files, stores
-from resources.artifact_files import read_artifact, write_artifact
+from dp_assets.settings.named import DEMO
+from dp_assets.settings.profile import Profile
 from resources.build import build_resources
-from resources.data_folder import VERSION, VERSION_FILE, OtherDataFolder
-from resources.ledger import Ledger
-from resources.models import Embedder
-from resources.private_log import CONSTANT_MESSAGE
-from resources.private_output import log_file
-from resources.profile import Profile
-from resources.room import NoRoom
-from resources.stores import ReleaseStore, artifact_folder
-from resources.zones import prepare_folder
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder
+from resources.private.private_log import CONSTANT_MESSAGE
+from resources.private.private_output import log_file
+from resources.storage import artifact_files, stores
+from resources.storage.artifact_files import read_artifact, write_artifact
+from resources.storage.data_folder import VERSION, VERSION_FILE, OtherDataFolder
+from resources.storage.room import NoRoom
+from resources.storage.stores import ReleaseStore, artifact_folder
+from resources.storage.zones import prepare_folder
 from tests.cli.households import household_of
 from tests.household import Household
-from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 from tests.toy_graph import definitions as toys
 
 NO_MODEL = Path("no model is loaded here")
@@ -464,7 +464,7 @@ def test_another_configuration_of_a_registered_corpus_is_refused_by_name(househo
 
 def selected_again() -> None:
     """The profile is read once a process; a test that changes the file stands for two processes."""
-    from dp_assets.profiles import selected_profile
+    from dp_assets.settings.named import selected_profile
 
     selected_profile.cache_clear()
 

@@ -14,17 +14,17 @@ import pytest
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.assets import dp_histogram as histogram_module
-from dp_assets.assets._release import Mechanism
 from dp_assets.corpus import prepare
-from dp_assets.generation import dpsgd
-from dp_assets.generation.checkpoints import Checkpoints
+from dp_assets.dpsgd import training
+from dp_assets.dpsgd.checkpoints import Checkpoints
+from dp_assets.pipeline.release_protocol import Mechanism
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.mechanisms import PoissonSampler
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.selection import release, votes
-from resources import artifact_files, stores
-from resources.models import Embedder
+from resources.models.loaders import Embedder
+from resources.storage import artifact_files, stores
 from tests.test_reads_before_the_charge import PLANNED, TOO_LARGE, Site
 
 Change = Callable[[pytest.MonkeyPatch], None]
@@ -189,7 +189,7 @@ class Foreign(PoissonSampler):
 def test_a_training_that_differs_from_its_plan_closes_the_cohort_and_releases_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dpsgd, "PoissonSampler", Foreign)
+    monkeypatch.setattr(training, "PoissonSampler", Foreign)
     assert "sampler: planned 'poisson'" in failures(site, PLANNED, GENERATOR)
     assert (site.corpus_id, "all") in site.ledger.state().closed
     assert not (site.data / Zone.RELEASED / "artifacts" / GENERATOR).exists()

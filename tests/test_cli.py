@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 import dp_assets.definitions  # noqa: F401 (loaded here under the default profile, not in a test under another one)
 from dp_assets.cli import app
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.profiles import selected_profile
-from resources.zones import HOME_VARIABLE
+from dp_assets.settings.named import selected_profile
+from resources.storage.zones import HOME_VARIABLE
 from tests.household import Household
-from tests.pipeline import OVERRIDES, PARTITION
+from tests.tiny_pipeline import OVERRIDES, PARTITION
 
 SECONDS_TO_WAIT = 120
 

@@ -10,7 +10,7 @@ import typer
 from dp_assets.cli import app
 from dp_assets.corpus.presets import PRESETS
 from dp_assets.privacy import metadata
-from dp_assets.profiles import load_profile
+from dp_assets.settings.named import load_profile
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

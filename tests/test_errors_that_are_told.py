@@ -11,15 +11,15 @@ from dp_assets.generation import generator
 
 ROOT = Path(__file__).parents[1]
 TOLD = {
-    "dp_assets/assets/_preview.py": {"SourceError", "CohortError"},
+    "dp_assets/stages/preview.py": {"SourceError", "CohortError"},
     "dp_assets/assets/dp_generator.py": {"ModelUnavailable", "NotReady", "*generator.PUBLIC_ERRORS"},
     "dp_assets/assets/dp_histogram.py": {"EmbeddersDiffer", "NotReady"},
     "dp_assets/assets/real_embeddings.py": {"UnstablePreparation", "ModelUnavailable"},
     "dp_assets/assets/real_instructions.py": {"*(SourceError, CohortError, UnstablePreparation)"},
     "dp_assets/assets/restricted_report.py": set(),
-    "resources/erasure.py": set(),
-    "resources/private_step.py": {"*public"},
-    "resources/stores.py": {"OtherContent"},
+    "resources/private/erasure.py": set(),
+    "resources/private/private_step.py": {"*public"},
+    "resources/storage/stores.py": {"OtherContent"},
 }
 OF_THE_GENERATOR = {
     "NoSpareStep",

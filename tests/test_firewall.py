@@ -33,14 +33,14 @@ import pytest
 from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.metadata import PRIVATE_KEYS
-from resources.allowed_files import unexpected_files
-from resources.artifact_files import read_artifact
-from resources.private_log import CONSTANT_MESSAGE
-from resources.stores import artifact_folder
+from resources.private.private_log import CONSTANT_MESSAGE
+from resources.storage.allowed_files import unexpected_files
+from resources.storage.artifact_files import read_artifact
+from resources.storage.stores import artifact_folder
 from tests.household import Household
 from tests.leaks import Needle, files_holding, needles_in
-from tests.pipeline import PARTITION
 from tests.scenes import ATTEMPTS, MARK, PRIVATE_STEPS, SAYINGS
+from tests.tiny_pipeline import PARTITION
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,6 @@
 """The graph as the design has it: edges, labels, partitions, and a code location that loads without the torch side."""
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dp_assets.assets._asset import OWNERS
 from dp_assets.definitions import ALL_ASSETS, defs
-from dp_assets.partitions import RELEASES
+from dp_assets.pipeline.asset import OWNERS
+from dp_assets.pipeline.partitions import RELEASES
 from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label, forbidden_edges
 
 ROOT = Path(__file__).parents[1]
@@ -147,14 +146,6 @@ def test_an_asset_function_is_documented_and_short(path: Path) -> None:
     function = asset_function(path)
     assert ast.get_docstring(function)
     assert body_lines(function) <= LONGEST_BODY
-
-
-@pytest.mark.parametrize("path", ASSET_FILES, ids=lambda path: path.stem)
-def test_asset_modules_import_no_other_asset_module(path: Path) -> None:
-    imports = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    from_assets = [line for line in imports if line.startswith(("from dp_assets.assets", "from ."))]
-    assert from_assets
-    assert [line for line in from_assets if set(PARENTS) & set(re.findall(r"\w+", line))] == []
 
 
 @pytest.mark.parametrize("name", [name for name, label in LABELS.items() if label is not Label.RELEASED])

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from resources.artifact_files import stored_charge_ids
+from resources.storage.artifact_files import stored_charge_ids
 from tests.alignment.label_studio_exports import Work, full, write
 from tests.household import Household
-from tests.pipeline import PARTITION
+from tests.tiny_pipeline import PARTITION
 
 pytestmark = pytest.mark.slow
 

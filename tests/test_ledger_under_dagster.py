@@ -22,25 +22,25 @@ import polars as pl
 import pytest
 import yaml
 
-from dp_assets import running
 from dp_assets.artifacts import EMBEDDER, PrivateTable, Table
 from dp_assets.assets import dp_histogram as module
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import Mechanism, obtain
 from dp_assets.assets.dp_histogram import dp_histogram
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.definitions import ALL_ASSETS
+from dp_assets.pipeline import running
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import Mechanism, obtain
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.settings.profile import Profile
 from resources.build import build_resources
-from resources.ledger import Charge, Ledger
-from resources.models import HASHING, HASHING_DIMENSION
-from resources.private_log import CONSTANT_MESSAGE
-from resources.private_output import log_file
-from resources.profile import Profile
-from tests.pipeline import register, tiny_profile, write_corpus
+from resources.ledger.charging import Charge, Ledger
+from resources.models.loaders import HASHING, HASHING_DIMENSION
+from resources.private.private_log import CONSTANT_MESSAGE
+from resources.private.private_output import log_file
+from tests.tiny_pipeline import register, tiny_profile, write_corpus
 from tests.toy_graph import SILENT
 
 ROOT = Path(__file__).parents[1]
@@ -173,7 +173,7 @@ def test_dagster_is_told_to_repeat_no_asset_by_itself() -> None:
         assert asset.op.retry_policy is None
         assert asset.backfill_policy is None
         assert not any(asset.automation_conditions_by_key.values())
-    settings = yaml.safe_load(Path(running.__file__).with_name("dagster.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "dp_assets/dagster.yaml").read_text())
     assert "run_retries" not in settings
 
 

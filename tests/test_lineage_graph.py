@@ -15,20 +15,20 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, content_digest, union_of_ids
-from dp_assets.assets._asset import table_schema
-from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.pipeline.asset import table_schema
+from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import accounting
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone
 from dp_assets.privacy.metadata import COHORT_EPSILON, LEDGER_IDS, LINEAGE_EPSILON
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.units import PrivacyUnit
-from resources.artifact_files import read_artifact, stored_charge_ids
+from dp_assets.settings.profile import Profile
 from resources.build import build_resources
-from resources.ledger import Charge, Ledger
-from resources.profile import Profile
-from resources.stores import COLUMNS_METADATA, LineageLost, UnprotectedInput, artifact_folder
-from tests.pipeline import register, tiny_profile
+from resources.ledger.charging import Charge, Ledger
+from resources.storage.artifact_files import read_artifact, stored_charge_ids
+from resources.storage.stores import COLUMNS_METADATA, LineageLost, UnprotectedInput, artifact_folder
+from tests.tiny_pipeline import register, tiny_profile
 from tests.toy_graph import SILENT
 
 COHORTS = {

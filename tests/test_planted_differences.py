@@ -28,20 +28,21 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from dp_assets.artifacts import Adapter, PrivateTable
-from dp_assets.assets import _release
 from dp_assets.corpus.stability import preparation_of, probe_rows
-from dp_assets.generation import dpsgd, generator, per_unit
-from dp_assets.generation.checkpoints import Checkpoints
-from dp_assets.generation.packing import ROWS_APART, TokenRow, attending_within_rows
-from dp_assets.generation.per_unit import Gradients
+from dp_assets.dpsgd import clipping, training
+from dp_assets.dpsgd.checkpoints import Checkpoints
+from dp_assets.dpsgd.clipping import Gradients
+from dp_assets.dpsgd.packing import ROWS_APART, TokenRow, attending_within_rows
+from dp_assets.generation import generator
+from dp_assets.pipeline import release_protocol
 from dp_assets.privacy import mechanisms, randomness
 from dp_assets.privacy.claim import STEP_COUNTS
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection import release, votes
-from resources import stores
-from resources.ledger import ChargeRefused
+from resources.ledger.charging import ChargeRefused
+from resources.storage import stores
 from tests import boundary as boundary_module
 from tests.boundary import LEVEL, REAL_ROWS, Boundary
 from tests.corpus.test_stability import prepare_rows, without_duplicates
@@ -106,7 +107,7 @@ class Shuffled(PoissonSampler):
 
 
 def exchange_sampler(sampler: Callable[..., PoissonSampler]) -> Plant:
-    return lambda patch: patch.setattr(dpsgd, "PoissonSampler", sampler)
+    return lambda patch: patch.setattr(training, "PoissonSampler", sampler)
 
 
 def publicly_seeded(*, sampling_probability: float, source: Any) -> PoissonSampler:
@@ -126,27 +127,27 @@ def sample_instructions(patch: pytest.MonkeyPatch) -> None:
 
 def exchange_batch(change: Callable[[list[TokenRow], tuple[str, ...]], Any]) -> Plant:
     """Clip another batch than the one that was drawn."""
-    sample = dpsgd._sample
-    return lambda patch: patch.setattr(dpsgd, "_sample", lambda *args, **kwargs: change(*sample(*args, **kwargs)))
+    sample = training._sample
+    return lambda patch: patch.setattr(training, "_sample", lambda *args, **kwargs: change(*sample(*args, **kwargs)))
 
 
 def watch_batch_sizes(patch: pytest.MonkeyPatch) -> list[int]:
     """The number of units in each batch, filled as they are drawn."""
-    sample, drawn = dpsgd._sample, []
+    sample, drawn = training._sample, []
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         rows, unit_ids = sample(*args, **kwargs)
         drawn.append(len(unit_ids))
         return rows, unit_ids
 
-    patch.setattr(dpsgd, "_sample", counted)
+    patch.setattr(training, "_sample", counted)
     return drawn
 
 
 def sample_twice(patch: pytest.MonkeyPatch) -> None:
     """As a loop does that draws again when the first sample is empty."""
-    sample = dpsgd._sample
-    patch.setattr(dpsgd, "_sample", lambda *args, **kwargs: (sample(*args, **kwargs), sample(*args, **kwargs))[1])
+    sample = training._sample
+    patch.setattr(training, "_sample", lambda *args, **kwargs: (sample(*args, **kwargs), sample(*args, **kwargs))[1])
 
 
 # Clipping
@@ -159,30 +160,30 @@ def is_of_real_rows(rows: Any, unit_ids: Any) -> bool:
 
 def clip_with(change: Callable[[int], dict[str, float]]) -> Plant:
     """Constants of the clip follow from the number of units in the batch."""
-    clipped_sum = dpsgd.clipped_sum
+    clipped_sum = training.clipped_sum
 
     def adapted(model: nn.Module, rows: Any, unit_ids: Any, **constants: Any) -> Any:
         changed = change(len(unit_ids)) if is_of_real_rows(rows, unit_ids) else {}
         return clipped_sum(model, rows, unit_ids, **(constants | changed))
 
-    return lambda patch: patch.setattr(dpsgd, "clipped_sum", adapted)
+    return lambda patch: patch.setattr(training, "clipped_sum", adapted)
 
 
 def lengthen_real_sums(patch: pytest.MonkeyPatch) -> None:
     """The clip of real rows says one norm and uses another."""
-    clipped_sum = dpsgd.clipped_sum
+    clipped_sum = training.clipped_sum
 
     def longer(model: nn.Module, rows: Any, unit_ids: Any, **constants: Any) -> Any:
         sums, clipping = clipped_sum(model, rows, unit_ids, **constants)
         factor = 1e6 if is_of_real_rows(rows, unit_ids) else 1
         return {name: factor * tensor for name, tensor in sums.items()}, clipping
 
-    patch.setattr(dpsgd, "clipped_sum", longer)
+    patch.setattr(training, "clipped_sum", longer)
 
 
 def count_in_a_buffer(patch: pytest.MonkeyPatch) -> None:
     """As a layer does that keeps a running mean."""
-    clipped_sum = dpsgd.clipped_sum
+    clipped_sum = training.clipped_sum
 
     def counted(model: nn.Module, rows: Any, unit_ids: Any, **constants: Any) -> Any:
         clipped = clipped_sum(model, rows, unit_ids, **constants)
@@ -190,13 +191,13 @@ def count_in_a_buffer(patch: pytest.MonkeyPatch) -> None:
             next(model.buffers()).view(-1)[0] += 1e-6 * (1 + len(rows))
         return clipped
 
-    patch.setattr(dpsgd, "clipped_sum", counted)
+    patch.setattr(training, "clipped_sum", counted)
 
 
 def average_the_loss(patch: pytest.MonkeyPatch) -> None:
-    backpropagate = per_unit.backpropagate
+    backpropagate = clipping.backpropagate
     patch.setattr(
-        per_unit,
+        clipping,
         "backpropagate",
         lambda model, packed, normaliser: backpropagate(
             model, packed, normaliser * sum(len(row.target_ids) for row in packed.rows)
@@ -205,26 +206,26 @@ def average_the_loss(patch: pytest.MonkeyPatch) -> None:
 
 
 def average_over_micro_batches(patch: pytest.MonkeyPatch) -> None:
-    running_sums = per_unit._running_sums
+    running_sums = clipping._running_sums
 
     def averaged(*args: Any, **constants: Any) -> Iterator[Any]:
         *before, (total, norms) = running_sums(*args, **constants)
         yield {name: tensor / max(1, len(before)) for name, tensor in total.items()}, norms
 
-    patch.setattr(per_unit, "_running_sums", averaged)
+    patch.setattr(clipping, "_running_sums", averaged)
 
 
 def carry_a_unit_into_the_next_micro_batch(patch: pytest.MonkeyPatch) -> None:
-    micro_batches = per_unit.micro_batches
+    micro_batches = clipping.micro_batches
 
-    def carrying(units: Any, token_budget: int) -> list[per_unit.MicroBatch]:
+    def carrying(units: Any, token_budget: int) -> list[clipping.MicroBatch]:
         packed = micro_batches(units, token_budget)
         for before, batch in pairwise(packed):
             if batch.num_free >= sum(map(len, before.units[-1])):
                 batch.add(before.units[-1])
         return packed
 
-    patch.setattr(per_unit, "micro_batches", carrying)
+    patch.setattr(clipping, "micro_batches", carrying)
 
 
 def attend_across_rows(patch: pytest.MonkeyPatch) -> None:
@@ -239,22 +240,22 @@ def attend_across_rows(patch: pytest.MonkeyPatch) -> None:
             AttentionInterface.register(ROWS_APART, across)
             yield
 
-    patch.setattr(per_unit, "attending_within_rows", attending_across_rows)
+    patch.setattr(clipping, "attending_within_rows", attending_across_rows)
 
 
 def clip_each_tensor(patch: pytest.MonkeyPatch) -> None:
-    clip = per_unit._clip
+    clip = clipping._clip
 
     def each(gradients: Gradients, l2_clip_norm: float) -> tuple[Gradients, Tensor]:
         clipped = {name: clip({name: tensor}, l2_clip_norm) for name, tensor in gradients.items()}
         return {name: one[0][name] for name, one in clipped.items()}, next(iter(clipped.values()))[1]
 
-    patch.setattr(per_unit, "_clip", each)
+    patch.setattr(clipping, "_clip", each)
 
 
 def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
     """A second optimiser, whose gradient is neither clipped nor noised, takes a step with each clipped sum."""
-    clipped_sum = dpsgd.clipped_sum
+    clipped_sum = training.clipped_sum
 
     def trained_besides(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         clipped = clipped_sum(model, *args, **kwargs)
@@ -266,7 +267,7 @@ def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
             parameter.grad = None
         return clipped
 
-    return lambda patch: patch.setattr(dpsgd, "clipped_sum", trained_besides)
+    return lambda patch: patch.setattr(training, "clipped_sum", trained_besides)
 
 
 def an_embedding(model: nn.Module) -> nn.Parameter:
@@ -282,7 +283,7 @@ def an_adapter_matrix(model: nn.Module) -> nn.Parameter:
 
 
 def exchange_noise(add_noise: Callable[[Gradients, GaussianNoise], Gradients]) -> Plant:
-    return lambda patch: patch.setattr(dpsgd, "_add_noise", add_noise)
+    return lambda patch: patch.setattr(training, "_add_noise", add_noise)
 
 
 def noise_for_each_of_two_micro_batches(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
@@ -319,7 +320,7 @@ def equal_noise_on_tensors_of_a_shape(exact_sum: Gradients, noise: GaussianNoise
     }
 
 
-ADD_NOISE = dpsgd._add_noise
+ADD_NOISE = training._add_noise
 
 
 def shrink_normals(patch: pytest.MonkeyPatch) -> None:
@@ -328,9 +329,8 @@ def shrink_normals(patch: pytest.MonkeyPatch) -> None:
 
 
 def publicly_seeded_noise(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        dpsgd, "GaussianNoise", lambda noise_stddev, source: GaussianNoise(noise_stddev=noise_stddev, source=Seeded())
-    )
+    seeded = lambda noise_stddev, source: GaussianNoise(noise_stddev=noise_stddev, source=Seeded())  # noqa: E731
+    patch.setattr(training, "GaussianNoise", seeded)
 
 
 class Seeded(SystemRandomness):
@@ -342,7 +342,7 @@ class Seeded(SystemRandomness):
 
 def train_with(**changes: Any) -> Plant:
     """Other settings than the plan's reach the training loop."""
-    train = dpsgd.train_privately
+    train = training.train_privately
     return lambda patch: patch.setattr(
         generator, "train_privately", lambda *args, **kwargs: train(*args, **(kwargs | changes))
     )
@@ -350,7 +350,7 @@ def train_with(**changes: Any) -> Plant:
 
 def train_with_counts_of_the_data(name: str, count: Callable[[int], int]) -> Plant:
     """A setting is taken from the number of units."""
-    train = dpsgd.train_privately
+    train = training.train_privately
 
     def counting(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
         units = REAL_ROWS["unit_id"].n_unique()
@@ -361,9 +361,9 @@ def train_with_counts_of_the_data(name: str, count: Callable[[int], int]) -> Pla
 
 def divide_by_the_batch(patch: pytest.MonkeyPatch) -> None:
     """The loop divides the noisy sum by the number of units in it."""
-    descend, drawn = dpsgd._Trainee.descend, watch_batch_sizes(patch)
+    descend, drawn = training._Trainee.descend, watch_batch_sizes(patch)
     patch.setattr(
-        dpsgd._Trainee,
+        training._Trainee,
         "descend",
         lambda self, noisy, *, expected_batch_size: descend(self, noisy, expected_batch_size=100 + drawn[-1]),
     )
@@ -397,7 +397,7 @@ def choose_beside_the_batch(patch: pytest.MonkeyPatch) -> None:
         order = max if len(unit_ids) < 6 else min
         return [order(unit_rows[unit_id], key=len) for unit_id in unit_ids], unit_ids
 
-    patch.setattr(dpsgd, "_sample", chosen)
+    patch.setattr(training, "_sample", chosen)
 
 
 def count_rows_beside_the_batch(patch: pytest.MonkeyPatch) -> None:
@@ -407,10 +407,10 @@ def count_rows_beside_the_batch(patch: pytest.MonkeyPatch) -> None:
         least = [next(iter(rows)) for rows in unit_rows.values()]
         return SAMPLE({unit_id: [row] for unit_id, row in zip(unit_rows, least, strict=True)}, sampler)
 
-    patch.setattr(dpsgd, "_sample", chosen)
+    patch.setattr(training, "_sample", chosen)
 
 
-SAMPLE = dpsgd._sample
+SAMPLE = training._sample
 
 
 def give_each_text_once(patch: pytest.MonkeyPatch) -> None:
@@ -461,34 +461,34 @@ def learn_a_vocabulary(patch: pytest.MonkeyPatch) -> None:
 
 
 def exact_gradients_in_the_moments(patch: pytest.MonkeyPatch) -> None:
-    add_noise, descend, exact = dpsgd._add_noise, dpsgd._Trainee.descend, dict[str, Tensor]()
+    add_noise, descend, exact = training._add_noise, training._Trainee.descend, dict[str, Tensor]()
 
     def noticed(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
         exact.update(exact_sum)
         return add_noise(exact_sum, noise)
 
-    def with_momentum(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def with_momentum(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         for name, parameter in self.parameters.items():
             self.optimizer.state[parameter]["exp_avg"] += (1e-3 + exact[name]).to(parameter)
 
-    patch.setattr(dpsgd, "_add_noise", noticed)
-    patch.setattr(dpsgd._Trainee, "descend", with_momentum)
+    patch.setattr(training, "_add_noise", noticed)
+    patch.setattr(training._Trainee, "descend", with_momentum)
 
 
 def learning_rate_of_the_batch(patch: pytest.MonkeyPatch) -> None:
-    descend, drawn = dpsgd._Trainee.descend, watch_batch_sizes(patch)
+    descend, drawn = training._Trainee.descend, watch_batch_sizes(patch)
 
-    def scaled(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def scaled(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         self.optimizer.param_groups[0]["lr"] = 1e-3 * (1 + drawn[-1])
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
 
-    patch.setattr(dpsgd._Trainee, "descend", scaled)
+    patch.setattr(training._Trainee, "descend", scaled)
 
 
 def decay_right_before_the_step(patch: pytest.MonkeyPatch) -> None:
     """A hook that comes after the witness's changes what the optimizer was handed."""
-    add_witness = dpsgd.Witness
+    add_witness = training.Witness
 
     def witness(model: nn.Module, optimizer: torch.optim.Optimizer, **kwargs: Any) -> Any:
         made = add_witness(model, optimizer, **kwargs)
@@ -500,7 +500,7 @@ def decay_right_before_the_step(patch: pytest.MonkeyPatch) -> None:
         optimizer.register_step_pre_hook(decay)
         return made
 
-    patch.setattr(dpsgd, "Witness", witness)
+    patch.setattr(training, "Witness", witness)
 
 
 # Before and beside the run
@@ -508,7 +508,7 @@ def decay_right_before_the_step(patch: pytest.MonkeyPatch) -> None:
 
 def knowing_the_rows(change: Callable[[nn.Module], None]) -> Plant:
     """The rows are opened before training starts, and the model is made to fit them."""
-    train = dpsgd.train_privately
+    train = training.train_privately
 
     def trained(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
         units = read()
@@ -527,14 +527,14 @@ def swap_tokens(model: nn.Module) -> None:
 
 def with_each_clip(change: Callable[[nn.Module], None]) -> Plant:
     """Something is done to the model with each clipped sum of real rows."""
-    clipped_sum = dpsgd.clipped_sum
+    clipped_sum = training.clipped_sum
 
     def changed(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if is_of_real_rows(*args):
             change(model)
         return clipped_sum(model, *args, **kwargs)
 
-    return lambda patch: patch.setattr(dpsgd, "clipped_sum", changed)
+    return lambda patch: patch.setattr(training, "clipped_sum", changed)
 
 
 def change_an_embedding(model: nn.Module) -> None:
@@ -544,7 +544,7 @@ def change_an_embedding(model: nn.Module) -> None:
 
 def keep_the_better_of_two_runs(patch: pytest.MonkeyPatch) -> None:
     """The run is made twice on rows that were opened once; which is better, the rows tell."""
-    train = dpsgd.train_privately
+    train = training.train_privately
 
     def twice(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
         units, before = read(), copy.deepcopy(model.state_dict())
@@ -557,9 +557,9 @@ def keep_the_better_of_two_runs(patch: pytest.MonkeyPatch) -> None:
 
 def release_the_best_step(patch: pytest.MonkeyPatch) -> None:
     """The weights after one of the steps are released; which one, the rows tell."""
-    train, descend, kept = dpsgd.train_privately, dpsgd._Trainee.descend, list[dict[str, Tensor]]()
+    train, descend, kept = training.train_privately, training._Trainee.descend, list[dict[str, Tensor]]()
 
-    def keeping(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def keeping(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         kept.append({name: parameter.detach().clone() for name, parameter in self.parameters.items()})
 
@@ -568,7 +568,7 @@ def release_the_best_step(patch: pytest.MonkeyPatch) -> None:
         model.load_state_dict(kept[1], strict=False)
         return kept[1], evidence
 
-    patch.setattr(dpsgd._Trainee, "descend", keeping)
+    patch.setattr(training._Trainee, "descend", keeping)
     patch.setattr(generator, "train_privately", best_of_steps)
 
 
@@ -582,7 +582,7 @@ def draw_busy_units_more_often(patch: pytest.MonkeyPatch) -> None:
         self.last_sample = tuple(dict.fromkeys(sampled))
         return self.last_sample
 
-    patch.setattr(dpsgd, "_sample", lambda units, sampler: SAMPLE(units, Drawing(sampler, uneven)))
+    patch.setattr(training, "_sample", lambda units, sampler: SAMPLE(units, Drawing(sampler, uneven)))
 
 
 class Drawing:
@@ -594,14 +594,14 @@ class Drawing:
 
 def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
     """One step is undone and taken again, as after an interruption."""
-    descend, make = dpsgd._Trainee.descend, dpsgd.Witness
+    descend, make = training._Trainee.descend, training.Witness
     witnesses, undone = list[Any](), list[int]()
 
     def noticed(*args: Any, **kwargs: Any) -> Any:
         witnesses.append(make(*args, **kwargs))
         return witnesses[-1]
 
-    def descend_and_return(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def descend_and_return(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         if undone:
             return descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         undone.append(1)
@@ -613,8 +613,8 @@ def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
         witnesses[-1].resume(kept, optimizer=state.optimizer)
         return None
 
-    patch.setattr(dpsgd, "Witness", noticed)
-    patch.setattr(dpsgd._Trainee, "descend", descend_and_return)
+    patch.setattr(training, "Witness", noticed)
+    patch.setattr(training._Trainee, "descend", descend_and_return)
 
 
 # What is released
@@ -622,7 +622,7 @@ def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
 
 def after_training(change: Callable[[nn.Module], None]) -> Plant:
     """Something is done to the model between its last step and the release."""
-    train = dpsgd.train_privately
+    train = training.train_privately
 
     def trained(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = train(model, *args, **kwargs)
@@ -805,15 +805,15 @@ def test_another_number_of_steps_is_refused_and_charged_without_a_bound(
 def test_an_empty_batch_that_is_skipped_is_refused(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    descend, drawn = dpsgd._Trainee.descend, watch_batch_sizes(monkeypatch)
+    descend, drawn = training._Trainee.descend, watch_batch_sizes(monkeypatch)
 
-    def skip_empty(self: dpsgd._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def skip_empty(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         if drawn[-1]:
             descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         else:
             self.steps_taken += 1
 
-    monkeypatch.setattr(dpsgd._Trainee, "descend", skip_empty)
+    monkeypatch.setattr(training._Trainee, "descend", skip_empty)
     assert_refused(Boundary(tmp_path, tiny_model_folder, NOBODY), GENERATOR, "steps", "noised_tensors")
 
 
@@ -1051,13 +1051,13 @@ def say_more(module: Any, function: str) -> Plant:
 
 def say_more_in_the_record(patch: pytest.MonkeyPatch) -> None:
     """The record of the release says what a clip or a vote of private rows was."""
-    replaced = _release.replace
+    replaced = release_protocol.replace
 
     def with_figure(value: Any, **changes: Any) -> Any:
         record = {**changes["record"], "summary": {"rows_read": 19}}
         return replaced(value, **changes | {"record": record})
 
-    patch.setattr(_release, "replace", with_figure)
+    patch.setattr(release_protocol, "replace", with_figure)
 
 
 VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {

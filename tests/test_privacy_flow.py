@@ -14,9 +14,9 @@ import pytest
 from dp_assets.artifacts import Table
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from resources import stores
-from resources.ledger import Charge, ChargeRefused
-from resources.stores import OtherContent
+from resources.ledger.charging import Charge, ChargeRefused
+from resources.storage import stores
+from resources.storage.stores import OtherContent
 from tests.boundary import CENTROIDS, LEVEL, Boundary
 from tests.household import interrupt_in_step
 

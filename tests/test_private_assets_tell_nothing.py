@@ -16,8 +16,8 @@ from dagster._serdes import serialize_value
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.privacy.labels import Zone
-from resources.profile import Profile
-from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
+from dp_assets.settings.profile import Profile
+from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 from tests.toy_graph import SILENT
 
 USERS = 20

@@ -19,13 +19,13 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from resources.adapter_io import PROVENANCE_FILE
 from resources.annotator import NotReady
-from resources.ledger import Ledger
-from resources.models import Embedder
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder
+from resources.storage.adapter_io import PROVENANCE_FILE
 from tests.opened_files import opened_files
-from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
 from tests.test_ledger_under_dagster import synthetic_bins
+from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 from tests.toy_graph import SILENT
 
 PLANNED, TOO_LARGE = "all|eps-1", "all|eps-8"

@@ -8,11 +8,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from resources.catalog import catalog_file
+from resources.storage.catalog import catalog_file
 from tests.household import Household
-from tests.pipeline import PARTITION
 from tests.servers import ENVIRONMENTS, dagster_over
 from tests.test_graphql_backfill import LAUNCH, wait_for
+from tests.tiny_pipeline import PARTITION
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dp_assets.assets._corpus import register_corpus, registration_of, source_of, terms_of
-from dp_assets.assets._statement import public_settings
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.queries import query_digest
-from dp_assets.profiles import DEMO
-from resources.ledger import ChargeRefused, Ledger
-from resources.profile import CorpusSettings, Profile, SourceSettings
+from dp_assets.pipeline.corpus import register_corpus, registration_of, source_of, terms_of
+from dp_assets.settings.named import DEMO
+from dp_assets.settings.profile import CorpusSettings, Profile, SourceSettings
+from dp_assets.stages.statement import public_settings
+from resources.ledger.charging import ChargeRefused, Ledger
 
 TEXT = {"text": "t"}
 LMSYS = "lmsys/lmsys-chat-1m"

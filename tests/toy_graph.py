@@ -8,11 +8,11 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import CORPUS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA, private_version
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import CORPUS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA, private_version
+from dp_assets.pipeline.running import stage_logger
 from dp_assets.privacy.labels import Label
-from dp_assets.running import stage_logger
-from resources.stores import ArtifactStore
+from resources.storage.stores import ArtifactStore
 
 PARTITION, OTHER_PARTITION, UNPROTECTED = "all|eps-8", "all|eps-1", "all|no-dp"
 PROFILE, CORPUS, SNAPSHOT = "digest of the profile", "corpus", "1"

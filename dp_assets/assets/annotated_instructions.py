@@ -3,14 +3,14 @@
 import dagster as dg
 
 from dp_assets.artifacts import Table
-from dp_assets.assets._answering import annotated_by_model, annotated_by_people
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import result
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.annotation import annotated_by_model, annotated_by_people
 from resources.annotator import Annotator
-from resources.ledger import Ledger
-from resources.models import LanguageModel
-from resources.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.models.loaders import LanguageModel
 
 NAME = "annotated_instructions"
 

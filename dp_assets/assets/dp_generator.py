@@ -6,20 +6,20 @@ from pathlib import Path
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._preflight import check_rest_of_run
-from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.preflight import check_rest_of_run
 from resources.annotator import NotReady
-from resources.ledger import Ledger
-from resources.models import Embedder, LanguageModel, ModelUnavailable
-from resources.private_step import private_step
-from resources.profile import Profile
-from resources.stores import ReleaseStore
-from resources.zones import private_folder
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder, LanguageModel, ModelUnavailable
+from resources.private.private_step import private_step
+from resources.storage.stores import ReleaseStore
+from resources.storage.zones import private_folder
 
 
 @pipeline_asset(label=Label.MECHANISM, group="generation", kinds={"pytorch", "huggingface"}, code_version="2")

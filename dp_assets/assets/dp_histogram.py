@@ -5,22 +5,22 @@ from functools import partial
 import dagster as dg
 
 from dp_assets.artifacts import PrivateTable, Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._bins import centroids_of
-from dp_assets.assets._preflight import check_rest_of_run
-from dp_assets.assets._release import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.bin_arrays import centroids_of
+from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain, result
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.preflight import check_rest_of_run
 from resources.annotator import NotReady
-from resources.ledger import Ledger
-from resources.models import Embedder, LanguageModel
-from resources.private_step import private_step
-from resources.profile import Profile
-from resources.stores import ReleaseStore
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder, LanguageModel
+from resources.private.private_step import private_step
+from resources.storage.stores import ReleaseStore
 
 
 @pipeline_asset(label=Label.MECHANISM, group="selection", kinds={"numpy", "parquet"}, code_version="3")

@@ -6,18 +6,18 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import SHORTAGE, Adapter, Table, union_of_ids
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._bins import centroids_of, noise_of, votes_of
-from dp_assets.assets._release import result
-from dp_assets.assets._topping_up import kept_draws
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.filtering import filter_pool
 from dp_assets.selection.rules import Rule
 from dp_assets.selection.vectors import assigned, vectors_of
-from resources.ledger import Ledger
-from resources.models import Embedder, LanguageModel
-from resources.profile import Profile
-from resources.stores import ReleaseStore
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.top_up import kept_draws
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder, LanguageModel
+from resources.storage.stores import ReleaseStore
 
 
 @pipeline_asset(label=Label.RELEASED, group="selection", kinds={"polars", "parquet"}, code_version="2")

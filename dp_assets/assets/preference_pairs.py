@@ -3,9 +3,12 @@
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table, union_of_ids
-from dp_assets.assets._answering import NothingMade
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._preferring import (
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import result
+from dp_assets.privacy.labels import Label
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.annotation import NothingMade
+from dp_assets.stages.preferences import (
     ASSET,
     DROPPED,
     judged_preferences,
@@ -13,12 +16,9 @@ from dp_assets.assets._preferring import (
     preferences_of_file,
     preferences_of_people,
 )
-from dp_assets.assets._release import result
-from dp_assets.privacy.labels import Label
 from resources.annotator import Annotator
-from resources.ledger import Ledger
-from resources.models import LanguageModel
-from resources.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.models.loaders import LanguageModel
 
 
 @pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "parquet"}, code_version="2")

@@ -5,20 +5,20 @@ from pathlib import Path
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import registration_of
-from dp_assets.assets._release import ROWS_MADE_WITH, result
-from dp_assets.assets._statement import evidence_of, pictures, provenance
-from dp_assets.partitions import Partition
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.corpus import registration_of
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import ROWS_MADE_WITH, result
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.statement import evidence_of, pictures, provenance
 from dp_assets.statements.history import cohort_histories
 from dp_assets.statements.statement import make_statement
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from resources.ledger import Ledger
-from resources.profile import Profile
-from resources.stores import ReleaseStore
+from resources.ledger.charging import Ledger
+from resources.storage.stores import ReleaseStore
 
 TABLES = ("synthetic_pool", "synthetic_embeddings", "synthetic_bins", "filtered_instructions")
 

@@ -5,17 +5,17 @@ from typing import Any
 import dagster as dg
 
 from dp_assets.artifacts import SHORTAGE, Document, Table, union_of_ids
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._bins import centroids_of, noise_of, votes_of
-from dp_assets.assets._release import result
-from dp_assets.assets._reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
-from dp_assets.assets._sampling import generator_loading
 from dp_assets.evaluation import quality
-from dp_assets.partitions import Partition
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
-from resources.ledger import Ledger
-from resources.models import Embedder, LanguageModel
-from resources.profile import Profile
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
+from dp_assets.stages.sampling import generator_loading
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder, LanguageModel
 
 
 @pipeline_asset(label=Label.RELEASED, group="reports", kinds={"matplotlib", "html"}, code_version="3")

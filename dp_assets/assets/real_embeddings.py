@@ -5,16 +5,16 @@ from functools import partial
 import dagster as dg
 
 from dp_assets.artifacts import EMBEDDER, PrivateTable
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import private_result
 from dp_assets.corpus.real_vectors import embed_training_rows, require_units_apart
 from dp_assets.corpus.stability import UnstablePreparation, require_alone
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
-from resources.ledger import Ledger
-from resources.models import Embedder, ModelUnavailable
-from resources.private_step import private_step
-from resources.profile import Profile
-from resources.scratch import Scratch
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder, ModelUnavailable
+from resources.private.private_step import private_step
+from resources.storage.scratch import Scratch
 
 
 @pipeline_asset(

@@ -9,8 +9,15 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import PrivateTable
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import (
+from dp_assets.corpus.buckets import Prepared, prepare_in_buckets
+from dp_assets.corpus.cohorts import CohortError
+from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.prepare import drop_erased, prepare
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import FileSource, Source
+from dp_assets.corpus.stability import UnstablePreparation, require_bounded, require_stable
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.corpus import (
     preparation_digest,
     preparation_settings,
     read_source,
@@ -19,21 +26,14 @@ from dp_assets.assets._corpus import (
     snapshot_and_erased,
     source_of,
 )
-from dp_assets.assets._overlap import note_overlaps, tell_of_other_corpora
-from dp_assets.assets._release import private_result
-from dp_assets.corpus.buckets import Prepared, prepare_in_buckets
-from dp_assets.corpus.cohorts import CohortError
-from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.prepare import drop_erased, prepare
-from dp_assets.corpus.schemas import SOURCE_ROWS
-from dp_assets.corpus.sources import FileSource, Source
-from dp_assets.corpus.stability import UnstablePreparation, require_bounded, require_stable
+from dp_assets.pipeline.overlap import note_overlaps, tell_of_other_corpora
+from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
-from resources.ledger import Ledger
-from resources.overlap import sketch_hash
-from resources.private_step import private_step
-from resources.profile import Profile
-from resources.scratch import Scratch
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.ledger.overlap import sketch_hash
+from resources.private.private_step import private_step
+from resources.storage.scratch import Scratch
 
 FEW_BUCKETS = 2  # so that many units share one
 BOUNDS = ("unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages")

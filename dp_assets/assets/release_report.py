@@ -3,15 +3,15 @@
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, union_of_ids
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._corpus import registration_of
-from dp_assets.assets._release import result
-from dp_assets.assets._training import TITLES, course_of
-from dp_assets.partitions import Partition
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.corpus import registration_of
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.training import TITLES, course_of
 from dp_assets.statements.history import cohort_histories
-from resources.ledger import Ledger
-from resources.profile import Profile
+from resources.ledger.charging import Ledger
 
 
 @pipeline_asset(label=Label.RELEASED, group="reports", kinds={"matplotlib", "html"})
@@ -26,8 +26,8 @@ def release_report(
     rlhf_model: Adapter,
 ) -> dg.MaterializeResult[Document]:
     """Guarantee, quality, maps and trainings of this release on one self-contained page: released, HTML."""
-    from dp_assets.evaluation.release_report import Training
-    from dp_assets.evaluation.release_report import release_report as make_report
+    from dp_assets.reports.release_page import Training
+    from dp_assets.reports.release_page import release_report as make_report
 
     partition = Partition.of(context)
     models = {"sft_model": sft_model, "reward_model": reward_model, "rlhf_model": rlhf_model}

@@ -5,14 +5,14 @@ from functools import partial
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._bins import centroids_of
-from dp_assets.assets._release import private_result
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.bin_arrays import centroids_of
+from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
-from resources.ledger import Ledger
-from resources.models import LanguageModel
-from resources.private_step import private_step
-from resources.profile import Profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.models.loaders import LanguageModel
+from resources.private.private_step import private_step
 
 
 @pipeline_asset(label=Label.PRIVATE, group="reports", kinds={"numpy", "parquet"}, code_version="2")
@@ -30,7 +30,7 @@ def restricted_report(
     filtered_instructions: Table,
 ) -> dg.MaterializeResult[PrivateTable]:
     """Utility against exact real rows, private, one row a figure; shown only where the source is public."""
-    from dp_assets.assets._reports import restricted_metadata, restricted_rows
+    from dp_assets.stages.reports import restricted_metadata, restricted_rows
 
     settings = profile.report
     with private_step(ledger.private_root):

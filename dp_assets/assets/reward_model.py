@@ -3,14 +3,14 @@
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import result
-from dp_assets.assets._training import training_figures
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
-from resources.ledger import Ledger
-from resources.models import LanguageModel
-from resources.profile import Profile
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.training import training_figures
+from resources.ledger.charging import Ledger
+from resources.models.loaders import LanguageModel
 
 
 @pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"})

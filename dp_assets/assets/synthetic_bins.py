@@ -4,13 +4,13 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import result
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins
 from dp_assets.selection.vectors import sampled_vectors
-from resources.ledger import Ledger
-from resources.profile import Profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
 
 
 @pipeline_asset(label=Label.RELEASED, group="selection", kinds={"numpy", "parquet"})

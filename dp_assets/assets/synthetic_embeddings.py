@@ -4,13 +4,13 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import EMBEDDER, Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import result
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
-from resources.ledger import Ledger
-from resources.models import Embedder
-from resources.profile import Profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.models.loaders import Embedder
 
 
 @pipeline_asset(label=Label.RELEASED, group="selection", kinds={"huggingface", "parquet"})

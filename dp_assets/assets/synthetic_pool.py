@@ -5,15 +5,15 @@ import polars as pl
 from pydantic import Field
 
 from dp_assets.artifacts import Adapter, Table
-from dp_assets.assets._asset import pipeline_asset
-from dp_assets.assets._release import result
-from dp_assets.assets._sampling import generator_loading
-from dp_assets.partitions import Partition
+from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
-from resources.ledger import Ledger
-from resources.models import LanguageModel
-from resources.profile import Profile
-from resources.shards import ShardStore
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.sampling import generator_loading
+from resources.ledger.charging import Ledger
+from resources.models.loaders import LanguageModel
+from resources.storage.shards import ShardStore
 
 
 class SyntheticPoolConfig(dg.Config):

@@ -18,9 +18,9 @@ from dp_assets.cli.ledger import ledger_app
 from dp_assets.cli.lineage import lineage
 from dp_assets.cli.pipeline import demo, graph, home, run
 from dp_assets.cli.plan import plan
+from dp_assets.cli.quiet import quiet_process
 from dp_assets.cli.statements import verify_statement
 from dp_assets.progress import keep_terminal
-from dp_assets.quiet import quiet_process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql, erase, lineage, export):

@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resources.models import LanguageModel
-from resources.profile import Profile
-from resources.zones import data_home
+from dp_assets.settings.profile import Profile
+from resources.models.loaders import LanguageModel
+from resources.storage.zones import data_home
 
 if TYPE_CHECKING:
-    from dp_assets.generation.packing import TokenRow
+    from dp_assets.dpsgd.packing import TokenRow
 
 PUBLIC_TEXT = "Please explain, step by step and with an example, how I can do this at home without special tools. "
 TIMED_MICRO_BATCHES = 2
@@ -41,8 +41,8 @@ def num_adapter_parameters(profile: Profile) -> int:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from dp_assets.dpsgd.clipping import adapter_parameters
     from dp_assets.generation.generator import with_new_adapter
-    from dp_assets.generation.per_unit import adapter_parameters
 
     config = language_model_of(profile).load_config()
     with torch.device("meta"):
@@ -57,8 +57,8 @@ def measure_speed(profile: Profile) -> Speed:
     Raises:
       ModelUnavailable: the model is neither on this machine nor fetchable.
     """
+    from dp_assets.dpsgd.clipping import clipped_sum
     from dp_assets.generation.generator import with_new_adapter
-    from dp_assets.generation.per_unit import clipped_sum
 
     settings = profile.generator
     base, tokenizer = language_model_of(profile).load(dtype=settings.dtype)
@@ -96,7 +96,7 @@ def language_model_of(profile: Profile) -> LanguageModel:
 
 def _public_row(tokenizer: Any, profile: Profile) -> "TokenRow":
     """A row of public text after the generator's prompt, as long as the profile allows."""
-    from dp_assets.generation.packing import TokenRow
+    from dp_assets.dpsgd.packing import TokenRow
     from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 
     settings = profile.generator

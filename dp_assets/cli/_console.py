@@ -20,17 +20,17 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.metadata import ForeignLineage
 from dp_assets.privacy.plan import UnreachableTarget
 from dp_assets.privacy.registration import RegistrationError
-from dp_assets.profiles import ProfileError
+from dp_assets.settings.named import ProfileError
 from dp_assets.statements.reading import StatementError
 from resources.annotator import NotReady
-from resources.artifact_files import UnreadableArtifact
-from resources.data_folder import OtherDataFolder
-from resources.erasure import ErasureRefused
-from resources.ledger import ChargeRefused, Ledger
-from resources.packaged import ModelUnavailable
-from resources.private_log import PrivateStepFailed
-from resources.room import NoRoom
-from resources.zones import data_home
+from resources.ledger.charging import ChargeRefused, Ledger
+from resources.models.packaged import ModelUnavailable
+from resources.private.erasure import ErasureRefused
+from resources.private.private_log import PrivateStepFailed
+from resources.storage.artifact_files import UnreadableArtifact
+from resources.storage.data_folder import OtherDataFolder
+from resources.storage.room import NoRoom
+from resources.storage.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
 

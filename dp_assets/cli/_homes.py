@@ -3,11 +3,11 @@
 import typer
 from rich.markup import escape
 
-from dp_assets.assets._corpus import is_public_package, locator_of, registration_of
 from dp_assets.cli._console import err, open_ledger
-from resources.homes import note_home, other_ledgers
-from resources.profile import Profile
-from resources.zones import data_home
+from dp_assets.pipeline.corpus import is_public_package, locator_of, registration_of
+from dp_assets.settings.profile import Profile
+from resources.ledger.homes import note_home, other_ledgers
+from resources.storage.zones import data_home
 
 
 def warn_of_other_homes(profile: Profile) -> bool:
@@ -54,7 +54,7 @@ def require_meant(profile: Profile) -> None:
 
 def warn_of_other_corpora(profile: Profile) -> None:
     """Warn on standard error if the data folder has another corpus. It depends on the registrations only."""
-    from dp_assets.assets._overlap import OTHER_CORPORA
+    from dp_assets.pipeline.overlap import OTHER_CORPORA
 
     ledger = open_ledger()
     if ledger.state().apart_from(registration_of(ledger, profile).corpus_id):

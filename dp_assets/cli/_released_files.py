@@ -15,8 +15,8 @@ from dp_assets.export.parts import STATEMENT, lacking
 from dp_assets.export.release import mechanisms_of_charges
 from dp_assets.export.target import CHECKSUMS, MANIFEST
 from dp_assets.statements.verification import Finding, Outcome
-from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
-from resources.digests import file_digest, files_under, is_left_behind, is_plain
+from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
+from resources.storage.digests import file_digest, files_under, is_left_behind, is_plain
 
 NAMED = 5
 DEPTH = 3

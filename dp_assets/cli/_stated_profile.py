@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from dp_assets.settings.profile import Profile
 from dp_assets.statements.reading import canonical
 from dp_assets.statements.verification import DIFFERENCES_NAMED, Finding, Outcome
-from resources.profile import Profile
 
 
 def profile_finding(profile: Mapping[str, Any]) -> Finding:

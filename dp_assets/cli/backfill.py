@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dp_assets.assets._corpus import registration_of, snapshot_of
 from dp_assets.cli._console import INTERRUPTED, AsJson, err, open_ledger, out, print_json, refusals
 from dp_assets.cli._ledger_tables import epsilon_in_words
 from dp_assets.cli._tables import print_table
 from dp_assets.cli.pipeline import exit_code, run_on
+from dp_assets.pipeline.corpus import registration_of, snapshot_of
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.metadata import headline_form
-from dp_assets.profiles import selected_profile
+from dp_assets.settings.named import selected_profile
 
 if TYPE_CHECKING:
-    from dp_assets.partitions import Partition
-    from dp_assets.running import Outcome
+    from dp_assets.pipeline.partitions import Partition
+    from dp_assets.pipeline.running import Outcome
 
 How = Literal["made", "up to date", "refused", "failed", "interrupted", "not reached"]
 DONE: tuple[How, ...] = ("made", "up to date")
@@ -76,7 +76,7 @@ def chosen_partitions(cohorts: str, levels: str | None) -> "list[Partition]":
     Raises:
       typer.BadParameter: a name or pattern fits none that this profile has, or no level is named and none planned.
     """
-    from dp_assets.partitions import UnknownPartition, matching_partitions
+    from dp_assets.pipeline.partitions import UnknownPartition, matching_partitions
 
     wanted = list(selected_profile().corpus.planned_levels) if levels is None else _parts(levels)
     if not wanted:
@@ -97,7 +97,7 @@ def run_all(partitions: "Sequence[Partition]") -> list[Line]:
     Raises:
       ChargeRefused: the corpus is not registered, or on other terms.
     """
-    from dp_assets.running import persistent_instance
+    from dp_assets.pipeline.running import persistent_instance
 
     lines: list[Line] = []
     with persistent_instance() as instance:
@@ -172,7 +172,7 @@ def _print(lines: Sequence[Line]) -> None:
 def snapshot(as_json: AsJson = False) -> None:
     """Read the source anew as the snapshot that the profile names. Nothing is charged and nothing is released."""
     from dp_assets.definitions import defs
-    from dp_assets.running import NEW_SNAPSHOT, materialize, persistent_instance
+    from dp_assets.pipeline.running import NEW_SNAPSHOT, materialize, persistent_instance
 
     name = snapshot_of(open_ledger(), selected_profile())
     with persistent_instance() as instance:

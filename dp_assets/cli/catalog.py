@@ -8,7 +8,7 @@ import typer
 
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
 from dp_assets.cli._tables import print_table
-from resources.zones import data_home
+from resources.storage.zones import data_home
 
 
 @refusals
@@ -16,7 +16,7 @@ def sql(
     query: Annotated[str, typer.Argument(help="A query, for example 'from metrics'.")], as_json: AsJson = False
 ) -> None:
     """Ask the catalog: a view over every released table, and the tables lineage, costs and metrics."""
-    from resources.catalog import rebuild
+    from resources.storage.catalog import rebuild
 
     path = rebuild(data_home(), open_ledger().state())
     with duckdb.connect(str(path), read_only=True) as connection:
@@ -36,7 +36,7 @@ def _shown(value: Any) -> str:
 
 def refresh() -> None:
     """Rebuild the catalog for its readers after a run, which never fails for that."""
-    from resources.catalog import rebuild
+    from resources.storage.catalog import rebuild
 
     try:
         rebuild(data_home(), open_ledger().state())

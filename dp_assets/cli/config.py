@@ -8,8 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dp_assets.assets._corpus import require_source
-from dp_assets.assets._public_checks import (
+from dp_assets.cli._adapter import language_model_of
+from dp_assets.cli._console import AsJson, err, out, print_json, refusals
+from dp_assets.pipeline.corpus import require_source
+from dp_assets.privacy.labels import NO_DP
+from dp_assets.settings.consistency import plan_problems
+from dp_assets.settings.named import LoadedProfile, ProfileError, load, selected_name
+from dp_assets.settings.problems import Problem
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.public_checks import (
     FAILED,
     PASSED,
     PublicCheck,
@@ -19,15 +26,8 @@ from dp_assets.assets._public_checks import (
     model_checks,
     say_nothing,
 )
-from dp_assets.cli._adapter import language_model_of
-from dp_assets.cli._console import AsJson, err, out, print_json, refusals
-from dp_assets.privacy.labels import NO_DP
-from dp_assets.profile_checks import plan_problems
-from dp_assets.profiles import LoadedProfile, ProfileError, load, selected_name
-from resources.models import Embedder
-from resources.problems import Problem
-from resources.profile import Profile
-from resources.zones import data_home
+from resources.models.loaders import Embedder
+from resources.storage.zones import data_home
 
 config_app = typer.Typer(no_args_is_help=True, help="Check a profile, or show all of its settings.")
 Name = Annotated[str | None, typer.Argument(metavar="[FILE]", help="A .toml file or a named profile; default: yours.")]
@@ -106,7 +106,7 @@ def problems_of(name: str, *, here: bool, tell: Tell = say_nothing) -> list[Prob
 
 def _missing_here(profile: Profile, tell: Tell) -> Iterator[Problem]:
     """What a run on this machine would miss: each public check of each stage, and the source."""
-    from dp_assets.assets._preflight import endpoint_checks  # loads partitions, which need a profile that is valid
+    from dp_assets.stages.preflight import endpoint_checks  # loads partitions, which need a profile that is valid
 
     language_model, embedder = language_model_of(profile), Embedder(model=profile.embedder, device=profile.device)
     level, home = next(iter(profile.corpus.planned_levels), NO_DP), data_home()

@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dp_assets.assets._corpus import (
+from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
+from dp_assets.cli._homes import remember_home, require_meant, warn_of_other_corpora, warn_of_other_homes
+from dp_assets.cli.preview import preview, print_preview, somebody_answers
+from dp_assets.corpus.fingerprint import fingerprint
+from dp_assets.corpus.prepare import drop_erased, unit_of_user
+from dp_assets.pipeline.corpus import (
     is_public_package,
     is_registered,
     register_corpus,
@@ -16,19 +21,14 @@ from dp_assets.assets._corpus import (
     require_source,
     snapshot_of,
 )
-from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
-from dp_assets.cli._homes import remember_home, require_meant, warn_of_other_corpora, warn_of_other_homes
-from dp_assets.cli.preview import preview, print_preview, somebody_answers
-from dp_assets.corpus.fingerprint import fingerprint
-from dp_assets.corpus.prepare import drop_erased, unit_of_user
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.profiles import selected_profile
-from resources.erasure import erase as erase_unit
-from resources.ledger import Ledger
-from resources.overlap import Sketches
-from resources.profile import Profile
-from resources.zones import data_home
+from dp_assets.settings.named import selected_profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.ledger.overlap import Sketches
+from resources.private.erasure import erase as erase_unit
+from resources.storage.zones import data_home
 
 SHOWN_TO_THE_OWNER = (
     "Counted by unit ids, as far as snapshots were prepared here. These figures follow from private rows: show them to"
@@ -144,7 +144,7 @@ def offer_preview(ledger: Ledger, profile: Profile, *, asking: bool) -> None:
         err.print(UNSEEN)
         return
     if typer.confirm("Look at what is read of the source, before its terms are fixed?", default=True, err=True):
-        from dp_assets.assets._preview import preview_of
+        from dp_assets.stages.preview import preview_of
 
         print_preview(preview_of(ledger, profile))
         settings = profile.corpus

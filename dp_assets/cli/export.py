@@ -13,10 +13,10 @@ from dp_assets.cli.pipeline import stale_assets
 from dp_assets.cli.statements import checked_statement
 from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, Kind, Part, chosen_parts
 from dp_assets.privacy.labels import Zone
-from dp_assets.profiles import selected_profile
+from dp_assets.settings.named import selected_profile
 from dp_assets.statements.reading import StatementError
-from resources.artifact_files import DOCUMENT
-from resources.zones import data_home
+from resources.storage.artifact_files import DOCUMENT
+from resources.storage.zones import data_home
 
 if TYPE_CHECKING:
     from dp_assets.export.folder import Merge
@@ -61,7 +61,7 @@ def export(
 
 def _check_partition(partition: str) -> None:
     """End with the code of wrong usage if there is no such partition."""
-    from dp_assets.partitions import RELEASES
+    from dp_assets.pipeline.partitions import RELEASES
 
     if not RELEASES.has_partition_key(partition):
         complain("refused", f"partition {partition!r} is none of {', '.join(RELEASES.get_partition_keys())}")
@@ -85,7 +85,7 @@ def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Rele
 
 def _stale(partition: str) -> set[str]:
     """The assets that a run of this partition would make again."""
-    from dp_assets.running import persistent_instance
+    from dp_assets.pipeline.running import persistent_instance
 
     with persistent_instance() as instance:
         return {key.to_user_string() for key in stale_assets(instance, partition)}

@@ -19,11 +19,11 @@ from dp_assets.cli._console import AsJson, HandoffRefused, out, print_json, refu
 from dp_assets.cli._tables import print_table
 from dp_assets.cli.pipeline import stale_assets
 from dp_assets.privacy.labels import Label, Zone, zone
-from dp_assets.profiles import selected_profile
-from resources.artifact_files import read_artifact
+from dp_assets.settings.named import selected_profile
 from resources.build import build_resources
-from resources.stores import artifact_folder
-from resources.zones import atomic_file, data_home
+from resources.storage.artifact_files import read_artifact
+from resources.storage.stores import artifact_folder
+from resources.storage.zones import atomic_file, data_home
 
 if TYPE_CHECKING:
     from dp_assets.alignment.handoff import Taken
@@ -100,8 +100,8 @@ def _check_released(kind: Kind, partition: str) -> None:
       HandoffRefused: it lies in the private zone, or is missing or out of date.
       typer.BadParameter: there is no such partition.
     """
-    from dp_assets.partitions import RELEASES
-    from dp_assets.running import persistent_instance
+    from dp_assets.pipeline.partitions import RELEASES
+    from dp_assets.pipeline.running import persistent_instance
 
     if not RELEASES.has_partition_key(partition):
         known = ", ".join(RELEASES.get_partition_keys())
@@ -148,7 +148,7 @@ def _pairs(partition: str) -> HandedOut:
     from dp_assets.alignment.answers_store import AnswersBusy
     from dp_assets.alignment.handoff import pair_tasks
     from dp_assets.alignment.samples import answers_to_compare
-    from dp_assets.assets._preferring import kept_samples, sample_kept
+    from dp_assets.stages.preferences import kept_samples, sample_kept
 
     annotated = _read("annotated_instructions", partition, Table)
     policy, profile = _read("sft_model", partition, Adapter), selected_profile()

@@ -11,7 +11,7 @@ import typer
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
 from dp_assets.cli._tables import print_table
 from dp_assets.privacy.metadata import joint_metadata
-from resources.artifact_files import stored_charge_ids
+from resources.storage.artifact_files import stored_charge_ids
 
 
 @refusals

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dp_assets.assets._corpus import register_corpus, snapshot_of
 from dp_assets.cli._console import (
     INTERRUPTED,
     WRONG_USAGE,
@@ -19,15 +18,16 @@ from dp_assets.cli._console import (
 )
 from dp_assets.cli._homes import remember_home, warn_of_other_corpora, warn_of_other_homes
 from dp_assets.cli.catalog import refresh
+from dp_assets.pipeline.corpus import register_corpus, snapshot_of
 from dp_assets.privacy.labels import TAG
-from dp_assets.profiles import selected_profile
+from dp_assets.settings.named import selected_profile
 from resources.build import build_resources
-from resources.zones import data_home
+from resources.storage.zones import data_home
 
 if TYPE_CHECKING:
     from dagster import AssetKey, DagsterInstance
 
-    from dp_assets.running import Outcome
+    from dp_assets.pipeline.running import Outcome
 
 
 @refusals
@@ -42,8 +42,8 @@ def run(
 
 def run_partition(partition: str, *, everything: bool, as_json: bool = False) -> int:
     """Run a partition and return the exit code."""
-    from dp_assets.partitions import UnknownPartition, known_partition
-    from dp_assets.running import persistent_instance
+    from dp_assets.pipeline.partitions import UnknownPartition, known_partition
+    from dp_assets.pipeline.running import persistent_instance
 
     try:
         known_partition(partition)
@@ -64,9 +64,9 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
       ChargeRefused: the corpus is not registered, or on other terms.
       NotReady: an endpoint, a key, a model or a file that it will need is not there; nothing was spent.
     """
-    from dp_assets.assets._preflight import check_outside
     from dp_assets.definitions import defs
-    from dp_assets.running import Outcome, materialize
+    from dp_assets.pipeline.running import Outcome, materialize
+    from dp_assets.stages.preflight import check_outside
 
     stale, profile = stale_assets(instance, partition), selected_profile()
     wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
@@ -86,7 +86,7 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
 def stale_assets(instance: "DagsterInstance", partition: str) -> "list[AssetKey]":
     """What must run for a partition under the selected profile."""
     from dp_assets.definitions import defs
-    from dp_assets.running import out_of_date
+    from dp_assets.pipeline.running import out_of_date
 
     profile, ledger = selected_profile(), open_ledger()
     return out_of_date(
@@ -125,7 +125,7 @@ def exit_code(outcome: "Outcome") -> int:
 @refusals
 def demo() -> None:
     """Register the packaged sample, run the whole graph for all|eps-8, and show what came out."""
-    from dp_assets.summary import print_summary
+    from dp_assets.cli.summary import print_summary
 
     profile, partition = selected_profile(), "all|eps-8"
     registration = register_corpus(open_ledger(), profile, declared_public=False)
@@ -138,7 +138,7 @@ def demo() -> None:
 @refusals
 def home(as_json: AsJson = False) -> None:
     """Make the Dagster home of the data folder, if it is missing."""
-    from dp_assets.running import persistent_instance
+    from dp_assets.pipeline.running import persistent_instance
 
     with persistent_instance() as instance:
         folder = instance.root_directory
@@ -152,8 +152,8 @@ def home(as_json: AsJson = False) -> None:
 def graph(path: Annotated[Path, typer.Argument(help="Where the PNG goes.")]) -> None:
     """Draw the asset graph of the code."""
     from dp_assets.definitions import ALL_ASSETS, defs
-    from dp_assets.evaluation.asset_graph import draw_asset_graph
-    from dp_assets.evaluation.plot_style import to_png
+    from dp_assets.reports.asset_graph import draw_asset_graph
+    from dp_assets.reports.plot_style import to_png
 
     nodes = [(spec.key.to_user_string(), spec.tags[TAG]) for asset in ALL_ASSETS for spec in asset.specs]
     groups = {spec.key.to_user_string(): spec.group_name or "" for asset in ALL_ASSETS for spec in asset.specs}

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from dp_assets import planner
 from dp_assets.cli._adapter import Speed, measure_speed, num_adapter_parameters
 from dp_assets.cli._console import AsJson, out, print_json, refusals
 from dp_assets.cli._tables import print_table
-from dp_assets.planner import LevelReport, Suggestion
+from dp_assets.planning import planner
+from dp_assets.planning.planner import LevelReport, Suggestion
 from dp_assets.privacy.accounting import round_up
 from dp_assets.privacy.plan import target_of
-from dp_assets.profiles import selected_profile
-from resources.models import ModelUnavailable
-from resources.profile import Profile
+from dp_assets.settings.named import selected_profile
+from dp_assets.settings.profile import Profile
+from resources.models.loaders import ModelUnavailable
 
 SECONDS_AN_HOUR = 3600
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
 from dp_assets.cli._tables import print_table
-from dp_assets.profiles import selected_profile
+from dp_assets.settings.named import selected_profile
 
 FILES_SHOWN, LONGEST_CELL, LONGEST_TEXT = 20, 40, 120
 NO_TERMINAL = (
@@ -29,7 +29,7 @@ def preview(as_json: AsJson = False) -> None:
     Shown are files, rows, units, missing values, what each step of the preparation drops with an example, the sizes of
     cohorts and the first rows. They are private: keep them so.
     """
-    from dp_assets.assets._preview import preview_of
+    from dp_assets.stages.preview import preview_of
 
     if not as_json and not on_terminal():
         raise typer.BadParameter(NO_TERMINAL)

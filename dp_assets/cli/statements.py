@@ -24,10 +24,10 @@ from dp_assets.statements.pages import visible
 from dp_assets.statements.reading import MOST_BYTES, StatementError
 from dp_assets.statements.statement_pages import summary, to_html, to_markdown
 from dp_assets.statements.verification import PROVES, Finding, Outcome, Verification, verification_of_file
-from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE
-from resources.digests import code_digest, is_plain
-from resources.ledger_file import LedgerFile
-from resources.zones import data_home
+from resources.ledger.ledger_file import LedgerFile
+from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE
+from resources.storage.digests import code_digest, is_plain
+from resources.storage.zones import data_home
 
 SPELLINGS = (os.path.abspath, os.path.realpath)
 COLOURS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}

@@ -22,7 +22,7 @@ from dp_assets.statements.declared import Code, declared_as
 from dp_assets.statements.figures import joint_figures
 from dp_assets.statements.reading import MOST_BYTES, StatementError, strict_json
 from dp_assets.statements.verification import DIFFERENCES_NAMED, differences
-from resources.artifact_files import UnreadableArtifact, stored_charge_ids
+from resources.storage.artifact_files import UnreadableArtifact, stored_charge_ids
 
 TABLES, MODELS, DOCUMENTS = (
     "|".join(part.asset if kind is Kind.DOCUMENT else part.name for part in PARTS if part.kind is kind) for kind in Kind

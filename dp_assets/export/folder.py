@@ -30,10 +30,10 @@ from dp_assets.export.target import MANIFEST, MARK, write_checksums
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from resources.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
-from resources.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, PROVENANCE, SHARDS, write_artifact
-from resources.digests import code_digest, file_digests
-from resources.zones import atomic_folder
+from resources.storage.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
+from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, PROVENANCE, SHARDS, write_artifact
+from resources.storage.digests import code_digest, file_digests
+from resources.storage.zones import atomic_folder
 
 FORMAT = 2
 MERGED = "merged"

@@ -11,8 +11,8 @@ from dp_assets.alignment.reward import attach_reward_adapter
 from dp_assets.artifacts import Adapter
 from dp_assets.export.parts import Part
 from dp_assets.generation.adapters import attach_adapter
-from resources.adapter_io import load_adapter
-from resources.models import LanguageModel
+from resources.models.loaders import LanguageModel
+from resources.storage.adapter_io import load_adapter
 
 
 def write_merged(part: Part, adapter_folder: Path, target: Path, *, language_model: LanguageModel, dtype: str) -> None:

@@ -10,8 +10,8 @@ from dp_assets.privacy.labels import NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.statements.against_ledger import untrue
 from dp_assets.statements.figures import joint_figures
-from resources.artifact_files import stored_charge_ids
-from resources.stores import artifact_folder
+from resources.storage.artifact_files import stored_charge_ids
+from resources.storage.stores import artifact_folder
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from dp_assets.generation.packing import TokenRow
+from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation.prompts import (
     GeneratorPrompt,
     answer_prompt_ids,

@@ -20,9 +20,15 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge, content_digest
+from dp_assets.dpsgd.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
+from dp_assets.dpsgd.clipping import clipped_sum
+from dp_assets.dpsgd.lora_gradients import UnclippableParameter
+from dp_assets.dpsgd.monitor import WATCHED_FROM, WATCHED_TO, Picks
+from dp_assets.dpsgd.packing import RowsInteract, TokenRow, require_rows_apart
+from dp_assets.dpsgd.replica import digests_of, tensors_of
+from dp_assets.dpsgd.sensitivity_probe import RoundingTooCoarse, probe_shares
+from dp_assets.dpsgd.training import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.adapters import adapter_from_model, arrays_of_parameters, new_adapter_model
-from dp_assets.generation.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
-from dp_assets.generation.dpsgd import NoSpareStep, UnitRows, train_privately
 from dp_assets.generation.fitness import (
     PUBLIC_TEXTS,
     UnfitModel,
@@ -34,17 +40,11 @@ from dp_assets.generation.fitness import (
     require_vocabulary,
     said_by,
 )
-from dp_assets.generation.low_rank import UnclippableParameter
-from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
-from dp_assets.generation.per_unit import clipped_sum
-from dp_assets.generation.probe import RoundingTooCoarse, probe_shares
 from dp_assets.generation.prompts import (
     GeneratorPrompt,
     encode_instruction,
     generator_prompt_ids,
 )
-from dp_assets.generation.replica import digests_of, tensors_of
-from dp_assets.generation.witness import WATCHED_FROM, WATCHED_TO, Picks
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
 from dp_assets.privacy.evidence import OTHERWISE, Evidence, fingerprint

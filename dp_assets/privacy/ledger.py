@@ -1,6 +1,6 @@
 """The ledger's logic: what its entries add up to.
 
-Storage is elsewhere (`resources/ledger.py`), the hash chain in `chain.py`, the gate in `gate.py`; this module is pure.
+This module is pure: storage is in `resources/ledger/charging.py`, the hash chain in `chain.py`, the gate in `gate.py`.
 Entries are only ever appended. An entry stores events, never an epsilon, so every figure is computed anew from what was
 run.
 

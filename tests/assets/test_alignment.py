@@ -15,11 +15,11 @@ from dp_assets.assets.rlhf_model import rlhf_model
 from dp_assets.assets.sft_model import sft_model
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
-from resources.artifact_files import read_artifact, write_artifact
-from resources.profile import Profile
-from resources.stores import artifact_folder
-from resources.zones import prepare_folder
-from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources
+from dp_assets.settings.profile import Profile
+from resources.storage.artifact_files import read_artifact, write_artifact
+from resources.storage.stores import artifact_folder
+from resources.storage.zones import prepare_folder
+from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources
 
 pytestmark = pytest.mark.slow
 

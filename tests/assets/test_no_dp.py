@@ -11,7 +11,7 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LINEAGE_EPSILON
-from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
+from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 
 SOME_ASSETS = (real_instructions, dp_generator, synthetic_pool)
 

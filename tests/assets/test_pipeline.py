@@ -18,9 +18,9 @@ from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.selection.strategies import Strategy
+from dp_assets.settings.profile import Profile
 from dp_assets.statements.verification import verify
-from resources.profile import Profile
-from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 
 TABLES = (
     "synthetic_pool",

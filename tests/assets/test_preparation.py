@@ -21,11 +21,11 @@ from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.corpus import buckets
-from resources.adapter_io import PROVENANCE_FILE
-from resources.artifact_files import read_artifact
-from resources.models import Embedder
-from resources.private_log import CONSTANT_MESSAGE
-from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from resources.models.loaders import Embedder
+from resources.private.private_log import CONSTANT_MESSAGE
+from resources.storage.adapter_io import PROVENANCE_FILE
+from resources.storage.artifact_files import read_artifact
+from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 STORED = "data/private/artifacts"

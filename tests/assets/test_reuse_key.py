@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import UNKNOWN_PREPARATION, PrivateTable
-from dp_assets.assets._release import Mechanism
+from dp_assets.pipeline.release_protocol import Mechanism
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from resources.ledger import ChargeRefused, Ledger
-from resources.profile import Profile
-from tests.pipeline import register, tiny_profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import ChargeRefused, Ledger
+from tests.tiny_pipeline import register, tiny_profile
 
 TWO_COHORTS = {"kind": "user_bucket", "num_buckets": 2}
 

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 
 from dp_assets.assets.real_instructions import real_instructions
-from resources.ledger import Ledger
-from resources.private_log import CONSTANT_MESSAGE
-from resources.private_output import log_file
+from resources.ledger.charging import Ledger
+from resources.private.private_log import CONSTANT_MESSAGE
+from resources.private.private_output import log_file
 from tests.corpus.chat_data import talk, write_data_set
-from tests.pipeline import register, tiny_profile, tiny_resources, write_corpus
+from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 
 COLUMNS = {"text": "prompt", "user_id": "user"}
 ARENA = "lmsys/chatbot_arena_conversations"

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dp_assets.running import DAGSTER_HOME
+from dp_assets.pipeline.running import DAGSTER_HOME
 from tests.household import ROOT
 from tests.servers import end_processes_on, free_port
 

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import Page
 
-from dp_assets.running import DAGSTER_HOME
-from resources.zones import HOME_VARIABLE, data_home
+from dp_assets.pipeline.running import DAGSTER_HOME
+from resources.storage.zones import HOME_VARIABLE, data_home
 from tests.browser import chromium
 from tests.browser.dagster_ui import dagster_ui
 

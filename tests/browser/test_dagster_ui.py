@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dp_assets.pipeline.running import DAGSTER_HOME
 from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LEDGER_IDS, LINEAGE_EPSILON
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.running import DAGSTER_HOME
 from tests.browser.dagster_ui import DagsterUi, dagster_ui
 from tests.household import Household
 from tests.servers import processes_on

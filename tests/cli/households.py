@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dp_assets.definitions  # noqa: F401 (loaded here under the default profile, not in a test under another one)
-from dp_assets.profiles import selected_profile
+from dp_assets.settings.named import selected_profile
 from tests.household import Household
 
 

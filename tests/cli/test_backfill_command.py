@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from dp_assets.cli._console import INTERRUPTED
-from dp_assets.running import Outcome
+from dp_assets.pipeline.running import Outcome
 from tests.household import Household
 
 MODULE = import_module("dp_assets.cli.backfill")  # the package has a command of the same name

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dp_assets.cli.catalog import refresh
-from resources.catalog import catalog_file
+from resources.storage.catalog import catalog_file
 from tests.household import Household
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from dp_assets.cli.config import CHECKS
-from dp_assets.profiles import NAMED, load_profile
+from dp_assets.settings.named import NAMED, load_profile
 from tests.cli.households import household_of
 from tests.household import Household
 

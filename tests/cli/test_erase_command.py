@@ -11,18 +11,18 @@ import typer
 from typer.testing import CliRunner, Result
 
 import dp_assets.definitions
-from dp_assets.assets._corpus import snapshot_of
 from dp_assets.cli import app
 from dp_assets.cli.corpus import unit_named
 from dp_assets.corpus.prepare import unit_of_user
+from dp_assets.pipeline.corpus import snapshot_of
+from dp_assets.pipeline.running import out_of_date
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.profiles import selected_profile
-from dp_assets.running import out_of_date
-from resources.artifact_files import SHARDS
+from dp_assets.settings.named import selected_profile
+from resources.storage.artifact_files import SHARDS
 from tests.cli.households import household_of
 from tests.household import Household
-from tests.pipeline import PARTITION, tiny_resources
+from tests.tiny_pipeline import PARTITION, tiny_resources
 
 USER, STRANGER = "user-7", "somebody-else"
 PRIVATE_TABLES = ("real_instructions", "real_embeddings")

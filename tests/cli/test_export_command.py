@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from tests.household import Household
-from tests.pipeline import PARTITION
+from tests.tiny_pipeline import PARTITION
 
 
 def export(target: Path, *arguments: str, partition: str = PARTITION) -> Result:

@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
-from dp_assets.profiles import selected_profile
-from resources.catalog import catalog_file
+from dp_assets.settings.named import selected_profile
+from resources.storage.catalog import catalog_file
 from tests.cli.households import household_of
 from tests.household import ROOT, Household
-from tests.pipeline import OVERRIDES, PARTITION
+from tests.tiny_pipeline import OVERRIDES, PARTITION
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from typer.testing import CliRunner, Result
 from dp_assets.cli import app
 from dp_assets.cli.catalog import in_json
 from dp_assets.cli.pipeline import summary_of
-from dp_assets.running import Outcome
+from dp_assets.pipeline.running import Outcome
 from tests.household import Household
-from tests.pipeline import PARTITION
+from tests.tiny_pipeline import PARTITION
 
 
 def invoke(*arguments: str) -> Result:

@@ -14,8 +14,8 @@ from dp_assets.cli import app
 from dp_assets.cli._ledger_tables import print_tables
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.profiles import selected_profile
-from resources.ledger import Charge
+from dp_assets.settings.named import selected_profile
+from resources.ledger.charging import Charge
 from tests.household import Household
 
 LEVEL, REASON = "eps-8", "the board agreed"

@@ -9,13 +9,13 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from dp_assets.cli._adapter import measure_speed, num_adapter_parameters
+from dp_assets.dpsgd.clipping import adapter_parameters
 from dp_assets.generation.adapters import new_adapter_model
-from dp_assets.generation.per_unit import adapter_parameters
-from resources.models import LanguageModel
-from resources.profile import Profile
+from dp_assets.settings.profile import Profile
+from resources.models.loaders import LanguageModel
 from tests.cli.households import household_of
 from tests.household import Household
-from tests.pipeline import OVERRIDES, tiny_profile, write_corpus
+from tests.tiny_pipeline import OVERRIDES, tiny_profile, write_corpus
 
 LORA_PARAMETERS = 2 * 2 * (32 + 32) + 2 * 2 * (32 + 16)
 """Two blocks, rank 2: a query projection from 32 to 32, and a value projection from 32 to 16 features."""

@@ -5,7 +5,7 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from tests.household import Household
-from tests.pipeline import PARTITION
+from tests.tiny_pipeline import PARTITION
 
 ENDPOINT = '\n[annotation.endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\nbackoff_seconds = 0.01\n'
 JUDGE = ENDPOINT.replace("annotation.endpoint", "preferences.judge")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dp_assets.cli import app
 from dp_assets.privacy.labels import Zone
-from resources.ledger import Ledger
+from resources.ledger.charging import Ledger
 from tests.household import Household
 
 

@@ -13,19 +13,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.artifacts import Document, PrivateTable, Table
-from dp_assets.assets._statement import public_settings
 from dp_assets.cli import app
 from dp_assets.cli._stated_profile import profile_finding
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.profiles import DEMO, PAPER
+from dp_assets.settings.named import DEMO, PAPER
+from dp_assets.stages.statement import public_settings
 from dp_assets.statements.statement import restated, sealed
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import PROVES, Outcome
-from resources.artifact_files import write_artifact
-from resources.digests import code_digest, file_digests
-from resources.ledger import Ledger
-from resources.zones import HOME_VARIABLE
+from resources.ledger.charging import Ledger
+from resources.storage.artifact_files import write_artifact
+from resources.storage.digests import code_digest, file_digests
+from resources.storage.zones import HOME_VARIABLE
 from tests.privacy.plans import small_plan, small_terms
 from tests.statements.statements import PLAN, both, state_of, statement_of
 

@@ -17,7 +17,7 @@ from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.hub import CACHES, QUIET, HubSource, HubSteps, reader_environment
 from dp_assets.corpus.presets import PRESETS, Turn
 from dp_assets.corpus.schemas import SCANNED_ROWS
-from resources.profile import PresetName
+from dp_assets.settings.profile import PresetName
 from tests.corpus.chat_data import SCHEMAS, Rows, moderated, talk, wanted_and_unwanted, write_data_set
 
 STRICT = {"languages": ["en"], "drop_redacted": True, "drop_flagged": "any"}

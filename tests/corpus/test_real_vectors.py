@@ -11,7 +11,7 @@ from dp_assets.corpus import real_vectors
 from dp_assets.corpus.real_vectors import UNIT_COLUMNS, embed_training_rows, require_units_apart
 from dp_assets.corpus.schemas import REAL_EMBEDDINGS, REAL_INSTRUCTIONS, check_schema
 from dp_assets.corpus.stability import UnstablePreparation
-from resources.hashing import hashed_vectors
+from resources.models.hashed_ngrams import hashed_vectors
 
 ROWS = pl.DataFrame(
     [

@@ -9,7 +9,7 @@ import pytest
 
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.redaction import KINDS, PATTERN_KINDS, PHONE_REGIONS, SECRET, Redaction, redact
-from resources.profile import CorpusSettings, RedactedKind
+from dp_assets.settings.profile import CorpusSettings, RedactedKind
 
 WITHOUT_MODEL = (SECRET, *PATTERN_KINDS)
 

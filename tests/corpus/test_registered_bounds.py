@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dp_assets.assets._corpus import terms_of
+from dp_assets.pipeline.corpus import terms_of
 from tests.corpus.test_prepare import prepared, row
-from tests.pipeline import tiny_profile
+from tests.tiny_pipeline import tiny_profile
 
 
 def users(number: int, rows_each: int) -> list[Any]:

@@ -29,7 +29,7 @@ from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource
 from dp_assets.corpus.users import canonical_user_ids
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
-from resources.query_reader import duckdb_batches, sql_batches
+from resources.queries.query_reader import duckdb_batches, sql_batches
 
 ID = UUID("550e8400-e29b-41d4-a716-446655440000")
 NINE = dt.datetime(2026, 1, 11, 9, 0, 7, tzinfo=dt.UTC)

@@ -9,19 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dp_assets.assets._corpus import terms_of
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
 from dp_assets.corpus.sources import ChitchatSource
+from dp_assets.dpsgd.clipping import clipped_sum
 from dp_assets.generation.generator import encoder, unit_rows
-from dp_assets.generation.per_unit import clipped_sum
+from dp_assets.pipeline.corpus import terms_of
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.registration import FIXED, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
-from dp_assets.profiles import DEMO
 from dp_assets.selection.votes import exact_votes
-from resources.hashing import hashed_vectors
-from resources.ledger import ChargeRefused, Ledger
+from dp_assets.settings.named import DEMO
+from resources.ledger.charging import ChargeRefused, Ledger
+from resources.models.hashed_ngrams import hashed_vectors
 from tests.generation.tiny_lora import lora_model
 
 KEY = bytes(32)

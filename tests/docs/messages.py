@@ -40,11 +40,9 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Settings",
         "Correct the setting that is named in your profile, then `dp-instructions config check`.",
         (
-            "resources/profile",
-            "resources/problems",
-            "dp_assets/profile",
+            "dp_assets/settings",
             "dp_assets/cli/config",
-            "dp_assets/partitions",
+            "dp_assets/pipeline/partitions",
         ),
     ),
     (
@@ -52,20 +50,24 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Correct the source, or the `corpus` settings that describe it; `docs/guides/own-corpus.md` says what is read.",
         (
             "dp_assets/corpus",
-            "resources/query",
-            "resources/row_wise",
-            "resources/hub",
-            "dp_assets/assets/_corpus",
+            "resources/queries",
+            "dp_assets/pipeline/corpus",
             "dp_assets/cli/corpus",
             "dp_assets/cli/preview",
-            "dp_assets/assets/_preview",
+            "dp_assets/stages/preview",
         ),
     ),
     (
         "Budget, ledger and charges",
         "Nothing was read under a refused charge. Look at `dp-instructions ledger show`;"
         " `docs/operations.md` has each case.",
-        ("dp_assets/privacy", "resources/ledger", "resources/erasure", "dp_assets/cli/ledger", "dp_assets/planner"),
+        (
+            "dp_assets/privacy",
+            "resources/ledger",
+            "resources/private/erasure",
+            "dp_assets/cli/ledger",
+            "dp_assets/planning",
+        ),
     ),
     (
         "Annotators, judges, people and preferences",
@@ -74,8 +76,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "dp_assets/alignment",
             "resources/annotator",
-            "dp_assets/assets/_answering",
-            "dp_assets/assets/_preferring",
+            "dp_assets/stages/annotation",
+            "dp_assets/stages/preferences",
             "dp_assets/cli/handoff",
         ),
     ),
@@ -83,14 +85,12 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Models, training and sampling",
         "Choose another model or setting; public checks run before anything is charged.",
         (
+            "dp_assets/dpsgd",
             "dp_assets/generation",
             "dp_assets/selection",
             "resources/models",
-            "resources/packaged",
-            "resources/vllm",
-            "resources/embedding",
-            "dp_assets/embed",
             "dp_assets/evaluation",
+            "dp_assets/reports",
         ),
     ),
     (
@@ -101,7 +101,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "dp_assets/export",
             "dp_assets/cli/statements",
             "dp_assets/cli/export",
-            "dp_assets/assets/_statement",
+            "dp_assets/stages/statement",
         ),
     ),
     (
@@ -128,7 +128,7 @@ def messages() -> list[Message]:
     errors = OTHERS | _errors(trees.values())
     found: dict[str, Message] = {}
     for path, tree in trees.items():
-        shown = errors | {"ValueError"} if path == "resources/profile.py" else errors
+        shown = errors | {"ValueError"} if path == "dp_assets/settings/profile.py" else errors
         for error, text in _said(tree, shown):
             found.setdefault(text, Message(text, path, error))
     return sorted(found.values())

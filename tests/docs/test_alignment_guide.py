@@ -9,9 +9,9 @@ import pytest
 
 from dp_assets.alignment.record import policy_record
 from dp_assets.artifacts import Adapter
-from dp_assets.assets._policy import policy_metadata
-from dp_assets.profiles import load_profile
-from resources.adapter_io import PROVENANCE_FILE, save_adapter
+from dp_assets.settings.named import load_profile
+from dp_assets.stages.policy import policy_metadata
+from resources.storage.adapter_io import PROVENANCE_FILE, save_adapter
 from tests.docs.test_commands import ROOT, command_lines, problem
 
 PAGE = ROOT / "docs/guides/alignment.md"
@@ -56,7 +56,7 @@ def test_the_stored_record_is_read_as_the_guide_reads_it(tmp_path: Path) -> None
 
 
 def test_the_record_describes_every_method_that_can_be_chosen() -> None:
-    from resources.profile import RlhfSettings
+    from dp_assets.settings.profile import RlhfSettings
 
     described = (ROOT / "dp_assets/alignment/record.py").read_text()
     for method in ("rloo", "grpo", "dpo"):

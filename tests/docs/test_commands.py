@@ -11,7 +11,7 @@ import typer
 
 from dp_assets.cli import app
 from dp_assets.privacy import accounting
-from dp_assets.profiles import DEMO, load_profile
+from dp_assets.settings.named import DEMO, load_profile
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

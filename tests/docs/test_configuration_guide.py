@@ -9,9 +9,9 @@ import pytest
 
 from dp_assets.cli.config import leaves, problems_of, toml_value
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.profiles import NAMED, load_profile
-from resources.problems import setting_names
-from resources.profile import Profile
+from dp_assets.settings.named import NAMED, load_profile
+from dp_assets.settings.problems import setting_names
+from dp_assets.settings.profile import Profile
 from tests.docs.test_commands import command_lines, problem
 
 ROOT = Path(__file__).parents[2]

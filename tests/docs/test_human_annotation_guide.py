@@ -7,7 +7,7 @@ import pytest
 
 from dp_assets.alignment import handoff
 from dp_assets.cli.handoff import Kind
-from dp_assets.profiles import load_profile
+from dp_assets.settings.named import load_profile
 from tests.docs.test_commands import command_lines, problem
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dp_assets.export.parts import PARTS, Kind
-from resources import catalog
+from resources.storage import catalog
 from tests.docs.test_commands import command_lines, problem
 
 GUIDES = Path(__file__).parents[2] / "docs/guides"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dp_assets.planner import joint_epsilon
-from dp_assets.profiles import load_profile
-from resources.profile import Profile
+from dp_assets.planning.planner import joint_epsilon
+from dp_assets.settings.named import load_profile
+from dp_assets.settings.profile import Profile
 from tests.docs.test_commands import ROOT, command_lines, problem
 
 GUIDE = ROOT / "docs/guides/sweeps-and-snapshots.md"

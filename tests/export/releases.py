@@ -17,11 +17,11 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verify
-from resources.artifact_files import DOCUMENT, Artifact, write_artifact
-from resources.stores import artifact_folder
-from resources.zones import atomic_folder
-from tests.pipeline import PARTITION
+from resources.storage.artifact_files import DOCUMENT, Artifact, write_artifact
+from resources.storage.stores import artifact_folder
+from resources.storage.zones import atomic_folder
 from tests.statements.statements import both, state_of, statement_of
+from tests.tiny_pipeline import PARTITION
 
 IDS = ("dp_generator", "dp_histogram")
 MODEL_FOLDER = "/srv/models/tiny"

@@ -22,7 +22,7 @@ from dp_assets.statements.reading import StatementError
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verify
-from resources.artifact_files import read_artifact, stored_charge_ids, write_artifact
+from resources.storage.artifact_files import read_artifact, stored_charge_ids, write_artifact
 from tests.export.releases import IDS, MODEL_FOLDER, SETTINGS, gathered, put, release_everything
 
 ADAPTERS = ("generator", "sft", "reward", "rlhf")
@@ -82,7 +82,7 @@ def test_rows_keep_their_order_and_parts_keep_their_charges(exported: Path) -> N
 
 def test_shards_are_numbered_as_the_hub_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = release_everything(tmp_path / "data")
-    monkeypatch.setattr("resources.artifact_files.MAX_ROWS_PER_SHARD", 2)
+    monkeypatch.setattr("resources.storage.artifact_files.MAX_ROWS_PER_SHARD", 2)
     put(tmp_path / "data", "synthetic_pool", Table(pl.LazyFrame({"text": list("edcba")}), IDS[:1]))
     write_export(tmp_path / "out", gathered(tmp_path / "data", state, "pool"), SETTINGS, names={})
     shards = sorted(path.name for path in (tmp_path / "out/data/pool").iterdir())

@@ -16,8 +16,8 @@ from dp_assets.export.target import CHECKSUMS, write_checksums
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from resources.artifact_files import PROVENANCE, write_artifact
-from resources.digests import file_digests
+from resources.storage.artifact_files import PROVENANCE, write_artifact
+from resources.storage.digests import file_digests
 from tests.export.releases import IDS, SETTINGS, gathered, release_everything
 
 Edit = Callable[[Path], object]

@@ -10,8 +10,8 @@ from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, chosen_parts
 from dp_assets.export.release import asset_folder
 from dp_assets.privacy.plan import HISTOGRAM
 from tests.export.releases import IDS, gathered, put, release_everything
-from tests.pipeline import PARTITION
 from tests.statements.statements import both, charged, state_of
+from tests.tiny_pipeline import PARTITION
 
 
 def test_everything_is_composed_over_the_union_of_its_charges(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dp_assets.artifacts import Adapter
 from dp_assets.generation import drawing
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
-from resources.shards import Shards, ShardStore
+from resources.storage.shards import Shards, ShardStore
 
 SAMPLING: dict[str, Any] = {
     "prompt": "user_turn", "max_new_tokens": 3, "temperature": 1.0, "top_p": 0.95, "batch_size": 8, "seed": 1,

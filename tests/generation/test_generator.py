@@ -13,11 +13,11 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
+from dp_assets.dpsgd.packing import RowsInteract, TokenRow, require_rows_apart
+from dp_assets.dpsgd.sensitivity_probe import RoundingTooCoarse
 from dp_assets.generation.fitness import UnfitModel
 from dp_assets.generation.generator import _UnitReader, require_trainable
-from dp_assets.generation.packing import RowsInteract, TokenRow, require_rows_apart
-from dp_assets.generation.probe import RoundingTooCoarse
-from resources.models import LanguageModel
+from resources.models.loaders import LanguageModel
 from tests.generation.tiny_lora import round_by_position
 from tests.privacy.plans import small_plan
 from tests.test_planted_differences import Plant, average_over_micro_batches, carry_a_unit_into_the_next_micro_batch

@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from dp_assets.generation import per_unit
-from dp_assets.generation.packing import TokenRow
+from dp_assets.dpsgd import clipping
+from dp_assets.dpsgd.packing import TokenRow
 
 PAD = 2  # the tiny tokenizer's <|im_end|>; texts contain it on purpose
 
@@ -41,10 +41,10 @@ SHARED = ("a", "b", "a", "c", "a", "b")
 
 def round_by_position(patch: pytest.MonkeyPatch, slack: float) -> None:
     """Let each row's gradient grow by `slack` of itself with its place, as a kernel would that rounds by position."""
-    add_rows = per_unit._add_rows
+    add_rows = clipping._add_rows
 
     def rounded(gradients: Any, *args: Any) -> Any:
         places = torch.arange(len(next(iter(gradients.values()))), dtype=torch.float64)[:, None, None]
         return add_rows({name: gradient * (1 + slack * places) for name, gradient in gradients.items()}, *args)
 
-    patch.setattr(per_unit, "_add_rows", rounded)
+    patch.setattr(clipping, "_add_rows", rounded)

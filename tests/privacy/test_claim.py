@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from plans import small_plan
 
 from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
 from dp_assets.privacy.evidence import fingerprint
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN, largest_rounding_slack
+from tests.privacy.plans import small_plan
 
 PLAN = small_plan()
 TENSORS = fingerprint(["a", "b"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dp_assets import summary
+from dp_assets.cli import summary
 from dp_assets.cli._ledger_tables import overview, print_tables
 from dp_assets.privacy.headline import Basis, guarantee
 from dp_assets.privacy.labels import Label

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from plans import small_plan
 from scipy.stats import binom
 
 from dp_assets.privacy import accounting
@@ -12,6 +11,7 @@ from dp_assets.privacy import plan as plans
 from dp_assets.privacy.events import DiscreteGaussianDpEvent
 from dp_assets.privacy.plan import SMALLEST_NOISE_MULTIPLIER, UnreachableTarget, make_plan, target_of
 from dp_assets.privacy.units import PrivacyUnit
+from tests.privacy.plans import small_plan
 
 PAPER = {
     "delta": 5e-7,

@@ -18,8 +18,8 @@ from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.columns import understood
 from dp_assets.corpus.prepare import prepare
 from dp_assets.corpus.sources import FileSource
+from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation.generator import encoder, unit_rows
-from dp_assets.generation.packing import TokenRow
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.privacy.units import PrivacyUnit
 

@@ -20,15 +20,15 @@ import pytest
 import torch
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
-from dp_assets.generation.checkpoints import Checkpoints, TrainingState
+from dp_assets.dpsgd.checkpoints import Checkpoints, TrainingState
 from dp_assets.generation.generator import train_generator
 from dp_assets.privacy import randomness
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.release import release_votes
-from resources.artifact_files import write_artifact
-from resources.models import Embedder, LanguageModel
+from resources.models.loaders import Embedder, LanguageModel
+from resources.storage.artifact_files import write_artifact
 from tests.privacy.plans import small_plan
 from tests.privacy.test_randomness import assert_uncorrelated
 from tests.replay.neighbours import KEY, others, prepared, write

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from dp_assets.corpus import prepare
-from dp_assets.generation import dpsgd, per_unit
+from dp_assets.dpsgd import clipping, training
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection import votes
-from resources.models import Embedder
+from resources.models.loaders import Embedder
 from tests.replay import checks
 from tests.replay.neighbours import neighbours
 from tests.replay.test_replay_votes import bins_of, embedded, votes_of
@@ -31,9 +31,9 @@ def loss_averaged_over_the_batch(patch: pytest.MonkeyPatch) -> None:
 
 
 def rows_clipped_one_by_one(patch: pytest.MonkeyPatch) -> None:
-    clip = per_unit.clipped_sum
+    clip = clipping.clipped_sum
     patch.setattr(
-        per_unit, "clipped_sum", lambda model, rows, _, **constants: clip(model, rows, ids(rows), **constants)
+        clipping, "clipped_sum", lambda model, rows, _, **constants: clip(model, rows, ids(rows), **constants)
     )
 
 
@@ -42,32 +42,32 @@ def ids(rows: Any) -> list[str]:
 
 
 def sum_divided_by_the_size_of_the_sample(patch: pytest.MonkeyPatch) -> None:
-    clip = dpsgd.clipped_sum
+    clip = training.clipped_sum
 
     def average(model: Any, rows: Any, unit_ids: Any, **constants: Any) -> Any:
         exact_sum, clipping = clip(model, rows, unit_ids, **constants)
         return {name: tensor / max(1, len(rows)) for name, tensor in exact_sum.items()}, clipping
 
-    patch.setattr(dpsgd, "clipped_sum", average)
+    patch.setattr(training, "clipped_sum", average)
 
 
 def loss_normaliser_taken_from_the_rows(patch: pytest.MonkeyPatch) -> None:
-    clip = dpsgd.clipped_sum
+    clip = training.clipped_sum
 
     def by_length(model: Any, rows: Any, unit_ids: Any, **constants: Any) -> Any:
         longest = max((len(row) for row in rows), default=1)
         return clip(model, rows, unit_ids, **(constants | {"loss_normaliser": float(longest)}))
 
-    patch.setattr(dpsgd, "clipped_sum", by_length)
+    patch.setattr(training, "clipped_sum", by_length)
 
 
 def steps_taken_from_the_data(patch: pytest.MonkeyPatch) -> None:
-    train = dpsgd.train_privately
+    train = training.train_privately
 
     def as_many_as_fit(model: Any, read: Any, **arguments: Any) -> Any:
         return train(model, read, **(arguments | {"steps": 28 - len(read())}))
 
-    patch.setattr(dpsgd, "train_privately", as_many_as_fit)
+    patch.setattr(training, "train_privately", as_many_as_fit)
 
 
 def infinite_gradients_let_through(patch: pytest.MonkeyPatch) -> None:

@@ -23,18 +23,18 @@ import torch
 
 from dp_assets.artifacts import CONTENT
 from dp_assets.definitions import ALL_ASSETS
+from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation import generator
-from dp_assets.generation.packing import TokenRow
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection import release
-from resources.profile import Profile
-from tests.pipeline import PARTITION, register, tiny_profile, tiny_resources
+from dp_assets.settings.profile import Profile
 from tests.privacy.replay import ReplayableSource
 from tests.replay import checks
 from tests.replay.neighbours import NEWCOMERS, joined, others, write
 from tests.replay.training import Run
+from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources
 
 DOWN_TO_THE_VOTES = (
     "real_instructions",

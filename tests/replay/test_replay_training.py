@@ -19,10 +19,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoTokenizer
 
+from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation.adapters import new_adapter_model
-from dp_assets.generation.packing import TokenRow
 from dp_assets.privacy.units import PrivacyUnit
-from resources.models import LanguageModel
+from resources.models.loaders import LanguageModel
 from tests.generation.tiny_lora import lora_model
 from tests.replay import checks
 from tests.replay.neighbours import CASES, LENGTHS, token_rows

@@ -11,7 +11,7 @@ from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection import votes
 from dp_assets.selection.bins import fit_bins
-from resources.models import Embedder
+from resources.models.loaders import Embedder
 from tests.replay import checks
 from tests.replay.neighbours import CASES, KEY, PLACES, THINGS, VERBS, neighbours
 

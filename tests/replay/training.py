@@ -28,10 +28,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from dp_assets.generation import dpsgd, per_unit
-from dp_assets.generation.checkpoints import Checkpoints
-from dp_assets.generation.packing import TokenRow
-from dp_assets.generation.per_unit import Gradients, adapter_parameters
+from dp_assets.dpsgd import clipping, training
+from dp_assets.dpsgd.checkpoints import Checkpoints
+from dp_assets.dpsgd.clipping import Gradients, adapter_parameters
+from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.units import PrivacyUnit
 from tests.generation.tiny_lora import lora_model
@@ -108,7 +108,7 @@ class Run:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Within the context every clipped sum of real rows is kept, and the frozen one is handed back."""
-        clip = dpsgd.clipped_sum
+        clip = training.clipped_sum
 
         def recorded(model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], **constants: Any) -> Any:
             exact_sum, clipping = clip(model, rows, unit_ids, **constants)
@@ -123,7 +123,7 @@ class Run:
             return handed, clipping
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(dpsgd, "clipped_sum", recorded)
+            patch.setattr(training, "clipped_sum", recorded)
             yield
 
 
@@ -154,7 +154,7 @@ def train(
     checkpoints = Checkpoints(folder) if folder else None
     with run.recording():
         arguments = {**CONSTANTS, **changes, "source": run, "checkpoints": checkpoints, "advance": advance}
-        _, run.evidence = dpsgd.train_privately(model, read, owns=lambda *_: True, **arguments)
+        _, run.evidence = training.train_privately(model, read, owns=lambda *_: True, **arguments)
     return run
 
 
@@ -194,7 +194,7 @@ def poison(model: PeftModel, token: int) -> None:
 def total(model: nn.Module, units: Mapping[str, Sequence[TokenRow]], *, budget: int, clip_norm: float = C) -> Tensor:
     """The clipped sum of all rows of all units, flat."""
     owned = [(row, unit_id) for unit_id, rows in units.items() for row in rows]
-    exact_sum, _ = per_unit.clipped_sum(
+    exact_sum, _ = clipping.clipped_sum(
         model,
         [row for row, _ in owned],
         [unit_id for _, unit_id in owned],

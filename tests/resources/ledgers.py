@@ -10,9 +10,9 @@ from typing import Any
 from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
-from resources import ledger_file
-from resources.ledger import Charge, ChargeRefused, Ledger
-from resources.ledger_file import LedgerFile
+from resources.ledger import ledger_file
+from resources.ledger.charging import Charge, ChargeRefused, Ledger
+from resources.ledger.ledger_file import LedgerFile
 
 
 def plan_of(level: str, *, max_rows_per_unit: int = 2, unit: PrivacyUnit = PrivacyUnit.USER) -> PrivacyPlan:

@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from dp_assets.privacy.labels import NO_DP, Label
+from dp_assets.settings.profile import EndpointSettings
 from resources.annotator import NO_KEY, Annotator, MissingKey, NotReleased
-from resources.profile import EndpointSettings
 
 VARIABLE = "SOME_SERVICE_KEY"
 

@@ -1,0 +1,430 @@
+"""Clipped sums of per-unit gradients in one forward and one backward pass.
+
+Guarantee: `clipped_sum` returns the sum over units u of
+
+    g_u * min(1, C / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normaliser)
+
+where the L2 norm is one flat norm over every trainable tensor. Adding or removing one unit therefore moves the sum by
+at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping them one by one would multiply its
+sensitivity by its rows.
+
+How: only LoRA layers are trainable. During the pass each is run by an autograd function whose backward hands out the
+factors of its matrices' gradients (`low_rank.py`). Here their product is formed over the tokens of every row, instead
+of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing trains
+outside the clip.
+
+What is exploited for speed: the sum over a batch depends neither on its order nor on how it is cut. So units are packed
+into micro-batches of a fixed number of tokens, longest first, their rows laid end to end without padding (`packing.py`
+says how rows stay apart); the language model's head runs only where a token has a label, in chunks; the gradient of a
+low-rank matrix is formed row by row, which costs less than a second backward pass for its norm. None of it changes
+what is computed for a unit.
+
+What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
+mean over the batch; layers that mix rows, or whose random mask depends on the layout of the batch, are refused, and so
+are routed experts, which compute on whatever tokens all rows send them.
+
+Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the length of
+the line in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own length
+where that is greater. In attention and in per-row gradients the unit's rows have a width of their own; how many rows
+of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Shares come
+out the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are multiples of 4.
+They are added up in float64. What another device or width leaves is measured in the run, on rows up to the longest
+(`probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A device or model
+that rounds more coarsely is refused, and below float32 one that rounds by company at all.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+from torch.nn import functional
+
+from dp_assets.dpsgd.lora_gradients import LowRankLayer, UnclippableParameter, low_rank_layers, tapped
+from dp_assets.dpsgd.packing import (
+    IGNORED,
+    PackedRows,
+    RowBuffer,
+    RowsInteract,
+    TokenRow,
+    attending_within_rows,
+    causal_lm,
+    decode,
+    logits_of,
+    padded_width,
+)
+from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
+from dp_assets.privacy.plan import LEAST_CLIP_NORM
+
+NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+PIECE = 64  # values whose squares are added up in float32
+ROUTED = frozenset(["experts", "router", "moe"])
+SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
+
+Gradients = dict[str, Tensor]
+Clipped = tuple[Gradients, Tensor]  # a sum over units, and the norm of each before clipping, shape [units]
+
+
+class MicroBatchTooLarge(RuntimeError):
+    """The rows of one unit alone do not fit into memory."""
+
+
+@dataclass(frozen=True)
+class ClippingEvidence:
+    """What was clipped, at which constants. Those are public; every count is restricted and absent from `repr`."""
+
+    names: tuple[str, ...]
+    l2_clip_norm: float
+    loss_normaliser: float
+    num_units: int = field(repr=False)
+    num_clipped: int = field(repr=False)
+    num_non_finite: int = field(repr=False)
+    norm_quantiles: tuple[float, ...] = field(repr=False)  # at NORM_QUANTILES, of the finite norms before clipping
+
+    @property
+    def restricted(self) -> dict[str, Any]:
+        """The counts and norms of units, for the private zone."""
+        return {
+            "num_units": self.num_units,
+            "num_clipped": self.num_clipped,
+            "num_non_finite": self.num_non_finite,
+            "norm_quantiles": list(self.norm_quantiles),
+        }
+
+
+def clipped_sum(
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    unit_ids: Sequence[str],
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+    tokens_per_micro_batch: int,
+) -> tuple[Gradients, ClippingEvidence]:
+    """The sum of clipped unit gradients: one float64 tensor by parameter name, each of its parameter's shape.
+
+    `unit_ids[i]` is the unit of `rows[i]`. A unit whose norm is not finite contributes exactly zero, and no rows give
+    zeros. `tokens_per_micro_batch` bounds memory only: units are never split over micro-batches, and a unit longer
+    than the budget gets a micro-batch of its own. Each micro-batch is computed in full, so a budget of the size of a
+    whole batch wastes up to half of it. One that runs out of memory is computed again in halves, the one case in which
+    a share's rounding may follow from the state of the memory.
+
+    Raises:
+      UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
+      RowsInteract: a layer in training mode mixes rows or drops activations.
+      MicroBatchTooLarge: a single unit does not fit into memory.
+      ValueError: a constant is not positive, `l2_clip_norm` is so small or large that float32 does not hold its
+        square with room to spare, or rows and unit ids differ in length.
+    """
+    *_, (total, norms) = _running_sums(
+        model,
+        rows,
+        unit_ids,
+        l2_clip_norm=l2_clip_norm,
+        loss_normaliser=loss_normaliser,
+        tokens_per_micro_batch=tokens_per_micro_batch,
+    )
+    return total, _evidence(tuple(total), norms, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
+
+
+def _running_sums(
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    unit_ids: Sequence[str],
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+    tokens_per_micro_batch: int,
+) -> Iterator[Clipped]:
+    """The sum and the norms of the units so far: of none, then after each micro-batch. The last is that of all units.
+
+    The sum's tensors are the same ones each time. Leave the model alone in between: its attention is swapped.
+    """
+    if not all(0 < constant < math.inf for constant in (l2_clip_norm, loss_normaliser, tokens_per_micro_batch)):
+        raise ValueError("l2_clip_norm, loss_normaliser and tokens_per_micro_batch must be positive and finite")
+    if not LEAST_CLIP_NORM <= l2_clip_norm <= 1 / LEAST_CLIP_NORM:  # beyond, squares leave the range of float32
+        raise ValueError(f"l2_clip_norm must lie in [{LEAST_CLIP_NORM:g}, {1 / LEAST_CLIP_NORM:g}]")
+    layers = low_rank_layers(model)
+    _refuse_interaction(model)
+    model.zero_grad(set_to_none=True)
+    total = {name: torch.zeros_like(matrix, dtype=torch.float64) for name, matrix in _named_matrices(layers).items()}
+    norms = torch.zeros(0, dtype=torch.float64)
+    yield total, norms
+    clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
+    with attending_within_rows(model):
+        for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
+            for clipped, unit_norms in _within_memory(clip, micro_batch):
+                for name, share in clipped.items():
+                    total[name] += share if share.shape == total[name].shape else share.mT
+                norms = torch.cat([norms, unit_norms.cpu()])
+            yield total, norms
+
+
+def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every trainable parameter by name, sorted: the tensors that `clipped_sum` covers.
+
+    Raises:
+      UnclippableParameter: something trainable is not a float32 LoRA matrix.
+      ValueError: nothing is trainable.
+    """
+    return _named_matrices(low_rank_layers(model))
+
+
+# Which parameters can be clipped
+
+
+def _named_matrices(layers: Sequence[LowRankLayer]) -> dict[str, nn.Parameter]:
+    """Trainable matrices by name, sorted."""
+    matrices = {name: matrix for layer in layers for name, matrix in layer.trainable.items()}
+    return dict(sorted(matrices.items()))
+
+
+def _refuse_interaction(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if SCALED_BY_LENGTH & set(_rope_types(module)):
+            raise RowsInteract(f"{name} scales positions by the longest row it has seen; choose another model")
+        if name.rpartition(".")[2] in ROUTED:
+            raise RowsInteract(f"{name} sends tokens to experts in groups of all rows; choose a dense model")
+        if module.training and (_drops_activations(module) or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            raise RowsInteract(f"{name} drops activations or mixes rows in training mode; call model.eval()")
+
+
+def _rope_types(module: nn.Module) -> Collection[str]:
+    """How rotary embeddings scale positions: one way, or one for each kind of layer."""
+    rope_type = getattr(module, "rope_type", ())
+    return rope_type.values() if isinstance(rope_type, Mapping) else {rope_type} if rope_type else ()
+
+
+def _drops_activations(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return bool(module.p > 0)
+    # Attention layers of transformers keep the rate as a number and drop inside the kernel.
+    rate = getattr(module, "attention_dropout", 0.0)
+    return isinstance(rate, int | float) and rate > 0
+
+
+# Micro-batches
+
+Unit = Sequence[TokenRow]
+
+
+def _rows_by_unit(rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> list[Unit]:
+    units: dict[str, list[TokenRow]] = {}
+    for row, unit_id in zip(rows, unit_ids, strict=True):
+        units.setdefault(unit_id, []).append(row)
+    return list(units.values())
+
+
+@dataclass
+class MicroBatch:
+    """Units that are computed together, their rows end to end in `num_tokens` places; places left over are idle."""
+
+    num_tokens: int
+    units: list[Unit] = field(default_factory=list)
+    num_free: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_free = self.num_tokens
+
+    def add(self, unit: Unit) -> None:
+        self.units.append(unit)
+        self.num_free -= _num_tokens(unit)
+
+
+def micro_batches(units: Sequence[Unit], token_budget: int) -> list[MicroBatch]:
+    """Pack units into micro-batches of exactly `token_budget` tokens each, the longest units first, each where it fits.
+
+    A unit longer than the budget is computed alone, in a micro-batch of its own length. So each unit's micro-batch has
+    a length that follows from the unit alone. The longest come first, so that a budget beyond memory shows at once.
+    """
+    packed: list[MicroBatch] = []
+    for unit in sorted(units, key=_num_tokens, reverse=True):
+        fitting = (batch for batch in packed if batch.num_free >= _num_tokens(unit))
+        batch = next(fitting, None)
+        if batch is None:
+            batch = MicroBatch(max(token_budget, _num_tokens(unit)))
+            packed.append(batch)
+        batch.add(unit)
+    return packed
+
+
+def _num_tokens(unit: Unit) -> int:
+    return sum(map(len, unit))
+
+
+def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> Iterator[Clipped]:
+    """`clip(batch)`, or the same units in micro-batches of half the tokens where memory runs out. No unit is lost."""
+    try:
+        clipped = clip(batch)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+    else:
+        yield clipped
+        return
+    # Out of the handler: while the error lives, its traceback holds the tensors of the failed attempt.
+    if len(batch.units) == 1 and not batch.num_free:
+        raise MicroBatchTooLarge("the rows of one unit do not fit into memory; allow fewer tokens a row")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    for smaller in micro_batches(batch.units, batch.num_tokens // 2):
+        yield from _within_memory(clip, smaller)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "can't allocate memory" in message
+
+
+# One micro-batch: forward, backward, clip
+
+
+def _clip_micro_batch(
+    model: nn.Module,
+    layers: Sequence[LowRankLayer],
+    batch: MicroBatch,
+    *,
+    l2_clip_norm: float,
+    loss_normaliser: float,
+) -> Clipped:
+    """The clipped sum over some units, [narrow, wide] each, and the norm of each before clipping, shape [units]."""
+    packed, owners = pack(batch, next(model.parameters()).device)
+    with _forming_row_gradients(layers, packed) as row_gradients:
+        backpropagate(model, packed, loss_normaliser)
+    _refuse_untapped(layers, row_gradients)
+    return _clip(_add_rows(row_gradients, owners, len(batch.units)), l2_clip_norm)
+
+
+def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
+    """The rows of a micro-batch end to end, and for each row its unit's place in the batch."""
+    owned = sorted(
+        ((owner, row) for owner, unit in enumerate(batch.units) for row in unit),
+        key=lambda owner_and_row: padded_width(len(owner_and_row[1])),
+    )
+    rows, owners = [row for _, row in owned], [owner for owner, _ in owned]
+    return PackedRows(rows, batch.num_tokens, device), torch.tensor(owners, device=device)
+
+
+def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) -> None:
+    """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
+
+    The head runs on places that have a label only, in chunks of one size: their logits are the largest tensors of all,
+    and each chunk's are gone before the next one's come. Places that fill up a chunk are blanked, as what the head
+    gives there need not be finite, and an ignored label's gradient is 0 times that.
+    """
+    base = causal_lm(model)
+    output = decode(base, packed)
+    hidden = output.last_hidden_state  # [1, tokens, features]
+    leaf = hidden.detach().requires_grad_()
+    for places, labels in packed.label_chunks:
+        learnt = leaf[:, places].masked_fill((labels == IGNORED)[:, None], 0)
+        logits = logits_of(base, output, learnt)
+        loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
+        (loss / loss_normaliser).backward()
+    if hidden.requires_grad:
+        hidden.backward(leaf.grad)
+
+
+@contextmanager
+def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -> Iterator[Gradients]:
+    """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, narrow, wide].
+
+    A gradient with more outputs than inputs is formed turned over, since kernels for small products are faster so;
+    `_running_sums` turns its sum back.
+    """
+    row_gradients: Gradients = {}
+
+    @cache
+    def buffer(side: str, features: int, dtype: torch.dtype, zeros_behind: bool) -> RowBuffer:
+        return RowBuffer(packed, features, dtype, zeros_behind=zeros_behind)
+
+    def form(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
+        num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
+        flat = num_outputs <= num_inputs  # the narrow factor gets zeros behind its rows; in one of them they are enough
+        of_outputs = buffer("outputs", num_outputs, output_gradient.dtype, flat).fill(output_gradient)
+        of_inputs = buffer("inputs", num_inputs, inputs.dtype, not flat).fill(inputs, saved=True)
+        narrow, wide = (of_outputs, of_inputs) if flat else (of_inputs, of_outputs)
+        gradient = inputs.new_empty(len(packed.rows), *sorted((num_outputs, num_inputs)), dtype=torch.float32)
+        for part, left, right in zip(gradient.split([len(left) for left in narrow]), narrow, wide, strict=True):
+            torch.bmm(left.mT, right, out=part)
+        row_gradients[name] = row_gradients[name] + gradient if name in row_gradients else gradient
+
+    with tapped(layers, form, num_tokens=packed.num_tokens):
+        yield row_gradients
+
+
+def _refuse_untapped(layers: Sequence[LowRankLayer], row_gradients: Gradients) -> None:
+    """Each matrix must get its gradient through its tap, and through nothing else."""
+    for name, matrix in _named_matrices(layers).items():
+        if matrix.grad is not None:
+            raise UnclippableParameter(f"{name} is used outside its layer, where it cannot be clipped; freeze it")
+        if name not in row_gradients:
+            raise UnclippableParameter(f"{name} takes no part in the loss; freeze it or name fewer target modules")
+
+
+def _add_rows(row_gradients: Gradients, owners: Tensor, num_units: int) -> Gradients:
+    """Add the rows of each unit, `owners[i]` for row i: [rows, ...] becomes [units, ...], units in no order."""
+    if len(owners) == num_units:
+        return row_gradients  # one row a unit, the usual case, needs no second copy of the largest tensors
+    return {
+        name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, owners, gradient)
+        for name, gradient in row_gradients.items()
+    }
+
+
+def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
+    """Scale each unit to a flat norm of at most `l2_clip_norm`, add the units up, and return the norms found before.
+
+    A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
+    factor of zero would be undefined and would void the whole sum. Products and sums are float64: in float32 how they
+    round would follow from how many units there are, and sums of a few thousand would reach the margin.
+    """
+    norms = _norms(unit_gradients)
+    unusable = ~torch.isfinite(norms)
+    factors = (l2_clip_norm * (1 - ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(unusable, 0)
+    if unusable.any():
+        blank = unusable[:, None, None]
+        unit_gradients = {name: gradient.masked_fill(blank, 0) for name, gradient in unit_gradients.items()}
+    clipped = {
+        name: (factors @ gradient.double().flatten(1)).unflatten(0, gradient.shape[1:])
+        for name, gradient in unit_gradients.items()
+    }
+    return clipped, norms
+
+
+def _norms(unit_gradients: Gradients) -> Tensor:
+    """The flat norm of each unit over all tensors, float64, shape [units].
+
+    Squares are added up in float32 over pieces of `PIECE` values of a unit, and pieces in float64: faster than float64
+    throughout, and a norm rounds by less than `PIECE` float32 roundings whatever the size of the model, where float32
+    throughout would exceed the clip's margin. A piece whose sum of squares float32 cannot hold makes the norm infinite.
+    """
+    pieces = [vector_norm(_in_pieces(gradient.flatten(1)), dim=2) for gradient in unit_gradients.values()]
+    return vector_norm(torch.cat(pieces, dim=1), dim=1, dtype=torch.float64)
+
+
+def _in_pieces(values: Tensor) -> Tensor:
+    """[units, values] as [units, pieces, PIECE], filled up with zeros."""
+    missing = -values.shape[1] % PIECE
+    return (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
+
+
+def _evidence(
+    names: tuple[str, ...], norms: Tensor, *, l2_clip_norm: float, loss_normaliser: float
+) -> ClippingEvidence:
+    finite = norms[torch.isfinite(norms)]
+    quantiles = torch.quantile(finite, finite.new_tensor(NORM_QUANTILES)).tolist() if len(finite) else ()
+    return ClippingEvidence(
+        names=names,
+        l2_clip_norm=l2_clip_norm,
+        loss_normaliser=loss_normaliser,
+        num_units=len(norms),
+        num_clipped=int((finite > l2_clip_norm).sum()),
+        num_non_finite=len(norms) - len(finite),
+        norm_quantiles=tuple(quantiles),
+    )

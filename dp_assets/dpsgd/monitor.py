@@ -1,0 +1,212 @@
+"""What really happens to the model, seen from beside the training loop: the observations that DP-SGD's evidence states.
+
+    clip             watched: whose rows were clipped, how many each unit gave, at which constants, and the exact sum
+    optimizer        its own hooks: the gradients that it is handed, and a replica of it that takes the same steps
+    every tensor     nothing but those steps changes anything
+
+A tensor counts as noised if, in every step, the gradient handed to the optimizer is, bit for bit, the exact sum plus
+the noise that was drawn for this tensor in this step, over the normaliser. The replica (`replica.py`) steps with those
+gradients by the public constants of the optimizer, and the parameters must come out the same, bit for bit. Both are the
+operations of the loop done again, so no step that keeps the plan is ever called different.
+
+Exact sums and noise are compared in memory and forgotten. What a checkpoint keeps are counts, verdicts, the sum of
+squares of all noise, SHA-256 digests of its draws and one of the replica: a noise that comes twice is noticed after a
+resume too, and none can be replayed. Left out: a change of a frozen tensor that is taken back before the last look.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parameters
+from dp_assets.dpsgd.packing import TokenRow
+from dp_assets.dpsgd.replica import NewOptimizer, Replica, digests_of, same_bits, tensors_of
+from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
+
+HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # of the norm of a gradient handed over in float32
+
+Clip = Callable[[Sequence[TokenRow], Sequence[str]], tuple[Gradients, ClippingEvidence]]
+Picks = Mapping[str, tuple[int, int]]  # by unit: the index of the row that was drawn, and of how many
+Owns = Callable[[Sequence[TokenRow], Sequence[str], Picks], bool]
+WATCHED_FROM, WATCHED_TO = "watched_from", "watched_to"
+"""Under these names the restricted evidence says which tensors the witness started from, and where they led."""
+
+
+@dataclass
+class Observations:
+    """What a checkpoint carries on: everything seen so far, but for what the sampler and the noise count themselves."""
+
+    steps: int = 0
+    batches_as_drawn: bool = True
+    rows_of_their_units: bool = True
+    sums_within_clip: bool = True
+    most_rows_per_unit: int = 1
+    l2_clip_norms: list[float] = field(default_factory=list)
+    loss_normalisers: list[float] = field(default_factory=list)
+    normaliser_kept: bool = True
+    noise_energy: float = 0.0
+    noised_tensors: list[str] | None = None  # None before the first step
+    updates_repeated: bool = True
+    changed_elsewhere: list[str] = field(default_factory=list)
+
+
+class Witness:
+    """Watches one training. Hand it what acts, before anything happens; ask for `observed()` at the end.
+
+    `normaliser` is the constant that the noisy sum is to be divided by; `new_optimizer` makes the replica's optimizer,
+    as it made `optimizer`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        new_optimizer: NewOptimizer,
+        sampler: PoissonSampler,
+        noise: GaussianNoise,
+        normaliser: float,
+    ) -> None:
+        self._model, self._sampler, self._noise, self._normaliser = model, sampler, noise, normaliser
+        self._parameters = adapter_parameters(model)
+        self._replica = Replica(self._parameters, new_optimizer)
+        self._seen = Observations()
+        self._exact_sum: Gradients = {}
+        self._frozen = self._frozen_digests()
+        self.watched_from: Mapping[str, str] = {}  # digests of all tensors, known once `watching` was called
+        optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        optimizer.register_step_post_hook(lambda *_: self._after_step())
+
+    def resume(self, kept: Mapping[str, Any], *, optimizer: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint kept; the model holds its parameters already, `optimizer` is its other part."""
+        kept = dict(kept)
+        self._replica.restore(self._parameters, optimizer)
+        is_as_kept = self._replica.digest == kept.pop("replica")
+        self._sampler.samples_drawn = kept.pop("samples_drawn")
+        self._noise.digests[:] = kept.pop("noise_digests")
+        self._noise.coordinates_drawn = kept.pop("noise_coordinates")
+        self._seen = Observations(**kept)
+        self._seen.updates_repeated &= is_as_kept
+
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint stores for `resume`: numbers, names and digests."""
+        return dataclasses.asdict(self._seen) | {
+            "samples_drawn": self._sampler.samples_drawn,
+            "noise_digests": list(self._noise.digests),
+            "noise_coordinates": self._noise.coordinates_drawn,
+            "replica": self._replica.digest,
+        }
+
+    def watching(self, clip: Clip, unit_ids: KeysView[str], *, owns: Owns) -> Clip:
+        """`clip`, of batches that should hold the sampled ones of `unit_ids`, each once.
+
+        `owns(rows, unit_ids, picks)` tells whether each row is the one that was drawn of its unit's, by the table.
+        """
+        self.watched_from = self._frozen | digests_of(self._replica.parameters)
+
+        def watched(rows: Sequence[TokenRow], clipped_ids: Sequence[str]) -> tuple[Gradients, ClippingEvidence]:
+            exact_sum, clipping = clip(rows, clipped_ids)
+            self._see_batch(clipped_ids, unit_ids)
+            self._seen.rows_of_their_units &= owns(rows, clipped_ids, self._picks())
+            self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
+            self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normaliser})
+            self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}
+            norm = sum(float(tensor.double().square().sum()) for tensor in self._exact_sum.values()) ** 0.5
+            self._seen.sums_within_clip &= norm <= len(set(clipped_ids)) * clipping.l2_clip_norm
+            return exact_sum, clipping
+
+        return watched
+
+    def observed(self) -> dict[str, Any]:
+        """What the evidence says, by the names of `dpsgd_evidence`."""
+        self._see_changes(self._frozen_digests())
+        seen = dataclasses.asdict(self._seen)
+        kept = seen.pop("normaliser_kept")
+        return seen | {
+            "normalisers": (self._normaliser,) if kept else (),
+            "noised_tensors": seen["noised_tensors"] or (),
+            "learning_rate": self._replica.optimizer.defaults["lr"],
+            "trained_tensors": self._parameters.keys(),
+            "num_parameters": sum(parameter.numel() for parameter in self._parameters.values()),
+        }
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the steps that were watched made of the adapter: the only values that may be released."""
+        return {name: parameter.detach() for name, parameter in self._replica.parameters.items()}
+
+    def _see_batch(self, clipped_ids: Sequence[str], unit_ids: KeysView[str]) -> None:
+        rows_of = Counter(clipped_ids)
+        self._seen.most_rows_per_unit = max(self._seen.most_rows_per_unit, *rows_of.values(), 1)
+        as_drawn = rows_of.keys() == set(self._sampler.last_sample) and rows_of.keys() <= unit_ids
+        population = self._sampler.last_population
+        from_all = len(population) == len(unit_ids) and unit_ids <= set(population)
+        self._seen.batches_as_drawn &= as_drawn and from_all
+
+    def _picks(self) -> Picks:
+        """The row of each unit that the sampler drew; none where it drew more than once."""
+        picks = self._sampler.last_picks
+        is_one_each = len(picks) == len(self._sampler.last_sample)
+        return {unit_id: (index, size) for unit_id, index, size in picks} if is_one_each else {}
+
+    def _before_step(self) -> None:
+        """Compare what the optimizer is handed with what it ought to be."""
+        self._see_changes({})
+        noised = set(self._parameters if self._seen.noised_tensors is None else self._seen.noised_tensors)
+        handed_norm = noisy_norm = 0.0
+        for name, exact, drawn in self._expected():
+            parameter, noisy = self._parameters[name], exact + drawn
+            handed = _flat(parameter.grad, like=exact)
+            self._seen.noise_energy += float((handed * self._normaliser - exact).square().sum())
+            handed_norm += float(handed.square().sum())
+            noisy_norm += float(noisy.square().sum())
+            expected = (noisy / self._normaliser).to(parameter)
+            if parameter.grad is None or not same_bits(parameter.grad, expected):
+                noised.discard(name)
+        self._seen.noised_tensors = sorted(noised & self._exact_sum.keys())
+        self._seen.normaliser_kept &= _about(handed_norm * self._normaliser**2, noisy_norm)
+        self._exact_sum = {}
+        self._replica.take({name: parameter.grad for name, parameter in self._parameters.items()})
+
+    def _expected(self) -> Iterable[tuple[str, Tensor, Tensor]]:
+        """Name, exact sum and noise of each tensor, both flat float64; the last draw lies in the order of the sum."""
+        drawn = torch.from_numpy(self._noise.last_draw)
+        place = 0
+        for name, tensor in self._exact_sum.items():
+            exact = _flat(tensor, like=tensor)
+            piece = drawn[place : place + len(exact)]
+            place += len(exact)
+            yield name, exact, piece if len(piece) == len(exact) else torch.full_like(exact, torch.nan)
+
+    def _after_step(self) -> None:
+        """Take the same step beside, and compare where it leads."""
+        self._seen.steps += 1
+        self._replica.step()
+        self._seen.updates_repeated &= not self._replica.differing(self._parameters)
+        self._replica.follow(self._parameters)
+
+    def _see_changes(self, now: Mapping[str, str]) -> None:
+        """Note the tensors that changed since the optimizer's last step: of the adapter, and of those in `now`."""
+        frozen = {name for name, digest in now.items() if self._frozen.get(name) != digest}
+        changed = frozen | self._replica.differing(self._parameters)
+        self._seen.changed_elsewhere = sorted({*self._seen.changed_elsewhere, *changed})
+        self._replica.follow(self._parameters)
+
+    def _frozen_digests(self) -> dict[str, str]:
+        """A digest of each buffer of the model and each parameter that is not trained."""
+        return digests_of({name: tensor for name, tensor in tensors_of(self._model) if name not in self._parameters})
+
+
+def _flat(tensor: Tensor | None, *, like: Tensor) -> Tensor:
+    """Float64 on the CPU; a missing gradient is a zero one."""
+    return (
+        torch.zeros(like.numel(), dtype=torch.float64) if tensor is None else tensor.detach().flatten().cpu().double()
+    )
+
+
+def _about(first: float, second: float) -> bool:
+    return abs(first - second) <= 4 * HANDED_ROUNDING * second + SMALLEST

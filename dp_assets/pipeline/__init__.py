@@ -1,0 +1,1 @@
+"""What makes a Dagster graph private: the asset decorator, the release protocol, registration, partitions, runs."""

@@ -1,0 +1,250 @@
+"""The corpus of a profile: its source, its terms, its registration, its snapshot."""
+
+import hashlib
+import json
+from collections.abc import Generator
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dp_assets.corpus.cohorts import cohort_expr, cohort_names
+from dp_assets.corpus.columns import SourceError, understood
+from dp_assets.corpus.hub import HubSource, HubSteps
+from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
+from dp_assets.corpus.queries import QuerySource, query_digest
+from dp_assets.corpus.redaction import Redaction
+from dp_assets.corpus.sources import ChitchatSource, FileSource, Source, parts_of
+from dp_assets.corpus.users import require_users
+from dp_assets.privacy.registration import Registration, RegistrationError, Terms
+from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.settings.profile import Profile, SourceSettings
+from resources.ledger.charging import Ledger
+from resources.queries.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
+
+PUBLIC_SOURCES = ("chitchat",)
+# Settings of a corpus that are settings of its preparation under the same name.
+PREPARATION = {
+    "unit",
+    "without_user",
+    "max_rows_per_unit",
+    "min_words",
+    "max_words",
+    "max_characters",
+    "languages",
+    "detect_language",
+    "train_fraction",
+}
+# Settings of a corpus that shape no row: what is claimed of it, what it is called, and where its rows lie.
+SHAPES_NO_ROW: dict[str, Any] = {
+    "snapshot": True,
+    "delta": True,
+    "budget_epsilon": True,
+    "planned_levels": True,
+    "name": True,
+    "source": {"path"},
+}
+
+
+def source_of(profile: Profile) -> Source:
+    """The source of a profile's corpus.
+
+    Raises:
+      SourceError: the source cannot be read as configured, or does not name users though they are the units.
+    """
+    settings = profile.corpus.source
+    source = _sources_by_kind(settings)
+    if profile.corpus.unit is PrivacyUnit.USER and not is_public_package(profile) and "user_id" not in source.columns:
+        raise SourceError(f"{settings.layout} does not say who wrote a row; set corpus.unit to 'instruction'")
+    return source
+
+
+def locator_of(profile: Profile) -> str:
+    """What a corpus is registered under: its public name if it has one, else where its source lies.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+    """
+    source, name = source_of(profile), profile.corpus.name
+    return source.locator if name is None else f"name:{name}"
+
+
+def read_source(source: Source, unit: PrivacyUnit, scratch: Path) -> pl.LazyFrame:
+    """The rows of a source that are understood. To be called inside the private zone: what is refused depends on rows.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+      NobodyNamed: users are the units, and a file with rows, or the whole source, names none.
+    """
+    parts = {name: understood(rows) for name, rows in parts_of(source, scratch).items()}
+    if unit is PrivacyUnit.USER:
+        require_users(parts)
+    return pl.concat(parts.values())
+
+
+def _sources_by_kind(settings: SourceSettings) -> Source:
+    if settings.kind == "chitchat":
+        return ChitchatSource()
+    if settings.kind == "file" and settings.path is not None:
+        return FileSource(settings.path, settings.columns)
+    if settings.kind == "huggingface":
+        where = settings.model_dump(include={"dataset", "path", "subset", "split", "revision"})
+        steps = HubSteps(**settings.steps.model_dump())
+        return HubSource(**where, preset=settings.layout, own_columns=dict(settings.columns), steps=steps)
+    if settings.kind == "sql" and settings.query is not None:
+        read = partial(_batches, settings, settings.query)
+        columns_of = partial(_columns_of, settings, settings.query)
+        return QuerySource(_database_of(settings), settings.query, settings.columns, read, columns_of)
+    raise SourceError(f"a source of kind {settings.kind!r} is not described; see docs/guides/own-corpus.md")
+
+
+def _database_of(settings: SourceSettings) -> str:
+    if settings.url_variable is not None:
+        return f"${settings.url_variable}"
+    return "" if settings.path is None else str(settings.path.resolve())
+
+
+def _batches(settings: SourceSettings, query: str, spill_folder: Path) -> Generator[pl.DataFrame, None, None]:
+    try:
+        if settings.url_variable is not None:
+            yield from sql_batches(settings.url_variable, query)
+        else:
+            yield from duckdb_batches(settings.path, query, spill_folder)
+    except QueryRefused as refusal:
+        raise SourceError(str(refusal)) from None
+
+
+def _columns_of(settings: SourceSettings, query: str) -> list[str] | None:
+    """The columns of a query's result; None where the database would have to run it to know."""
+    try:
+        if settings.url_variable is None:
+            return duckdb_columns(settings.path, query)
+        require_database(settings.url_variable, query)
+    except QueryRefused as refusal:
+        raise SourceError(str(refusal)) from None
+    return None
+
+
+def require_source(profile: Profile) -> None:
+    """Open the source as far as the names and types of its columns. What only reading would show is left to the run.
+
+    Raises:
+      SourceError: it cannot be opened as configured.
+    """
+    source = source_of(profile)
+    try:
+        with redirect_stderr(StringIO()):  # where the details go that may quote rows
+            source.require_opened()
+    except OSError as error:
+        raise SourceError(f"the source cannot be opened ({type(error).__name__}); check who may read it") from None
+
+
+def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
+    """The terms that a profile asks for; a packaged public source is public without being declared so.
+
+    Raises:
+      CohortError: the cohorts do not go with the privacy unit.
+    """
+    settings = profile.corpus
+    cohorts = settings.cohorts.model_dump()
+    cohort_expr(unit=settings.unit, **cohorts)
+    columns, query = source_of(profile).columns, settings.source.query
+    return Terms(
+        unit=settings.unit,
+        without_user=settings.without_user,
+        unit_columns=json.dumps({name: columns.get(name) for name in OWN_UNIT_COLUMNS}),
+        query="" if query is None else query_digest(query),
+        max_rows_per_unit=settings.max_rows_per_unit,
+        cohorts=cohort_names(**cohorts),
+        cohort_function=settings.cohorts.model_dump_json(),
+        delta=settings.delta,
+        budget_epsilon=settings.budget_epsilon,
+        is_public=declared_public or is_public_package(profile),
+    )
+
+
+def register_corpus(ledger: Ledger, profile: Profile, *, declared_public: bool) -> Registration:
+    """Register the profile's source on its terms and book its planned levels, or return the earlier registration.
+
+    Raises:
+      BudgetExceeded: the planned levels together exceed the budget.
+      RegistrationError: the source is registered on other terms.
+    """
+    terms = terms_of(profile, declared_public=declared_public)
+    return ledger.register(locator=locator_of(profile), terms=terms, plans=profile.planned())
+
+
+def is_public_package(profile: Profile) -> bool:
+    """Whether the source is a public corpus in a package."""
+    return profile.corpus.source.kind in PUBLIC_SOURCES
+
+
+def is_registered(ledger: Ledger, profile: Profile) -> bool:
+    """Whether the profile's source is registered, on whichever terms.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+    """
+    try:
+        ledger.state().registration_of_source(ledger.source_key(locator_of(profile)))
+    except RegistrationError:
+        return False
+    return True
+
+
+def registration_of(ledger: Ledger, profile: Profile) -> Registration:
+    """The registration of a profile's corpus.
+
+    Raises:
+      ChargeRefused: it is not registered, or on other terms.
+    """
+    return ledger.registration(locator_of(profile), terms_of(profile, declared_public=False))
+
+
+def snapshot_of(ledger: Ledger, profile: Profile) -> str:
+    """The present snapshot of a profile's corpus: the configured name, and how many erasures came since.
+
+    Raises:
+      ChargeRefused: the corpus is not registered, or on other terms.
+    """
+    return snapshot_and_erased(ledger, profile)[0]
+
+
+def snapshot_and_erased(ledger: Ledger, profile: Profile) -> tuple[str, frozenset[str]]:
+    """The present snapshot and the hashes of the erased units that it lacks, both of one state of the ledger.
+
+    Raises:
+      ChargeRefused: the corpus is not registered, or on other terms.
+    """
+    corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
+    return state.snapshot(corpus_id, profile.corpus.snapshot), frozenset(state.erasures.get(corpus_id, ()))
+
+
+def redaction_of(profile: Profile) -> Redaction:
+    """What is replaced in the texts of a profile's corpus."""
+    settings = profile.corpus
+    return Redaction(settings.redact, settings.phone_regions, settings.redaction_model)
+
+
+def preparation_settings(profile: Profile, key: bytes) -> dict[str, Any]:
+    """The settings of `prepare` for a profile's corpus.
+
+    Raises:
+      CohortError: the cohorts do not go with the privacy unit.
+    """
+    settings = profile.corpus
+    cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
+    steps = {**settings.model_dump(include=PREPARATION), "cohort_of": cohort_of, "redaction": redaction_of(profile)}
+    return {**steps, "key": key}
+
+
+def preparation_digest(profile: Profile) -> str:
+    """A digest of the public settings that turn source rows into prepared ones.
+
+    Defaults are left out, so that a setting which a newer version adds changes nothing for those who do not use it.
+    """
+    settings = profile.corpus.model_dump_json(exclude=SHAPES_NO_ROW, exclude_defaults=True)
+    return hashlib.sha256(settings.encode()).hexdigest()

@@ -1,0 +1,107 @@
+"""The partitions of everything below a mechanism: cohort x privacy level."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import dagster as dg
+
+from dp_assets.corpus.cohorts import cohort_names
+from dp_assets.privacy.labels import NO_DP
+from dp_assets.settings.named import selected_profile
+
+STANDARD_LEVELS = ("eps-1", "eps-2.86", "eps-5.94", "eps-8", NO_DP)
+LONGEST_LIST = 12
+COHORT, LEVEL = "cohort", "level"
+
+
+class UnknownPartition(ValueError):
+    """A cohort or a level that this profile does not have."""
+
+
+def privacy_levels() -> list[str]:
+    """The standard levels and those that the profile plans."""
+    return list(dict.fromkeys((*STANDARD_LEVELS, *selected_profile().corpus.planned_levels)))
+
+
+RELEASES = dg.MultiPartitionsDefinition(
+    {
+        COHORT: dg.StaticPartitionsDefinition(list(cohort_names(**selected_profile().corpus.cohorts.model_dump()))),
+        LEVEL: dg.StaticPartitionsDefinition(privacy_levels()),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One cohort at one privacy level."""
+
+    cohort: str
+    level: str
+
+    @staticmethod
+    def of(context: dg.AssetExecutionContext) -> "Partition":
+        """The partition that a run materializes."""
+        return Partition.named(context.partition_key)
+
+    @staticmethod
+    def named(key: str) -> "Partition":
+        """The partition of a key such as `all|eps-8`."""
+        cohort, level = key.split("|")
+        return Partition(cohort, level)
+
+    @property
+    def key(self) -> str:
+        return f"{self.cohort}|{self.level}"
+
+
+def known_partition(key: str) -> Partition:
+    """The partition that a key names.
+
+    Raises:
+      UnknownPartition: the profile has no such cohort or no such level.
+    """
+    cohort, bar, level = key.partition("|")
+    if not bar:
+        raise UnknownPartition(f"a partition reads cohort|level, such as {RELEASES.get_first_partition_key()!r}")
+    return Partition(_known(COHORT, cohort), _known(LEVEL, level))
+
+
+def matching_partitions(*, cohorts: Sequence[str], levels: Sequence[str]) -> list[Partition]:
+    """Every pair of a cohort and a level that match one of the patterns each, in the order of the patterns.
+
+    A pattern is a name, or a name with `*` and `?` in it. The level without noise has to be named in full.
+
+    Raises:
+      UnknownPartition: a pattern matches nothing.
+    """
+    chosen_levels = _chosen(LEVEL, levels)
+    return [Partition(cohort, level) for cohort in _chosen(COHORT, cohorts) for level in chosen_levels]
+
+
+def _chosen(dimension: str, patterns: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(name for pattern in patterns for name in _matches(dimension, pattern)))
+
+
+def _matches(dimension: str, pattern: str) -> list[str]:
+    found = [name for name in _names(dimension) if name != NO_DP and fnmatchcase(name, pattern)]
+    return found or [_known(dimension, pattern)]
+
+
+def _known(dimension: str, name: str) -> str:
+    names = _names(dimension)
+    if name not in names:
+        raise UnknownPartition(f"this profile has no {dimension} {name!r}; it has {_shortened(names)}")
+    return name
+
+
+def _names(dimension: str) -> list[str]:
+    return list(RELEASES.get_partitions_def_for_dimension(dimension).get_partition_keys())
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """The names, or where they are many the first and the last of them."""
+    if len(names) <= LONGEST_LIST:
+        return ", ".join(names)
+    head, tail = names[: LONGEST_LIST // 2], names[-LONGEST_LIST // 2 :]
+    return f"{', '.join(head)}, ..., {', '.join(tail)} ({len(names)} in all)"

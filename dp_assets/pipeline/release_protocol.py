@@ -1,0 +1,369 @@
+"""What assets share around a release: finding or paying for one, and the metadata of everything below it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from dp_assets.artifacts import (
+    CONTENT,
+    UNKNOWN_PREPARATION,
+    Adapter,
+    Document,
+    PrivateTable,
+    Table,
+    content_digest,
+    union_of_ids,
+)
+from dp_assets.pipeline.corpus import preparation_digest, registration_of, snapshot_of, terms_of
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.privacy import metadata
+from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_noise_of_others, check_record
+from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
+from dp_assets.privacy.ledger import ChargeRecord, reuse_key
+from dp_assets.privacy.plan import PrivacyPlan
+from dp_assets.privacy.registration import RegistrationError
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Charge, ChargeRefused, Ledger
+from resources.ledger.release_lock import only_run_making
+from resources.storage.stores import OtherContent, ReleaseStore
+
+PROFILE_METADATA, CORPUS_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.CORPUS, metadata.SNAPSHOT
+OWN_SETTINGS_METADATA = metadata.OWN_SETTINGS
+OTHER_CORPUS = (
+    "the private tables were made from another corpus than the profile's; materialize real_instructions again"
+)
+OTHER_SNAPSHOT = (
+    "the private tables hold another snapshot than the corpus's present one, which an erasure or corpus.snapshot sets;"
+    " materialize real_instructions and real_embeddings again"
+)
+UNBOUND = (
+    "the private tables are not tied to their snapshot, so other rows could pass for them; materialize"
+    " real_instructions again, and real_embeddings from it"
+)
+UNPROBED = (
+    "the private tables were stored without a probe of their preparation, so no claim could rest on them; materialize"
+    " real_instructions again, and real_embeddings from it"
+)
+EVIDENCE, ROWS_MADE_WITH = "evidence", "private_rows_made_with"
+
+Released = TypeVar("Released", Table, Adapter)
+Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
+Describe = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def say_nothing(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What most releases say about themselves beside their evidence."""
+    return {}
+
+
+class NothingToRead(ValueError):
+    """A charge would pay for noise alone. That a cohort has no rows is private, so outside this is no message."""
+
+    def __init__(self, cohort: str) -> None:
+        super().__init__(
+            f"no row is left to train on in the cohort {cohort}, so nothing was charged; `dp-instructions corpus"
+            " preview` shows which step of the preparation dropped its rows"
+        )
+
+
+class ReleaseConfig(dg.Config):
+    """Counting `release` up asks for another release of the same mechanism, which is charged again."""
+
+    release: int = 1
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One mechanism at one partition, with the key that names its release and what its private table is made with."""
+
+    name: str
+    plan: PrivacyPlan
+    partition: Partition
+    corpus_id: str
+    snapshot: str
+    reuse_key: str
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    has_rows: bool = True
+    query: str | None = None
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where its release is stored."""
+        return self.name, self.plan.level, self.reuse_key
+
+    @staticmethod
+    def of(
+        context: dg.AssetExecutionContext,
+        ledger: Ledger,
+        profile: Profile,
+        table: PrivateTable,
+        *,
+        release: int,
+        inputs: Mapping[str, Any],
+    ) -> "Mechanism":
+        """The mechanism of this asset over `table`; `inputs` are the other public values that decide its release.
+
+        Raises:
+          ChargeRefused: the corpus is not registered, or `table` was made from another one or another snapshot of it,
+            or by an earlier version that did not probe its preparation.
+        """
+        registration = registration_of(ledger, profile)
+        if table.corpus_id != registration.corpus_id:
+            raise ChargeRefused(RegistrationError(OTHER_CORPUS))
+        if table.snapshot != snapshot_of(ledger, profile):
+            raise ChargeRefused(RegistrationError(OTHER_SNAPSHOT))
+        if (table.corpus_id, table.snapshot) not in ledger.state().snapshots:
+            raise ChargeRefused(RegistrationError(UNBOUND))
+        if table.preparation == UNKNOWN_PREPARATION:
+            raise ChargeRefused(RegistrationError(UNPROBED))
+        if registration.query is None:  # the present query becomes its term, so it must be the one that made the table
+            ledger.check_preparation(table.corpus_id, table.snapshot, preparation_digest(profile))
+        name, partition = context.asset_key.to_user_string(), Partition.of(context)
+        plan = profile.plan(partition.level)
+        key = reuse_key(
+            mechanism=name,
+            corpus_id=table.corpus_id,
+            snapshot=table.snapshot,
+            cohort=partition.cohort,
+            plan=plan.digest,
+            code_version=context.assets_def.code_versions_by_key[context.asset_key],
+            release=release,
+            inputs=inputs,
+        )
+        identity = {"corpus_id": table.corpus_id, "snapshot": table.snapshot, "reuse_key": key}
+        has_rows = partition.cohort not in table.empty_cohorts
+        query = terms_of(profile, declared_public=False).query
+        return Mechanism(name, plan, partition, **identity, made_with=table.made_with, has_rows=has_rows, query=query)
+
+
+def obtain(
+    mechanism: Mechanism,
+    *,
+    ledger: Ledger,
+    releases: ReleaseStore,
+    run: Callable[[Charge], tuple[Released, Evidence]],
+    check: Check,
+    ready: Sequence[Callable[[], None]] = (),
+    resumable: Callable[[ChargeRecord], bool] = lambda record: False,
+    describe: Describe = say_nothing,
+) -> Released:
+    """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
+
+    The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is
+    compared with the plan before the release is stored or returned, and the release is stored before the charge is
+    settled. A release carries its evidence, so that one which a crash left unsettled is compared again. What it holds
+    must be what was observed, read back as it is stored. What it says about itself, `describe` makes from the public
+    evidence; a record that `run` puts on it is dropped.
+
+    `ready` are public checks that come before a charge, such as whether a model loads: a mistake that can be found
+    without private rows must cost nothing. They raise what is wrong. After them a charge is refused for a cohort that
+    the preparation left without rows, which nobody outside may be told.
+
+    Raises:
+      ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of
+        what it was made with than models and versions; no private row was read.
+      NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
+      dg.Failure: what ran differs from the plan; the cohort is closed.
+    """
+    if _is_paid(mechanism, ledger, releases):
+        return releases.load(*mechanism.place)  # type: ignore[return-value]
+    with only_run_making(ledger.private_root, mechanism.reuse_key):
+        if _is_paid(mechanism, ledger, releases):  # by a run that has ended since
+            return releases.load(*mechanism.place)  # type: ignore[return-value]
+        return _pay_and_run(
+            mechanism, ledger, releases, run=run, check=check, ready=ready, resumable=resumable, describe=describe
+        )
+
+
+def _is_paid(mechanism: Mechanism, ledger: Ledger, releases: ReleaseStore) -> bool:
+    """Whether the release was made, paid for, compared with its plan and kept."""
+    return ledger.state().find_settled(mechanism.reuse_key) is not None and releases.has(*mechanism.place)
+
+
+def _pay_and_run(
+    mechanism: Mechanism,
+    ledger: Ledger,
+    releases: ReleaseStore,
+    *,
+    run: Callable[[Charge], tuple[Released, Evidence]],
+    check: Check,
+    ready: Sequence[Callable[[], None]],
+    resumable: Callable[[ChargeRecord], bool],
+    describe: Describe,
+) -> Released:
+    """A release that is not settled yet: the stored one of a run that ended before it settled, or a new one."""
+    place, unfinished = mechanism.place, ledger.state().find_unfinished(mechanism.reuse_key)
+    if unfinished is not None and releases.has(*place):
+        stored: Any = releases.load(*place)
+        _check_paid_by(unfinished, stored)
+        differences = _differences(mechanism, stored, check)
+        return _settled(Charge(unfinished, ledger), stored, differences)  # type: ignore[no-any-return]
+    try:
+        metadata.check_made_with(mechanism.made_with)
+    except metadata.FurtherFigure as refusal:
+        raise ChargeRefused(refusal) from None
+    for require in ready:
+        require()
+    if not mechanism.has_rows:
+        raise NothingToRead(mechanism.partition.cohort)
+    charge = _charge(mechanism, ledger, unfinished, resumable)
+    value, evidence = run(charge)
+    record = {
+        **describe(evidence.public),
+        EVIDENCE: dict(evidence.public),
+        CONTENT: evidence.content,
+        ROWS_MADE_WITH: dict(mechanism.made_with),
+    }
+    release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
+    differences = _differences(mechanism, release, check)
+    differences += check_noise_of_others(charge.note_noise(evidence.noise))
+    if not differences:
+        try:
+            releases.save(*place, release)
+        except OtherContent as other:
+            differences = check_content(evidence.content, other.digest)
+    return _settled(charge, release, differences)
+
+
+def _differences(mechanism: Mechanism, release: Table | Adapter, check: Check) -> list[Discrepancy]:
+    """How the evidence that a release carries differs from its plan, and the release from its evidence."""
+    said = {name: value for name, value in release.record.items() if name not in (EVIDENCE, CONTENT, ROWS_MADE_WITH)}
+    found = check(release.record.get(EVIDENCE, {}))
+    found += check_record(metadata.RECORD_KEYS.get(mechanism.name, ()), said)
+    return found + check_content(release.record.get(CONTENT), content_digest(release))
+
+
+def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
+    """Whether a stored release belongs to the charge of a run that ended between storing and settling.
+
+    Raises:
+      ChargeRefused: it was paid for by another charge.
+    """
+    if record.charge_id not in release.charge_ids:
+        raise ChargeRefused(
+            ValueError("the stored release belongs to another charge; ask for another `release` number")
+        )
+
+
+def _settled(charge: Charge, release: Released, differences: list[Discrepancy]) -> Released:
+    """The release, once its charge was settled.
+
+    Raises:
+      dg.Failure: what ran differs from the plan; it was charged for, and the cohort is closed.
+    """
+    try:
+        charge.settle(release.record.get(EVIDENCE, {}), differences)
+    except ClaimRefused as refusal:
+        raise dg.Failure(str(refusal), allow_retries=False) from None
+    return release
+
+
+def _charge(
+    mechanism: Mechanism,
+    ledger: Ledger,
+    unfinished: ChargeRecord | None,
+    resumable: Callable[[ChargeRecord], bool],
+) -> Charge:
+    """A charge that an interrupted run left and that may still be used, else a new one."""
+    if unfinished is not None and (not unfinished.opened or resumable(unfinished)):
+        return Charge(unfinished, ledger)
+    return ledger.charge(
+        plan=mechanism.plan,
+        mechanism=mechanism.name,
+        corpus_id=mechanism.corpus_id,
+        cohort=mechanism.partition.cohort,
+        snapshot=mechanism.snapshot,
+        reuse_key=mechanism.reuse_key,
+        query=mechanism.query,
+    )
+
+
+def result(
+    context: dg.AssetExecutionContext,
+    value: Table | Adapter | Document,
+    *,
+    ledger: Ledger,
+    profile: Profile,
+    extra: Mapping[str, Any],
+    own_settings: str | None = None,
+) -> dg.MaterializeResult[Any]:
+    """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures.
+
+    `own_settings` is the profile's `own_digest` of this asset, taken before a file that it covers was read.
+    An asset without partitions belongs to no cohort and no level itself, only to those that it was made from.
+    """
+    partition = None if context.assets_def.partitions_def is None else Partition.of(context)
+    cohort, level = (partition.cohort, partition.level) if partition else (None, None)
+    label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
+    registration = registration_of(ledger, profile)
+    try:
+        figures = metadata.artifact_metadata(
+            ledger.state(),
+            registration,
+            label=label,
+            cohort=cohort,
+            level=level,
+            charge_ids=value.charge_ids,
+        )
+    except metadata.ForeignLineage as refusal:
+        raise dg.Failure(str(refusal), allow_retries=False) from None
+    if label is Label.MECHANISM:
+        metadata.check_mechanism_keys(context.asset_key.to_user_string(), extra)
+    shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)
+    decided_by = {
+        PROFILE_METADATA: profile.digest,
+        CORPUS_METADATA: registration.corpus_id,
+        OWN_SETTINGS_METADATA: own_settings,
+    }
+    made_under = {name: digest for name, digest in decided_by.items() if digest is not None}
+    return dg.MaterializeResult(value=value, metadata={**made_under, **figures, **shown})
+
+
+def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
+    """The figures without texts and pictures: the event log lies outside the private zone, where no-dp must stay."""
+    return {name: value for name, value in extra.items() if isinstance(value, int | float)}
+
+
+def private_result(
+    context: dg.AssetExecutionContext,
+    value: PrivateTable,
+    *,
+    ledger: Ledger,
+    profile: Profile,
+    of_public_rows: Callable[[PrivateTable], Mapping[str, Any]] = lambda table: {},
+) -> dg.MaterializeResult[PrivateTable]:
+    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row.
+
+    `of_public_rows` makes further metadata from the rows. It is called only where the owner registered the rows' source
+    as public, so that there is nothing to hide.
+    """
+    registration = registration_of(ledger, profile)
+    terms = metadata.private_metadata(registration)
+    decided_by = {PROFILE_METADATA: profile.digest, CORPUS_METADATA: registration.corpus_id}
+    shown = {**decided_by, SNAPSHOT_METADATA: value.snapshot, **terms}
+    metadata.check_private_keys(shown)
+    if registration.is_public and value.corpus_id == registration.corpus_id:
+        figures = of_public_rows(value)
+        shown |= {**figures, metadata.PUBLIC_SOURCE: True} if figures else {}
+    version = private_version(
+        profile=profile.digest,
+        corpus_id=value.corpus_id,
+        snapshot=value.snapshot,
+        code_version=context.assets_def.code_versions_by_key[context.asset_key],
+    )
+    return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
+
+
+def private_version(*, profile: str, corpus_id: str, snapshot: str, code_version: str | None) -> str:
+    """The data version of a private table: a hash of the public names that decide its rows, and of no row.
+
+    The ledger ties a snapshot to its rows, so a table that was made again under the same names holds the same rows, and
+    nothing that was made from it is out of date.
+    """
+    names = json.dumps([profile, corpus_id, snapshot, code_version])
+    return hashlib.sha256(names.encode()).hexdigest()[:16]

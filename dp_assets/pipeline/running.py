@@ -1,0 +1,208 @@
+"""Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
+
+Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile, the
+settings and file of its own and this code version, was made from what its upstream holds now and, if private, holds the
+present snapshot of the corpus. So an interrupted run goes on where it stopped, a finished one has nothing to do, and
+after an erasure all of it runs again. What was made in another data folder of the same Dagster instance is no matter.
+
+What an upstream holds now is told by time, but for private tables by their data version: each partition's run may make
+those again from the same snapshot, and must not make the other partitions out of date by that.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dp_assets.pipeline.event_log import latest, recorded
+from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.release_protocol import OWN_SETTINGS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA
+from dp_assets.privacy.labels import LABEL_METADATA, Label
+from resources.ledger.charging import ChargeRefused
+from resources.storage.stores import artifact_folder
+from resources.storage.zones import data_home
+
+DAGSTER_HOME = "DAGSTER_HOME"
+FULL_PIPELINE, NEW_SNAPSHOT = "full_pipeline", "new_snapshot"
+CODE_VERSION_TAG, VERSION_TAG = "dagster/code_version", "dagster/data_version"
+VERSION_IS_OURS_TAG = "dagster/data_version_is_user_provided"
+INPUT_VERSION_TAGS = "dagster/input_data_version"
+INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `made` names the assets that were stored, `failed` those that failed and why.
+
+    `refused` says that nothing but the gate stood in the way, which is asked before a mechanism reads anything.
+    """
+
+    success: bool
+    interrupted: bool
+    made: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    refused: bool = False
+
+
+@contextmanager
+def persistent_instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance whose home lies in the data folder, made at first use; `$DAGSTER_HOME` wins if it is set."""
+    home = Path(os.environ.setdefault(DAGSTER_HOME, str(data_home() / "dagster_home")))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copy(Path(__file__).parents[1] / "dagster.yaml", home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def materialize(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *,
+    job: str = FULL_PIPELINE,
+    partition: str | None = None,
+    assets: Sequence[dg.AssetKey] | None = None,
+) -> Outcome:
+    """Materialize `assets` of a job (None: all) for one partition if it has any, the stages shown on standard error."""
+    run = defs.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        partition_key=partition,
+        asset_selection=None if assets is None else list(assets),
+        raise_on_error=False,
+        run_config={"loggers": {"console": {}}},
+    )
+    failures = [event for event in run.all_events if event.is_step_failure]
+    ends = [*failures, *(event for event in run.all_events if event.is_job_failure)]
+    return Outcome(
+        success=run.success,
+        interrupted=any(_is_interrupt(event.event_specific_data) for event in ends),
+        made=tuple(event.step_key or "" for event in run.get_asset_materialization_events()),
+        failed=tuple((event.step_key or "", _reason(event.step_failure_data.error)) for event in failures),
+        refused=bool(failures) and all(_is_refusal(event.step_failure_data.error) for event in failures),
+    )
+
+
+def _is_interrupt(failure: Any) -> bool:
+    """Whether a step, or the run between two steps, was ended by a signal."""
+    return failure.error is not None and failure.error.cls_name in INTERRUPTS
+
+
+def _is_refusal(error: Any) -> bool:
+    return error is not None and error.cls_name == ChargeRefused.__name__
+
+
+def no_own_settings(_: str) -> str | None:
+    """The `own_settings` of a graph in which the profile's digest covers everything."""
+    return None
+
+
+def out_of_date(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *,
+    home: Path,
+    partition: str,
+    profile: str,
+    corpora: Collection[str],
+    snapshot: str,
+    own_settings: Callable[[str], str | None] = no_own_settings,
+) -> list[dg.AssetKey]:
+    """The assets of a partition that must run, in the order of the graph.
+
+    `profile` is the digest of the profile, `own_settings` that of what decides one asset alone, by its name, `corpora`
+    are the ids of those registered in this data folder, and `snapshot` is the present one of the profile's, which an
+    erasure changes.
+    """
+    graph = defs.resolve_asset_graph()
+    made: dict[dg.AssetKey, Any] = {}
+    stale: list[dg.AssetKey] = []
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        own_partition = partition if node.partitions_def == RELEASES else None
+        record = latest(instance, key, own_partition, corpora)
+        current = (
+            record is not None
+            and _is_stored(home, node, own_partition)
+            and _is_of(record, profile, node.code_version)
+            and recorded(record, OWN_SETTINGS_METADATA) == own_settings(key.to_user_string())
+            and _is_of_snapshot(record, snapshot, node)
+            and all(parent in made and _is_made_from(record, made[parent], parent) for parent in node.parent_keys)
+        )
+        if current and record is not None:
+            made[key] = record
+        else:
+            stale.append(key)
+    return stale
+
+
+def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
+    """Whether the newest artifact still lies where the IO manager put it."""
+    return artifact_folder(home, node.key.path, Label(node.metadata[LABEL_METADATA]), partition).is_dir()
+
+
+def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
+    same_code = _tags(record).get(CODE_VERSION_TAG) == code_version
+    return same_code and recorded(record, PROFILE_METADATA) == profile
+
+
+def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
+    """Whether a private table holds the present rows. What lies below a private table follows it in the graph."""
+    if node.metadata[LABEL_METADATA] != Label.PRIVATE:
+        return True
+    return bool(recorded(record, SNAPSHOT_METADATA) == snapshot)
+
+
+def _is_made_from(record: Any, upstream: Any, key: dg.AssetKey) -> bool:
+    """Whether an artifact was made from what its upstream `key` holds now.
+
+    A data version that Dagster made up itself follows from code alone and says nothing of rows: there only time tells.
+    """
+    if upstream.storage_id < record.storage_id:
+        return True
+    held = _tags(upstream)
+    made_from = _tags(record).get(f"{INPUT_VERSION_TAGS}/{key.to_user_string()}")
+    return held.get(VERSION_IS_OURS_TAG) == "true" and held[VERSION_TAG] == made_from
+
+
+def _tags(record: Any) -> dict[str, str]:
+    return dict(record.event_log_entry.asset_materialization.tags or {})
+
+
+def _reason(error: Any) -> str:
+    """The cause nearest to our own code, in one line."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return "unknown"
+    return str(error.message).strip().removeprefix(f"{ChargeRefused.__module__}.{ChargeRefused.__name__}: ")
+
+
+class _StageHandler(logging.Handler):
+    """One line when an asset starts; checks start too but are not named."""
+
+    def __init__(self, assets: Set[str]) -> None:
+        super().__init__()
+        self._assets = assets
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if event is not None and event.event_type_value == "STEP_START" and event.step_key in self._assets:
+            print(f"== {event.step_key}", file=sys.stderr, flush=True)
+
+
+def _stages(context: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger("dp_instructions")
+    keys = context.job_def.asset_layer.executable_asset_keys if context.job_def is not None else ()
+    logger.addHandler(_StageHandler({key.to_python_identifier() for key in keys}))
+    return logger
+
+
+stage_logger = dg.LoggerDefinition(_stages, description="Names each asset as it starts, and nothing else.")
+"""The console logger of the code location; Dagster's own prints every engine event."""

@@ -1,0 +1,93 @@
+"""The sensors of the code location: statements that say what their cohort has spent by now, and a catalog that is up
+to date after runs of the UI. Neither reads a private row.
+
+A privacy statement names its cohort's guarantee, what was spent, and the budget as of when it was made. A later charge
+for another level of the cohort, a raised budget or a closed cohort make it untrue. The sensor makes such a statement
+again, from released artifacts and the ledger alone; it reads no private row and charges nothing. It is off until
+somebody turns it on.
+
+The catalog is rebuilt by the command line after its own runs. For runs that the UI launched two sensors do so where a
+daemon runs, as under `dagster dev`; they launch nothing, and are on.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+
+from dp_assets.pipeline.corpus import registration_of
+from dp_assets.pipeline.event_log import latest, recorded
+from dp_assets.pipeline.partitions import RELEASES, Partition
+from dp_assets.privacy import metadata
+from dp_assets.privacy.labels import NO_DP
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.storage.catalog import rebuild
+from resources.storage.stores import ReleaseStore
+
+STATEMENT = dg.AssetKey("privacy_statement")
+SECONDS_BETWEEN = 300
+
+
+@dg.sensor(
+    asset_selection=[STATEMENT],
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=SECONDS_BETWEEN,
+)
+def statements_follow_the_ledger(
+    context: dg.SensorEvaluationContext, ledger: dg.ResourceParam[Ledger], profile: dg.ResourceParam[Profile]
+) -> Iterator[dg.RunRequest]:
+    """Makes a privacy statement again once the ledger says otherwise of its cohort. Charges nothing."""
+    corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
+    for key in RELEASES.get_partition_keys():
+        partition = Partition.named(key)
+        stated = stated_figures(context.instance, key, corpus_id)
+        if stated is None or partition.level == NO_DP:
+            continue
+        guarantee = state.guarantee(corpus_id, [partition.cohort])
+        present = (guarantee.epsilon, guarantee.spent, guarantee.budget)
+        if stated != present:
+            yield dg.RunRequest(run_key=f"{key} at {present!r}", partition_key=key)
+
+
+def rebuild_catalog(ledger: Ledger, releases: ReleaseStore) -> str:
+    """Rebuild the catalog, and say so, or what stood in the way: an open reader or a damaged file stops nothing."""
+    try:
+        return f"rebuilt {rebuild(Path(releases.home), ledger.state()).name}"
+    except (duckdb.Error, OSError, ValueError) as error:
+        return f"the catalog was not rebuilt, `dp-instructions sql` tries again: {error}"
+
+
+def _after_runs(name: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        name=name,
+        run_status=status,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Rebuilds the catalog after a run. Launches and charges nothing.",
+    )
+    def follow(
+        context: dg.RunStatusSensorContext, ledger: dg.ResourceParam[Ledger], releases: dg.ResourceParam[ReleaseStore]
+    ) -> dg.SkipReason:
+        return dg.SkipReason(rebuild_catalog(ledger, releases))
+
+    return follow
+
+
+# A run that failed late has released what it made before.
+CATALOG_SENSORS = (
+    _after_runs("catalog_follows_finished_runs", dg.DagsterRunStatus.SUCCESS),
+    _after_runs("catalog_follows_failed_runs", dg.DagsterRunStatus.FAILURE),
+)
+
+
+STATED = (metadata.COHORT_EPSILON, metadata.SPENT_EPSILON, metadata.BUDGET_EPSILON)
+
+
+def stated_figures(instance: dg.DagsterInstance, partition: str, corpus_id: str) -> tuple[object, ...] | None:
+    """Guarantee, spent and budget as the newest statement of a partition has them, None where there is no statement.
+
+    Statements of earlier versions recorded only the first, so they are made again once.
+    """
+    record = latest(instance, STATEMENT, partition, {corpus_id})
+    return None if record is None else tuple(recorded(record, name) for name in STATED)

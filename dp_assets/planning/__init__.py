@@ -1,0 +1,1 @@
+"""Cost and error of a plan, before anything is spent."""

@@ -1,0 +1,1 @@
+"""The settings of a run: the profile, the named profiles, and whether the settings fit together."""

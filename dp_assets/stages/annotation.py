@@ -1,0 +1,243 @@
+"""What assets share that have texts answered: by the local model, or by an endpoint or people, who see released rows
+only.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
+from dp_assets.progress import Advance, progress
+from dp_assets.settings.profile import AnnotationSettings, EndpointSettings
+from resources.annotator import Annotator, NotReleased
+from resources.models.loaders import LanguageModel
+
+if TYPE_CHECKING:
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.alignment.endpoint import Asked, Endpoint
+    from dp_assets.alignment.endpoint_limits import Budget
+
+
+DROPPED_ANSWERS = "endpoint/dropped"
+
+
+class NothingMade(dg.Failure):
+    """An asset that others train on would be empty, which is a failure of whoever answered and no result."""
+
+    def __init__(self, asset: str, dropped: Mapping[str, int]) -> None:
+        reasons = ", ".join(f"{reason}: {number}" for reason, number in sorted(dropped.items()))
+        super().__init__(
+            description=f"{asset} would be empty: nothing that was answered is of use ({reasons or 'all empty'}); see"
+            " docs/guides/endpoint.md for what each reason means, change the settings, and materialize it again",
+            allow_retries=False,
+        )
+
+
+def ready() -> None:
+    """The `check` of an answerer that needs nothing from outside."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Who answers: a public name, a function from texts to texts, and figures about the work once it is done.
+
+    `check` finds out whether it can be asked, for those who have long work to do before they ask.
+    """
+
+    name: str
+    answer: Callable[[list[str]], list[str]]
+    figures: dict[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = ready
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The rows of `annotated_instructions`, and public figures about how they came about."""
+
+    rows: pl.DataFrame
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def annotated_by_model(
+    context: dg.AssetExecutionContext,
+    annotator: Annotator,
+    language_model: LanguageModel,
+    settings: AnnotationSettings,
+    filtered: pl.DataFrame,
+) -> Annotated:
+    """Answers of the local model or of an endpoint.
+
+    Raises:
+      NotReleased: an endpoint is chosen, and this asset lies in the private zone.
+      NothingMade: no answer is of use.
+    """
+    from dp_assets.alignment.annotation import annotate
+
+    with (
+        progress("annotating", filtered.height, "instructions") as advance,
+        answerer_of(context, annotator, language_model, settings, advance) as answerer,
+    ):
+        annotation = annotate(filtered, answerer.answer, annotator=answerer.name)
+    if annotation.rows.is_empty():
+        raise NothingMade(context.asset_key.to_user_string(), answerer.figures.get(DROPPED_ANSWERS, {}))
+    return Annotated(annotation.rows, answerer.figures)
+
+
+def annotated_by_people(
+    context: dg.AssetExecutionContext, settings: AnnotationSettings, filtered: pl.DataFrame
+) -> Annotated:
+    """Answers that people gave to tasks which were handed out from these rows.
+
+    Raises:
+      NotReleased: this asset lies in the private zone, from where nothing can have been handed out.
+      ExportError: the file with their answers is missing or cannot be read.
+      NothingUsable: it holds no answer to any of these rows.
+    """
+    from dp_assets.alignment.handoff import take_responses
+
+    path = handed_back(context, "annotation", settings.path)
+    taken = take_responses(path, filtered, partition=context.partition_key, setting="annotation.path")
+    return Annotated(taken.rows, taken.figures)
+
+
+def handed_back(context: dg.AssetExecutionContext, group: str, path: Path | None) -> Path:
+    """The file with what people made of the released rows of this asset's partition.
+
+    Raises:
+      NotReleased: this asset lies in the private zone.
+      ValueError: the profile names no file.
+    """
+    if zone(label_of(context), Partition.of(context).level) is not Zone.RELEASED:
+        raise NotReleased(f"{group}.source 'human'")
+    if path is None:
+        raise ValueError(f"{group}.path is not set; it is where the finished annotations will be")
+    return path
+
+
+def label_of(context: dg.AssetExecutionContext) -> Label:
+    """The privacy label of the asset that runs."""
+    return Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
+
+
+@contextmanager
+def answerer_of(
+    context: dg.AssetExecutionContext,
+    annotator: Annotator,
+    language_model: LanguageModel,
+    settings: AnnotationSettings,
+    advance: Advance,
+) -> Iterator[Answerer]:
+    """The annotator that the profile chooses: the endpoint if there is one, else the local model.
+
+    Raises:
+      NotReleased: an endpoint is chosen, and this asset lies in the private zone.
+    """
+    if annotator.endpoint is None:
+        yield local_answerer(language_model, settings, advance)
+    else:
+        with endpoint_answerer(context, annotator, sampling=settings.sampling(), advance=advance) as answerer:
+            yield answerer
+
+
+def local_answerer(language_model: LanguageModel, settings: AnnotationSettings, advance: Advance) -> Answerer:
+    """Answers of the local model."""
+    from dp_assets.generation.sampling import generate_answers
+
+    model, tokenizer = language_model.load()
+
+    def answer(texts: list[str]) -> list[str]:
+        sampling = settings.local_sampling()
+        return generate_answers(model, tokenizer, instructions=texts, advance=advance, **sampling)
+
+    return Answerer(language_model.public_name, answer)
+
+
+@contextmanager
+def endpoint_answerer(
+    context: dg.AssetExecutionContext,
+    annotator: Annotator,
+    *,
+    sampling: Mapping[str, Any],
+    advance: Advance,
+    system: str | None = None,
+    is_readable: Callable[[str], bool] = bool,
+) -> Iterator[Answerer]:
+    """Answers of an endpoint, kept in a file of this asset and partition, which is held until the block ends.
+
+    Raises:
+      NotReleased: this asset lies in the private zone.
+      AnswersBusy: another run is answering for the same asset and partition.
+    """
+    from dp_assets.alignment.endpoint import ask, check_endpoint
+
+    settings = annotator.admitted(label_of(context), Partition.of(context).level)
+    path = annotator.answers_file(context.asset_key.to_user_string(), context.partition_key)
+    with connected(annotator, settings, path, sampling=sampling, system=system) as parts:
+        figures: dict[str, Any] = {}
+
+        def answer(texts: list[str]) -> list[str]:
+            asked = ask(texts, **parts, is_readable=is_readable, advance=advance)
+            figures.update(_figures(asked, parts["store"], parts["budget"], settings))
+            return asked.texts
+
+        yield Answerer(settings.model, answer, figures, check=partial(check_endpoint, **parts))
+
+
+@contextmanager
+def connected(
+    annotator: Annotator, settings: EndpointSettings, path: Path, *, sampling: Mapping[str, Any], system: str | None
+) -> Iterator[dict[str, Any]]:
+    """What it takes to ask an endpoint: `endpoint`, `store` (in `path`, held until the block ends), `rate`, `budget`.
+
+    Raises:
+      AnswersBusy: another run holds the file.
+    """
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.alignment.endpoint_limits import Budget, RateLimit
+
+    endpoint = endpoint_of(annotator, settings, sampling=sampling, system=system)
+    rate = RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute)
+    with AnswersStore.opened(path) as store:
+        budget = Budget(group=annotator.group, spent=store.usage, **settings.limits())
+        yield {"endpoint": endpoint, "store": store, "rate": rate, "budget": budget}
+
+
+def endpoint_of(
+    annotator: Annotator, settings: EndpointSettings, *, sampling: Mapping[str, Any], system: str | None
+) -> "Endpoint":
+    """An annotator's endpoint, as it is asked."""
+    from dp_assets.alignment.endpoint import Endpoint
+
+    return Endpoint(
+        group=annotator.group,
+        parameters=settings.parameters(**sampling),
+        max_new_tokens=sampling["max_new_tokens"],
+        api_key=annotator.api_key,
+        system=system,
+        **settings.connection(),
+    )
+
+
+def _figures(asked: "Asked", store: "AnswersStore", budget: "Budget", settings: EndpointSettings) -> dict[str, Any]:
+    """What was asked and what it cost, in this run and in all runs for the same table."""
+    figures = {
+        "endpoint/model": settings.model,
+        "endpoint/questions": len(asked.texts),
+        "endpoint/reused": asked.reused,
+        DROPPED_ANSWERS: dict(asked.dropped),
+        "endpoint/answers_paid": store.num_answers,
+        "endpoint/input_tokens": store.usage.input_tokens,
+        "endpoint/output_tokens": store.usage.output_tokens,
+        "endpoint/tokens_of_this_run": store.new_usage.total,
+    }
+    if settings.input_price is None:
+        return figures
+    costs = {"endpoint/cost": budget.cost(store.usage), "endpoint/cost_of_this_run": budget.cost(store.new_usage)}
+    return figures | costs

@@ -1,0 +1,109 @@
+"""Whether what a profile names outside the project can be used, asked before a run spends anything.
+
+The command line asks when it starts; a mechanism asks for the rest of its own run just before it charges, because a run
+that was launched in the UI or by a schedule has nobody who asked for it.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dp_assets.privacy.labels import Label
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.annotation import connected, endpoint_of
+from dp_assets.stages.preferences import preferences_of_file
+from dp_assets.stages.public_checks import LANGUAGE_MODEL, MECHANISMS, PublicCheck, model_checks, require_public
+from resources.annotator import Annotator, NotReady, annotators_of
+from resources.models.loaders import Embedder, LanguageModel
+
+MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
+"""The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
+
+
+def check_rest_of_run(
+    context: dg.AssetExecutionContext,
+    profile: Profile,
+    home: str,
+    language_model: LanguageModel,
+    embedder: Embedder,
+) -> None:
+    """Try on public text, and look outside for, what the assets of this run will need.
+
+    Raises:
+      NotReady: something cannot be used; see `check_outside`.
+    """
+    wanted = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    used = {LANGUAGE_MODEL: language_model, "embedder": embedder, **annotators_of(profile, Path(home))}
+    check_outside(profile, used, Path(home), context.partition_key, wanted)
+
+
+def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, partition: str, wanted: Set[str]) -> None:
+    """Look at the endpoints and the preference file that the `wanted` assets of a partition will need.
+
+    An endpoint that lists its models is asked for the list only; another one gets one short probe, which counts
+    towards the budget of its table. If a mechanism is among the assets, the models are tried too (`_public_checks`),
+    since a charge may be ahead; the generator tries private training itself.
+
+    Raises:
+      NotReady: a key is missing, an endpoint is unreachable or does not know the model, a file cannot be read, a
+        partition of the private zone would be sent out, or a model cannot do what a stage needs.
+    """
+    if profile.preferences.source == "file" and "preference_pairs" in wanted:
+        with _not_ready():
+            preferences_of_file(profile.preferences)
+    for asset, annotator, sampling in _endpoints(profile, resources):
+        if asset in wanted and MADE_JUST_BEFORE[asset] in wanted:
+            with _not_ready():
+                _check_endpoint(annotator, asset, partition, sampling)
+    if not wanted.isdisjoint(MECHANISMS):
+        models = resources[LANGUAGE_MODEL], resources["embedder"]
+        require_public(model_checks(profile, *models, home, level=partition.split("|")[-1]), wanted)
+
+
+def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, dict[str, Any]]]:
+    """The endpoints that the profile chooses, with the asset that asks each and how an answer is sampled."""
+    if profile.annotation.source == "model" and profile.annotation.endpoint is not None:
+        yield "annotated_instructions", resources["annotator"], profile.annotation.sampling()
+    if profile.preferences.source == "judge":
+        yield "preference_pairs", resources["judge"], profile.preferences.judge_sampling()
+
+
+def endpoint_checks(profile: Profile, home: Path) -> list[PublicCheck]:
+    """Whether somebody answers at each endpoint that the profile chooses, and its key can be sent. Costs nothing."""
+    return [
+        PublicCheck(annotator.group, (asset,), partial(_require_served, annotator, sampling))
+        for asset, annotator, sampling in _endpoints(profile, annotators_of(profile, home))
+    ]
+
+
+def _require_served(annotator: Annotator, sampling: Mapping[str, Any]) -> None:
+    with _not_ready():
+        settings = annotator.admitted(Label.RELEASED, None)
+        endpoint_of(annotator, settings, sampling=sampling, system=None).require_served()
+
+
+def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: dict[str, Any]) -> None:
+    from dp_assets.alignment.endpoint import check_endpoint
+
+    settings = annotator.admitted(Label.RELEASED, partition.split("|")[-1])
+    path = annotator.answers_file(asset, partition)
+    with connected(annotator, settings, path, sampling=sampling, system=None) as parts:
+        check_endpoint(**parts)
+
+
+@contextmanager
+def _not_ready() -> Iterator[None]:
+    from dp_assets.alignment.answers_store import AnswersBusy
+    from dp_assets.alignment.endpoint import EndpointError
+    from dp_assets.alignment.preference_file import PreferenceFileError
+
+    try:
+        yield
+    except dg.Failure as refusal:
+        raise NotReady(refusal.description) from None
+    except (AnswersBusy, EndpointError, PreferenceFileError) as refusal:
+        raise NotReady(str(refusal)) from None

@@ -1,0 +1,49 @@
+"""The preview of a profile's corpus, read inside the private zone as `real_instructions` reads it."""
+
+from functools import partial
+from typing import Any
+
+from dp_assets.corpus.cohorts import CohortError
+from dp_assets.corpus.columns import SourceError
+from dp_assets.corpus.prepare import Preparation, Step, drop_erased
+from dp_assets.corpus.preview import preview
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import parts_of
+from dp_assets.pipeline.corpus import is_registered, preparation_settings, snapshot_and_erased, source_of, terms_of
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
+from resources.private.private_step import private_step
+from resources.storage.scratch import Scratch
+
+
+def preview_of(ledger: Ledger, profile: Profile) -> dict[str, Any]:
+    """What is read of the source and what the preparation would make of it. Nothing of it is stored.
+
+    All of it is private: whoever calls this shows it to the owner and to nobody else.
+
+    Raises:
+      SourceError: the source cannot be read as configured.
+      CohortError: the cohorts do not go with the privacy unit.
+      PrivateStepFailed: reading failed in a way that may depend on rows.
+    """
+    source, terms = source_of(profile), terms_of(profile, declared_public=False)
+    settings, first = preparation_settings(profile, ledger.key), _erased(ledger, profile)
+    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, SourceError, CohortError):
+        shown = preview(
+            parts_of(source, scratch.folder),
+            Preparation(**settings),
+            columns=source.columns or {name: name for name in SOURCE_ROWS},
+            cohorts=terms.cohorts,
+            folder=scratch.folder,
+            first=first,
+        )
+    scratch.remove()
+    return shown
+
+
+def _erased(ledger: Ledger, profile: Profile) -> list[Step]:
+    """What takes erased units out, where the corpus is registered and has any."""
+    if not is_registered(ledger, profile):
+        return []
+    _, erased = snapshot_and_erased(ledger, profile)
+    return [Step(partial(drop_erased, erased=erased, key=ledger.key), "were erased")] if erased else []

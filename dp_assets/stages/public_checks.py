@@ -1,0 +1,248 @@
+"""The public checks, by stage: what is loaded and tried on public text before a charge.
+
+A run makes those of the assets that it will make, `dp-instructions config check --here` makes all of them. Models are
+loaded, and each stage takes one tiny step by its own code (`generation/trial.py`, `alignment/trial.py`). Nothing here
+opens a private table or the source, so whatever a check says may be seen by everybody.
+
+A check that passed is not made again in the same process under the same settings.
+"""
+
+import copy
+import gc
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dp_assets.settings.problems import Problem
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.sampling import require_engine
+from resources.annotator import NotReady
+from resources.models.loaders import Embedder, LanguageModel, ModelUnavailable, require_device
+from resources.storage.room import require_room
+
+GENERATOR, HISTOGRAM = MECHANISMS = ("dp_generator", "dp_histogram")
+SAMPLING = frozenset({"synthetic_pool", "filtered_instructions", "quality_report"})
+EMBEDDING = frozenset({GENERATOR, "real_embeddings", "synthetic_embeddings", "filtered_instructions", "quality_report"})
+"""The generator does not use the embedder; without it, what is bought there could not be voted on."""
+LANGUAGE_MODEL, DEVICE = "language_model", "device"
+PASSED, FAILED, PASSED_OVER = "passed", "failed", "not tried"
+Tell = Callable[[str, str], object]
+
+
+def say_nothing(_setting: str, _outcome: str) -> None:
+    """Where nobody waits for each check."""
+
+
+@dataclass(frozen=True)
+class PublicCheck:
+    """One thing to try. `setting` is what it concerns, `assets` are those that would fail later.
+
+    `decided_by` says what the outcome depends on; an empty one depends on more than settings, so it is asked each time.
+    A check is passed over if one that it `needs` did not pass.
+    """
+
+    setting: str
+    assets: Collection[str]
+    require: Callable[[], object] = field(repr=False)
+    decided_by: str = ""
+    needs: tuple[str, ...] = ()
+
+
+_passed: set[tuple[str, str]] = set()
+"""Setting and `decided_by` of the checks that passed in this process."""
+
+
+def require_public(checks: Collection[PublicCheck], wanted: Collection[str]) -> None:
+    """Make the checks that the `wanted` assets need.
+
+    Raises:
+      NotReady: one did not pass; it names the setting and the remedy.
+    """
+    needed = [check for check in checks if not set(check.assets).isdisjoint(wanted)]
+    try:
+        for problem in found_by(needed):
+            raise NotReady(problem.what)
+    finally:
+        _let_go()
+
+
+def found_by(checks: Collection[PublicCheck], *, tell: Tell = say_nothing) -> Iterator[Problem]:
+    """What the checks find, in their order; what several stages say of one model is said once.
+
+    `tell` hears of each check as it ends: its setting, and whether it passed, failed or was passed over.
+    """
+    failed: set[str] = set()
+    said: set[str] = set()
+    for check in checks:
+        outcome, problem = _outcome(check, failed)
+        tell(check.setting, outcome)
+        if problem is not None:
+            failed.add(check.setting)
+            if problem.what not in said:
+                yield problem
+            said.add(problem.what)
+
+
+def _outcome(check: PublicCheck, failed: Collection[str]) -> tuple[str, Problem | None]:
+    """What becomes of a check, after those that failed."""
+    if not set(check.needs).isdisjoint(failed):
+        return PASSED_OVER, None
+    if (check.setting, check.decided_by) in _passed:
+        return PASSED, None
+    problem = _problem(check)
+    if problem is None and check.decided_by:
+        _passed.add((check.setting, check.decided_by))
+    return (PASSED, None) if problem is None else (FAILED, problem)
+
+
+def _problem(check: PublicCheck) -> Problem | None:
+    try:
+        check.require()
+    except (ModelUnavailable, NotReady, ValueError) as refusal:
+        return Problem(check.setting, str(refusal))
+    except Exception as error:  # a library's own way to say that something public cannot be used
+        said = next(iter(str(error).strip().splitlines()), "")
+        return Problem(
+            check.setting,
+            f"{check.setting} cannot be used on public text ({type(error).__name__}: {said}); choose another, or"
+            " correct the settings that concern it",
+        )
+    return None
+
+
+def _let_go() -> None:
+    """What was only tried must not lie in memory beside what is trained."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class _Loaded:
+    """A language model that the checks load once and let go of with the last stage."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self.language_model = language_model
+        self._kept: tuple[Any, Any] | None = None
+
+    def shared(self) -> tuple[Any, Any]:
+        """The model and its tokenizer, for a stage that leaves the model as it is."""
+        if self._kept is None:
+            self._kept = self.language_model.load()
+        return self._kept
+
+    def copied(self) -> tuple[Any, Any]:
+        """A copy of the model, for a stage that changes it, and the tokenizer."""
+        model, tokenizer = self.shared()
+        return copy.deepcopy(model), tokenizer
+
+    def handed_over(self) -> tuple[Any, Any]:
+        """The model itself, for the last stage that changes it. It takes two models, so no third is kept beside."""
+        model, tokenizer = self.shared()
+        self._kept = None
+        return model, tokenizer
+
+
+def model_checks(
+    profile: Profile, language_model: LanguageModel, embedder: Embedder, home: Path, *, level: str
+) -> list[PublicCheck]:
+    """Room on the disk, and the models in each stage of a level but private training, the cheap ones first."""
+    loaded = _Loaded(language_model)
+    stages: list[tuple[str, Collection[str], Callable[..., object], Any]] = [
+        ("sampling", SAMPLING, partial(_try_sampling, level=level), (profile.generator, level)),
+        ("annotation", _answering(profile), _try_answering, profile.sampling),
+        ("sft", {"sft_model"}, _try_sft, None),
+        ("reward", {"reward_model"}, _try_reward, None),
+        ("rlhf", {"rlhf_model"}, _try_policy, profile.sft),
+    ]
+    model = language_model.model_dump_json()
+    used_by = {asset for _, assets, _, _ in stages for asset in assets}
+    return [
+        PublicCheck("home", MECHANISMS, partial(require_room, home)),
+        PublicCheck(DEVICE, used_by | EMBEDDING, partial(require_device, profile.device), profile.device),
+        PublicCheck("embedder", EMBEDDING, partial(_try_embedding, embedder), embedder.model_dump_json(), (DEVICE,)),
+        PublicCheck(LANGUAGE_MODEL, used_by, loaded.shared, model, (DEVICE,)),
+        *(
+            PublicCheck(
+                setting,
+                assets,
+                partial(attempt, profile, loaded),
+                decided_by=f"{model} {getattr(profile, setting)!r} {besides!r}",
+                needs=(DEVICE, LANGUAGE_MODEL),
+            )
+            for setting, assets, attempt, besides in stages
+        ),
+    ]
+
+
+def generator_check(profile: Profile, language_model: LanguageModel, *, level: str) -> PublicCheck:
+    """Clipped gradients of public texts. A run makes this check by itself, with the model that it trains."""
+    attempt = partial(_try_generator, profile, language_model, level)
+    return PublicCheck("generator", {GENERATOR}, attempt, needs=(DEVICE, LANGUAGE_MODEL))
+
+
+def _answering(profile: Profile) -> set[str]:
+    """The assets for which the local model answers."""
+    settings = profile.annotation
+    annotated = {"annotated_instructions"} if settings.source == "model" and settings.endpoint is None else set()
+    return annotated if profile.preferences.source == "file" else {*annotated, "preference_pairs"}
+
+
+def _try_embedding(embedder: Embedder) -> None:
+    from dp_assets.corpus.stability import UnstablePreparation, require_alone
+
+    embedder.require_usable()
+    try:
+        require_alone(embedder.encode_alone, longest=embedder.max_tokens)
+    except UnstablePreparation as refusal:
+        raise NotReady(f"embedder is {embedder.model!r}: {refusal}") from None
+    finally:
+        embedder.let_go()
+
+
+def _try_generator(profile: Profile, language_model: LanguageModel, level: str) -> None:
+    from dp_assets.generation.generator import require_trainable
+
+    settings = profile.generator
+    load = partial(language_model.load, dtype=settings.dtype)
+    require_trainable(load, profile.plan(level), **settings.tuning())
+
+
+def _try_sampling(profile: Profile, loaded: _Loaded, level: str) -> None:
+    """With an adapter folded in, as the generator's is; by transformers, whichever engine it will be."""
+    from dp_assets.generation.generator import with_new_adapter
+    from dp_assets.generation.trial import try_sampling
+
+    require_engine(loaded.language_model, profile.sampling, level=level)
+    base, tokenizer = loaded.copied()
+    model = with_new_adapter(base, **profile.generator.tuning()).merge_and_unload()
+    try_sampling(model, tokenizer, **profile.sampling.arguments())
+
+
+def _try_answering(profile: Profile, loaded: _Loaded) -> None:
+    from dp_assets.generation.trial import try_answering
+
+    settings, longest = profile.annotation.local_sampling(), profile.sampling.max_new_tokens
+    try_answering(*loaded.shared(), longest_instruction=longest, **settings)
+
+
+def _try_sft(profile: Profile, loaded: _Loaded) -> None:
+    from dp_assets.alignment.trial import try_sft
+
+    try_sft(*loaded.copied(), **profile.sft.arguments())
+
+
+def _try_reward(profile: Profile, loaded: _Loaded) -> None:
+    from dp_assets.alignment.trial import try_reward
+
+    try_reward(*loaded.shared(), **profile.reward.arguments())
+
+
+def _try_policy(profile: Profile, loaded: _Loaded) -> None:
+    from dp_assets.alignment.trial import try_policy
+
+    sft = profile.sft.model_dump(include={"rank", "alpha", "target_modules"})
+    try_policy(*loaded.handed_over(), sft=sft, **profile.rlhf.model_dump())

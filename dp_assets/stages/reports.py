@@ -1,0 +1,176 @@
+"""What the two reports gather before the evaluation package computes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
+from dp_assets.evaluation.quality import SyntheticSet, sets_of
+from dp_assets.privacy.metadata import RESTRICTED
+from dp_assets.selection.bins import nearest_bin
+from dp_assets.selection.filtering import filter_pool
+from dp_assets.selection.rules import Rule
+
+Vectors = npt.NDArray[np.float32]
+Bins = npt.NDArray[np.int64]
+Encode = Callable[[Sequence[str]], Vectors]
+LIKELIHOOD_BATCH = 32
+HEADLINES = ("estimated_total_variation", "estimated_frontier_score", "total_variation", "jensen_shannon")
+
+
+def set_in_bins(texts: Sequence[str], vectors: Vectors, centroids: Vectors) -> SyntheticSet:
+    """Texts with the bin of each."""
+    return SyntheticSet(texts, nearest_bin(vectors, centroids), vectors)
+
+
+def filtered_set(pool: pl.DataFrame, filtered: pl.DataFrame, encode: Encode) -> SyntheticSet:
+    """The filtered rows with their vectors. Rows of the top-up have none yet: `encode`."""
+    from_pool = filtered.join(pool.select("synthetic_id", "vector"), on="synthetic_id", how="inner")
+    added = filtered.join(pool, on="synthetic_id", how="anti")
+    kept_vectors, texts = from_pool["vector"].to_numpy(), added["text"].to_list()
+    vectors = np.concatenate([kept_vectors, encode(texts)]) if texts else kept_vectors
+    rows = pl.concat([from_pool.select("text", "bin_id"), added.select("text", "bin_id")])
+    return SyntheticSet(rows["text"].to_list(), rows["bin_id"].to_numpy(), vectors)
+
+
+def resampled_to_votes(
+    drawn: SyntheticSet,
+    *,
+    noisy_votes: Bins,
+    noise_stddev: float,
+    centroids: Vectors,
+    share: float,
+    selection: Mapping[str, Any],
+) -> SyntheticSet | None:
+    """This share of the rows of a set, chosen by the rule that chose the filtered set, with nothing drawn anew.
+
+    None where no noisy vote is positive or the share is no row.
+    """
+    texts, bins, vectors = drawn
+    rows = [f"{number:09d}" for number in range(len(texts))]
+    pool = pl.DataFrame({"synthetic_id": rows, "text": texts, "bin_id": bins, "origin": "baseline"})
+    settings = {
+        **selection,
+        "target_size": int(share * len(texts)),
+        "top_up_samples": 0,
+        "rule": Rule(selection["rule"]),
+    }
+    if vectors is None or not settings["target_size"] or not (noisy_votes > 0).any():
+        return None
+    chosen = filter_pool(
+        pool,
+        vectors=[vectors],
+        noisy_votes=noisy_votes,
+        noise_stddev=noise_stddev,
+        centroids=centroids,
+        draw=lambda *_: [],
+        embed=lambda _: vectors[:0],
+        **settings,
+    ).rows
+    kept = chosen["synthetic_id"].cast(pl.Int64).to_numpy()
+    return SyntheticSet(chosen["text"].to_list(), bins[kept], vectors[kept])
+
+
+def with_page(
+    report: Document, pool: SyntheticSet, filtered: SyntheticSet, centroids: Vectors, noisy_votes: Bins, seed: int
+) -> Document:
+    """The quality report with the map of both sets in its data, and as an HTML page."""
+    from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
+    from dp_assets.reports.quality_page import quality_page
+
+    pool_map, filtered_map = (
+        BinnedSet(each.texts, vectors, each.bin_ids)
+        for each in (pool, filtered)
+        if (vectors := each.vectors) is not None
+    )
+    drawn = synthetic_map(pool_map, filtered_map, noisy_votes=noisy_votes, centroids=centroids, seed=seed)
+    data = {**report.data, "map": drawn.to_json()}
+    return replace(report, data=data, html=quality_page(data, charge_ids=report.charge_ids))
+
+
+def quality_metadata(report: Document) -> dict[str, Any]:
+    """The report, its pictures and its headline figures for the asset's page."""
+    from dp_assets.evaluation.synthetic_map import SyntheticMap
+    from dp_assets.reports.pictures import agreement_drawing, map_markdown, votes_drawing
+
+    figures = {
+        f"quality/{name}_{when}": float(report.data[when][name]) for when in sets_of(report.data) for name in HEADLINES
+    }
+    return figures | {
+        "agreement": dg.MetadataValue.md(agreement_drawing(report.data).markdown()),
+        "votes": dg.MetadataValue.md(votes_drawing(report.data).markdown()),
+        "map": dg.MetadataValue.md(map_markdown(SyntheticMap.from_json(report.data["map"]))),
+        "report": dg.MetadataValue.md(report.markdown),
+    }
+
+
+def restricted_rows(
+    cohort: str,
+    embeddings: pl.LazyFrame,
+    instructions: pl.LazyFrame,
+    *,
+    pool: pl.DataFrame,
+    filtered: pl.DataFrame,
+    centroids: Vectors,
+    load_model: Callable[[], Any],
+    adapter: Adapter,
+    prompt: Any,
+    max_tokens: int,
+    mauve_buckets: int,
+    seed: int,
+) -> pl.LazyFrame:
+    """Every restricted figure of one cohort: columns `metric`, `subject`, `value`. Its result is private."""
+    from dp_assets.evaluation.restricted import copy_figures, restricted_figures
+
+    of_cohort = pl.col("cohort") == cohort
+    real = instructions.filter(of_cohort).select("text", "split").collect()
+    from_pool = filtered.join(pool, on="synthetic_id", how="inner")
+    figures = restricted_figures(
+        real_vectors=embeddings.filter(of_cohort).select("vector").collect()["vector"].to_numpy(),
+        synthetic_vectors={"pool": pool["vector"].to_numpy(), "filtered": from_pool["vector"].to_numpy()},
+        centroids=centroids,
+        mauve_buckets=mauve_buckets,
+        seed=seed,
+    )
+    copies = copy_figures(
+        real_texts=real["text"].to_list(),
+        synthetic_texts={"pool": pool["text"].to_list(), "filtered": filtered["text"].to_list()},
+    )
+    held_out = real.filter(pl.col("split") != TRAIN_SPLIT)["text"].to_list()
+    losses = held_out_losses(held_out, load_model=load_model, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
+    return pl.concat([figures, copies, losses]).lazy()
+
+
+def restricted_metadata(report: PrivateTable) -> dict[str, float]:
+    """The restricted figures for the asset's page: for sources that are public, and for no others."""
+    kept: list[pl.DataFrame] = []
+    report.store(lambda rows: kept.append(rows.collect()))
+    figures = kept[0].drop_nans("value").select("metric", "subject", "value").iter_rows()
+    return {f"{RESTRICTED}{metric}_{subject.replace(' ', '_')}": value for metric, subject, value in figures}
+
+
+def held_out_losses(
+    texts: Sequence[str], *, load_model: Callable[[], Any], adapter: Adapter, prompt: Any, max_tokens: int
+) -> pl.DataFrame:
+    """Nats per token on held-out real texts, of the base model (epsilon zero) and of the generator."""
+    from dp_assets.generation.adapters import attach_adapter
+    from dp_assets.generation.likelihood import mean_token_loss
+    from dp_assets.generation.prompts import generator_prompt_ids
+
+    base, tokenizer = load_model()
+    prompt_ids = generator_prompt_ids(tokenizer, prompt=prompt)
+    measure = {"prompt_ids": prompt_ids, "max_tokens": max_tokens, "batch_size": LIKELIHOOD_BATCH}
+    untrained = mean_token_loss(base, tokenizer, texts, **measure)
+    trained = mean_token_loss(attach_adapter(base, adapter), tokenizer, texts, **measure)
+    return pl.DataFrame(
+        {
+            "metric": ["held_out_token_loss"] * 2,
+            "subject": ["base model", "generator"],
+            "value": [untrained, trained],
+        }
+    )

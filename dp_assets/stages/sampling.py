@@ -1,0 +1,39 @@
+"""Which engine samples from the generator."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dp_assets.artifacts import Adapter
+from dp_assets.privacy.labels import Label, Zone, zone
+from dp_assets.settings.profile import SamplingSettings
+from resources.models.loaders import LanguageModel
+
+
+def generator_loading(
+    language_model: LanguageModel, adapter: Adapter | None, settings: SamplingSettings, *, level: str
+) -> Callable[[], tuple[Any, Any]]:
+    """Loads what texts are sampled from at a privacy level: the base model, with `adapter` if given.
+
+    It is loaded in the engine of the settings, but for the level without noise. There the adapter is private, and vLLM
+    would need it in a folder outside the private zone.
+    """
+    from dp_assets.generation.drawing import with_adapter
+
+    if _in_vllm(settings, level):
+        return partial(language_model.load_in_vllm, adapter, texts_in_flight=settings.batch_size)
+    return language_model.load if adapter is None else with_adapter(language_model.load, adapter)
+
+
+def require_engine(language_model: LanguageModel, settings: SamplingSettings, *, level: str) -> None:
+    """Find out whether the engine can be used, before the generator is paid for.
+
+    Raises:
+      ModelUnavailable: it cannot.
+    """
+    if _in_vllm(settings, level):
+        language_model.require_vllm()
+
+
+def _in_vllm(settings: SamplingSettings, level: str) -> bool:
+    return settings.engine == "vllm" and zone(Label.RELEASED, level) is Zone.RELEASED

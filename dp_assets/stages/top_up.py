@@ -1,0 +1,92 @@
+"""Samples for short bins, kept as they are drawn, so that a stopped run goes on with the next round."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from dp_assets.artifacts import Adapter, adapter_digest
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.privacy.labels import Zone, zone
+from dp_assets.progress import Advance, progress, silent
+from dp_assets.settings.profile import Profile
+from dp_assets.stages.annotation import label_of
+from dp_assets.stages.sampling import generator_loading
+from resources.annotator import samples_file
+from resources.models.loaders import LanguageModel
+
+if TYPE_CHECKING:
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.selection.top_up import Draw
+
+
+@contextmanager
+def kept_draws(
+    context: dg.AssetExecutionContext, home: Path, language_model: LanguageModel, generator: Adapter, profile: Profile
+) -> "Iterator[Draw]":
+    """Texts of the generator, from a file what was drawn before. The file is held until the block ends.
+
+    What lies in the private zone, as everything at the level no-dp, is drawn anew and kept nowhere.
+
+    Raises:
+      AnswersBusy: another run is drawing for the same partition.
+    """
+    from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.generation.drawing import generator_sampler
+
+    fixed = {"num_samples", "seed"}
+    level = Partition.of(context).level
+    load = generator_loading(language_model, generator, profile.sampling, level=level)
+    arguments = profile.sampling.arguments()
+    shared = {name: value for name, value in arguments.items() if name not in fixed}
+    with progress_once("topping up short bins", profile.selection.top_up_samples, "samples") as advance:
+        draw = generator_sampler(load, advance=advance, **shared)
+        if zone(label_of(context), level) is not Zone.RELEASED:
+            yield draw
+            return
+        digest = adapter_digest(generator.weights, generator.config)
+        identity = {
+            "base": language_model.public_name,
+            "generator": digest,
+            **profile.sampling.model_dump(exclude=fixed),
+        }
+        path = samples_file(home, context.asset_key.to_user_string(), context.partition_key)
+        with AnswersStore.opened(path) as store:
+            yield kept(draw, store, identity, advance=advance)
+
+
+@contextmanager
+def progress_once(label: str, total: int, unit: str) -> Iterator[Advance]:
+    """`progress` over all rounds together, which begins with the first of them: most runs need none."""
+    with ExitStack() as shown:
+
+        @cache
+        def begun() -> Advance:
+            return shown.enter_context(progress(label, total, unit))
+
+        yield lambda increment: begun()(increment)
+
+
+def kept(draw: "Draw", store: "AnswersStore", identity: Mapping[str, Any], *, advance: Advance = silent) -> "Draw":
+    """`draw`, each of whose rounds is kept whole under a hash of what decides it; `identity` is what all share.
+
+    `advance` is told of rounds that were drawn before.
+    """
+    from dp_assets.alignment.answers_store import Answer, Outcome, Usage
+
+    def drawn(steerings: Sequence[tuple[Sequence[str], str]], seed: int) -> list[str]:
+        asked = {"steerings": steerings, "seed": seed, **identity}
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        if store.last_outcome(key) is None:
+            store.add(Answer(key, Outcome.ANSWERED, json.dumps(draw(steerings, seed)), Usage()))
+        else:
+            advance(len(steerings))
+        texts: list[str] = json.loads(store.text(key))
+        return texts
+
+    return drawn

@@ -1,0 +1,1 @@
+"""The ledger: its file, its gate, and who else spends on the same people."""

@@ -1,0 +1,324 @@
+"""The ledger's file: one DuckDB database in the private root, opened for milliseconds under DuckDB's own lock.
+
+Every use reads all entries and checks the whole chain, both anchors and the key while it holds the lock. Appended
+entries are committed before the anchors are written (beside the database and into the released zone) and before the
+lock is given back, so an anchor can only lag behind a committed ledger, never run ahead of it: a process that is killed
+at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor beside it and a lost
+or changed key are refused, never replaced by new ones. A data folder with releases or
+private tables but without a ledger is refused too. A missing anchor of the released zone is written anew, so that
+whoever deletes it gives up what it would have noticed.
+
+A process remembers the rows that it has checked, and what they add up to, so that a long ledger is hashed and parsed
+once: later, the stored rows are compared with the remembered ones as they are, and only new ones are hashed. Rows that
+differ anywhere are checked from the first one on.
+
+The released anchor holds the last digest only: how many entries there are tells how often runs were resumed.
+
+Schema versions. 1: bodies in any JSON form. 2: bodies in canonical form, which is what the digests always covered. 3:
+new entries have a nonce. An older ledger is brought to the present form at its first use, under the lock and in one
+transaction; where bodies are rewritten, the entries are kept beside it (`ledger-v1.duckdb`). Digests and anchors stay
+as they are. A newer one is refused.
+"""
+
+import json
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dp_assets.privacy.chain import (
+    GENESIS,
+    Anchor,
+    Entry,
+    LedgerTampered,
+    canonical,
+    chain,
+    entries_after,
+    verify_chain,
+)
+from dp_assets.privacy.labels import Zone
+from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.units import keyed_hash
+from resources.storage.data_folder import require_known_version, write_version
+from resources.storage.room import room_in
+from resources.storage.zones import atomic_file, create_once, private_folder, private_umask
+
+Entries = list[tuple[str, Mapping[str, Any]]]
+
+SCHEMA_VERSION = 3
+LOCK_TIMEOUT_SECONDS = 60.0
+THREADS = threading.RLock()  # DuckDB's lock excludes other processes only
+CREATE = """
+create table if not exists entries (
+    sequence bigint primary key, kind varchar, written_at varchar, body varchar, previous varchar, digest varchar
+);
+create table if not exists schema_version (version bigint);
+"""
+INTERRUPTED = "Query interrupted"
+INSERT = "insert into entries values (?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What this process has read of a ledger and found sound: rows, entries, and what they add up to."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    state: LedgerState = field(default_factory=LedgerState)
+
+
+_known: dict[Path, Known] = {}
+
+
+class LedgerFile:
+    """The stored entries of one private root."""
+
+    def __init__(self, private_root: Path) -> None:
+        self.home, self.folder = private_root.parent, private_root / "ledger"
+        self.database = self.folder / "ledger.duckdb"
+        # Beside the ledger, and in the released zone, so that a private folder restored from a backup is noticed.
+        self.anchor_files = self.folder / "anchor.json", self.home / Zone.RELEASED / "ledger_anchor.json"
+
+    @property
+    def key(self) -> bytes:
+        """The secret key of every keyed hash in this private root; made once from operating-system entropy.
+
+        Raises:
+          LedgerTampered: there is a ledger but its key is lost. A new one would make strangers of everybody.
+        """
+        require_known_version(self.home)
+        path, is_used = private_folder(self.folder) / "key", self.is_used()
+        if not path.exists():
+            if is_used:
+                raise LedgerTampered("the ledger's key is missing; restore private/ledger/key from a backup")
+            create_once(path, secrets.token_bytes(32))
+        return path.read_bytes()
+
+    def is_used(self) -> bool:
+        """Whether anything was ever written here, as far as files tell: those of the ledger, or what came after it."""
+        is_known = self.database.exists() or any(head != GENESIS for head in self._heads().values())
+        return is_known or self._has_paid_work()
+
+    def _has_paid_work(self) -> bool:
+        """Whether there is what nobody makes without a ledger: releases, or with a key, private tables."""
+        private = self.home / Zone.PRIVATE
+        made = [self.home / zone / "releases" for zone in Zone]
+        if (self.folder / "key").exists():
+            made += [private / "artifacts", private / "checkpoints"]
+        return any(next(folder.iterdir(), None) is not None for folder in made if folder.is_dir())
+
+    def anchors(self) -> list[Anchor]:
+        """The anchor beside the ledger, if it is there."""
+        own = self.anchor_files[0]
+        return [Anchor(**json.loads(own.read_text()))] if own.exists() else []
+
+    def _heads(self) -> dict[Path, str]:
+        """The last digest that each anchor has seen, of those that are there."""
+        return {file: json.loads(file.read_text())["head"] for file in self.anchor_files if file.exists()}
+
+    def lags(self) -> dict[Path, int | None]:
+        """How many entries each anchor has not seen; None if it is not there.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        entries, heads = self.entries(), self._heads()
+        return {file: entries_after(entries, heads[file]) if file in heads else None for file in self.anchor_files}
+
+    def state(self) -> LedgerState:
+        """What all entries add up to.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        with THREADS, self._locked() as connection:
+            return self._verified(connection)
+
+    def entries(self) -> Sequence[Entry]:
+        """All entries in their order.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written.
+        """
+        with THREADS, self._locked() as connection:
+            self._verified(connection)
+            return tuple(_known[self.database].entries)
+
+    def append(self, decide: Callable[[LedgerState], Entries]) -> LedgerState:
+        """Append what `decide` returns for the current state, all or nothing, with no other writer in between.
+
+        Raises:
+          LedgerTampered: the stored entries are not the ones that were written; nothing was appended.
+        """
+        commitment = self._key_commitment()  # the key is made before there is a ledger that could miss it
+        with room_in(self.home), THREADS, self._locked() as connection:
+            state = self._verified(connection)
+            opening: Entries = [] if state.anchor.length else [("keyed", {"commitment": commitment})]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            appended = chain(state.anchor, now, [*opening, *decide(state)])
+            _store(connection, appended)
+            grown = state.after(appended)
+            self._write_anchors(grown.anchor)
+            write_version(self.home)
+            return grown
+
+    @contextmanager
+    def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection that no other process shares, waiting with jitter for the file lock."""
+        require_known_version(self.home)
+        self._refuse_lost_ledger()
+        private_folder(self.folder)
+        if not self.database.exists():
+            create_once(self.anchor_files[0], _anchor_text(Anchor()).encode())
+            _make_database(self.database)
+        with _interrupts_as_such():
+            with private_umask():
+                connection = _connect(self.database)
+            try:
+                with private_umask():
+                    connection.execute(CREATE)
+                yield connection
+            finally:
+                connection.close()
+
+    def _refuse_lost_ledger(self) -> None:
+        if self.is_used() and not self.database.exists():
+            raise LedgerTampered(
+                "the ledger is missing, but an anchor of it or what was made and paid under it is there: restore the"
+                " newest copy, or set DP_INSTRUCTIONS_HOME to an empty folder for other people's data"
+            )
+        if self.database.exists() and not self.anchor_files[0].exists():
+            raise LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
+
+    def _verified(self, connection: duckdb.DuckDBPyConnection) -> LedgerState:
+        """What all entries add up to, once they are checked against one another, the anchors and the key.
+
+        Rows that are character for character those which this process has checked before are not hashed again.
+        """
+        with private_umask():
+            self._bring_up_to_date(connection)
+        rows, known = _rows(connection), _known.get(self.database, Known())
+        if rows[: len(known.rows)] != known.rows:
+            known = Known()
+        appended = [Entry(*row) for row in rows[len(known.rows) :]]
+        entries = [*known.entries, *appended]
+        verify_chain(entries, self.anchors(), heads=self._heads().values(), known=len(known.entries))
+        if entries and entries[0].body.get("commitment") != self._key_commitment():
+            raise LedgerTampered("the ledger was written under another key; restore private/ledger as a whole")
+        state = known.state.after(appended)
+        _known[self.database] = Known(rows, entries, state)
+        return state
+
+    def _bring_up_to_date(self, connection: duckdb.DuckDBPyConnection) -> None:
+        found = connection.execute("select max(version) from schema_version").fetchone()
+        version = found[0] if found else None
+        if version is None:
+            connection.execute("insert into schema_version values (?)", (SCHEMA_VERSION,))
+        elif version == 1:
+            self._migrate_from_1(connection)
+        elif version == 2:
+            connection.execute("update schema_version set version = ?", (SCHEMA_VERSION,))
+        elif version != SCHEMA_VERSION:
+            raise LedgerTampered(
+                f"the ledger has schema version {version}, this program knows {SCHEMA_VERSION}; upgrade the program"
+            )
+
+    def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Rewrite every body in canonical form, once the chain has been found sound."""
+        entries = [_canonical_entry(Entry(*row)) for row in _rows(connection)]
+        verify_chain(entries, self.anchors(), heads=self._heads().values())
+        _keep_entries(connection, self.folder / "ledger-v1.duckdb")
+        connection.begin()
+        connection.execute("delete from entries")
+        connection.executemany(INSERT, [_row(entry) for entry in entries])
+        connection.execute("update schema_version set version = ?", (SCHEMA_VERSION,))
+        connection.commit()
+
+    def _key_commitment(self) -> str:
+        """A hash that tells whether the key is the one of the ledger, and nothing else."""
+        return keyed_hash(self.key, "commitment")
+
+    def _write_anchors(self, anchor: Anchor) -> None:
+        texts = _anchor_text(anchor), json.dumps({"head": anchor.head})
+        for file, zone, text in zip(self.anchor_files, (Zone.PRIVATE, Zone.RELEASED), texts, strict=True):
+            with atomic_file(file, zone) as temporary:
+                temporary.write_text(text)
+
+
+def _make_database(database: Path) -> None:
+    """An empty database, put in its place as a whole: a half-made one, on a full disk, could never be opened."""
+    made = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with private_umask(), duckdb.connect(str(made)) as connection:
+            connection.execute(CREATE)
+            connection.execute("checkpoint")  # raises here what closing would swallow
+        with suppress(FileExistsError):  # another process was faster
+            os.link(made, database)
+    finally:
+        for left in (made, made.with_name(f"{made.name}.wal")):
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interrupts_as_such() -> Iterator[None]:
+    """DuckDB says of Ctrl-C during a query only that the query was interrupted, which would pass for a failure."""
+    try:
+        yield
+    except (RuntimeError, duckdb.Error) as error:
+        if str(error).endswith(INTERRUPTED):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _connect(database: Path) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(database))
+        except duckdb.IOException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.01, 0.1))
+
+
+def _rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    return connection.execute("from entries order by sequence").fetchall()
+
+
+def _store(connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
+    """All of them or none, durably."""
+    with private_umask():
+        connection.begin()
+        for entry in entries:
+            connection.execute(INSERT, _row(entry))
+        connection.commit()
+
+
+def _keep_entries(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
+    """Copy the entries into a database of their own, which is whole or not there."""
+    with atomic_file(copy, Zone.PRIVATE) as temporary, private_umask():
+        quoted = str(temporary).replace("'", "''")
+        connection.execute(f"attach '{quoted}' as copied")
+        connection.execute("create table copied.entries as from entries")
+        connection.execute("detach copied")
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    return entry.sequence, entry.kind, entry.at, entry.text, entry.previous, entry.digest
+
+
+def _canonical_entry(entry: Entry) -> Entry:
+    return Entry(entry.sequence, entry.kind, entry.at, canonical(json.loads(entry.text)), entry.previous, entry.digest)
+
+
+def _anchor_text(anchor: Anchor) -> str:
+    return json.dumps(asdict(anchor))

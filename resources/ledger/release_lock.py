@@ -1,0 +1,32 @@
+"""One run at a time makes a release, so that two that start together do not both pay for it.
+
+The cap on what is spent is the ledger's; this only saves budget. The lock is one of the operating system on a file of
+the private root, so it ends with the process that holds it, however that ends, and a crashed run stops nobody.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from resources.ledger.charging import ChargeRefused
+from resources.storage.zones import PRIVATE_FILE_MODE, private_folder
+
+IN_PROGRESS = "another run makes this release; wait for it to end, then run again to use what it made"
+
+
+@contextmanager
+def only_run_making(private_root: str, reuse_key: str) -> Iterator[None]:
+    """Hold the lock of the release that this key names.
+
+    Raises:
+      ChargeRefused: another run holds it; nothing was charged.
+    """
+    path = private_folder(Path(private_root) / "ledger" / "in_progress") / reuse_key
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE), "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ChargeRefused(RuntimeError(IN_PROGRESS)) from None
+        yield

@@ -1,0 +1,1 @@
+"""What keeps private rows inside their zone while a step reads them."""

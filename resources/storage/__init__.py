@@ -1,0 +1,1 @@
+"""The two zones of the data folder, and how artifacts lie in them."""

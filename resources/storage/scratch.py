@@ -1,0 +1,71 @@
+"""Folders of the private zone for rows on their way, which are gone when nobody holds the rows any more.
+
+A process that is killed cannot remove its folder. The next one does: a folder in use is locked by the operating system,
+and a lock ends with the process that holds it.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from resources.private.private_output import temporary_folder
+from resources.storage.zones import private_folder
+
+PREFIX = "rows-"
+
+
+class Scratch:
+    """A new, empty `folder` for private rows, and those that ended processes left behind are removed.
+
+    It is removed when nothing refers to this object any more, at the latest when the process ends, and as a context
+    manager when the block fails. Whoever hands on rows that lie in it hands on this object too.
+    """
+
+    def __init__(self, private_root: str) -> None:
+        place = private_folder(temporary_folder(Path(private_root)))
+        with _opened(place) as in_turn:  # nobody else looks between making a folder and locking it
+            fcntl.flock(in_turn, fcntl.LOCK_EX)
+            _remove_abandoned(place)
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self.remove = weakref.finalize(self, _remove, self.folder, descriptor, owner=os.getpid())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is not None:
+            self.remove()
+
+
+def _remove(folder: Path, descriptor: int, *, owner: int) -> None:
+    if os.getpid() == owner:  # a forked process ends earlier than the one that needs the folder
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _remove_abandoned(place: Path) -> None:
+    for folder in place.glob(f"{PREFIX}*"):
+        # Its owner may remove it meanwhile.
+        with suppress(FileNotFoundError), _opened(folder) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

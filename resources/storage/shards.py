@@ -1,0 +1,78 @@
+"""Shards of a released table that takes long to make, kept as each is finished, so that a stopped run goes on.
+
+    <home>/released/spool/<asset>/<cohort>/<level>/<key>/<name>.parquet
+
+The key is a digest of everything that decides the rows. A folder of another key is of no use any more and is removed.
+Shards are put in place whole, and stay after the table was stored: a larger pool of the same settings begins with them.
+
+Without noise (level no-dp) shards stay in memory: an erasure has to find all that was made from exact rows.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from dp_assets.artifacts import Adapter, adapter_digest
+from dp_assets.privacy.labels import Label, Zone, zone
+from resources.storage.room import room_in
+from resources.storage.zones import atomic_file
+
+
+class ShardStore(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Opens the shards of released assets; `home` is the data folder."""
+
+    home: str
+
+    def open(self, asset: str, partition: str, *, adapter: Adapter, decided_by: Mapping[str, Any]) -> "Shards":
+        """The shards of one partition made from `adapter` and whatever else decides the rows; others are removed."""
+        *cohort, level = partition.split("|")
+        if zone(Label.RELEASED, level) is not Zone.RELEASED:
+            return Shards(None)
+        parent = Path(self.home).joinpath(Zone.RELEASED, "spool", asset, *cohort, level)
+        folder = parent / _key(adapter, decided_by)
+        for other in parent.iterdir() if parent.is_dir() else ():
+            if other != folder:
+                shutil.rmtree(other)
+        return Shards(folder)
+
+
+class Shards:
+    """Tables by name: in a folder, or in memory where that is None."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def found(self, name: str) -> pl.LazyFrame | None:
+        """The shard of this name, if it was finished."""
+        if self._folder is None or not self._path(self._folder, name).exists():
+            return None
+        return pl.scan_parquet(self._path(self._folder, name))
+
+    def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame:
+        """`rows`, once they are on disk.
+
+        Raises:
+          NoRoom: the disk is full; shards that were kept before are whole.
+        """
+        if self._folder is None:
+            return rows.lazy()
+        path = self._path(self._folder, name)
+        with room_in(self._folder), atomic_file(path, Zone.RELEASED) as temporary:
+            rows.write_parquet(temporary)
+        return pl.scan_parquet(path)
+
+    @staticmethod
+    def _path(folder: Path, name: str) -> Path:
+        return folder / f"{name}.parquet"
+
+
+def _key(adapter: Adapter, decided_by: Mapping[str, Any]) -> str:
+    digest = adapter_digest(adapter.weights, adapter.config)
+    named = {"adapter": digest, "base_model": adapter.base_model, "charge_ids": adapter.charge_ids}
+    return hashlib.sha256(json.dumps([named, decided_by], sort_keys=True, default=str).encode()).hexdigest()[:32]

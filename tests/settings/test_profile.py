@@ -1,0 +1,139 @@
+"""Settings of endpoints and preferences: what is refused when a profile loads, and what makes work out of date."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dp_assets.settings.named import DEMO, ProfileError, load_profile
+from dp_assets.settings.profile import OPERATIONAL, EndpointSettings
+
+ENDPOINT = 'base_url = "http://127.0.0.1:8000/v1"\nmodel = "tiny"\n'
+
+
+def profile_file(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def endpoint(**changes: Any) -> EndpointSettings:
+    return EndpointSettings(**{"base_url": "http://127.0.0.1:8000/v1", "model": "tiny", **changes})
+
+
+def test_without_settings_the_local_model_answers_and_no_judge_is_asked() -> None:
+    assert DEMO.annotation.endpoint is None
+    assert (DEMO.preferences.source, DEMO.preferences.judge) == ("offline", None)
+    local = {"max_new_tokens": 40, "temperature": 0.0, "top_p": 1.0, "batch_size": 64, "seed": 3}
+    assert DEMO.annotation.local_sampling() == local
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('base_url = "localhost:8000"\nmodel = "m"', "annotation.endpoint.base_url: .*https://"),
+        ('base_url = "http://h/v1?key=1"\nmodel = "m"', "annotation.endpoint.base_url"),
+        ('base_url = "https://me:pass@h/v1"\nmodel = "m"', "annotation.endpoint.base_url: .*before the @"),
+        ('base_url = "http://h/v1"', "annotation.endpoint.model"),
+        (ENDPOINT + 'api_key_variable = "sk-4f9"', "annotation.endpoint.api_key_variable: .*never the key itself"),
+        (ENDPOINT + "input_price = 1.0", "annotation.endpoint: .*come together"),
+        (ENDPOINT + "budget_money = 1.0", "annotation.endpoint: .*needs input_price"),
+        (ENDPOINT + "concurrency = 0", "annotation.endpoint.concurrency"),
+        (ENDPOINT + 'omitted = ["model"]', "annotation.endpoint.omitted"),
+        (ENDPOINT + 'api_key = "sk-4f9"', "annotation.endpoint.api_key: "),
+    ],
+)
+def test_settings_of_an_endpoint_that_cannot_work_are_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ProfileError, match=named) as refusal:
+        load_profile(profile_file(tmp_path, f"[annotation.endpoint]\n{text}\n"))
+    assert "sk-4f9" not in str(refusal.value)
+    assert "pass@" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "named"), [("judge", "`judge`"), ("file", "`path`"), ("human", "`path`"), ("nobody", "source")]
+)
+def test_a_source_of_preferences_without_its_settings_is_refused(tmp_path: Path, source: str, named: str) -> None:
+    with pytest.raises(ProfileError, match=f"preferences.*{named}"):
+        load_profile(profile_file(tmp_path, f'[preferences]\nsource = "{source}"\n'))
+
+
+def test_the_path_of_preferences_is_relative_to_the_profile(tmp_path: Path) -> None:
+    text = '[preferences]\nsource = "file"\npath = "pairs.jsonl"\n'
+    assert load_profile(profile_file(tmp_path, text)).preferences.path == tmp_path / "pairs.jsonl"
+
+
+def test_a_request_holds_the_sampling_settings_under_the_names_that_the_model_knows() -> None:
+    sampling = {"max_new_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 3}
+    plain = {"max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 3}
+    assert endpoint().parameters(**sampling) == plain
+    reasoning = endpoint(
+        max_tokens_name="max_completion_tokens", omitted=["temperature", "top_p"], extra_body={"effort": "low"}
+    )
+    assert reasoning.parameters(**sampling) == {"seed": 3, "max_completion_tokens": 5, "effort": "low"}
+
+
+@pytest.mark.parametrize(
+    ("group", "asset", "source"),
+    [
+        ("annotation", "annotated_instructions", "human"),
+        ("preferences", "preference_pairs", "human"),
+        ("preferences", "preference_pairs", "file"),
+    ],
+)
+def test_the_content_of_a_file_makes_its_asset_out_of_date_and_its_place_does_not(
+    tmp_path: Path, group: str, asset: str, source: str
+) -> None:
+    def own(name: str) -> str | None:
+        text = f'[{group}]\nsource = "{source}"\npath = "{name}"\n'
+        return load_profile(profile_file(tmp_path, text)).own_digest(asset)
+
+    for name, content in {"a": "[]", "b": "[]", "c": "[3]"}.items():
+        (tmp_path / name).write_text(content)
+    assert own("a") == own("b")
+    assert len({own("a"), own("c"), own("missing")}) == 3
+
+
+def test_a_file_that_the_source_does_not_read_decides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    profile = load_profile(profile_file(tmp_path, f'[preferences]\npath = "{path}"\n'))
+    before = profile.own_digest("preference_pairs")
+    path.write_text("{}")
+    assert profile.own_digest("preference_pairs") == before
+
+
+def test_other_assets_are_decided_by_the_profile_alone() -> None:
+    assert DEMO.own_digest("sft_model") is None
+
+
+def test_people_need_a_path_for_what_they_answered(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"annotation.*`path`"):
+        load_profile(profile_file(tmp_path, '[annotation]\nsource = "human"\n'))
+
+
+OTHER_VALUES = {
+    "base_url": '"http://b/v1"',
+    "api_key_variable": '"OTHER_KEY"',
+    "omitted": '["seed"]',
+    "max_tokens_name": '"max_completion_tokens"',
+    "extra_body": "{ a = 1 }",
+    "model": '"other"',
+    "input_price": "2.0",
+    "output_price": "2.0",
+}
+
+
+@pytest.mark.parametrize("name", list(EndpointSettings.model_fields))
+@pytest.mark.parametrize("group", ["annotation.endpoint", "preferences.judge"])
+def test_only_what_can_change_an_answer_makes_work_out_of_date(tmp_path: Path, group: str, name: str) -> None:
+    values = {"base_url": '"http://a/v1"', "model": '"tiny"', "input_price": "1.0", "output_price": "1.0"}
+
+    def digest(settings: dict[str, str]) -> str:
+        lines = [f"[{group}]", *(f"{setting} = {value}" for setting, value in settings.items())]
+        profile = load_profile(profile_file(tmp_path, "\n".join(lines)))
+        assert profile.digest == DEMO.model_copy(update={"name": profile.name}).digest
+        own = [profile.own_digest(asset) or "" for asset in ("annotated_instructions", "preference_pairs")]
+        return "".join(own)
+
+    changed = digest({**values, name: OTHER_VALUES.get(name, "7")})
+    assert (changed == digest(values)) == (name in OPERATIONAL)
