@@ -24,6 +24,7 @@ from tests.statements.statements import both, state_of, statement_of
 from tests.tiny_pipeline import PARTITION
 
 IDS = ("dp_generator", "dp_histogram")
+ADAPTERS = ("generator", "sft", "reward", "rlhf")
 MODEL_FOLDER = "/srv/models/tiny"
 SETTINGS = CardSettings(license_id="cc-by-4.0", languages=("en",), renamed=False, packaged_base=False)
 
@@ -48,6 +49,12 @@ def release_everything(home: Path, *, base_model: str = "a model") -> LedgerStat
 def verified(folder: Path) -> Mapping[str, Any]:
     """The statement in a folder, built anew."""
     return verify(json.loads((folder / DOCUMENT).read_text())["data"])
+
+
+def statement_in(folder: Path) -> dict[str, Any]:
+    """The statement in an export, as it stands there."""
+    data: dict[str, Any] = json.loads((folder / "privacy_statement/document.json").read_text())["data"]
+    return data
 
 
 def put_statement(home: Path, statement: dict[str, Any]) -> Path:

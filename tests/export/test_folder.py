@@ -1,4 +1,4 @@
-"""The folder of an export: its cards, its names, and that it appears whole or not at all."""
+"""The folder of an export: what its files hold, and that it appears whole or not at all."""
 
 import contextlib
 import json
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from huggingface_hub import DatasetCard, ModelCard
 
 from dp_assets.artifacts import Document, Table
 from dp_assets.cli.statements import checked_statement
@@ -23,52 +22,7 @@ from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verify
 from resources.storage.artifact_files import read_artifact, stored_charge_ids, write_artifact
-from tests.export.releases import IDS, MODEL_FOLDER, SETTINGS, gathered, put, release_everything
-
-ADAPTERS = ("generator", "sft", "reward", "rlhf")
-
-
-@pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    """An export of everything."""
-    release = gathered(tmp_path / "data", release_everything(tmp_path / "data"))
-    write_export(tmp_path / "out", release, SETTINGS, names={})
-    return tmp_path / "out"
-
-
-def statement_in(folder: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((folder / "privacy_statement/document.json").read_text())["data"]
-    return data
-
-
-def test_the_data_set_card_has_a_config_for_every_table_and_the_first_is_the_default(exported: Path) -> None:
-    data = DatasetCard.load(exported / "README.md").data
-    assert [config["config_name"] for config in data.configs] == [
-        "filtered", "annotated", "preferences", "pool", "histogram", "bins",
-    ]  # fmt: skip
-    assert [config["config_name"] for config in data.configs if config.get("default")] == ["filtered"]
-    for config in data.configs:
-        (files,) = config["data_files"]
-        assert len(list(exported.glob(files["path"]))) == 1
-    assert (data.license, data.language, data.size_categories) == ("cc-by-4.0", ["en"], "n<1K")
-    assert "differential-privacy" in data.tags
-
-
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_a_model_card_names_its_base_and_its_library(exported: Path, name: str) -> None:
-    data = ModelCard.load(exported / "models" / name / "README.md").data
-    assert (data.base_model, data.library_name, data.license) == ("a model", "peft", "cc-by-4.0")
-    assert data.pipeline_tag == ("text-classification" if name == "reward" else "text-generation")
-
-
-@pytest.mark.parametrize("card", ["README.md", *(f"models/{name}/README.md" for name in ADAPTERS)])
-def test_every_card_states_the_cohorts_epsilon_first_then_its_own_then_the_terms(exported: Path, card: str) -> None:
-    statement, text = statement_in(exported), (exported / card).read_text()
-    headline = f"epsilon {statement['guarantee']['headline_epsilon']:g} at delta 1e-05"
-    own = "Everything in this folder together: epsilon" if card == "README.md" else "This model alone: epsilon"
-    places = [text.index(words) for words in (headline, own, "Delta:", "Unit:", "Relation:", "## Not covered")]
-    assert places == sorted(places)
-    assert all(limit in text for limit in statement["not_covered"])
+from tests.export.releases import IDS, MODEL_FOLDER, SETTINGS, gathered, put, release_everything, statement_in
 
 
 def test_rows_keep_their_order_and_parts_keep_their_charges(exported: Path) -> None:
@@ -88,22 +42,6 @@ def test_shards_are_numbered_as_the_hub_does(tmp_path: Path, monkeypatch: pytest
     shards = sorted(path.name for path in (tmp_path / "out/data/pool").iterdir())
     assert shards == [f"train-0000{number}-of-00003.parquet" for number in range(3)]
     assert pl.read_parquet(tmp_path / "out/data/pool/*.parquet")["text"].to_list() == list("edcba")
-
-
-def test_without_a_licence_the_card_has_none_and_says_so(tmp_path: Path) -> None:
-    release = gathered(tmp_path / "data", release_everything(tmp_path / "data"), "pool")
-    write_export(tmp_path / "out", release, replace(SETTINGS, license_id=None, languages=()), names={})
-    card = DatasetCard.load(tmp_path / "out/README.md")
-    assert card.data.license is None
-    assert card.data.language is None
-    assert "No licence was stated" in card.text
-
-
-def test_what_is_stored_but_out_of_date_is_said_to_be(tmp_path: Path) -> None:
-    state = release_everything(tmp_path / "data")
-    release = gathered(tmp_path / "data", state, "pool", stale={"synthetic_pool"}, as_stored=True)
-    write_export(tmp_path / "out", release, SETTINGS, names={})
-    assert "Exported as it was stored: synthetic_pool" in (tmp_path / "out/README.md").read_text()
 
 
 def test_no_path_of_the_machine_is_in_any_file(tmp_path: Path) -> None:
@@ -195,20 +133,6 @@ def test_a_statement_with_public_names_verifies_and_has_the_same_figures(tmp_pat
     assert "org/tiny" in (tmp_path / "out/privacy_statement/document.html").read_text()
 
 
-@pytest.mark.parametrize("name", [None, "/srv/other", "./other"])
-def test_a_base_model_that_is_a_folder_needs_a_name_that_is_none(tmp_path: Path, name: str | None) -> None:
-    release = gathered(tmp_path / "data", release_everything(tmp_path / "data", base_model=MODEL_FOLDER))
-    with pytest.raises(ExportRefused, match="--base-model NAME"):
-        public_names(release.statement, name)
-
-
-def test_a_base_model_with_an_id_keeps_it(tmp_path: Path) -> None:
-    release = gathered(tmp_path / "data", release_everything(tmp_path / "data"))
-    assert public_names(release.statement, None) == {}
-    with pytest.raises(ExportRefused, match="this one is a model"):
-        public_names(release.statement, "org/tiny")
-
-
 def test_a_column_whose_name_could_be_markup_in_the_card_is_refused(tmp_path: Path) -> None:
     state = release_everything(tmp_path / "data")
     shutil.rmtree(next((tmp_path / "data").rglob("synthetic_pool/all/eps-8")))
@@ -217,22 +141,6 @@ def test_a_column_whose_name_could_be_markup_in_the_card_is_refused(tmp_path: Pa
     with pytest.raises(ExportRefused, match="synthetic_pool has a column whose name") as refused:
         write_export(tmp_path / "out", gathered(tmp_path / "data", state), SETTINGS, names={})
     assert "guarantee" not in str(refused.value)
-
-
-def test_the_name_of_a_base_model_is_text_in_cards_and_in_their_code(tmp_path: Path) -> None:
-    state = release_everything(tmp_path / "data", base_model="org/m__x__ \\")
-    write_export(tmp_path / "out", gathered(tmp_path / "data", state), SETTINGS, names={})
-    assert "with `org/m__x__ \\` as the base" in (tmp_path / "out/README.md").read_text()
-    card = (tmp_path / "out/models/generator/README.md").read_text()
-    assert "Base model: `org/m__x__ \\`." in card
-    assert 'from_pretrained("org/m__x__ \\\\"' in card
-
-
-def test_other_paths_keep_their_last_part(tmp_path: Path) -> None:
-    release = gathered(tmp_path / "data", release_everything(tmp_path / "data"))
-    configuration = {"profile": {"embedder": "/srv/embedders/mini", "preferences": {"path": "/home/a/pairs.jsonl"}}}
-    names = public_names({**release.statement, "configuration": configuration}, None)
-    assert names == {"/srv/embedders/mini": "mini", "/home/a/pairs.jsonl": "pairs.jsonl"}
 
 
 def test_an_export_that_fails_leaves_no_folder_or_the_earlier_one(tmp_path: Path, exported: Path) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import Table
-from dp_assets.export.parts import NAMES, STATEMENT, ExportRefused, chosen_parts
+from dp_assets.export.parts import STATEMENT, ExportRefused
 from dp_assets.export.release import asset_folder
 from dp_assets.privacy.plan import HISTOGRAM
 from tests.export.releases import IDS, gathered, put, release_everything
@@ -89,10 +89,3 @@ def test_a_ledger_that_does_not_know_the_charges_is_refused(tmp_path: Path) -> N
     release_everything(tmp_path)
     with pytest.raises(ExportRefused, match="unknown, voided or of another corpus"):
         gathered(tmp_path, state_of(both()[0]))
-
-
-def test_parts_are_chosen_by_name_and_an_unknown_one_is_refused() -> None:
-    assert [part.name for part in chosen_parts(["sft", "pool"])] == ["pool", "sft"]
-    assert {part.name for part in chosen_parts([])} == set(NAMES) - {"embeddings"}
-    with pytest.raises(ExportRefused, match="--only tables: unknown; choose from filtered"):
-        chosen_parts(["tables", "pool"])

@@ -1,4 +1,4 @@
-"""What an artifact must descend from is read off the asset graph, and not off the artifact."""
+"""Parts are chosen by name, and what each must descend from is read off the asset graph, not off the artifact."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from dp_assets.artifacts import Table
 from dp_assets.definitions import ALL_ASSETS
-from dp_assets.export.parts import PARTS, ExportRefused, Kind, Part
+from dp_assets.export.parts import NAMES, PARTS, ExportRefused, Kind, Part, chosen_parts
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from tests.export.releases import IDS, gathered, put, release_everything
 
@@ -43,3 +43,10 @@ def test_a_model_or_a_report_whose_charges_were_shortened_is_not_exported(tmp_pa
         file.write_text(json.dumps(json.loads(file.read_text()) | {"charge_ids": list(IDS[:1])}))
         with pytest.raises(ExportRefused, match="names no charge of dp_histogram"):
             gathered(tmp_path, state, part.name)
+
+
+def test_parts_are_chosen_by_name_and_an_unknown_one_is_refused() -> None:
+    assert [part.name for part in chosen_parts(["sft", "pool"])] == ["pool", "sft"]
+    assert {part.name for part in chosen_parts([])} == set(NAMES) - {"embeddings"}
+    with pytest.raises(ExportRefused, match="--only tables: unknown; choose from filtered"):
+        chosen_parts(["tables", "pool"])
