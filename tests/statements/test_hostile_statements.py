@@ -1,22 +1,20 @@
 """A statement that a forger or a broken disk changed is refused, or shows every figure as it was."""
 
-import copy
 import os
 import random
-import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.statements.reading import StatementError, strict_json
-from dp_assets.statements.statement import digest_of, restated, sealed
+from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verification_of, verification_of_file
 from tests.statements.edits import edited, edited_text, spelled
+from tests.statements.forgeries import Statement, accepted, document, refusal, refusal_of, resealed
 from tests.statements.statements import (
     CORPUS,
     PLAN,
@@ -29,57 +27,16 @@ from tests.statements.statements import (
     without_noise,
 )
 
-Statement = dict[str, Any]
 SEED = int(os.environ.get("DP_INSTRUCTIONS_FUZZ_SEED", "20240716"))
 DECLARED = ("accountant", "base_model", "budget", "code", "configuration", "evidence", "files", "ledger", "source")
 """What a forger who computes the digest anew can change: no figure follows from it where the statement agrees."""
 CASES = pytest.mark.parametrize("make", [planned, adaptive, without_noise], ids=lambda make: str(make.__name__))
 
 
-def document(statement: Statement) -> Statement:
-    return {"charge_ids": [charge["charge_id"] for charge in statement["charges"]], "data": statement}
-
-
-def accepted(content: bytes) -> Statement | None:
-    """The statement that is shown for these bytes, None if they are refused."""
-    try:
-        verification = verification_of_file(content)
-    except StatementError:
-        return None
-    return None if verification.wrong else dict(verification.rebuilt or {})
-
-
-def resealed(changed: Any) -> Any:
-    """With the digests of what was changed, as a forger would write them."""
-    if not isinstance(changed, dict) or not isinstance(changed.get("data"), dict):
-        return changed
-    data = copy.deepcopy(changed["data"])
-    if isinstance(data.get("configuration"), dict) and "profile" in data["configuration"]:
-        data["configuration"]["sha256"] = digest_of(data["configuration"]["profile"])
-    return {**changed, "data": sealed(data)}
-
-
 def figures(statement: Statement, true: Statement) -> str:
     """Everything that the pages say, but for names, hashes and terms that are declared."""
     terms = statement["terms"] | {"gate_order": true["terms"]["gate_order"]}
     return to_markdown({**statement, **{name: true[name] for name in (*DECLARED, "digest")}, "terms": terms})
-
-
-def refusal(content: bytes) -> str:
-    """Why these bytes are refused."""
-    try:
-        wrong = verification_of_file(content).wrong
-    except StatementError as error:
-        return str(error)
-    assert wrong, "it is accepted"
-    return "; ".join(wrong)
-
-
-def refusal_of(change: Callable[[Statement], object], make: Callable[[], Statement] = planned) -> str:
-    """Why a statement is refused that a forger changed so and sealed anew."""
-    changed = make()
-    change(changed)
-    return refusal(spelled(resealed(document(changed))))
 
 
 @pytest.mark.parametrize(
@@ -96,19 +53,6 @@ def test_a_mapping_whose_dotted_names_collide_with_the_figures_is_refused() -> N
         statement["guarantee"] = {"": statement["guarantee"], "headline_epsilon": 0.05, "lineage_epsilon": 0.05}
 
     assert "guarantee.headline_epsilon" in refusal_of(hide)
-
-
-@pytest.mark.parametrize("part", ["guarantee", "terms", "plans", "evidence", "release", "source", "ledger", "code"])
-def test_a_part_with_one_item_more_is_refused(part: str) -> None:
-    assert part in refusal_of(lambda statement: statement[part].update(note=0.05))
-
-
-def test_a_name_that_occurs_twice_is_refused_wherever_it_stands() -> None:
-    lines = spelled(document(planned())).splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        if re.fullmatch(rb'\s*"[^"]*": [^\[{].*\s*', line):
-            again = line.rstrip().rstrip(b",") + b",\n"
-            assert "occurs twice" in refusal(b"".join([*lines[:number], again, *lines[number:]]))
 
 
 @pytest.mark.parametrize("size", [1e-4, -1e-4, 1.4e-4, -1.4e-4, 1e-9])
@@ -161,38 +105,9 @@ def test_a_profile_that_contradicts_the_plans_is_refused(group: str, changed: St
     assert refused.startswith("configuration: ")
 
 
-@pytest.mark.parametrize("missing", ["corpus", "generator", "votes"])
-def test_a_profile_without_the_settings_of_plans_is_refused(missing: str) -> None:
-    assert f"configuration.profile.{missing}" in refusal_of(lambda one: one["configuration"]["profile"].pop(missing))
-
-
 @pytest.mark.parametrize("item", ["epsilon at delta 1e-05", "epsilon", "guarantee"])
 def test_evidence_that_no_check_covers_is_refused(item: str) -> None:
     assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update({item: 0.05}))
-
-
-@pytest.mark.parametrize("tensors", ["epsilon 0.05", 2, {"count": 0, "sha256": "0" * 64}])
-def test_what_was_trained_is_a_fingerprint_of_something_and_no_text(tensors: Any) -> None:
-    both = {"trained_tensors": tensors, "noised_tensors": tensors}
-    assert "evidence" in refusal_of(lambda statement: statement["evidence"]["dp_generator"].update(both))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "m **epsilon 0.05**",
-        'm"); import os',
-        "m (certified)",
-        "m &#8238;",
-        "m\u202e",
-        "\u0435psilon",
-        "m\n",
-        "m" * 301,
-        "",
-    ],
-)
-def test_a_base_model_that_is_no_id_and_no_path_is_refused(name: str) -> None:
-    assert "base_model" in refusal_of(lambda statement: statement.update(base_model=name))
 
 
 def test_a_run_that_trained_no_parameter_is_refused() -> None:
@@ -215,23 +130,6 @@ def test_an_event_that_no_account_knows_is_refused(sampled: Statement) -> None:
     changed["cohorts"]["all"]["later"].append(event)
     with pytest.raises(StatementError, match="no account"):
         verification_of_file(spelled(resealed(document(changed))))
-
-
-def test_a_number_too_large_to_compute_with_is_refused() -> None:
-    def change(statement: Statement) -> None:
-        for plan in (statement["plans"]["eps-8"]["dpsgd"], statement["configuration"]["profile"]["generator"]):
-            plan["expected_batch_size"] = 10**400
-
-    assert "too large" in refusal_of(change)
-
-
-@pytest.mark.parametrize("number", [10**4000, 2**63, -1, True, 1.5])
-def test_a_count_in_the_evidence_that_is_none_is_refused(number: float) -> None:
-    def change(statement: Statement) -> None:
-        statement["evidence"]["dp_generator"]["num_parameters"] = number
-        statement["evidence"]["dp_generator"]["noise_coordinates"] = 4 * number
-
-    assert "num_parameters" in refusal_of(change) or "noise_coordinates" in refusal_of(change)
 
 
 def test_a_statement_of_cohorts_without_a_charge_is_refused() -> None:
@@ -319,47 +217,6 @@ def test_a_statement_that_leaves_out_a_mechanism_of_every_release_is_refused(mec
 def test_an_event_with_more_to_it_than_its_kind_has_is_refused() -> None:
     refused = refusal_of(lambda statement: statement["cohorts"]["all"]["booked"][0].update(note="epsilon 0.05"))
     assert refused
-
-
-@pytest.mark.parametrize(
-    "place", ["/etc/all/eps-8", "../all/eps-8", "dp_generator/../../x", "dp_generator//x", "a\u202eb/c"]
-)
-def test_a_place_of_a_file_outside_its_folder_is_refused(place: str) -> None:
-    assert "files" in refusal_of(lambda statement: statement["files"].update({place: "0" * 64}))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"{}",
-        b'{"data": {}, "charge_ids": []}',
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b"\xff\xfe{\x00}\x00",
-    ],
-    ids=range(8),
-)
-def test_what_is_no_statement_is_refused(content: bytes) -> None:
-    assert refusal(content)
-
-
-@pytest.mark.parametrize("appended", [b"{}", b"\x00", b"x"])
-def test_text_beside_the_value_is_refused(appended: bytes) -> None:
-    content = spelled(document(planned()))
-    assert refusal(content + appended)
-    assert refusal(b"\xef\xbb\xbf" + content)
-
-
-@pytest.mark.parametrize(
-    "number", ["NaN", "-Infinity", "1e999", "1e-5x", "0x8", '"8.0"', "true", "null", "-0.0", "1" * 5000]
-)
-def test_a_budget_that_is_no_number_is_refused(number: str) -> None:
-    text = spelled(document(planned())).decode()
-    assert text.count('"epsilon": 8.0') == 1
-    assert refusal(text.replace('"epsilon": 8.0', f'"epsilon": {number}').encode())
 
 
 def test_a_statement_of_another_format_is_told_which_version_reads_it() -> None:

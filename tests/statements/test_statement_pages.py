@@ -10,7 +10,7 @@ import pytest
 
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.statements.pages import Grid, Heading, html_page, markdown_page, number, share
+from dp_assets.statements.pages import Heading, number, share
 from dp_assets.statements.statement import NOT_COVERED, restated
 from dp_assets.statements.statement_pages import REPORTING_LISTS, blocks, to_html, to_markdown
 from tests.statements.statements import (
@@ -156,18 +156,6 @@ def test_each_item_of_the_reporting_lists_names_a_section_that_exists() -> None:
     headings = {block.text for block in blocks(planned()) if isinstance(block, Heading)}
     named = {section for *_, sections in REPORTING_LISTS for section in sections.split("; ")}
     assert named <= headings
-
-
-def test_what_a_cell_holds_cannot_become_markup() -> None:
-    hostile = [Grid(("a",), (("<script>x</script> | b\n| c",),))]
-    assert "<script" not in markdown_page(hostile) + html_page("<script>", hostile)
-    assert len(markdown_page(hostile).splitlines()) == 3
-
-
-def test_a_cell_is_shown_letter_by_letter() -> None:
-    page = markdown_page([Grid(("a_b",), (("__bold__ *x* ~~y~~ `z` [l](k) &#8238; \\_",),))])
-    assert page.splitlines()[0] == "| a_b |"
-    assert page.splitlines()[2] == r"| \_\_bold\_\_ \*x\* \~\~y\~\~ \`z\` \[l\](k) &amp;#8238; \\\_ |"
 
 
 KINDS, WITH = ("email", "secret"), {"presidio-analyzer": "2.2.366"}
