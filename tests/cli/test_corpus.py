@@ -192,3 +192,9 @@ def test_private_tables_of_an_older_snapshot_open_no_mechanism(pipeline: Pipelin
 def test_a_user_id_that_nobody_can_see_names_nobody(name: str) -> None:
     with pytest.raises(typer.BadParameter, match="names nobody"):
         unit_named(name, is_unit_id=False, unit=PrivacyUnit.USER, key=b"key", is_confirmed=True)
+
+
+def test_register_prints_the_registration(household: Household) -> None:
+    printed = json.loads(invoke("register", "--json").stdout)
+    (registration,) = household.ledger.state().registrations.values()
+    assert printed == json.loads(json.dumps(registration.to_json()))

@@ -1,9 +1,13 @@
-"""`dp-instructions run` refuses before it spends anything if what it will need outside is not there."""
+"""`run` refuses before it spends anything if something outside is not there; what `run` and `home` print as JSON."""
+
+import json
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
+from dp_assets.cli.pipeline import summary_of
+from dp_assets.pipeline.running import Outcome
 from tests.household import Household
 from tests.tiny_pipeline import PARTITION
 
@@ -42,3 +46,26 @@ def test_nothing_is_charged_or_read_before_the_outside_is_there(household: House
     assert named in result.stderr
     assert household.ledger.state().anchor == before
     assert not (household.home / "private/artifacts").exists()
+
+
+def test_home_prints_both_folders(household: Household) -> None:
+    printed = json.loads(invoke("home", "--json").stdout)
+    assert printed == {"data_home": str(household.home), "dagster_home": str(household.dagster_home)}
+
+
+def test_a_run_is_summed_up_with_what_was_made_and_what_failed() -> None:
+    outcome = Outcome(success=False, interrupted=False, made=("pool",), failed=(("bins", "no budget"),))
+    assert summary_of(outcome, PARTITION) == {
+        "partition": PARTITION,
+        "success": False,
+        "interrupted": False,
+        "made": ["pool"],
+        "failed": [{"asset": "bins", "reason": "no budget"}],
+    }
+
+
+def test_a_refusal_prints_nothing_on_standard_output(household: Household) -> None:
+    refused = invoke("run", PARTITION, "--json")
+    assert refused.exit_code == 1
+    assert refused.stdout == ""
+    assert "dp-instructions register" in refused.stderr

@@ -1,0 +1,36 @@
+"""What tests of `dp-instructions ledger` share: the command, what it shows, and charges in a household's ledger."""
+
+import json
+from typing import Any
+
+from typer.testing import CliRunner, Result
+
+from dp_assets.cli import app
+from dp_assets.settings.named import selected_profile
+from resources.ledger.charging import Charge
+from tests.household import Household
+
+LEVEL = "eps-8"
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def shown() -> dict[str, Any]:
+    """What `ledger show --json` prints."""
+    value: dict[str, Any] = json.loads(invoke("ledger", "show", "--json").stdout)
+    return value
+
+
+def corpus_of(household: Household) -> str:
+    assert invoke("register").exit_code == 0
+    (corpus_id,) = household.ledger.state().registrations
+    return corpus_id
+
+
+def charge(household: Household, corpus_id: str, mechanism: str) -> Charge:
+    plan = selected_profile().plan(LEVEL)
+    return household.ledger.charge(
+        plan=plan, mechanism=mechanism, corpus_id=corpus_id, cohort="all", snapshot="1", reuse_key=mechanism
+    )
