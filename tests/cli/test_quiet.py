@@ -1,0 +1,34 @@
+"""What the command switches off of its libraries: telemetry and bars, unless asked for, and DuckDB's last words."""
+
+import os
+import subprocess
+import sys
+
+from dp_assets.cli.quiet import ENVIRONMENT
+from tests.household import ROOT
+
+CODE = """
+import atexit, os, sys
+from dp_assets.cli.quiet import quiet_process
+atexit.register(lambda: print("registered before", file=sys.stderr))
+quiet_process()
+atexit.register(lambda: print("registered after", file=sys.stderr))
+print(os.environ["HF_HUB_DISABLE_TELEMETRY"], os.environ["TOKENIZERS_PARALLELISM"])
+print("while it runs", file=sys.stderr)
+"""
+
+
+def ended(**environment: str) -> subprocess.CompletedProcess[str]:
+    """A process that was quieted and has ended."""
+    settings = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    settings |= {"PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", CODE], env=settings, capture_output=True, text=True, check=True)
+
+
+def test_libraries_are_silenced_but_for_what_the_user_set() -> None:
+    assert ended().stdout == "1 false\n"
+    assert ended(TOKENIZERS_PARALLELISM="true").stdout == "1 true\n"
+
+
+def test_what_earlier_exit_handlers_say_is_lost_and_later_ones_are_heard() -> None:
+    assert ended().stderr.splitlines() == ["while it runs", "registered after"]
