@@ -1,23 +1,15 @@
 """What has a recognisable form is replaced, what merely looks like it stays, and every text is redacted by itself."""
 
-import socket
 import sys
-from typing import Any, get_args
+from typing import get_args
 
 import polars as pl
 import pytest
 
 from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.redaction import KINDS, PATTERN_KINDS, PHONE_REGIONS, SECRET, Redaction, redact
+from dp_assets.corpus.redaction import KINDS, PHONE_REGIONS, Redaction, redact
 from dp_assets.settings.profile import CorpusSettings, RedactedKind
-
-WITHOUT_MODEL = (SECRET, *PATTERN_KINDS)
-
-
-def redacted(text: str, *kinds: str, **settings: Any) -> str:
-    rows = pl.LazyFrame({"text": [text]})
-    (changed,) = redact(rows, Redaction(kinds or WITHOUT_MODEL, **settings)).collect()["text"]
-    return str(changed)
+from tests.corpus.redacting import WITHOUT_MODEL, redacted
 
 
 @pytest.mark.parametrize(
@@ -109,21 +101,6 @@ def test_a_text_is_redacted_by_itself_and_a_missing_one_stays_missing() -> None:
     assert redact(pl.LazyFrame({"text": texts}), Redaction()).collect()["text"].to_list() == texts
 
 
-def test_numbers_without_a_country_code_follow_the_regions() -> None:
-    text = "llame al 912 345 678"
-    assert redacted(text, "phone", phone_regions=["ES"]) == "llame al [PHONE]"
-    assert redacted(text, "phone", phone_regions=["US"]) == text
-
-
-def test_nothing_is_asked_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("a connection was opened")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert redacted("write to me@x.co.uk") == "write to [EMAIL]"
-
-
 def test_without_the_library_the_setting_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
     with pytest.raises(
@@ -133,52 +110,14 @@ def test_without_the_library_the_setting_says_what_to_install(monkeypatch: pytes
     assert redacted("key AKIAIOSFODNN7EXAMPLE", "secret") == "key [SECRET]"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A spaCy pipeline that knows one person and one place."""
-    import spacy
-
-    folder, pipeline = tmp_path_factory.mktemp("spacy") / "en_tiny", spacy.blank("en")
-    known = [{"label": "PERSON", "pattern": "Ada Lovelace"}, {"label": "GPE", "pattern": "Paris"}]
-    pipeline.add_pipe("entity_ruler").add_patterns(known)
-    pipeline.to_disk(folder)
-    return str(folder)
-
-
-def test_people_and_places_are_those_of_the_language_model(model: str) -> None:
-    text = "Did Ada Lovelace go to Paris?"
-    assert redacted(text, "person", model=model) == "Did [PERSON] go to Paris?"
-    assert redacted(text, "place", model=model) == "Did Ada Lovelace go to [PLACE]?"
-
-
-def test_a_language_model_is_never_downloaded() -> None:
-    with pytest.raises(
-        SourceError, match=r"corpus\.redaction_model 'en_core_web_none' is not installed: python -m spacy"
-    ):
-        redacted("a", "person", model="en_core_web_none")
-
-
-def test_the_versions_of_what_recognises_are_known(model: str) -> None:
-    assert Redaction(("secret",)).versions() == Redaction().versions() == {}
-    assert set(Redaction(("email",)).versions()) == {"presidio-analyzer", "phonenumbers", "spacy"}
-    assert Redaction(("person",), model=model).versions()["en_pipeline"] == "0.0.0"
-
-
-# No clock is read in the next two tests: a pattern whose steps grow faster would take an hour, where a second is usual,
-# and so meets the limit that every test has.
-
-
+# No clock is read in the next test: a pattern whose steps grow faster would take an hour, where a second is usual, and
+# so meets the limit that every test has.
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("unit", ["a", "1 ", "a.", "a:", "(1", "://", "1-", "a@"])
 def test_the_steps_for_a_text_grow_no_faster_than_the_square_of_its_length(unit: str) -> None:
     text = unit * (6_000 // len(unit))
     redacted(text)
     redacted(f"{text} 1@1", "email")
-
-
-@pytest.mark.parametrize("unit", ["a", "1 ", "a.", "a:", "(1", "://"])
-def test_the_steps_for_secrets_in_a_text_grow_with_its_length(unit: str) -> None:
-    redacted(unit * (1_200_000 // len(unit)), "secret")
 
 
 def test_the_kinds_that_a_profile_may_name_are_those_that_exist() -> None:

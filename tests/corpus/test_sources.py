@@ -170,22 +170,6 @@ def test_parquet_times_numbers_and_categories_are_converted(tmp_path: Path) -> N
     assert scan(tmp_path / "a.parquet", {"text": "prompt", "created_at": "day"})["created_at"][0] == utc(2023, 1, 2)
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"text": "number"}, "mapped to text, holds Int64; it must hold strings"),
-        ({"text": "many"}, "mapped to text, holds List; it must hold strings, or chat messages"),
-        ({"text": "prompt", "created_at": "flag"}, "mapped to created_at, holds Boolean; it must hold times"),
-        ({"text": "prompt", "user_id": "span"}, "mapped to user_id, holds Duration; it must hold strings, numbers"),
-    ],
-)
-def test_a_column_of_an_unfit_type_is_named(tmp_path: Path, columns: Mapping[str, str], message: str) -> None:
-    row = {"prompt": ["a"], "number": [1], "many": [[1]], "flag": [True], "span": [dt.timedelta(1)]}
-    pl.DataFrame(row).write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=message):
-        FileSource(tmp_path / "a.parquet", columns).require_opened()
-
-
 def test_a_missing_file_an_unknown_suffix_and_a_broken_file_say_so(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is neither a file nor a folder"):
         FileSource(tmp_path / "absent.csv", {"text": "t"}).require_opened()
@@ -203,12 +187,6 @@ def test_an_empty_file_has_no_columns_and_no_rows(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="lacks"):
         FileSource(tmp_path / "a.csv", {"text": "t"}).require_opened()
     assert scan(tmp_path / "a.jsonl", {"text": "t"}).is_empty()
-
-
-@pytest.mark.parametrize("columns", [{}, {"user_id": "u"}, {"text": "t", "txt": "t"}])
-def test_a_mapping_without_text_or_with_an_unknown_name_is_refused(tmp_path: Path, columns: Mapping[str, str]) -> None:
-    with pytest.raises(SourceError, match=r"source\.columns must map `text`"):
-        FileSource(tmp_path / "a.csv", columns)
 
 
 def test_a_file_has_one_locator_however_it_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -438,18 +438,6 @@ def test_a_value_of_a_type_without_a_known_text_fails_and_is_not_null(tmp_path: 
         of_a_driver(tmp_path, {"body": ["why?"], "stored": [object()]}, {"text": "body", "user_id": "stored"})
 
 
-@pytest.mark.parametrize("column", ["user_id", "instruction_id"])
-@pytest.mark.parametrize("dtype", [pl.Float32(), pl.Struct({"id": pl.Float32()}), pl.List(pl.Float32)], ids=str)
-def test_ids_in_floats_of_32_bits_are_refused_since_they_run_together(
-    tmp_path: Path, column: str, dtype: pl.DataType
-) -> None:
-    pl.DataFrame({"body": ["why?"], "stored": [None]}, schema_overrides={"stored": dtype}).write_parquet(
-        tmp_path / "a.parquet"
-    )
-    with pytest.raises(SourceError, match=rf"mapped to {column}, holds \w+; it must hold .* no floats of 32 bits"):
-        FileSource(tmp_path / "a.parquet", {"text": "body", column: "stored"}).require_opened()
-
-
 def test_a_decimal_is_an_id_to_its_last_digit(tmp_path: Path) -> None:
     table = {"body": ["why?"], "stored": [Decimal("1234567890123456789.00")]}
     row = of_parquet(tmp_path, table, {"text": "body", "user_id": "stored"}).row(0, named=True)
