@@ -2,7 +2,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import huggingface_hub.constants
 import numpy as np
 import polars as pl
 import pytest
@@ -117,7 +116,3 @@ def test_training_prints_nothing_writes_nothing_and_leaves_generators_and_forwar
     assert "forward" not in vars(model.get_base_model())
     assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_usage_figures_are_not_sent():
-    assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY is True
