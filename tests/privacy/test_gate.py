@@ -191,15 +191,3 @@ def test_corpora_that_differ_in_what_a_guarantee_means_get_no_budget_in_common(c
     state.registrations["other"] = replace(CORPUS, corpus_id="other", **changed)
     with pytest.raises(RegistrationError, match=next(iter(changed))):
         check_overlap(state, "corpus", "other")
-
-
-def test_a_release_counts_as_paid_for_only_by_a_charge_that_was_settled_and_not_voided() -> None:
-    begun = [("charged", charged(GENERATOR)), ("opened", {"charge_id": GENERATOR})]
-    settled = ("settled", {"charge_id": GENERATOR, "evidence": {}})
-    voided = ("voided", {"charge_id": GENERATOR, "reason": "-"})
-    assert state_of(*begun).find_settled(GENERATOR) is None
-    assert state_of(*begun, settled).find_settled("another release") is None
-    assert state_of(*begun, settled, voided).find_settled(GENERATOR) is None
-    paid = state_of(*begun, settled).find_settled(GENERATOR)
-    assert paid is not None
-    assert paid.charge_id == GENERATOR
