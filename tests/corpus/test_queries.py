@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.queries import QuerySource
+from dp_assets.corpus.queries import QuerySource, query_digest
 from dp_assets.corpus.schemas import SCANNED_ROWS
 from dp_assets.corpus.spool import spool, spooled
 
@@ -68,3 +68,17 @@ def test_each_batch_is_put_down_before_the_next_one_is_asked_for(tmp_path: Path)
     spool(batches(), tmp_path)
     assert files_beside == [1, 2, 3, 4, 5]  # one of them empty, for the schema
     assert len(spooled(tmp_path).collect()) == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("select replace(a, '  ', '')", "select replace(a, ' ', '')"),
+        ('select "a  b"', 'select "a b"'),
+        ("select a -- b\n, c", "select a -- b , c"),
+        ("select $$  $$", "select $$ $$"),
+        ("select a # b\n, c", "select a # b , c"),
+    ],
+)
+def test_white_space_that_says_something_makes_another_query(one: str, other: str) -> None:
+    assert query_digest(one) != query_digest(other)

@@ -109,34 +109,6 @@ def test_a_delta_that_fits_the_declared_units_is_accepted_and_a_declaration_make
     assert profile.digest == profile.model_copy(update={"corpus": undeclared}).digest
 
 
-def test_a_contradiction_with_a_setting_that_is_wrong_itself_is_not_told(tmp_path: Path) -> None:
-    text = "[sampling]\nnum_samples = -5\n[selection]\ntarget_size = 1000\n[corpus]\nmin_words = 90\n"
-    assert [problem.split(":")[0] for problem in problems(tmp_path, text)] == [
-        "sampling.num_samples",
-        "corpus.min_words",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("[generator]\nsteps = '6'", "generator.steps: must be a whole number, without quotes, not '6'"),
-        ("[generator]\nsteps = true", "generator.steps: must be a whole number, not true"),
-        ("[generator]\nsteps = 1.5", "generator.steps: must be a whole number, not 1.5"),
-        ("[generator]\nl2_clip_norm = nan", "generator.l2_clip_norm: must be a finite number"),
-        ("[generator]\ntarget_modules = 'q_proj'", "generator.target_modules: must be a list in brackets"),
-        ("votes = 3", "votes: must be a table of settings"),
-        ("embedder = 7", "embedder: must be a text in quotes, not 7"),
-        ("dtype = 'float16'", "dtype: must be 'auto', 'float32' or 'bfloat16', not 'float16'"),
-        ("[annotation.endpoint]\nmodel = 'm'", "annotation.endpoint.base_url: is missing; add it"),
-        ("[votes]\ndelta = 0.1", "votes.delta: is no setting here; corpus.delta is"),
-        ("[rlhf]\nnonsense = 1", "rlhf.nonsense: is no setting; leave it out. There are: method"),
-    ],
-)
-def test_a_value_of_another_type_is_not_coerced_and_said_in_words(tmp_path: Path, text: str, wanted: str) -> None:
-    assert any(problem.startswith(wanted) for problem in problems(tmp_path, text)), problems(tmp_path, text)
-
-
 @pytest.mark.parametrize("extends", ["demos", "huge"])
 def test_a_misspelt_base_is_refused_with_a_suggestion_if_there_is_one(tmp_path: Path, extends: str) -> None:
     (problem,) = problems(tmp_path, f'extends = "{extends}"')

@@ -63,16 +63,6 @@ def test_a_source_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert loaded.corpus.source == DEMO.corpus.source
 
 
-def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
-    text = '[generator]\nsteps = 0\nstepz = 3\n[votes]\nnum_bins = "many"\n[corpus]\ndelta = 2.0\nunit = "household"\n'
-    with pytest.raises(ProfileError) as refusal:
-        load_profile(profile_file(tmp_path, text))
-    message = str(refusal.value)
-    for field in ("generator.steps", "generator.stepz", "votes.num_bins", "corpus.delta", "corpus.unit"):
-        assert f"  {field}: " in message
-    assert "5 invalid settings" in message
-
-
 @pytest.mark.parametrize(
     ("text", "named"),
     [
