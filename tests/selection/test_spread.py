@@ -5,38 +5,10 @@ import numpy.typing as npt
 import pytest
 
 from dp_assets.selection import spread
-from dp_assets.selection.log_ratio import Fit, Hyperparameters, fit_log_ratio, kernel, prior_covariance
+from dp_assets.selection.log_ratio import fit_log_ratio, kernel
 from dp_assets.selection.smoothing import smooth_votes
 from dp_assets.selection.spread import MOST_STRETCH, stretch_of_bins, stretch_of_rows
-
-Floats = npt.NDArray[np.float64]
-
-CHOSEN = Hyperparameters(linear=0.4, local=0.5, distance=0.6, bin=0.2)
-NUM_BINS, ROWS_A_BIN, DIMENSION, EXPECTED, NOISE = 60, 12, 6, 40.0, 25.0
-
-
-def unit(vectors: Floats) -> Floats:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-class Scene:
-    """Bins with rows around their centroids, a log ratio drawn from the prior, noisy votes and the fit to them."""
-
-    def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.centres = unit(rng.normal(size=(NUM_BINS, DIMENSION)))
-        self.bins = np.repeat(np.arange(NUM_BINS), ROWS_A_BIN)
-        self.rows = unit(self.centres[self.bins] + 0.4 * rng.normal(size=(len(self.bins), DIMENSION)))
-        points = np.concatenate([self.centres, self.rows])
-        smooth = np.linalg.cholesky(kernel(points, points, CHOSEN) + 1e-8 * np.eye(len(points)))
-        drawn = smooth @ rng.normal(size=len(points))
-        drawn -= drawn[:NUM_BINS].mean()  # a level that all share is none of the spread
-        self.of_bins = drawn[:NUM_BINS] + CHOSEN.bin * rng.normal(size=NUM_BINS)
-        self.of_rows = drawn[NUM_BINS:]
-        self.expected = np.full(NUM_BINS, EXPECTED)
-        counts = rng.poisson(self.expected * np.exp(self.of_bins))
-        self.votes = np.rint(counts + NOISE * rng.normal(size=NUM_BINS))
-        self.fit: Fit = fit_log_ratio(self.votes, self.expected, self.centres, NOISE, CHOSEN)
+from tests.selection.log_ratios import CHOSEN, DIMENSION, EXPECTED, NOISE, NUM_BINS, Floats, Scene
 
 
 def within(values: Floats, bins: npt.NDArray[np.int64]) -> float:
@@ -74,15 +46,6 @@ def test_stretched_rows_are_spread_within_their_bins_as_the_truth_is(monkeypatch
         true += within(scene.of_rows, scene.bins)
     assert estimated / true < 0.6
     assert stretched / true == pytest.approx(1, abs=0.15)
-
-
-def test_what_the_votes_explain_leaves_the_posterior_covariance() -> None:
-    """Against the textbook's inverse."""
-    scene = Scene(0)
-    prior = prior_covariance(scene.centres, CHOSEN)
-    explained = scene.fit.explained(prior)
-    textbook = np.linalg.inv(np.linalg.inv(prior) + np.diag(scene.fit.root**2))
-    assert prior - explained.T @ explained == pytest.approx(textbook, abs=1e-7)
 
 
 def test_bins_whose_votes_are_known_exactly_are_not_stretched() -> None:
