@@ -12,7 +12,7 @@ from dp_assets.artifacts import Adapter
 from dp_assets.generation import drawing
 from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
-from resources.storage.shards import Shards, ShardStore
+from resources.storage.shards import Shards
 
 SAMPLING: dict[str, Any] = {
     "prompt": "user_turn", "max_new_tokens": 3, "temperature": 1.0, "top_p": 0.95, "batch_size": 8, "seed": 1,
@@ -95,29 +95,3 @@ def test_a_finished_pool_is_taken_without_loading_the_model(load_model: Any, ada
     assert larger.head(drawn(refuse, adapter, Shards(tmp_path), num_samples=80).height).equals(
         drawn(refuse, adapter, Shards(tmp_path), num_samples=80)
     )
-
-
-def test_shards_of_another_adapter_or_other_settings_are_neither_used_nor_kept(
-    adapter: Adapter, tmp_path: Path
-) -> None:
-    store = ShardStore(home=str(tmp_path))
-    other = Adapter({**adapter.weights, next(iter(adapter.weights)): next(iter(adapter.weights.values())) + 1},
-                    adapter.config, adapter.base_model, adapter.charge_ids)  # fmt: skip
-    rows = pl.DataFrame({"text": ["a"]})
-
-    def opened(adapter: Adapter, **decided_by: Any) -> Shards:
-        return store.open("synthetic_pool", "all|eps-8", adapter=adapter, decided_by=decided_by)
-
-    opened(adapter, seed=1).kept("first", rows)
-    assert opened(adapter, seed=1).found("first") is not None
-    for change in (lambda: opened(adapter, seed=2), lambda: opened(other, seed=1)):
-        opened(adapter, seed=1).kept("first", rows)
-        assert change().found("first") is None
-        assert opened(adapter, seed=1).found("first") is None
-
-
-def test_without_noise_no_shard_is_written(adapter: Adapter, tmp_path: Path) -> None:
-    shards = ShardStore(home=str(tmp_path)).open("synthetic_pool", "all|no-dp", adapter=adapter, decided_by={})
-    kept = shards.kept("first", pl.DataFrame({"text": ["a"]}))
-    assert kept.collect()["text"].to_list() == ["a"]
-    assert list(tmp_path.rglob("*")) == []
