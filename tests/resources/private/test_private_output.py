@@ -14,9 +14,7 @@ import dagster as dg
 import pytest
 
 from dp_assets.progress import progress
-from resources.build import build_resources
 from resources.private.private_output import SPILL_FOLDER, log_file, output_kept_inside, temporary_folder
-from tests.tiny_pipeline import tiny_profile
 
 SECRET = "my card is 4929 1111"
 SPILLING = """
@@ -176,12 +174,6 @@ def test_rows_that_do_not_fit_into_memory_are_spilled_into_the_private_zone(tmp_
     (spilled,) = temporary_folder(private).iterdir()
     assert spilled.stat().st_mode & 0o777 == 0o700
     assert not public.exists()
-
-
-def test_the_code_location_chooses_where_rows_are_spilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(SPILL_FOLDER, raising=False)
-    build_resources(tiny_profile(tmp_path / "corpus.parquet", tmp_path / "model"), tmp_path)
-    assert os.environ[SPILL_FOLDER] == str(temporary_folder(tmp_path / "private"))
 
 
 def test_a_step_outside_a_code_location_chooses_where_rows_are_spilled_too(
