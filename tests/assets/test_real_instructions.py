@@ -1,17 +1,12 @@
 """Rows whose preparation was not seen to treat units apart are not stored, or not charged for."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 
-from dp_assets.artifacts import UNKNOWN_PREPARATION
-from dp_assets.assets import real_embeddings as embeddings_module
 from dp_assets.assets import real_instructions as module
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
@@ -21,49 +16,11 @@ from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.corpus import buckets
-from resources.models.loaders import Embedder
 from resources.private.private_log import CONSTANT_MESSAGE
-from resources.storage.adapter_io import PROVENANCE_FILE
 from resources.storage.artifact_files import read_artifact
-from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.assets.tiny_corpus import STORED, Corpus, message_of
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-STORED = "data/private/artifacts"
-
-
-class Corpus:
-    """A registered tiny corpus and its resources."""
-
-    def __init__(self, home: Path, model: Path) -> None:
-        profile = tiny_profile(write_corpus(home / "corpus.parquet"), model)
-        self.home, self.resources = home, tiny_resources(profile, home / "data")
-        register(self.resources["ledger"], profile)
-
-    def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
-        below = [synthetic_pool, synthetic_embeddings, synthetic_bins]
-        known = [real_instructions, real_embeddings, dp_generator, dp_histogram, *below]
-        partition = PARTITION if any(asset.partitions_def for asset in assets) else None
-        return dg.materialize(
-            known, selection=list(assets), partition_key=partition, resources=self.resources, raise_on_error=False
-        )
-
-    def forget_the_probe(self, asset: str) -> None:
-        """Leave the table as a version before the probe stored it."""
-        file = self.home / STORED / asset / PROVENANCE_FILE
-        provenance = json.loads(file.read_text())
-        assert provenance["preparation"] == "user-wise"
-        file.write_text(json.dumps(provenance | {"preparation": UNKNOWN_PREPARATION}))
-
-
-@pytest.fixture
-def corpus(tmp_path: Path, tiny_model_folder: Path) -> Corpus:
-    return Corpus(tmp_path, tiny_model_folder)
-
-
-def message_of(result: dg.ExecuteInProcessResult) -> str:
-    (failure,) = [event for event in result.all_events if event.is_step_failure]
-    error = failure.step_failure_data.error
-    return "" if error is None else "\n".join(part.message for part in (error, error.cause) if part is not None)
 
 
 def test_a_corpus_prepared_across_units_is_not_stored(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,32 +119,6 @@ def test_a_table_beyond_the_contribution_bound_is_refused_in_private(
     assert "more rows than corpus.max_rows_per_unit" not in message_of(result)
     assert "more rows than corpus.max_rows_per_unit" in (corpus.home / "data/private/log/errors.log").read_text()
     assert not (corpus.home / STORED / "real_instructions").exists()
-
-
-def test_vectors_that_depend_on_their_companions_are_not_stored(
-    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encode = Embedder.encode_alone
-    monkeypatch.setattr(Embedder, "encode_alone", lambda self, texts: encode(self, texts) * len(texts))
-    result = corpus.materialize(real_instructions, real_embeddings)
-    assert "depends on the texts beside it" in message_of(result)
-    assert not (corpus.home / STORED / "real_embeddings").exists()
-
-
-def test_vectors_that_depend_on_rows_of_other_units_are_not_stored(
-    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embed = embeddings_module.embed_training_rows
-
-    def centred(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
-        frame = embed(rows, **settings).collect()
-        vectors = frame["vector"].to_numpy()
-        return frame.with_columns(vector=pl.Series(vectors - vectors.mean(axis=0))).lazy()
-
-    monkeypatch.setattr(embeddings_module, "embed_training_rows", centred)
-    result = corpus.materialize(real_instructions, real_embeddings)
-    assert "depend on the rows of other units" in message_of(result)
-    assert not (corpus.home / STORED / "real_embeddings").exists()
 
 
 def test_the_verdict_travels_with_the_tables(corpus: Corpus) -> None:

@@ -1,0 +1,38 @@
+"""Vectors that depend on other texts or other units are not stored."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dp_assets.assets import real_embeddings as embeddings_module
+from dp_assets.assets.real_embeddings import real_embeddings
+from dp_assets.assets.real_instructions import real_instructions
+from resources.models.loaders import Embedder
+from tests.assets.tiny_corpus import STORED, Corpus, message_of
+
+
+def test_vectors_that_depend_on_their_companions_are_not_stored(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Embedder.encode_alone
+    monkeypatch.setattr(Embedder, "encode_alone", lambda self, texts: encode(self, texts) * len(texts))
+    result = corpus.materialize(real_instructions, real_embeddings)
+    assert "depends on the texts beside it" in message_of(result)
+    assert not (corpus.home / STORED / "real_embeddings").exists()
+
+
+def test_vectors_that_depend_on_rows_of_other_units_are_not_stored(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = embeddings_module.embed_training_rows
+
+    def centred(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
+        frame = embed(rows, **settings).collect()
+        vectors = frame["vector"].to_numpy()
+        return frame.with_columns(vector=pl.Series(vectors - vectors.mean(axis=0))).lazy()
+
+    monkeypatch.setattr(embeddings_module, "embed_training_rows", centred)
+    result = corpus.materialize(real_instructions, real_embeddings)
+    assert "depend on the rows of other units" in message_of(result)
+    assert not (corpus.home / STORED / "real_embeddings").exists()
