@@ -29,7 +29,7 @@ def test_a_booking_that_a_charge_draws_on_counts_once_and_a_charge_beyond_it_cou
 
 
 def test_entries_of_a_newer_version_are_refused() -> None:
-    with pytest.raises(LedgerTampered, match="'promised'.*newer version"):
+    with pytest.raises(LedgerTampered, match=r"'promised'.*newer version"):
         state_of(("promised", {"corpus_id": "corpus"}))
 
 

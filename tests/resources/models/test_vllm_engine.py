@@ -2,11 +2,9 @@
 few machines have; where it is installed, the real one writes what transformers writes."""
 
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,58 +17,16 @@ from dp_assets.generation.decoding import Decoding
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.generation.sampling import sample_continuations
-from dp_assets.settings.named import load_profile
-from dp_assets.stages.sampling import generator_loading, require_engine
 from resources.models.loaders import LanguageModel, ModelUnavailable
-from resources.models.vllm_engine import require_usable
-from resources.storage.adapter_io import load_adapter
 from resources.storage.shards import Shards
+from tests.resources.models.fake_vllm import FakeLLM, adapter, put_in_place
 
 DECODING = Decoding(max_new_tokens=5, temperature=0.7, top_p=0.9, stop_ids=frozenset({2, 1}), seed=4)
-LETTERS = range(40, 60)
-
-
-class FakeLLM:
-    """Writes tokens that follow from each text's seed, and ends with a stop token."""
-
-    made: ClassVar["list[FakeLLM]"] = []
-    refusal: ClassVar[Exception | None] = None
-
-    def __init__(self, **settings: Any) -> None:
-        if FakeLLM.refusal is not None:
-            raise FakeLLM.refusal
-        self.settings, self.calls = settings, list[SimpleNamespace]()
-        self.adapter: Adapter | None = None
-        FakeLLM.made.append(self)
-
-    def generate(self, prompts: list[Any], parameters: list[Any], *, lora_request: Any, use_tqdm: bool) -> list[Any]:
-        if lora_request is not None:
-            self.adapter = load_adapter(Path(lora_request.path))
-        self.calls.append(SimpleNamespace(prompts=prompts, parameters=parameters))
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=self._text(each))]) for each in parameters]
-
-    def _text(self, parameters: Any) -> tuple[int, ...]:
-        letters = np.random.default_rng(parameters.seed).choice(LETTERS, parameters.max_tokens - 1)
-        return (*letters.tolist(), parameters.stop_token_ids[-1])
 
 
 @pytest.fixture
 def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> type[FakeLLM]:
-    package, requests = ModuleType("vllm"), ModuleType("vllm.lora.request")
-    package.LLM, package.SamplingParams = FakeLLM, SimpleNamespace  # type: ignore[attr-defined]
-    requests.LoRARequest = lambda name, number, path: SimpleNamespace(  # type: ignore[attr-defined]
-        name=name, number=number, path=path
-    )
-    for name, module in (("vllm", package), ("vllm.lora", ModuleType("vllm.lora")), ("vllm.lora.request", requests)):
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(FakeLLM, "made", [])
-    monkeypatch.setattr(FakeLLM, "refusal", None)
-    return FakeLLM
-
-
-def adapter(*, rank: int = 4) -> Adapter:
-    weights = {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": np.ones((rank, 8), np.float32)}
-    return Adapter(weights, {"r": rank, "lora_alpha": 8, "peft_type": "LORA"}, "tiny", ("charge",))
+    return put_in_place(monkeypatch)
 
 
 @pytest.fixture
@@ -149,29 +105,6 @@ def test_vllm_reports_nothing_to_its_makers(
     monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
     language_model.load_in_vllm(None, texts_in_flight=8)
     assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
-
-
-def test_what_is_wrong_with_vllm_is_found_before_the_generator_is_paid_for(
-    fake_vllm: type[FakeLLM], language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = load_profile("demo").sampling.model_copy(update={"engine": "vllm"})
-    require_engine(language_model, settings, level="eps-8")
-    with pytest.raises(ValueError, match=r"16 bits.*'bfloat16'"):
-        require_usable(dtype="float32", device="cuda")
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ModelUnavailable, match=r"import of vllm.*sampling\.engine"):
-        require_engine(language_model, settings, level="eps-8")
-    require_engine(language_model, settings, level="no-dp")
-    require_engine(language_model, load_profile("demo").sampling, level="eps-8")
-
-
-def test_a_private_adapter_is_never_handed_to_vllm(fake_vllm: type[FakeLLM], language_model: LanguageModel) -> None:
-    settings = load_profile("demo").sampling.model_copy(update={"engine": "vllm"})
-    with pytest.raises(ValueError, match="do not fit the model"):  # transformers was handed it
-        generator_loading(language_model, adapter(), settings, level="no-dp")()
-    assert not fake_vllm.made
-    generator_loading(language_model, adapter(), settings, level="eps-8")()
-    assert len(fake_vllm.made) == 1
 
 
 def test_what_vllm_cannot_serve_is_refused_with_the_setting(
