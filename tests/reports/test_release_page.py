@@ -2,36 +2,20 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from typing import Any
 
-import numpy as np
 import pytest
 
 from dp_assets.artifacts import Document
-from dp_assets.evaluation.quality import SyntheticSet, quality_report
-from dp_assets.evaluation.synthetic_map import NotedBin, SyntheticMap
 from dp_assets.reports.release_page import Training, release_report
 from dp_assets.statements.history import CohortHistory
+from tests.reports.hostile_quality import HOSTILE, Page, quality
 from tests.statements.statements import adaptive, planned, without_noise
 
-HOSTILE = '<script>alert(1)</script> ![x](https://y.example/z.png) <img src="https://y.example/z.png">'
 TRAININGS = [
     Training("Supervised fine-tuning", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}], {}),
     Training("Reward model", [{"step": 1, "loss": 2.0}], {"held_out_accuracy": 0.75}),
 ]
-
-
-def quality() -> dict[str, Any]:
-    """A quality report's data with a map, in which every text is hostile."""
-    some = SyntheticSet([HOSTILE] * 4, np.arange(4))
-    report = quality_report(
-        pool=some, filtered=some, baseline=some, noisy_votes=np.array([60, 30, 10, -4]), noise_stddev=2.0, target=4,
-        shortage=0, num_examples=2, seed=0,
-    ).data  # fmt: skip
-    xy = np.arange(8.0).reshape(4, 2)
-    noted = NotedBin(1, 0, (0.0, 1.0), 0.6, 0.25, 0.25, HOSTILE)
-    return {**report, "map": SyntheticMap(xy, xy, (noted,)).to_json()}
 
 
 def report_of(statement: dict[str, Any]) -> Document:
@@ -50,22 +34,6 @@ def report_of(statement: dict[str, Any]) -> Document:
 @pytest.fixture(scope="module")
 def report() -> Document:
     return report_of(planned())
-
-
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def page_of(report: Document) -> Page:
