@@ -6,12 +6,14 @@ The mechanisms are the real ones, over private rows that note what the ledger sa
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from dp_assets.artifacts import Table
+from dp_assets.dpsgd import training
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from resources.ledger.charging import Charge, ChargeRefused
@@ -202,6 +204,24 @@ def test_an_interrupted_training_goes_on_under_the_same_charge_with_one_spare_st
     evidence = adapter.record["evidence"]
     assert evidence["continuations"] == "within the spare steps"
     assert evidence["steps"] == evidence["noise_draws"] == boundary.plan.dpsgd.steps
+
+
+def test_a_continuation_that_is_interrupted_before_it_reads_a_row_uses_no_spare_step(
+    boundary: Boundary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_in_step(monkeypatch.setattr, 2)
+    with pytest.raises(KeyboardInterrupt):
+        boundary.generator()
+    reads = len(boundary.spy.seen)
+    for _ in range(boundary.plan.dpsgd.spare_steps + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "probe_shares", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                boundary.generator()
+    assert len(boundary.spy.seen) == reads
+    boundary.generator()
+    (finished,) = boundary.charges
+    assert (finished.settled, len(finished.continuations)) == (True, 1)
 
 
 def test_a_training_interrupted_more_often_than_the_plan_has_spare_steps_is_refused(

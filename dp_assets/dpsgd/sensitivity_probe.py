@@ -97,7 +97,8 @@ def probe_shares(
             f"a unit's gradient moves by {rounding_slack:.1g} of itself with the units beside it, more than the"
             f" {largest_slack:.1g} that can be allowed for in this precision; set generator.dtype to float32 and leave"
             " TF32 off, set generator.tokens_per_micro_batch to 1, or raise corpus.delta towards one over ten times the"
-            " number of units, which bounds how many a step may sample"
+            " number of units, which bounds how many a step may sample; a charge under which no row was read yet is"
+            " freed by `dp-instructions ledger void`"
         )
     return {"largest_share": largest_share, "rounding_slack": rounding_slack}
 

@@ -62,6 +62,7 @@ def train_privately(
     longest: int = 0,
     checkpoints: Checkpoints | None,
     resume_from: TrainingState | None,
+    note_continued: Callable[[str], object],
     advance: Advance,
 ) -> tuple[dict[str, Tensor], Evidence]:
     """Train the adapter of `model` in place with `steps` noisy updates: its weights by name, and the evidence.
@@ -71,9 +72,9 @@ def train_privately(
     No row has more than `longest` tokens, which is how long rows of the probe are.
     `expected_batch_size`, `largest_batch` and `loss_normaliser` are public constants, never counts of the data; no step
     samples more than `largest_batch` units, as far as the plan allows for. `resume_from` is what
-    `checkpoints.load()` returned, after the caller recorded its `digest` in the ledger. `unit` says what the ids stand
-    for. `advance` hears of steps only. `model` stays in the mode it is in. The caller adds to the evidence what it saw
-    of the table (see `dpsgd_evidence`).
+    `checkpoints.load()` returned. `note_continued` records its `digest` in the ledger, after the probe and before the
+    checkpoint is replaced. `unit` says what the ids stand for. `advance` hears of steps only. `model` stays in the mode
+    it is in. The caller adds to the evidence what it saw of the table (see `dpsgd_evidence`).
 
     Raises:
       NoSpareStep: `resume_from` has used up the plan's `spare_steps`.
@@ -112,7 +113,7 @@ def train_privately(
     if resume_from is not None:
         trainee.restore(resume_from, spare_steps=spare_steps)
         witness.resume(resume_from.witnessed, optimizer=resume_from.optimizer)
-    with _checkpointed(trainee, witness, checkpoints, resume_from):
+    with _checkpointed(trainee, witness, checkpoints, resume_from, note_continued):
         unit_rows = read_unit_rows()
         watched_clip = witness.watching(clip, unit_rows.keys(), owns=owns)
         while trainee.steps_taken < steps:
@@ -183,9 +184,16 @@ class _Trainee:
 
 @contextmanager
 def _checkpointed(
-    trainee: _Trainee, witness: Witness, checkpoints: Checkpoints | None, resume_from: TrainingState | None
+    trainee: _Trainee,
+    witness: Witness,
+    checkpoints: Checkpoints | None,
+    resume_from: TrainingState | None,
+    note_continued: Callable[[str], object],
 ) -> Iterator[None]:
-    """Hold the lock, and replace the checkpoint before the first row is read, so that it is never continued again."""
+    """Hold the lock, and replace the checkpoint before the first row is read, so that it is never continued again.
+
+    That it is continued is noted before it is replaced.
+    """
     if checkpoints is None:
         if resume_from is not None:
             raise ValueError("resume_from needs checkpoints, which make sure that it is continued once")
@@ -193,6 +201,8 @@ def _checkpointed(
         return
     with checkpoints.locked():
         checkpoints.require(resume_from)
+        if resume_from is not None:
+            note_continued(resume_from.digest)
         checkpoints.save(trainee.state(witness))
         yield
 

@@ -5,6 +5,7 @@ model that a later stage could not use costs nothing. On a GPU a token or positi
 process, so these are compared with its tables before it is run.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +29,8 @@ POSITIONS = ("position", "pos_emb", "wpe")
 """Parts of the names of tables that hold one vector a position."""
 PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue in the morning?")
 """What models are tried on before anything is charged."""
+ENCODED_SO_OFTEN = 20
+WHOLE_TEXT = sys.maxsize
 LEAST_VOCABULARY = 26
 """The probe's fixed token ids (`probe.py`) are smaller than this."""
 
@@ -77,6 +80,20 @@ def require_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         raise UnfitModel(
             f"language_model has vectors for {known} tokens, and its tokenizer knows {len(tokenizer)}; choose a model"
             f" with the tokenizer that it was made with, and at least {LEAST_VOCABULARY} tokens"
+        )
+
+
+def require_same_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    """A public text must become the same tokens each time, or nobody could tell which rows were trained on.
+
+    Raises:
+      UnfitModel: it does not, as under BPE dropout.
+    """
+    tokens = {tuple(encode_instruction(tokenizer, text, max_tokens=WHOLE_TEXT)) for _ in range(ENCODED_SO_OFTEN)}
+    if len(tokens) > 1:
+        raise UnfitModel(
+            "language_model has a tokenizer that cuts the same text now one way and now another, as under BPE dropout;"
+            " set `dropout` to null in the tokenizer.json of a local copy, or choose another model"
         )
 
 

@@ -37,6 +37,7 @@ from dp_assets.generation.fitness import (
     require_layers,
     require_length,
     require_prompts,
+    require_same_tokens,
     require_vocabulary,
     said_by,
 )
@@ -60,6 +61,7 @@ PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or
 LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 FEW_TOKENS = 64
+OF_KERNELS = 4  # numbers that a kernel takes at a time; those that are left over are added up in another order
 
 # What these say depends on configuration and on how earlier runs ended, never on a row.
 PUBLIC_ERRORS = (
@@ -88,7 +90,7 @@ def require_trainable(
 
     Last of all gradients of constant public texts are clipped as in the run. Left out are sampling, noise and the
     optimiser's step, which depend on no model. The adapter is taken off again, so a model that `load_model` keeps is as
-    it was. In float32, where rounding is fine, lines of few tokens show what they must; coarser types are probed with
+    it was. Where rounding does not depend on how many tokens a line has, few show what they must; else the probe takes
     those of the run.
 
     Raises:
@@ -102,14 +104,15 @@ def require_trainable(
     require_layers(base, target_modules, setting="generator.target_modules")
     require_vocabulary(base, tokenizer)
     require_prompts(tokenizer, [prompt])
+    require_same_tokens(tokenizer, text_of_at_least(max_tokens))
     require_causal(base)
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
     longest = len(prompt_ids) + max_tokens
     require_length(base, longest, setting="generator.max_tokens")
-    tokens = min(tokens_per_micro_batch, FEW_TOKENS) if base.dtype == torch.float32 else tokens_per_micro_batch
     with _trainable("language_model cannot be trained privately"):
         require_rows_apart(base, longest=longest)
         model = with_new_adapter(base, target_modules=target_modules, **adapter)
+        tokens = min(tokens_per_micro_batch, FEW_TOKENS) if _rounds_alike(model) else tokens_per_micro_batch
         try:
             clip = partial(
                 clipped_sum,
@@ -139,6 +142,12 @@ def require_trainable(
         raise UnfitModel(
             "gradients of language_model are not finite; set generator.dtype to float32, or choose another"
         )
+
+
+def _rounds_alike(model: nn.Module) -> bool:
+    """Whether kernels round a row alike wherever it stands: in float32, where all widths are multiples of 4."""
+    tensors = list(model.parameters())
+    return all(t.dtype == torch.float32 and all(width % OF_KERNELS == 0 for width in t.shape) for t in tensors)
 
 
 @contextmanager
@@ -217,11 +226,10 @@ def train_generator(
     )
     checkpoints = Checkpoints(checkpoints_root / charge.charge_id)
     state = checkpoints.load()
-    reading = charge.continued(state.digest) if state is not None else charge
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=prompt))
     read = _UnitReader(
         table,
-        reading,
+        charge,
         model=model,
         encode=encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
         public_text=text_of_at_least(max_tokens),
@@ -249,6 +257,7 @@ def train_generator(
             source=SystemRandomness(),
             checkpoints=checkpoints,
             resume_from=state,
+            note_continued=read.note_continued,
             advance=advance,
         )
     constants = {"learning_rate": learning_rate, "loss_normaliser": loss_normaliser}
@@ -292,6 +301,10 @@ class _UnitReader:
         stored_sizes = dict(self._stored["unit_id"].value_counts().iter_rows())
         self._is_whole = {unit_id: len(rows) for unit_id, rows in units.items()} == stored_sizes
         return units
+
+    def note_continued(self, checkpoint: str) -> None:
+        """Book that the run goes on from this checkpoint; the table is then opened as a continuation."""
+        self.charge = self.charge.continued(checkpoint)
 
     def owns(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks) -> bool:
         """Whether each row was encoded, as texts were at first, from the one that was drawn of its unit's texts."""

@@ -26,6 +26,7 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveReal = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 NonNegativeReal = Annotated[float, Field(ge=0)]
 PARTING_CHARACTERS = "|/\\"
 LONGEST_NAME = 100
@@ -218,7 +219,7 @@ class GeneratorSettings(Settings):
     steps: Positive
     spare_steps: NonNegative
     l2_clip_norm: PositiveReal
-    learning_rate: PositiveReal
+    learning_rate: LearningRate
     max_tokens: Positive
     loss_normaliser: PositiveReal
     tokens_per_micro_batch: Positive
@@ -411,7 +412,7 @@ class AdapterTraining(Settings):
     rank: Positive
     alpha: Positive
     target_modules: tuple[str, ...]
-    learning_rate: PositiveReal
+    learning_rate: LearningRate
     batch_size: Positive
     epochs: Positive
     max_tokens: Positive
@@ -486,7 +487,7 @@ class RlhfSettings(Settings):
     """
 
     method: Literal["rloo", "grpo", "dpo"]
-    learning_rate: PositiveReal
+    learning_rate: LearningRate
     steps: Positive
     prompts_per_step: Positive
     num_generations: Annotated[int, Field(ge=2)]

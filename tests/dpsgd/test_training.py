@@ -56,6 +56,7 @@ def train(model: nn.Module, read: Callable[[], UnitRows] = read_unit_rows, **cha
         "source": SystemRandomness(),
         "checkpoints": None,
         "resume_from": None,
+        "note_continued": lambda _: None,
         "advance": silent,
     }
     _, evidence = train_privately(model, read, **(arguments | changes))

@@ -1,5 +1,7 @@
 """What can be wrong with the model is found before anything is charged, and looking leaves the model as it was."""
 
+import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "tokens_per_micro_batch": 64,
     "seed": 0,
 }
+ROUNDS_WITH_MANY_ROWS = 3e-8  # with the few rows of a short micro-batch it can still be allowed for
 
 
 def loaded(folder: Path, dtype: str) -> Any:
@@ -66,6 +69,30 @@ def test_the_slack_that_is_refused_beforehand_is_that_of_the_units_which_delta_a
     with verdict:
         plan = replace(small_plan(), delta=delta)
         require_trainable(lambda: loaded(tiny_model_folder, "float32"), plan, **SETTINGS)
+
+
+@pytest.mark.parametrize(("rank", "is_refused"), [(4, False), (5, True)])
+def test_an_adapter_whose_rounding_depends_on_a_micro_batch_is_tried_beforehand_with_those_of_the_run(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, rank: int, is_refused: bool
+) -> None:
+    """Only a rank that is no multiple of 4 rounds by position, so only for it does the number of rows matter."""
+    round_by_position(monkeypatch, ROUNDS_WITH_MANY_ROWS)
+    verdict = pytest.raises(RoundingTooCoarse, match="ledger void") if is_refused else nullcontext()
+    settings = SETTINGS | {"rank": rank, "tokens_per_micro_batch": 1024}
+    with verdict:
+        require_trainable(lambda: loaded(tiny_model_folder, "float32"), small_plan(), **settings)
+
+
+@pytest.mark.parametrize("dropout", [0.3, 0.002])
+def test_a_tokenizer_that_draws_how_it_cuts_a_text_is_refused_beforehand(
+    tiny_model_folder: Path, tmp_path: Path, dropout: float
+) -> None:
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["dropout"] = dropout
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UnfitModel, match=r"^language_model .* dropout"):
+        require_trainable(lambda: loaded(folder, "float32"), small_plan(), **SETTINGS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -54,6 +54,7 @@ CONSTANTS: Mapping[str, Any] = {
     "tokens_per_micro_batch": 256,
     "unit": "user",
     "resume_from": None,
+    "note_continued": str,
 }
 
 

@@ -51,6 +51,12 @@ def test_settings_of_an_endpoint_that_cannot_work_are_refused_by_name(tmp_path: 
     assert "pass@" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("group", ["generator", "sft", "reward", "rlhf"])
+def test_a_learning_rate_at_which_nothing_is_learned_is_refused_by_name(tmp_path: Path, group: str) -> None:
+    with pytest.raises(ProfileError, match=rf"{group}\.learning_rate: .*must be at most 1"):
+        load_profile(profile_file(tmp_path, f"[{group}]\nlearning_rate = 1e38\n"))
+
+
 @pytest.mark.parametrize(
     ("source", "named"), [("judge", "`judge`"), ("file", "`path`"), ("human", "`path`"), ("nobody", "source")]
 )
