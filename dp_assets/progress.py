@@ -19,7 +19,7 @@ from typing import TextIO
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.2
-SECONDS_BETWEEN_BEATS = 60.0
+SECONDS_BETWEEN_BEATS = 600.0
 
 Advance = Callable[[int], None]
 

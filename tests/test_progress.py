@@ -43,6 +43,10 @@ def test_what_is_kept_of_private_work_holds_no_step_and_no_time() -> None:
     assert kept.getvalue() == "training: began\ntraining: ended\n"
 
 
+def test_the_beat_is_slow_enough_for_a_file_that_people_read() -> None:
+    assert module.SECONDS_BETWEEN_BEATS >= 300
+
+
 def test_the_beat_goes_on_while_the_work_makes_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kept(io.StringIO):
         beats = 0

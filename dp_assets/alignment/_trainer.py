@@ -83,6 +83,7 @@ def common_arguments(
         "bf16": False,
         "activation_checkpointing": on_gpu,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # else a loss that is not finite is logged as an earlier one
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,

@@ -34,6 +34,7 @@ ENCODINGS = {  # the longest mark first: that of UTF-32 begins with one of UTF-1
 }
 SYNTAX = json.JSONDecoder()
 DOCUMENT = re.compile(r"\[\s*\{\s*(?:[\"}]|\Z)|\{[ \t\r]*\n\s*\"")
+NO_OBJECTS = re.compile(r"\A[\ufeff\s]*\[\s*\]\s*\Z")
 BETWEEN_OBJECTS = re.compile(r"[\s,\[\]]*")
 NEXT_OBJECT = re.compile(r"[\s,\[\]]*(?:\{|\Z)")
 LONGEST_WORD = len("-Infinity")
@@ -149,9 +150,10 @@ def _encoding(head: bytes, *, json: bool) -> str:
 def json_rows(text: IO[str]) -> Iterator[Row | None]:
     """The objects of JSON lines, or of a document that begins with an array of objects or a brace alone on a line.
 
-    No row of JSON lines looks like either, so that the first row does not decide how others are read.
+    No row of JSON lines looks like either, so that the first row does not decide how others are read. An array without
+    objects at the beginning is no row.
     """
-    opening = _opening(text)
+    opening = NO_OBJECTS.sub("", _opening(text))
     if DOCUMENT.match(_bare(opening)):
         chunks = iter(lambda: text.read(CHARACTERS_IN_A_CHUNK), "")
         yield from _objects(chain([opening.lstrip("\ufeff")], chunks))

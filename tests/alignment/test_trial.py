@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dp_assets.alignment.trial import try_policy, try_reward, try_sft
 from dp_assets.generation.fitness import UnfitModel
@@ -34,6 +35,18 @@ def attempt(profile: Profile, stage: str, model: Any, tokenizer: Any, **changed:
 @pytest.mark.parametrize("stage", ["sft", "reward", "rlhf"])
 def test_a_sound_model_takes_its_step(profile: Profile, load_model: Load, tokenizer: Any, stage: str) -> None:
     attempt(profile, stage, load_model(), tokenizer)
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward"])
+def test_a_model_with_nan_weights_is_refused_for_its_loss(
+    profile: Profile, load_model: Load, tokenizer: Any, stage: str
+) -> None:
+    model = load_model()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.fill_(torch.nan)
+    with pytest.raises(UnfitModel, match="the loss of a public text is not finite"):
+        attempt(profile, stage, model, tokenizer)
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward"])

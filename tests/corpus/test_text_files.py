@@ -50,6 +50,20 @@ def test_the_same_rows_come_of_every_layout_and_encoding(tmp_path: Path, name: s
     assert list(rows_of(tmp_path / name)) == ROWS
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("array", ["[]", "[ ]", "[\n]", "[\n\t\n]\n", "\n[]\n\n\n", "[\n]\r\n\n\n"])
+def test_an_array_without_objects_is_no_rows(tmp_path: Path, array: str, mark: str) -> None:
+    (tmp_path / "rows.json").write_text(mark + array, newline="")
+    assert list(rows_of(tmp_path / "rows.json")) == []
+
+
+def test_an_empty_array_among_lines_is_a_broken_row_and_changes_no_other(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("[]\n" + LINES)
+    assert list(rows_of(tmp_path / "rows.jsonl")) == [None, *ROWS]
+    (tmp_path / "one.jsonl").write_text(json.dumps(ROWS[0]) + "\n[]\n")
+    assert list(rows_of(tmp_path / "one.jsonl")) == [ROWS[0], None]
+
+
 @pytest.mark.parametrize("row", ['{"t": "b", "u": "x", "u": null}', '{"t": "b", "u": {"id": 1, "id": 2}}'])
 @pytest.mark.parametrize("layout", ["{}\n{}\n{}\n", "[{}, {}, {}]", "[\n{},\n{},\n{}\n]"])
 def test_an_object_that_names_a_key_twice_is_a_broken_row(tmp_path: Path, layout: str, row: str) -> None:
