@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,9 +39,10 @@ from dp_assets.pipeline import release_protocol
 from dp_assets.privacy import mechanisms, randomness
 from dp_assets.privacy.claim import STEP_COUNTS
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
+from dp_assets.privacy.metadata import SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.randomness import SystemRandomness
-from dp_assets.selection import release, votes
+from dp_assets.selection import bins, release, votes
 from resources.ledger.charging import ChargeRefused
 from resources.storage import stores
 from tests import boundary as boundary_module
@@ -657,6 +659,17 @@ def with_another_configuration(adapter: Adapter) -> Adapter:
     return replace(adapter, config={**adapter.config, "units": 20})
 
 
+def another_value_in_the_record(patch: pytest.MonkeyPatch) -> None:
+    """A figure that the record of the release has anyway is one of private rows."""
+    replaced = release_protocol.replace
+
+    def with_value(value: Any, **changes: Any) -> Any:
+        record = {**changes["record"], SIGNAL_TO_NOISE: 19.0}
+        return replaced(value, **changes | {"record": record})
+
+    patch.setattr(release_protocol, "replace", with_value)
+
+
 def opened(change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Plant:
     """A table gives other rows than it holds for the charge that opens it."""
     open_rows = PrivateTable.open
@@ -749,6 +762,7 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a count in the configuration": (after_training(count_in_the_configuration), ("content",)),
     "other weights on the disk": (store_something_else(with_other_weights), ("content",)),
     "another configuration on the disk": (store_something_else(with_another_configuration), ("content",)),
+    "another value in the record": (another_value_in_the_record, ("record",)),
 }
 
 
@@ -1060,6 +1074,29 @@ def say_more_in_the_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(release_protocol, "replace", with_figure)
 
 
+def centred_where_bins_are_found(patch: pytest.MonkeyPatch) -> None:
+    """Both counts find bins by the same code, which moves vectors by those beside them once there are many."""
+    nearest = bins._nearest_in_block
+
+    def of_many(block: Any, *others: Any) -> Any:
+        return nearest(block - block.mean(axis=0) if len(block) > 16 else block, *others)
+
+    patch.setattr(bins, "_nearest_in_block", of_many)
+
+
+def best_of_draws_in_a_pool(patch: pytest.MonkeyPatch) -> None:
+    """Noise is tried in other threads, and how large it came decides nothing that is seen."""
+    noisy_votes = release.noisy_votes
+
+    def tried(exact: Any, noise: DiscreteGaussianNoise) -> Any:
+        others = [DiscreteGaussianNoise(noise_stddev=noise.noise_stddev, source=SystemRandomness()) for _ in range(3)]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda other: other.draw(len(exact)), others))
+        return noisy_votes(exact, noise)
+
+    patch.setattr(release, "noisy_votes", tried)
+
+
 VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a second vote by a unit": (count_every_row, ("max_votes_per_unit", "votes")),
     "votes of weight two": (count_votes_twice, ("votes", "votes_counted")),
@@ -1092,6 +1129,8 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a figure more in the record": (say_more_in_the_record, ("record",)),
     "another table on the disk": (store_something_else(with_a_smaller_bin), ("content",)),
     "the best of three noisy counts": (SEVERAL_DRAWS, ("noise_randomness",)),
+    "noisy counts tried in other threads": (best_of_draws_in_a_pool, ("noise_randomness",)),
+    "vectors moved where bins are found": (centred_where_bins_are_found, ("votes",)),
     "publicly seeded noise": (
         lambda patch: patch.setattr(release, "SystemRandomness", lambda: ReplayableSource(0)),
         ("noise_randomness",),
@@ -1107,6 +1146,26 @@ def test_votes_that_differ_from_their_plan_are_refused(
     plant, checks = VOTES_PLANTS[planted]
     plant(monkeypatch)
     assert_refused(boundary, HISTOGRAM, *checks)
+
+
+@pytest.mark.parametrize(("name", "changed"), [("noise_stddev", 0.0), ("source", ReplayableSource(0))])
+def test_noise_of_votes_that_is_changed_around_its_draw_and_set_back_releases_nothing(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, changed: Any
+) -> None:
+    noisy_votes = release.noisy_votes
+
+    def changed_meanwhile(exact: Any, noise: DiscreteGaussianNoise) -> Any:
+        planned = getattr(noise, name)
+        setattr(noise, name, changed)
+        released = noisy_votes(exact, noise)
+        setattr(noise, name, planned)
+        return released
+
+    monkeypatch.setattr(release, "noisy_votes", changed_meanwhile)
+    boundary = Boundary(tmp_path, tiny_model_folder)
+    with pytest.raises(AttributeError, match=name):
+        boundary.histogram()
+    assert not boundary.releases.has(HISTOGRAM, LEVEL, "key")
 
 
 # Preparation

@@ -220,7 +220,7 @@ def _pay_and_run(
         ROWS_MADE_WITH: dict(mechanism.made_with),
     }
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
-    differences = _differences(mechanism, release, check)
+    differences = _differences(mechanism, release, check, describe)
     differences += check_noise_of_others(charge.note_noise(evidence.noise))
     if not differences:
         try:
@@ -230,11 +230,19 @@ def _pay_and_run(
     return _settled(charge, release, differences)
 
 
-def _differences(mechanism: Mechanism, release: Table | Adapter, check: Check) -> list[Discrepancy]:
-    """How the evidence that a release carries differs from its plan, and the release from its evidence."""
+def _differences(
+    mechanism: Mechanism, release: Table | Adapter, check: Check, describe: Describe | None = None
+) -> list[Discrepancy]:
+    """How the evidence that a release carries differs from its plan, and the release from its evidence.
+
+    Without `describe` what it says about itself is not made anew: of a stored release that took the model as it was
+    loaded then, maybe on another device.
+    """
     said = {name: value for name, value in release.record.items() if name not in (EVIDENCE, CONTENT, ROWS_MADE_WITH)}
-    found = check(release.record.get(EVIDENCE, {}))
-    found += check_record(metadata.RECORD_KEYS.get(mechanism.name, ()), said)
+    evidence = release.record.get(EVIDENCE, {})
+    found = check(evidence)
+    anew = None if describe is None else describe(evidence)
+    found += check_record(metadata.RECORD_KEYS.get(mechanism.name, ()), said, anew)
     return found + check_content(release.record.get(CONTENT), content_digest(release))
 
 

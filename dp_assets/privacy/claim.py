@@ -183,10 +183,17 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
     return discrepancies(expected, evidence) + further_items(expected, evidence)
 
 
-def check_record(known: Collection[str], said: Mapping[str, Any]) -> list[Discrepancy]:
-    """Whatever else the record of a release says: only known items, each one number or text."""
+def check_record(
+    known: Collection[str], said: Mapping[str, Any], made_anew: Mapping[str, Any] | None = None
+) -> list[Discrepancy]:
+    """Whatever else the record of a release says: only known items, each one number or text, as when `made_anew`."""
     is_plain = all(value is None or isinstance(value, int | float | str) for value in said.values())
-    return [] if set(said) <= set(known) and is_plain else [Discrepancy("record", "its own items", OTHERWISE)]
+    is_as_made = made_anew is None or said == made_anew
+    return (
+        []
+        if set(said) <= set(known) and is_plain and is_as_made
+        else [Discrepancy("record", "its own items", OTHERWISE)]
+    )
 
 
 def check_content(observed: Any, stored: str) -> list[Discrepancy]:

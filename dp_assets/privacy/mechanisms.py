@@ -49,17 +49,27 @@ class PoissonSampler:
       ValueError: `sampling_probability` lies outside [0, 1].
     """
 
-    __slots__ = ("last_picks", "last_population", "last_sample", "samples_drawn", "sampling_probability", "source")
+    __slots__ = ("_sampling_probability", "_source", "last_picks", "last_population", "last_sample", "samples_drawn")
 
     def __init__(self, *, sampling_probability: float, source: RandomSource) -> None:
         if not 0 <= sampling_probability <= 1:
             raise ValueError("sampling_probability must lie in [0, 1]")
-        self.sampling_probability = sampling_probability
-        self.source = source
+        self._sampling_probability = sampling_probability
+        self._source = source
         self.samples_drawn = 0
         self.last_population: tuple[str, ...] = ()
         self.last_sample: tuple[str, ...] = ()
         self.last_picks: tuple[Pick, ...] = ()
+
+    @property
+    def sampling_probability(self) -> float:
+        """Of each unit, in each sample. Read-only, so that it cannot be another one for a single draw."""
+        return self._sampling_probability
+
+    @property
+    def source(self) -> RandomSource:
+        """Of the randomness of all samples. Read-only too."""
+        return self._source
 
     def draw(self, unit_ids: Sequence[str]) -> tuple[str, ...]:
         """The sampled ones of `unit_ids`, in their order."""
@@ -81,19 +91,46 @@ class PoissonSampler:
         return indices
 
 
-_draws = threading.local()
+_draws_lock = threading.Lock()
+_draws = 0
 
 
 def noise_draws() -> int:
-    """How often this thread has drawn noise so far, whichever object drew it."""
-    return getattr(_draws, "count", 0)
+    """How often this process has drawn noise so far, whichever object drew it and in whichever thread."""
+    return _draws
 
 
 def _count_draw() -> None:
-    _draws.count = noise_draws() + 1
+    global _draws
+    with _draws_lock:
+        _draws += 1
 
 
-class GaussianNoise:
+class _Noise:
+    """What noise is drawn with, fixed from the start: it cannot be something else for a single draw."""
+
+    __slots__ = ("_noise_stddev", "_source", "coordinates_drawn", "digests")
+
+    def __init__(self, *, noise_stddev: float, source: RandomSource) -> None:
+        if not 0 <= noise_stddev < np.inf:
+            raise ValueError("noise_stddev must be finite and at least 0")
+        self._noise_stddev = noise_stddev
+        self._source = source
+        self.digests: list[str] = []
+        self.coordinates_drawn = 0
+
+    @property
+    def noise_stddev(self) -> float:
+        """Of each value."""
+        return self._noise_stddev
+
+    @property
+    def source(self) -> RandomSource:
+        """Of the randomness of all draws."""
+        return self._source
+
+
+class GaussianNoise(_Noise):
     """Draws vectors of independent normal values of standard deviation `noise_stddev`, float64.
 
     Added to a sum that one unit moves by at most `l2_clip_norm` in L2 norm, with `noise_stddev = noise_multiplier *
@@ -104,13 +141,10 @@ class GaussianNoise:
       ValueError: `noise_stddev` is negative or not finite.
     """
 
-    __slots__ = ("coordinates_drawn", "digests", "last_draw", "noise_stddev", "source")
+    __slots__ = ("last_draw",)
 
     def __init__(self, *, noise_stddev: float, source: RandomSource) -> None:
-        self.noise_stddev = _checked(noise_stddev)
-        self.source = source
-        self.digests: list[str] = []
-        self.coordinates_drawn = 0
+        super().__init__(noise_stddev=noise_stddev, source=source)
         self.last_draw: npt.NDArray[np.float64] = np.zeros(0)
 
     def draw(self, size: int) -> npt.NDArray[np.float64]:
@@ -124,7 +158,7 @@ class GaussianNoise:
         return self.last_draw.copy()
 
 
-class DiscreteGaussianNoise:
+class DiscreteGaussianNoise(_Noise):
     """Draws vectors of independent, exact discrete Gaussian integers.
 
     `digests` names the draws that two releases do not have in common by chance. Unlike those of float noise they could
@@ -134,13 +168,10 @@ class DiscreteGaussianNoise:
       ValueError: `noise_stddev` is negative or not finite.
     """
 
-    __slots__ = ("coordinates_drawn", "digests", "last_draw", "noise_stddev", "source")
+    __slots__ = ("last_draw",)
 
     def __init__(self, *, noise_stddev: float, source: RandomSource) -> None:
-        self.noise_stddev = _checked(noise_stddev)
-        self.source = source
-        self.coordinates_drawn = 0
-        self.digests: list[str] = []
+        super().__init__(noise_stddev=noise_stddev, source=source)
         self.last_draw: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def draw(self, size: int) -> npt.NDArray[np.int64]:
@@ -177,9 +208,3 @@ _NAMES: dict[type, str] = {
 def name_of(part: object) -> str:
     """What a sampler or noise is called in evidence: its name if it is exactly one of these, else its class."""
     return _NAMES.get(type(part), f"foreign {type(part).__name__}")
-
-
-def _checked(noise_stddev: float) -> float:
-    if not 0 <= noise_stddev < np.inf:
-        raise ValueError("noise_stddev must be finite and at least 0")
-    return noise_stddev

@@ -4,7 +4,7 @@
     adds_up      over public rows: the votes of all units together are those of each alone, one each at most
 
 The second does not depend on what is in the real rows, so a step that looks across units shows there even where no two
-real units have anything in common.
+real units have anything in common. Its crowd fills a block, since both counts find bins by the same code.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -66,15 +66,16 @@ def adds_up(count: Count, centroids: npt.NDArray[np.float32]) -> bool:
         "half spoilt": [np.full_like(first, np.inf), second],
     }
     alone = [count(_table([(unit_id, vectors)])) for unit_id, vectors in units.items()]
-    together = count(_table(units.items()))
-    return all(votes.sum() <= 1 for votes in alone) and np.array_equal(together, np.sum(alone, axis=0))
+    crowd = [1000 * (second - first)]  # far from all, so that what is taken from it moves the others
+    in_crowd = count(_table([("crowd", crowd)]))
+    together = count(_table([*units.items(), *((f"crowd {number}", crowd) for number in range(BLOCK_ROWS))]))
+    is_sum = np.array_equal(together, np.sum(alone, axis=0) + BLOCK_ROWS * in_crowd)
+    return is_sum and all(votes.sum() <= 1 for votes in (*alone, in_crowd))
 
 
 def _table(units: Collection[tuple[str, list[npt.NDArray[np.float32]]]]) -> pl.LazyFrame:
     """Rows of units; those of one place have one id in all units."""
-    rows = [
-        (unit_id, f"row-{place}", vector.tolist()) for unit_id, vectors in units for place, vector in enumerate(vectors)
-    ]
-    width = len(rows[0][2])
-    schema = {"unit_id": pl.String(), "instruction_id": pl.String(), "vector": pl.Array(pl.Float32, width)}
-    return pl.DataFrame(rows, schema=schema, orient="row").lazy()
+    rows = [(unit_id, f"row-{place}", vector) for unit_id, of_unit in units for place, vector in enumerate(of_unit)]
+    unit_ids, row_ids, vectors = zip(*rows, strict=True)
+    columns = {"unit_id": unit_ids, "instruction_id": row_ids, "vector": np.stack(vectors)}
+    return pl.LazyFrame(columns, schema_overrides={"vector": pl.Array(pl.Float32, len(vectors[0]))})

@@ -1,12 +1,21 @@
 """Sampling and noise do what their events say, count what they do, and are named by their exact type."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler, name_of, noisy_votes
+from dp_assets.privacy.mechanisms import (
+    DiscreteGaussianNoise,
+    GaussianNoise,
+    PoissonSampler,
+    name_of,
+    noise_draws,
+    noisy_votes,
+)
 from dp_assets.privacy.randomness import SystemRandomness
 from tests.privacy.replay import ReplayableSource
 
@@ -89,13 +98,37 @@ def test_gaussian_noise_of_a_known_source() -> None:
 
 
 def test_gaussian_noise_counts_its_draws_and_tells_a_repeated_one() -> None:
-    noise = GaussianNoise(noise_stddev=0.0, source=ReplayableSource(2))
+    source = ReplayableSource(2)
+    noise = GaussianNoise(noise_stddev=0.0, source=source)
     noise.draw(5)
     noise.draw(3)
     assert (len(noise.digests), len(set(noise.digests)), noise.coordinates_drawn) == (2, 2, 8)
-    noise.source = ReplayableSource(2)
+    source.requests = 0
     noise.draw(5)
     assert (len(noise.digests), len(set(noise.digests))) == (3, 2)
+
+
+def test_noise_drawn_in_any_thread_is_counted() -> None:
+    noise, before = GaussianNoise(noise_stddev=1.0, source=SECURE), noise_draws()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(noise.draw, [1] * 40))
+    assert noise_draws() - before == 40
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (sampler(0.3), "sampling_probability"),
+        (sampler(0.3), "source"),
+        (GaussianNoise(noise_stddev=1.0, source=SECURE), "noise_stddev"),
+        (GaussianNoise(noise_stddev=1.0, source=SECURE), "source"),
+        (DiscreteGaussianNoise(noise_stddev=1.0, source=SECURE), "noise_stddev"),
+        (DiscreteGaussianNoise(noise_stddev=1.0, source=SECURE), "source"),
+    ],
+)
+def test_what_an_act_is_drawn_with_cannot_be_changed_between_draws(part: Any, name: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(part, name, getattr(part, name))
 
 
 def test_the_noise_that_is_kept_for_comparison_is_not_the_one_handed_out() -> None:
