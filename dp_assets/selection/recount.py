@@ -66,7 +66,7 @@ def adds_up(count: Count, centroids: npt.NDArray[np.float32]) -> bool:
         "half spoilt": [np.full_like(first, np.inf), second],
     }
     alone = [count(_table([(unit_id, vectors)])) for unit_id, vectors in units.items()]
-    crowd = [1000 * (second - first)]  # far from all, so that what is taken from it moves the others
+    crowd = [first + 1000 * (second - first)]  # far from all, so that what is taken from it moves the others
     in_crowd = count(_table([("crowd", crowd)]))
     together = count(_table([*units.items(), *((f"crowd {number}", crowd) for number in range(BLOCK_ROWS))]))
     is_sum = np.array_equal(together, np.sum(alone, axis=0) + BLOCK_ROWS * in_crowd)
