@@ -28,7 +28,7 @@ from dp_assets.corpus.fingerprint import ROWS_IN_A_BATCH
 from dp_assets.corpus.prepare import Preparation, Step, named_as_units
 from dp_assets.corpus.schemas import SOURCE_ROWS, UNREAD, UNREAD_VALUE
 from dp_assets.corpus.text_files import header_of, is_csv
-from dp_assets.corpus.users import canonical_user_ids
+from dp_assets.corpus.users import canonical_user_ids, names_nobody
 from dp_assets.privacy.units import PrivacyUnit
 
 FIRST_ROWS, BUSIEST = 5, 3
@@ -52,6 +52,9 @@ FEWEST_LINES = 4
 """Lines of a text of a CSV file between the first and last of which whole rows may lie: two of them at least."""
 SHARE_NOT_UNDERSTOOD = 0.01
 """From this share of the rows on, a form that is not understood is warned of."""
+AS_PYTHON_WRITES = r"^\s*(\[\s*)?\{'"
+"""How a chat begins that was put into a text without JSON."""
+PYTHON = "\ufdd0python"
 NUMBER = "\ufdd0number"  # a column of ours among those of the source
 
 Row = dict[str, Any]
@@ -116,14 +119,15 @@ def preview(
 
 
 def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
-    """How many rows a part has, lack each mapped column, are broken lines, or look as if they held further ones."""
+    """How many rows a part has, lack each mapped column, hold chats as Python writes them or further rows."""
     missing = {ours: _is_missing(ours).sum().alias(ours) for ours in columns}
-    numbers = {NUMBER: pl.len(), LINE: (pl.col(UNREAD) == LINE).sum()}
+    numbers = {NUMBER: pl.len(), PYTHON: pl.col("text").str.contains(AS_PYTHON_WRITES).sum()}
     found = canonical_user_ids(rows).select(**numbers, **missing).collect(engine="streaming").row(0, named=True)
     return {
         "name": name.encode(errors="replace").decode(),
         "rows": found.pop(NUMBER),
-        "broken_lines": found.pop(LINE),
+        "names_nobody": names_nobody(understood(rows)),
+        "as_python_writes": found.pop(PYTHON),
         "with_rows_inside": _with_rows_inside(Path(name), rows),
         "missing": found,
     }
@@ -264,6 +268,7 @@ def _warnings(shown: Row, preparation: Preparation, counts: _Counts) -> Iterator
         yield from _about_a_step(step, shown["rows"])
     for file in shown["files"]:
         yield from _about_rows_inside(file)
+        yield from _about_chats(file)
     for cohort in shown["cohorts"]:
         if not cohort["rows_to_train_on"]:
             yield f"the cohort {cohort['cohort']} has no row to train on; its charges will be refused"
@@ -285,11 +290,21 @@ def _about_rows_inside(file: Row) -> Iterator[str]:
         )
 
 
+def _about_chats(file: Row) -> Iterator[str]:
+    if file["as_python_writes"] and file["as_python_writes"] >= SHARE_NOT_UNDERSTOOD * file["rows"]:
+        yield (
+            f"{file['as_python_writes']} rows of {file['name']} hold a text that begins as Python writes lists and"
+            " objects, which is taken as plain text; write chat messages as JSON"
+        )
+
+
 def _about_users(shown: Row, counts: _Counts) -> Iterator[str]:
     for file in shown["files"]:
-        nameless = file["missing"].get("user_id", 0) + file["broken_lines"]
-        if file["rows"] and nameless == file["rows"]:
-            yield f"{file['name']} names no user in any row; a run will stop there, before anything is charged"
+        if file["names_nobody"]:
+            yield (
+                f"no row of {file['name']} that could be read names a user; a run will stop there, before anything is"
+                " charged"
+            )
     for user_id, rows in sorted(counts.nobodies.items()):
         yield f"{rows} rows name the user {user_id!r} and count as those of one; clear the id if it means nobody"
     if counts.users > 1 and counts.busiest[0][0] == 1:

@@ -44,13 +44,18 @@ def require_users(parts: Mapping[str, pl.LazyFrame]) -> None:
       NobodyNamed: one has rows and names nobody. The message names the part, so it stays in the private zone.
     """
     for name, rows in parts.items():
-        named = canonical_user_ids(rows.select("user_id")).drop_nulls("user_id")
-        if _is_empty(named) and not _is_empty(rows):
+        if names_nobody(rows):
             raise NobodyNamed(
-                f"{name}: the column mapped to user_id holds no value in any row, so that each row would be a unit of"
-                " its own under corpus.unit = 'user'. Correct source.columns or the file, take it out of the source,"
-                " or register another corpus with corpus.unit = 'instruction'"
+                f"{name}: no row that could be read names a user, so that each row would be a unit of its own under"
+                " corpus.unit = 'user'. Correct source.columns or the file, take it out of the source, or register"
+                " another corpus with corpus.unit = 'instruction'"
             )
+
+
+def names_nobody(rows: pl.LazyFrame) -> bool:
+    """Whether there are rows, and none of them names a user."""
+    named = canonical_user_ids(rows.select("user_id")).drop_nulls("user_id")
+    return _is_empty(named) and not _is_empty(rows)
 
 
 def _is_empty(rows: pl.LazyFrame) -> bool:

@@ -11,10 +11,12 @@ import pytest
 from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus import preview as module
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
+from dp_assets.corpus.columns import understood
 from dp_assets.corpus.prepare import Preparation, Step, drop_erased, prepare, unit_of_user
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource
+from dp_assets.corpus.users import NobodyNamed, require_users
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
 from tests.corpus.test_prepare import Row, row
 
@@ -169,7 +171,10 @@ def test_a_step_that_drops_everything_is_warned_of_and_so_is_the_cohort_that_it_
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"named": TWO, "nameless": [row(LONG), row("why is it", user=" ")]}, "nameless names no user in any row"),
+        (
+            {"named": TWO, "nameless": [row(LONG), row("why is it", user=" ")]},
+            "no row of nameless that could be read names a user",
+        ),
         ({"file": [*TWO, row(LONG, user="None")]}, "1 rows name the user 'None'"),
         ({"file": [row(LONG, user="a"), row(LONG, user="b")]}, "no user has a second row"),
         ({"file": TWO[:2]}, "name the same one"),
@@ -226,11 +231,37 @@ def test_what_is_there_and_not_understood_is_not_missing_and_is_shown_as_it_is_w
     assert [(each["text"], each["created_at"]) for each in examples[1:]] == [forms[1][1:], forms[0][1:]]
 
 
-def test_a_file_of_broken_lines_names_no_user_though_none_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("t,u\nwhy is it\nwhat is it\n")
-    found = shown_file(tmp_path / "a.csv", {"text": "t", "user_id": "u"})
-    assert found["columns"]["user_id"]["missing"] == 0
-    assert any("names no user in any row" in warning for warning in found["warnings"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "why is it so,\ncut\n",
+        "why is it so,\n\xff why is it,anna\n",
+        "cut\ncut\n",
+        "why is it so,anna\ncut\n",
+        "\xff why is it,anna\n",
+    ],
+)
+def test_a_file_is_said_to_name_nobody_where_and_only_where_a_run_stops_for_that(tmp_path: Path, lines: str) -> None:
+    """Whatever rows could not be read: nothing is known of whom they name."""
+    (tmp_path / "a.csv").write_bytes(("t,u\n" + lines).encode("latin-1"))
+    columns = {"text": "t", "user_id": "u"}
+    said = any(
+        "that could be read names a user" in each for each in shown_file(tmp_path / "a.csv", columns)["warnings"]
+    )
+    try:
+        require_users({"a": understood(FileSource(tmp_path / "a.csv", columns).scan())})
+        stops = False
+    except NobodyNamed:
+        stops = True
+    assert said == stops
+
+
+@pytest.mark.parametrize(("written", "is_warned_of"), [(3, True), (1, False)])
+def test_chats_written_as_python_writes_them_are_warned_of(tmp_path: Path, written: int, is_warned_of: bool) -> None:
+    chats = [row("[{'role': 'user', 'content': 'why?'}]", user="a"), row("{'role': 'user'}", user="a")] * 2
+    rows = [*chats[:written], *(row("{why} is it", user="a") for _ in range(150))]
+    warnings = shown(tmp_path, {"file": rows})["warnings"]
+    assert any(f"{written} rows of file hold a text that begins" in each for each in warnings) == is_warned_of
 
 
 def test_rows_that_an_open_quote_swallowed_are_warned_of_and_a_text_of_many_lines_is_not(tmp_path: Path) -> None:
