@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import polars as pl
-
-from dp_assets.export.parts import STATEMENT, lacking
+from dp_assets.export.parts import PARTS, STATEMENT, lacking
 from dp_assets.export.release import mechanisms_of_charges
 from dp_assets.export.target import CHECKSUMS, MANIFEST
 from dp_assets.statements.verification import Finding, Outcome
-from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UnreadableArtifact, stored_charge_ids
-from resources.storage.digests import file_digest, files_under, is_left_behind, is_plain
+from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UNREADABLE, stored_charge_ids
+from resources.storage.digests import file_digest, files_under, holds, is_left_behind, is_plain
 
 NAMED = 5
 DEPTH = 3
 """Asset, cohort and level stand before the name of a file below `artifacts`."""
+CARD = "README.md"
+FILES_OF_AN_EXPORT, FOLDERS_OF_AN_EXPORT = (MANIFEST, CARD, CHECKSUMS), ("data", "models", "merged")
 OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
+RELEASED = {part.asset for part in PARTS}
 LATER = "made after the statement, which does not name its files; an export names every file"
 
 
@@ -43,11 +44,15 @@ class Shelf:
     def of(document: Path, files: Mapping[str, str], root: Path | None) -> "Shelf":
         """The shelf of a statement's document; `root` if somebody says where the files are."""
         statement = Path(os.path.abspath(document)).parent
-        beside = root or (statement.parent if statement.name == STATEMENT else None)
-        whole = any(place.count("/") != DEPTH for place in files) or (
-            beside is not None and (beside / MANIFEST).exists()
+        export = _export_around(statement)
+        whole = (
+            statement.name == STATEMENT
+            or export is not None
+            or (root is not None and _is_export(root))
+            or any(place.count("/") != DEPTH for place in files)
         )
-        above = statement.parents[0 if whole else 2] if len(statement.parents) > 2 else statement
+        elsewhere = statement.parents[2] if len(statement.parents) > 2 else statement
+        above = (export or statement.parent) if whole else elsewhere
         return Shelf(Path(os.path.abspath(root or above)), whole, statement)
 
     def statements(self) -> list[Path]:
@@ -63,12 +68,31 @@ class Shelf:
         return tuple(partition) if asset == STATEMENT and len(partition) == 2 else ()
 
 
+def _is_export(folder: Path) -> bool:
+    """Whether anything is there that an export has, links too; its folders have common names, so count beside a
+    statement only."""
+    beside = os.path.lexists(folder / STATEMENT)
+    names = (*FILES_OF_AN_EXPORT, *(FOLDERS_OF_AN_EXPORT if beside else ()))
+    return any(os.path.lexists(folder / name) for name in names)
+
+
+def _export_around(statement: Path) -> Path | None:
+    """The export in whose folder a statement lies, though its own folder was renamed or moved deeper."""
+    around = [folder for folder in statement.parents[:DEPTH] if folder != folder.parent]
+    for depth, folder in enumerate(around):
+        inside = around[depth - 1] if depth else statement
+        near = depth == 0 or inside.name == STATEMENT
+        if os.path.lexists(folder / MANIFEST) or (near and _is_export(folder)):
+            return folder
+    return None
+
+
 def file_findings(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
     """What the files on a shelf come to: those that the statement names, and those that it does not."""
     files = statement["files"]
     if not files and not shelf.whole:
         yield Finding("files", Outcome.NOT_CHECKED, "the statement names none")
-    if shelf.whole and (shelf.root / CHECKSUMS).exists():
+    if shelf.whole and os.path.lexists(shelf.root / CHECKSUMS):
         yield _checksums(shelf, files)
     for group, named in _groups(shelf, files).items():
         name = f"files of {group}" if group else "files of the export"
@@ -76,6 +100,7 @@ def file_findings(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Findin
         lineage = _untrue(shelf, group, statement) if outcome[0] is Outcome.AGREES else []
         yield Finding(name, Outcome.DIFFERS, lineage[0]) if lineage else Finding(name, *outcome)
     if not shelf.whole:
+        yield from _beside(shelf)
         yield from _later(shelf, set(_groups(shelf, files)), statement)
 
 
@@ -89,14 +114,15 @@ def _groups(shelf: Shelf, files: Mapping[str, str]) -> dict[str, dict[str, str]]
 
 
 def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Outcome, str]:
-    is_there = (shelf.root / MANIFEST).exists() if shelf.whole else folder.exists()
+    is_there = _is_export(shelf.root) if shelf.whole else folder.exists()
     if not is_there and not any((shelf.root / place).exists() for place in named):
         return Outcome.NOT_CHECKED, f"not found in {shelf.root}"
-    if shelf.root.joinpath(folder).is_symlink():
-        return Outcome.DIFFERS, "its folder is a link"
+    if any(shelf.root.joinpath(*parts).is_symlink() for parts in _ways(folder.relative_to(shelf.root).parts)):
+        return Outcome.DIFFERS, "its folder is a link, or lies in one"
     there = {path.relative_to(shelf.root).as_posix(): path for path in files_under(folder)}
     own = {folder / name for folder in shelf.statements() for name in OWN_FILES} | {shelf.root / CHECKSUMS}
     wrong = [
+        *(f"{place} is missing or no plain file" for place in _required(shelf) if not _is_file(shelf.root / place)),
         *(f"{place} is missing" for place in sorted(named.keys() - there.keys())),
         *(f"{place} is not named by the statement" for place in _further(shelf, there, {*named}, own)),
         *(
@@ -111,6 +137,21 @@ def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Out
     return Outcome.AGREES, f"{len(named)}"
 
 
+def _ways(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The folder itself and every folder above it, below the root."""
+    return [parts[: depth + 1] for depth in range(len(parts))]
+
+
+def _required(shelf: Shelf) -> list[str]:
+    """The files without which nothing is an export."""
+    own = [f"{STATEMENT}/{name}" for name in OWN_FILES]
+    return [*FILES_OF_AN_EXPORT, *own] if shelf.whole else []
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.lexists(path) and is_plain(path)
+
+
 def _checksums(shelf: Shelf, files: Mapping[str, str]) -> Finding:
     """The list for `sha256sum -c`, which no hash can cover, must list what the statement does, and the statement."""
     listed, own = shelf.root / CHECKSUMS, (shelf.root / STATEMENT / name for name in OWN_FILES)
@@ -118,7 +159,7 @@ def _checksums(shelf: Shelf, files: Mapping[str, str]) -> Finding:
         f"{STATEMENT}/{path.name}": file_digest(path) for path in own if path.exists() and is_plain(path)
     }
     expected = "".join(f"{digest}  {place}\n" for place, digest in sorted(digests.items()))
-    if is_plain(listed) and listed.read_bytes() == expected.encode():
+    if holds(listed, expected.encode()):
         return Finding(f"file {CHECKSUMS}", Outcome.AGREES)
     return Finding(f"file {CHECKSUMS}", Outcome.DIFFERS, "it does not list what the statement does")
 
@@ -153,12 +194,25 @@ def _foreign(folder: Path, statement: Mapping[str, Any]) -> list[str]:
         return ["it holds a link or another special file"]
     try:
         ids = set(stored_charge_ids(folder))
-    except (UnreadableArtifact, OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError):
+    except UNREADABLE:
         return ["it does not say what it descends from"]
+    if folder.parts[-DEPTH] not in RELEASED:
+        return ["there is no such asset"]
     if ids - set(statement["ledger"]["charge_ids"]):
         return ["it descends from charges that the statement lacks"]
     lacks = lacking(folder.parts[-DEPTH], mechanisms_of_charges(statement, ids))
     return [f"it names no charge of {', '.join(lacks)}, from which every artifact of it descends"] if lacks else []
+
+
+def _beside(shelf: Shelf) -> Iterator[Finding]:
+    """Files beside a statement in its place in a data folder, where only its own lie."""
+    if not shelf.partition():
+        return
+    own = {shelf.statement / name for name in OWN_FILES}
+    there = {path.relative_to(shelf.statement).as_posix(): path for path in files_under(shelf.statement)}
+    for place in [name for name, path in sorted(there.items()) if path not in own][:NAMED]:
+        if not is_left_behind(there[place], shelf.statement):
+            yield Finding(f"file {place}", Outcome.DIFFERS, "it is none of the statement's own")
 
 
 def _later(shelf: Shelf, named: Collection[str], statement: Mapping[str, Any]) -> Iterator[Finding]:

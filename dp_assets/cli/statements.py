@@ -26,7 +26,7 @@ from dp_assets.statements.statement_pages import summary, to_html, to_markdown
 from dp_assets.statements.verification import PROVES, Finding, Outcome, Verification, verification_of_file
 from resources.ledger.ledger_file import LedgerFile
 from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE
-from resources.storage.digests import code_digest, is_plain
+from resources.storage.digests import code_digest, holds, is_plain
 from resources.storage.zones import data_home
 
 SPELLINGS = (os.path.abspath, os.path.realpath)
@@ -75,6 +75,8 @@ def checked_statement(path: Path, artifacts: Path | None = None, home: Path | No
     Raises:
       StatementError: the file is not a statement that this version verifies.
     """
+    if not is_plain(path):
+        raise StatementError(f"{path.name} is a link or another special file; give the statement itself")
     try:
         with path.open("rb") as stream:
             verification = verification_of_file(stream.read(MOST_BYTES + 1))
@@ -131,8 +133,11 @@ def _pages(shelf: Shelf, path: Path, statement: Mapping[str, Any]) -> Iterator[F
         for name, content in {**rendered, DOCUMENT: path.read_bytes()}.items():
             page = folder / name
             if page != Path(os.path.abspath(path)) and (page.is_symlink() or page.exists()):
-                same = is_plain(page) and page.read_bytes() == content
-                what = (Outcome.AGREES,) if same else (Outcome.DIFFERS, "it does not say what the statement says")
+                what = (
+                    (Outcome.AGREES,)
+                    if holds(page, content)
+                    else (Outcome.DIFFERS, "it does not say what the statement says")
+                )
                 yield Finding(f"page {name}", *what)
 
 

@@ -39,6 +39,7 @@ FORMAT = 2
 MERGED = "merged"
 CARD = "README.md"
 NAMING_COLUMN = "annotator"
+EXPORTED_SHARDS = f"{SPLIT}-*.parquet"
 
 Merge = Callable[[Part, Path, Path], None]
 """Writes a full model: the part, the folder of its adapter, and where the model goes."""
@@ -57,7 +58,7 @@ def write_export(
     base_model = names.get(release.statement["base_model"], release.statement["base_model"])
     with atomic_folder(target, Zone.RELEASED) as folder:
         _write_tables(folder, release, names)
-        contents = contents_of(release.folders)
+        contents = contents_of(release.folders, shards=SHARDS)
         for part, source in _of_kind(release, Kind.MODEL):
             card = partial(model_card, release, part, settings, base_model=base_model)
             _write_adapter(source, folder / Kind.MODEL / part.name, names, card(merged=False))
@@ -89,13 +90,17 @@ def _write_tables(folder: Path, release: Release, names: Names) -> None:
             _write_shard(shard, place / f"{SPLIT}-{number:05d}-of-{len(shards):05d}.parquet", names)
 
 
-def contents_of(folders: Mapping[Part, Path]) -> Contents:
-    """Rows and columns of the tables among these parts, wherever they lie."""
+def contents_of(folders: Mapping[Part, Path], *, shards: str) -> Contents:
+    """Rows and columns of the tables among these parts, wherever they lie.
+
+    Args:
+      shards: how the files of a table are called there.
+    """
     rows, columns = {}, {}
     for part, folder in folders.items():
         if part.kind is not Kind.TABLE:
             continue
-        scanned = pl.scan_parquet(sorted(folder.glob("*.parquet")))
+        scanned = pl.scan_parquet(sorted(folder.glob(shards)))
         rows[part.name] = scanned.select(pl.len()).collect().item()
         columns[part.name] = _columns(part, scanned)
     return Contents(rows, columns)

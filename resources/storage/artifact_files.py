@@ -44,6 +44,18 @@ class UnreadableArtifact(ValueError):
     """A folder that holds no known artifact."""
 
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    pl.exceptions.PolarsError,
+)
+"""What reading an artifact raises that somebody else wrote."""
+
+
 def write_artifact(folder: Path, artifact: Artifact) -> None:
     """Write an artifact into an empty folder."""
     match artifact:

@@ -39,6 +39,11 @@ def is_plain(path: Path) -> bool:
     return stat.S_ISREG(path.lstat().st_mode)
 
 
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a path is a regular file of exactly this content; a file of another size is not read."""
+    return is_plain(path) and path.lstat().st_size == len(content) and path.read_bytes() == content
+
+
 def is_hidden(path: Path, below: Path) -> bool:
     """Whether a desktop would not show the file."""
     return any(part.startswith(".") for part in path.relative_to(below).parts)

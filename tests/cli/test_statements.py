@@ -1,12 +1,15 @@
 """`verify` on folders that lie where the pipeline puts them, and on copies of them elsewhere."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from dp_assets.cli.statements import checked_statement
 from dp_assets.privacy.plan import GENERATOR
+from dp_assets.statements.reading import StatementError
 from dp_assets.statements.statement import restated
 from dp_assets.statements.verification import PROVES
 from resources.storage.zones import HOME_VARIABLE
@@ -233,3 +236,49 @@ def test_a_statement_beside_another_ledger_or_none_is_refused(raised: Raised, tm
     assert "no ledger" in invoke("verify", str(raised.document), "--home", str(tmp_path / "other")).stderr
     Shelf(tmp_path / "other")
     assert raised.found("--home", str(tmp_path / "other")) == {"ledger when it was made": "differs"}
+
+
+@pytest.mark.parametrize("name", ["index.html", "README.md", "summary.html", ".hidden.md", "more/document.html"])
+def test_a_file_beside_a_statement_in_its_place_that_is_none_of_its_own_is_refused(released: Path, name: str) -> None:
+    place = document_of(released).parent / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("epsilon 0.05")
+    assert findings(document_of(released))[f"file {name}"] == "differs"
+
+
+def test_what_a_desktop_leaves_beside_a_statement_is_no_reason_to_refuse(released: Path) -> None:
+    document_of(released).with_name(".DS_Store").write_text("")
+    assert set(findings(document_of(released)).values()) == {"agrees"}
+
+
+@pytest.mark.parametrize("folder", ["dp_generator", "dp_generator/all", "dp_generator/all/eps-8"])
+def test_an_artifact_behind_a_link_is_refused(released: Path, tmp_path: Path, folder: str) -> None:
+    (released / folder).rename(tmp_path / "elsewhere")
+    (released / folder).symlink_to(tmp_path / "elsewhere")
+    assert findings(document_of(released))[f"files of dp_generator/{PLACE}"] == "differs"
+
+
+@pytest.mark.parametrize("asset", ["filtered-instructions", "Filtered_Instructions", "privacy_statement_2"])
+def test_an_artifact_of_an_asset_that_there_is_not_is_refused(released: Path, asset: str) -> None:
+    (released / asset / "all").mkdir(parents=True)
+    (released / ARTIFACTS[1]).rename(released / asset / PLACE)
+    statement = json.loads(document_of(released).read_text())["data"]
+    files = {name.replace("dp_histogram", asset): digest for name, digest in statement["files"].items()}
+    shutil.rmtree(document_of(released).parent)
+    write_statement(document_of(released).parent, restated(statement, files=files))
+    assert findings(document_of(released))[f"files of {asset}/{PLACE}"] == "differs"
+
+
+@pytest.mark.parametrize("form", ["pipe", "link to a pipe", "link"])
+def test_a_statement_that_is_no_plain_file_is_refused_and_not_waited_for(
+    released: Path, tmp_path: Path, form: str
+) -> None:
+    document = document_of(released)
+    document.rename(tmp_path / "moved")
+    if form == "pipe":
+        os.mkfifo(document)
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        document.symlink_to(tmp_path / ("moved" if form == "link" else "pipe"))
+    with pytest.raises(StatementError, match="another special file"):
+        checked_statement(document)

@@ -28,7 +28,7 @@ def shown(tmp_path: Path) -> str:
         put(tmp_path, asset, Table(pl.LazyFrame(dict.fromkeys(columns, TEXTS)), IDS))
     for asset in ADAPTERS:
         weights, record = {"w": np.ones((20, 100), np.float32)}, {"signal_to_noise": 0.25}
-        put(tmp_path, asset, Adapter(weights, {"peft_type": "LORA"}, "a model", IDS, record))
+        put(tmp_path, asset, Adapter(weights, {"peft_type": "LORA"}, "a-model", IDS, record))
     quality = {
         subject: {f"estimated_{name}{end}": value for name in FIGURES for end in ("", "_low", "_high")}
         for subject, value in SUBJECTS.items()

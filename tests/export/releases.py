@@ -37,7 +37,7 @@ def put(home: Path, asset: str, artifact: Artifact) -> Path:
     return folder
 
 
-def release_everything(home: Path, *, base_model: str = "a model") -> LedgerState:
+def release_everything(home: Path, *, base_model: str = "a-model") -> LedgerState:
     """A data folder in which every part is released, and its ledger."""
     for part in chosen_parts([]):
         put(home, part.asset, _artifact(part.asset, part.kind, base_model))

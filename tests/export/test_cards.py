@@ -26,7 +26,7 @@ def test_the_data_set_card_has_a_config_for_every_table_and_the_first_is_the_def
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_model_card_names_its_base_and_its_library(exported: Path, name: str) -> None:
     data = ModelCard.load(exported / "models" / name / "README.md").data
-    assert (data.base_model, data.library_name, data.license) == ("a model", "peft", "cc-by-4.0")
+    assert (data.base_model, data.library_name, data.license) == ("a-model", "peft", "cc-by-4.0")
     assert data.pipeline_tag == ("text-classification" if name == "reward" else "text-generation")
 
 

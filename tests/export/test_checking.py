@@ -1,8 +1,9 @@
 """An export that somebody edited, with every hash made anew, is refused: what it says follows from the statement."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,15 @@ def edited_json(name: str, change: Callable[[dict[str, Any]], object]) -> Edit:
 
 def with_charges(name: str, ids: tuple[str, ...]) -> Edit:
     """A table whose shards say that they descend from these."""
+    return with_provenance(name, json.dumps({"charge_ids": ids, "record": {}}))
+
+
+def with_provenance(name: str, provenance: str) -> Edit:
+    """A table whose shards say this of where they come from."""
 
     def edit(folder: Path) -> None:
         (shard,) = (folder / "data" / name).glob("*.parquet")
-        said = json.dumps({"charge_ids": ids, "record": {}})
-        pl.read_parquet(shard).write_parquet(shard, metadata={PROVENANCE: said})
+        pl.read_parquet(shard).write_parquet(shard, metadata={PROVENANCE: provenance})
 
     return edit
 
@@ -101,6 +106,7 @@ def charges(name: str, change: Callable[[list[str]], object]) -> Edit:
 
 
 MODEL, REPORT = "models/sft/provenance.json", "quality_report/document.json"
+CONFIG = "models/sft/adapter_config.json"
 EDITS: dict[str, Edit] = {
     "a card with a smaller epsilon": replaced("README.md", "epsilon 7.99", "epsilon 0.99"),
     "a card with one more sentence": added("README.md", "\nIn fact epsilon is 0.05.\n"),
@@ -131,6 +137,20 @@ EDITS: dict[str, Edit] = {
     "a text beside the card": added("EPSILON.md", "epsilon 0.05"),
     "a text beside a table": added("data/pool/README.md", "epsilon 0.05"),
     "a part that there is not": added("models/another/README.md", "epsilon 0.05"),
+    "a configuration of another base model": edited_json(CONFIG, lambda form: form.update(base_model_name_or_path="x")),
+    "a configuration with a note": edited_json(CONFIG, lambda form: form.update(epsilon=0.05)),
+    "a configuration that says something twice": replaced(CONFIG, "{", '{"peft_type": "IA3",'),
+    "a provenance of another base model": edited_json(MODEL, lambda form: form.update(base_model="x")),
+    "a provenance with a note": edited_json(MODEL, lambda form: form.update(epsilon=0.05)),
+    "a provenance that says something twice": replaced(MODEL, "{", '{"charge_ids": [],'),
+    "a report that says something twice": replaced(REPORT, "{", '{"charge_ids": [],'),
+    "a report with a note": edited_json(REPORT, lambda form: form.update(epsilon=0.05)),
+    "a model without its weights": lambda folder: (folder / "models/sft/adapter_model.safetensors").unlink(),
+    "a provenance that is nested deeply": lambda folder: (folder / MODEL).write_text("[" * 100_000),
+    "a report that is nested deeply": lambda folder: (folder / REPORT).write_text(
+        '{"charge_ids": [], "data": ' + "[" * 100_000
+    ),
+    "a table whose charges are nested deeply": with_provenance("pool", "[" * 100_000),
 }
 
 
@@ -166,3 +186,80 @@ def test_a_statement_of_fewer_charges_than_its_export_is_refused(exported: Path)
     evidence = {charge["charge_id"]: statement["evidence"][charge["charge_id"]] for charge in charges}
     sealed_anew(exported, charges=charges, evidence=evidence)
     assert wrong(exported)
+
+
+def exported_with(folder: Path, *only: str, merged: Sequence[str]) -> Path:
+    """An export of these parts, each model of which was merged to files of these names."""
+    release = gathered(folder / "data", release_everything(folder / "data"), *only)
+
+    def merge(_: object, __: Path, target: Path) -> None:
+        for name in ("config.json", *merged):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_text("epsilon 0.05")
+
+    write_export(folder / "out", release, SETTINGS, names={}, merge=merge)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("name", ["sft", "generator", "another", "pool"])
+def test_a_merged_model_that_is_none_of_the_export_is_refused(tmp_path: Path, name: str) -> None:
+    folder = exported_with(tmp_path, "pool", merged=())
+    (folder / "merged" / name).mkdir(parents=True)
+    (folder / "merged" / name / "README.md").write_text("epsilon 0.05")
+    sealed_anew(folder)
+    assert f"merged/{name}" in wrong(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["GUARANTEE.md", "index.html", "sub/config.json", "modeling_x.py", "model.safetensors.html"]
+)
+def test_a_file_that_is_none_of_a_merged_model_is_refused(tmp_path: Path, name: str) -> None:
+    folder = exported_with(tmp_path, "sft", merged=[name])
+    assert f"merged/sft/{name} is no file of an export" in wrong(folder)
+
+
+def test_a_merged_model_of_the_files_that_transformers_writes_agrees(tmp_path: Path) -> None:
+    written = ("tokenizer.json", "chat_template.jinja", "model-00001-of-00002.safetensors")
+    assert wrong(exported_with(tmp_path, "sft", merged=written)) == ""
+
+
+@pytest.mark.parametrize(
+    "place", ["privacy_statement", "privacy_statement/now", "statement", "privacy_statement/all/eps-8"]
+)
+@pytest.mark.parametrize("manifest", ["there", "gone", "a dangling link"])
+def test_a_false_card_is_refused_wherever_its_statement_was_moved(exported: Path, place: str, manifest: str) -> None:
+    sealed_anew(exported, files={})
+    (exported / "README.md").write_text("epsilon 0.05")
+    if manifest != "there":
+        (exported / "export.json").unlink()
+    if manifest == "a dangling link":
+        (exported / "export.json").symlink_to(exported.parent / "nowhere")
+    (exported / "privacy_statement").rename(exported.parent / "moved")
+    (exported / place).parent.mkdir(parents=True, exist_ok=True)
+    (exported.parent / "moved").rename(exported / place)
+    assert checked_statement(exported / place / "document.json").wrong
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["export.json", "README.md", "SHA256SUMS", "privacy_statement/document.md", "privacy_statement/document.html"],
+)
+@pytest.mark.parametrize("form", ["missing", "link", "pipe", "folder"])
+def test_an_export_needs_its_manifest_card_checksums_and_pages_as_plain_files(
+    exported: Path, name: str, form: str
+) -> None:
+    (exported / name).rename(exported.parent / "moved")
+    if form == "link":
+        (exported / name).symlink_to(exported.parent / "moved")
+    elif form == "pipe":
+        os.mkfifo(exported / name)
+    elif form == "folder":
+        (exported / name).mkdir()
+    assert wrong(exported)
+
+
+def test_files_that_a_desktop_leaves_beside_a_shard_are_neither_counted_nor_read(exported: Path) -> None:
+    (exported / "data/pool/._train-00000-of-00001.parquet").write_bytes(b"\0\5\x16\7" + b"\0" * 200)
+    assert wrong(exported) == ""
+    shutil.copy(next((exported / "data/pool").glob("train-*.parquet")), exported / "data/pool/._x.parquet")
+    assert wrong(exported) == ""

@@ -19,7 +19,7 @@ def test_a_base_model_that_is_a_folder_needs_a_name_that_is_none(tmp_path: Path,
 def test_a_base_model_with_an_id_keeps_it(tmp_path: Path) -> None:
     release = gathered(tmp_path / "data", release_everything(tmp_path / "data"))
     assert public_names(release.statement, None) == {}
-    with pytest.raises(ExportRefused, match="this one is a model"):
+    with pytest.raises(ExportRefused, match="this one is a-model"):
         public_names(release.statement, "org/tiny")
 
 

@@ -159,7 +159,7 @@ def statement_of(
             for charge in charges
             if charge.level in by_level
         },
-        base_model="a model",
+        base_model="a-model",
         source_kind="file",
         redacted=redacted,
         redacted_with=redacted_with,

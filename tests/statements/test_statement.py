@@ -234,7 +234,7 @@ def test_a_statement_holds_every_part_that_a_reader_needs() -> None:
     assert statement["ledger"]["head"] == PLANNED.anchor.head
 
 
-WORDING = "4f6ba1bb30494f87"
+WORDING = "364b6c5f12f31300"
 
 
 def test_what_a_statement_and_its_pages_say_changes_with_its_format_only() -> None:
