@@ -63,7 +63,7 @@ def check(
 
     With --here, of the source the names and types of its columns are read, endpoints are asked whether they answer, and
     models are fetched (the packaged one is converted) and tried in one tiny step of every stage on public text, which
-    takes minutes. Each check is named on standard error as it ends.
+    takes minutes. Each check is named on standard error as it begins and as it ends.
     """
     name = file or selected_name()
     checked: list[str] = []

@@ -10,7 +10,7 @@ import typer
 
 from dp_assets.cli._console import AsJson, err, open_ledger, out, print_json, refusals
 from dp_assets.cli._homes import remember_home, require_meant, warn_of_other_corpora, warn_of_other_homes
-from dp_assets.cli.preview import preview, print_preview, somebody_answers
+from dp_assets.cli.preview import preview, show_preview, somebody_answers
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased, unit_of_user
 from dp_assets.pipeline.corpus import (
@@ -144,9 +144,7 @@ def offer_preview(ledger: Ledger, profile: Profile, *, asking: bool) -> None:
         err.print(UNSEEN)
         return
     if typer.confirm("Look at what is read of the source, before its terms are fixed?", default=True, err=True):
-        from dp_assets.stages.preview import preview_of
-
-        print_preview(preview_of(ledger, profile))
+        show_preview(ledger, profile)
         settings = profile.corpus
         terms = f"unit {settings.unit}, at most {settings.max_rows_per_unit} rows, budget epsilon"
         terms += f" {settings.budget_epsilon:g} at delta {settings.delta:g}"

@@ -13,7 +13,10 @@ from rich.markup import escape
 
 from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusals
 from dp_assets.cli._tables import print_table
+from dp_assets.corpus.text_files import BrokenDocument
 from dp_assets.settings.named import selected_profile
+from dp_assets.settings.profile import Profile
+from resources.ledger.charging import Ledger
 
 FILES_SHOWN, LONGEST_CELL, LONGEST_TEXT = 20, 40, 120
 NO_TERMINAL = (
@@ -31,13 +34,27 @@ def preview(as_json: AsJson = False) -> None:
     """
     from dp_assets.stages.preview import preview_of
 
-    if not as_json and not on_terminal():
-        raise typer.BadParameter(NO_TERMINAL)
-    shown = preview_of(open_ledger(), selected_profile())
     if as_json:
-        print_json(shown)
-    else:
-        print_preview(shown)
+        print_json(preview_of(open_ledger(), selected_profile()))
+        return
+    if not on_terminal():
+        raise typer.BadParameter(NO_TERMINAL)
+    show_preview(open_ledger(), selected_profile())
+
+
+def show_preview(ledger: Ledger, profile: Profile) -> None:
+    """Read and print a preview on the terminal that is there, or why a document cannot be read.
+
+    Raises:
+      typer.Exit: a document cannot be read.
+    """
+    from dp_assets.stages.preview import preview_of
+
+    try:
+        print_preview(preview_of(ledger, profile, on_terminal=True))
+    except BrokenDocument as error:
+        out.print(f"[bold red]failed[/]: {escape(visible(str(error)))}")
+        raise typer.Exit(1) from None
 
 
 def on_terminal() -> bool:

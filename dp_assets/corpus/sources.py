@@ -33,6 +33,7 @@ from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool, spooled
 from dp_assets.corpus.text_files import (
     FORMATS,
     PACKED,
+    BrokenDocument,
     Row,
     UnreadableFile,
     header_of,
@@ -327,6 +328,8 @@ class FileSource:
             yield from rows_of(file)
         except UnreadableFile as error:
             raise SourceError(f"{self._place} {error}") from None
+        except BrokenDocument as error:
+            raise BrokenDocument(f"{file}: {error}") from None
 
     def _typed(self, rows: pl.LazyFrame, folders: Mapping[str, str | None]) -> pl.LazyFrame:
         """Scanned rows, in which a folder's value stands where a row has none."""

@@ -9,6 +9,7 @@ from dp_assets.corpus.prepare import Preparation, Step, drop_erased
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import parts_of
+from dp_assets.corpus.text_files import BrokenDocument
 from dp_assets.pipeline.corpus import is_registered, preparation_settings, snapshot_and_erased, source_of, terms_of
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
@@ -16,19 +17,23 @@ from resources.private.private_step import private_step
 from resources.storage.scratch import Scratch
 
 
-def preview_of(ledger: Ledger, profile: Profile) -> dict[str, Any]:
+def preview_of(ledger: Ledger, profile: Profile, *, on_terminal: bool = False) -> dict[str, Any]:
     """What is read of the source and what the preparation would make of it. Nothing of it is stored.
 
-    All of it is private: whoever calls this shows it to the owner and to nobody else.
+    All of it is private: whoever calls this shows it to the owner and to nobody else. `on_terminal` says that nobody
+    else sees what is raised either.
 
     Raises:
       SourceError: the source cannot be read as configured.
       CohortError: the cohorts do not go with the privacy unit.
+      BrokenDocument: `on_terminal`, and a JSON document cannot be read to its end; the message is private.
       PrivateStepFailed: reading failed in a way that may depend on rows.
     """
     source, terms = source_of(profile), terms_of(profile, declared_public=False)
     settings, first = preparation_settings(profile, ledger.key), _erased(ledger, profile)
-    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, SourceError, CohortError):
+    shown_to_owner = [BrokenDocument] if on_terminal else []
+    public = (SourceError, CohortError, *shown_to_owner)
+    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
         shown = preview(
             parts_of(source, scratch.folder),
             Preparation(**settings),

@@ -27,7 +27,7 @@ SAMPLING = frozenset({"synthetic_pool", "filtered_instructions", "quality_report
 EMBEDDING = frozenset({GENERATOR, "real_embeddings", "synthetic_embeddings", "filtered_instructions", "quality_report"})
 """The generator does not use the embedder; without it, what is bought there could not be voted on."""
 LANGUAGE_MODEL, DEVICE = "language_model", "device"
-PASSED, FAILED, PASSED_OVER = "passed", "failed", "not tried"
+PASSED, FAILED, PASSED_OVER, BEGUN = "passed", "failed", "not tried", "trying"
 Tell = Callable[[str, str], object]
 
 
@@ -71,11 +71,12 @@ def require_public(checks: Collection[PublicCheck], wanted: Collection[str]) -> 
 def found_by(checks: Collection[PublicCheck], *, tell: Tell = say_nothing) -> Iterator[Problem]:
     """What the checks find, in their order; what several stages say of one model is said once.
 
-    `tell` hears of each check as it ends: its setting, and whether it passed, failed or was passed over.
+    `tell` hears of each check its setting as it begins, and then whether it passed, failed or was passed over.
     """
     failed: set[str] = set()
     said: set[str] = set()
     for check in checks:
+        tell(check.setting, BEGUN)
         outcome, problem = _outcome(check, failed)
         tell(check.setting, outcome)
         if problem is not None:

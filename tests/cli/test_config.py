@@ -122,7 +122,7 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
         assert not household.home.exists()
 
 
-def test_each_check_is_named_as_it_ends_and_the_source_first(
+def test_each_check_is_named_as_it_begins_and_ends_and_the_source_first(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
@@ -131,10 +131,12 @@ def test_each_check_is_named_as_it_ends_and_the_source_first(
         household.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         lines = invoke("check", "--here").stderr.splitlines()
-    assert [line.split(":")[:2] for line in lines[:4]] == [
+    assert [line.split(":")[:2] for line in lines[:6]] == [
         ["passed", " settings"],
         ["passed", " plans"],
+        ["trying", " corpus.source"],
         ["failed", " corpus.source"],
+        ["trying", " home"],
         ["passed", " home"],
     ]
     assert "failed: language_model: it loads" in lines

@@ -124,6 +124,35 @@ def test_what_cannot_be_read_is_refused_as_a_run_refuses_it(corpus: Household) -
     assert SECRET not in result.output
 
 
+def damage(corpus: Household) -> Path:
+    """Make the profile read a JSON document that is damaged within its only line."""
+    document = corpus.corpus_file.with_name("chats.json")
+    document.write_text(f'[{{"prompt": "{SECRET}", "user": "anna"}}, {{"prompt": why?}}, {{"prompt": "how?"}}]')
+    corpus.profile_file.write_text(corpus.profile_file.read_text().replace(corpus.corpus_file.name, document.name))
+    return document
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("arguments", "answers"), [(("corpus", "preview"), ""), (("register",), "y\n")])
+def test_why_a_document_cannot_be_read_is_shown_on_the_terminal_only(
+    corpus: Household, arguments: tuple[str, ...], answers: str
+) -> None:
+    document = damage(corpus)
+    result = invoke(*arguments, answers=answers)
+    assert result.exit_code == 1
+    assert f"{document}: a JSON document is damaged within its only line" in result.stdout
+    assert "damaged" not in result.stderr
+    assert corpus.ledger.state().registrations == {}
+
+
+def test_why_a_document_cannot_be_read_is_not_said_where_output_may_be_kept(corpus: Household) -> None:
+    damage(corpus)
+    result = invoke("corpus", "preview", "--json")
+    assert result.exit_code == 1
+    assert "A step that reads private rows failed" in result.stderr
+    assert "damaged" not in result.output
+
+
 @pytest.mark.parametrize("options", [(), ("--without-preview",), ("--json",)])
 def test_a_source_without_a_mapped_column_is_refused_before_its_terms_are_fixed(
     corpus: Household, options: tuple[str, ...]
