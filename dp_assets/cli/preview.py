@@ -122,7 +122,8 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 def _text(row: Mapping[str, Any]) -> str:
     if row["text"] is None:
-        return "a broken line" if row["not_understood"] == "line" else "no text"
+        which = f": row {row['row']}" if "row" in row else ""
+        return f"a broken line{which}" if row["not_understood"] == "line" else "no text"
     mark = "not understood: " if row["not_understood"] == "text" else ""
     return mark + repr(_cut(row["text"], LONGEST_TEXT))
 

@@ -97,6 +97,8 @@ def preview(
     num_rows = sum(file["rows"] for file in files)
     rows, counts = pl.concat(parts.values()), _Counts()
     not_understood = list(_count_unread(rows, counts))
+    if broken := counts.examples.get(NOT_UNDERSTOOD[LINE]):
+        broken["row"] = _first_broken(parts)
     named = named_as_units(understood(rows), unit=preparation.unit, key=preparation.key)
     spread(named, folder / "buckets", min(NUM_BUCKETS, 1 + num_rows // ROWS_IN_A_BATCH))
     steps = list(preparation.steps())
@@ -124,7 +126,7 @@ def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
     numbers = {NUMBER: pl.len(), PYTHON: pl.col("text").str.contains(AS_PYTHON_WRITES).sum()}
     found = canonical_user_ids(rows).select(**numbers, **missing).collect(engine="streaming").row(0, named=True)
     return {
-        "name": name.encode(errors="replace").decode(),
+        "name": _shown_name(name),
         "rows": found.pop(NUMBER),
         "names_nobody": names_nobody(understood(rows)),
         "as_python_writes": found.pop(PYTHON),
@@ -165,6 +167,19 @@ def _count_unread(rows: pl.LazyFrame, counts: _Counts) -> Iterator[str]:
         if counts.dropped[drops]:
             counts.examples[drops] = _plain(gone.head(1).collect().row(0, named=True))
             yield drops
+
+
+def _first_broken(parts: Mapping[str, pl.LazyFrame]) -> str:
+    """The number of the first row that cannot be read and its file; the first row behind a header is row 1."""
+    for name, rows in parts.items():
+        broken = rows.with_row_index(NUMBER, offset=1).filter(pl.col(UNREAD) == LINE).select(NUMBER).head(1).collect()
+        if len(broken):
+            return f"{broken.item()} of {_shown_name(name)}"
+    return ""
+
+
+def _shown_name(name: str) -> str:
+    return name.encode(errors="replace").decode()
 
 
 def _count_units(named: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:

@@ -124,6 +124,15 @@ def test_what_cannot_be_read_is_refused_as_a_run_refuses_it(corpus: Household) -
     assert SECRET not in result.output
 
 
+@pytest.mark.usefixtures("terminal")
+def test_a_broken_line_is_shown_by_its_file_and_row(corpus: Household) -> None:
+    lines = corpus.corpus_file.with_name("chats.jsonl")
+    lines.write_text(f'{{"prompt": "what is a {SECRET}", "user": "anna"}}\n{{cut\n')
+    corpus.profile_file.write_text(corpus.profile_file.read_text().replace(corpus.corpus_file.name, lines.name))
+    printed = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["corpus", "preview"]).stdout
+    assert f"a broken line: row 2 of {lines}" in printed
+
+
 def damage(corpus: Household) -> Path:
     """Make the profile read a JSON document that is damaged within its only line."""
     document = corpus.corpus_file.with_name("chats.json")

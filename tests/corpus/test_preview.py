@@ -256,6 +256,15 @@ def test_a_file_is_said_to_name_nobody_where_and_only_where_a_run_stops_for_that
     assert said == stops
 
 
+def test_the_example_of_a_broken_line_says_which_row_of_which_file_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a.csv").write_text("t,u\nwhy is it,anna\n")
+    (tmp_path / "a/b.csv").write_text("t,u\nwhy is it,anna\nhow is it,anna\ncut\ncut\n")
+    columns = {"text": "t", "user_id": "u"}
+    example = shown_file(tmp_path / "a", columns)["steps"][0]["example"]
+    assert (example["not_understood"], example["row"]) == ("line", f"3 of {tmp_path / 'a/b.csv'}")
+
+
 @pytest.mark.parametrize(("written", "is_warned_of"), [(3, True), (1, False)])
 def test_chats_written_as_python_writes_them_are_warned_of(tmp_path: Path, written: int, is_warned_of: bool) -> None:
     chats = [row("[{'role': 'user', 'content': 'why?'}]", user="a"), row("{'role': 'user'}", user="a")] * 2
