@@ -21,9 +21,16 @@ from dp_assets.cli._tables import print_table
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.against_ledger import ledger_findings
 from dp_assets.statements.pages import visible
-from dp_assets.statements.reading import MOST_BYTES, StatementError
+from dp_assets.statements.reading import StatementError
 from dp_assets.statements.statement_pages import summary, to_html, to_markdown
-from dp_assets.statements.verification import PROVES, Finding, Outcome, Verification, verification_of_file
+from dp_assets.statements.verification import (
+    MOST_BYTES_OF_A_STATEMENT,
+    PROVES,
+    Finding,
+    Outcome,
+    Verification,
+    verification_of_file,
+)
 from resources.ledger.ledger_file import LedgerFile
 from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE
 from resources.storage.digests import code_digest, holds, is_plain
@@ -79,7 +86,7 @@ def checked_statement(path: Path, artifacts: Path | None = None, home: Path | No
         raise StatementError(f"{path.name} is a link or another special file; give the statement itself")
     try:
         with path.open("rb") as stream:
-            verification = verification_of_file(stream.read(MOST_BYTES + 1))
+            verification = verification_of_file(stream.read(MOST_BYTES_OF_A_STATEMENT + 1))
     except StatementError as error:
         raise StatementError(visible(f"{path.name} is no privacy statement that can be verified: {error}")) from None
     found = [*verification.findings]

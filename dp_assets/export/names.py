@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.export.parts import ExportRefused
+from dp_assets.statements.declared import model_name
 
 Names = Mapping[str, str]
 
@@ -32,7 +33,8 @@ def public_names(statement: Mapping[str, Any], base_model: str | None) -> dict[s
             "the base model is a folder of this machine, which nobody else can load; say with --base-model NAME under"
             " which id others find it"
         )
-    return {**_last_parts(statement), stated: base_model}
+    spellings = {one: base_model for one in _strings(statement["configuration"]) if model_name(one) == stated}
+    return {**_last_parts(statement), **spellings, stated: base_model}
 
 
 def is_local(name: str) -> bool:

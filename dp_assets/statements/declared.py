@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan, VotesPlan, target_of
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
-from dp_assets.statements.reading import StatementError, canonical
+from dp_assets.statements.reading import MOST_LETTERS, StatementError, canonical
 
 PROBLEMS_SHOWN = 5
+MOST_CHARGES = 5_000
 
 # Ranges are written out: \w and \d would let in letters and digits of other scripts that look alike.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
@@ -27,7 +28,7 @@ Place = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9._+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$", max_length=300)
 ]
 # Ids of a hub, names of packages, and paths; any other character is written as _ (`model_name`).
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+~ \\-]{1,300}$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+~\\-]{1,300}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 PositiveReal = Annotated[float, Field(gt=0)]
@@ -184,7 +185,7 @@ class Declared(_Strict):
 
     terms: Terms
     budget: Budget
-    charges: Annotated[tuple[Charge, ...], Field(min_length=1)]
+    charges: Annotated[tuple[Charge, ...], Field(min_length=1, max_length=MOST_CHARGES)]
     cohorts: dict[Name, Cohort]
     plans: dict[Name, Plan]
     accountant: Accountant
@@ -245,15 +246,18 @@ def _read(model: type[Model], value: Any, prefix: str) -> Model:
     try:
         return model.model_validate_json(canonical(value))
     except ValidationError as error:
-        named = [f"{prefix}{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise StatementError("; ".join(named[:PROBLEMS_SHOWN])) from None
+        named = [
+            f"{prefix}{'.'.join(map(str, one['loc']))}: {one['msg']}"
+            for one in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise StatementError("; ".join(named[:PROBLEMS_SHOWN])[:MOST_LETTERS]) from None
     except (TypeError, ValueError, RecursionError):
         raise StatementError("it holds something that JSON has no form for, or is nested too deeply") from None
 
 
 def model_name(name: str) -> str:
     """The name or path of a model as a statement may hold it."""
-    return re.sub(r"[^A-Za-z0-9._/:@+~ \\-]", "_", name)[:300]
+    return re.sub(r"[^A-Za-z0-9._/:@+~\\-]", "_", name)[:300]
 
 
 def plain(model: BaseModel) -> dict[str, Any]:

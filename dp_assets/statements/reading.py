@@ -5,24 +5,26 @@ import math
 from typing import Any, NoReturn
 
 MOST_BYTES = 16 * 2**20
+MOST_LETTERS = 2_000
+"""Of what is told about a file: whoever wrote it must not flood whoever reads that."""
 
 
 class StatementError(ValueError):
     """A statement that cannot be made or read, or whose content does not follow from its own facts."""
 
 
-def strict_json(content: bytes) -> Any:
+def strict_json(content: bytes, *, most_bytes: int = MOST_BYTES) -> Any:
     """The JSON value of a file.
 
     Refused: names that occur twice in an object, NaN and infinity, numbers too large for a float, surrogates without
     their other half, a byte-order mark, anything but UTF-8, text after the value, nesting beyond what is read
-    safely, and files of more than 16 MiB.
+    safely, and files of more than `most_bytes`.
 
     Raises:
       StatementError: the content is refused, or no JSON.
     """
-    if len(content) > MOST_BYTES:
-        raise StatementError(f"the file has more than {MOST_BYTES} bytes, which no statement has")
+    if len(content) > most_bytes:
+        raise StatementError(f"the file has more than {most_bytes} bytes, which no statement has")
     try:
         value = json.loads(
             content.decode("utf-8"),
@@ -49,9 +51,11 @@ def canonical(value: Any) -> str:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise StatementError(f"the name {repeated!r} occurs twice in one object, so readers may see different values")
+        seen: set[str] = set()
+        repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise StatementError(
+            f"the name {repeated[:100]!r} occurs twice in one object, so readers may see different values"
+        )
     return value
 
 

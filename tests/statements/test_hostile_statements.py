@@ -9,10 +9,16 @@ import pytest
 
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.statements.declared import model_name
 from dp_assets.statements.reading import StatementError, strict_json
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from dp_assets.statements.verification import verification_of, verification_of_file
+from dp_assets.statements.verification import (
+    MOST_BYTES_OF_A_STATEMENT,
+    Outcome,
+    verification_of,
+    verification_of_file,
+)
 from tests.statements.edits import edited, edited_text, spelled
 from tests.statements.forgeries import Statement, accepted, document, refusal, refusal_of, resealed
 from tests.statements.statements import (
@@ -134,7 +140,7 @@ def test_an_event_that_no_account_knows_is_refused(sampled: Statement) -> None:
 
 def test_a_statement_of_cohorts_without_a_charge_is_refused() -> None:
     def change(statement: Statement) -> None:
-        statement["cohorts"] = {f"c{number}": statement["cohorts"]["all"] for number in range(10_000)}
+        statement["cohorts"] = {f"c{number}": statement["cohorts"]["all"] for number in range(1_000)}
 
     assert "cohorts" in refusal_of(change)
 
@@ -151,9 +157,9 @@ def booked(statement: Statement, *events: Statement) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        {"type": "composed", "events": [votes_of(number) for number in range(20_000)]},
-        {"type": "composed", "events": [votes_of(0)] * 20_000},
-        {"type": "self_composed", "count": 2, "event": {"type": "composed", "events": [votes_of(0)] * 20_000}},
+        {"type": "composed", "events": [votes_of(number) for number in range(6_000)]},
+        {"type": "composed", "events": [votes_of(0)] * 6_000},
+        {"type": "self_composed", "count": 2, "event": {"type": "composed", "events": [votes_of(0)] * 6_000}},
     ],
     ids=["of different parts", "of equal parts", "repeated"],
 )
@@ -172,9 +178,45 @@ def test_more_different_events_than_can_be_accounted_for_in_seconds_are_refused(
 
 def test_more_events_than_renyi_dp_accounts_for_in_seconds_are_refused() -> None:
     def change(statement: Statement) -> None:
-        statement["cohorts"]["all"]["later"] += [votes_of(number) for number in range(20_000)]
+        statement["cohorts"]["all"]["later"] += [votes_of(number) for number in range(6_000)]
 
     assert "take too long" in refusal_of(change)
+
+
+def many_cohorts(number: int) -> Statement:
+    """A statement of so many cohorts, each with both mechanisms."""
+    one = planned()
+    names = [f"c{cohort}" for cohort in range(number)]
+    charges = [
+        charge | {"cohort": name, "charge_id": f"{charge['mechanism']}-{name}"}
+        for name in names
+        for charge in one["charges"]
+    ]
+    return one | {"cohorts": {name: {"booked": [], "later": [], "closed": False} for name in names}, "charges": charges}
+
+
+def test_more_cohorts_than_a_statement_has_are_refused_before_anything_is_compared() -> None:
+    verification = verification_of(many_cohorts(2_000))
+    assert [one.check for one in verification.findings if one.outcome is Outcome.DIFFERS] == ["cost"]
+    assert verification.rebuilt is None
+
+
+def test_what_is_found_is_told_in_few_words() -> None:
+    one = planned()
+    told = "; ".join(verification_of(one | {"guarantee": {}, "x" * 100_000: 0.05}).wrong)
+    assert 0 < len(told) < 5_000
+
+
+def test_a_document_larger_than_every_statement_is_refused_unread() -> None:
+    content = spelled(document(planned()))
+    with pytest.raises(StatementError, match="more than 2097152 bytes"):
+        verification_of_file(content + b" " * MOST_BYTES_OF_A_STATEMENT)
+
+
+@pytest.mark.parametrize("name", ["gpt2 at epsilon 0.05", "a\u00a0model", "org/tiny "])
+def test_a_base_model_that_is_a_sentence_is_refused(name: str) -> None:
+    assert "base_model" in refusal_of(lambda statement: statement.update(base_model=name))
+    assert model_name(name) == "".join(letter if letter.isascii() and letter != " " else "_" for letter in name)
 
 
 @pytest.mark.parametrize("cohorts", [9, 40])

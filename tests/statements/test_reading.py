@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from dp_assets.statements.reading import StatementError, strict_json
 from tests.statements.edits import spelled
 from tests.statements.forgeries import Statement, document, refusal, refusal_of
 from tests.statements.statements import (
@@ -43,6 +44,13 @@ def test_a_number_too_large_to_compute_with_is_refused() -> None:
 )
 def test_what_is_no_statement_is_refused(content: bytes) -> None:
     assert refusal(content)
+
+
+def test_a_name_that_occurs_twice_among_very_many_is_found_at_once() -> None:
+    names = [*range(100_000), 99_999]
+    content = "{" + ",".join(f'"k{name}":0' for name in names) + "}"
+    with pytest.raises(StatementError, match="'k99999' occurs twice"):
+        strict_json(content.encode())
 
 
 @pytest.mark.parametrize("appended", [b"{}", b"\x00", b"x"])
