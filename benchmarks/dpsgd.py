@@ -118,6 +118,8 @@ class Private:
             sampler=self.sampler,
             noise=self.noise,
             normaliser=len(self.rows),
+            largest_share=0.0,
+            rounding_slack=0.0,
         )
         self.checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
         self.seconds_of_bookkeeping: list[float] = []

@@ -31,7 +31,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.dpsgd import clipping, training
-from dp_assets.dpsgd.checkpoints import Checkpoints
+from dp_assets.dpsgd.checkpoints import Checkpoints, TrainingState
 from dp_assets.dpsgd.clipping import Gradients
 from dp_assets.dpsgd.packing import ROWS_APART, TokenRow, attending_within_rows
 from dp_assets.generation import generator
@@ -611,7 +611,7 @@ def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
         state = copy.deepcopy(self.state(witnesses[-1]))
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         self.restore(state, spare_steps=9)
-        kept = dict(state.witnessed, noise_digests=[], noise_coordinates=0)
+        kept = dict(state.observed, noise_digests=[], noise_coordinates=0)
         witnesses[-1].resume(kept, optimizer=state.optimizer)
         return None
 
@@ -909,6 +909,47 @@ def test_a_difference_before_an_interruption_is_caught_after_it(
         with pytest.raises(KeyboardInterrupt):
             boundary.generator()
     assert_refused(boundary, GENERATOR, "noised_tensors", "normaliser")
+
+
+BEFORE_AN_INTERRUPTION = {
+    "a fixed-size sampler": ("batches",),
+    "a publicly seeded sampler": ("batches",),
+    "another sampling probability": ("batches",),
+    "publicly seeded noise": ("batches",),
+    "a loss averaged over the batch": ("rounding_slack",),
+    "a sum averaged over micro-batches": ("rounding_slack",),
+    "a normaliser read off the corpus": ("batches",),
+    "a buffer that follows the batch": ("rows",),
+    "an adapter that fits the rows before the run": ("rows",),
+    "tokens that change places in the run": ("rows",),
+    "the better of two runs": ("rows",),
+    "a step taken back": ("rows",),
+}
+
+
+@pytest.mark.parametrize("planted", BEFORE_AN_INTERRUPTION)
+def test_what_differed_in_a_process_that_was_killed_is_refused_in_its_continuation(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    boundary = Boundary(tmp_path, tiny_model_folder, TWO_ROWS_EACH)
+    plant, _ = GENERATOR_PLANTS[planted]
+    with monkeypatch.context() as interruption:
+        plant(interruption)
+        kill_once_two_steps_are_saved(interruption)
+        with pytest.raises(KeyboardInterrupt):
+            boundary.generator()
+    assert_refused(boundary, GENERATOR, *BEFORE_AN_INTERRUPTION[planted])
+
+
+def kill_once_two_steps_are_saved(patch: pytest.MonkeyPatch) -> None:
+    save = Checkpoints.save
+
+    def killed(self: Checkpoints, state: TrainingState) -> None:
+        save(self, state)
+        if state.steps_taken == 2:
+            raise KeyboardInterrupt
+
+    patch.setattr(Checkpoints, "save", killed)
 
 
 def test_moments_changed_in_a_checkpoint_are_refused(

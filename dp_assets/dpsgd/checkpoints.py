@@ -41,7 +41,7 @@ class TrainingState:
     """A point between two noisy steps.
 
     `parameters` are CPU tensors by name and `optimizer` is its `state_dict`. `continuations` counts how often
-    training went on after an interruption. `witnessed` is what was observed so far, for the evidence: numbers, names
+    training went on after an interruption. `observed` is what was observed so far, for the evidence: numbers, names
     and SHA-256 digests of the noise, which show a noise that comes twice and replay none. `nonce` is given by
     `Checkpoints.save`.
     """
@@ -50,7 +50,7 @@ class TrainingState:
     optimizer: Mapping[str, Any]
     steps_taken: int
     continuations: int
-    witnessed: Mapping[str, Any]
+    observed: Mapping[str, Any]
     nonce: str = ""
 
     @property

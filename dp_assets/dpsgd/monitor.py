@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parameters
 from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.dpsgd.replica import NewOptimizer, Replica, digests_of, same_bits, tensors_of
-from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
+from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler, name_of
+from dp_assets.privacy.randomness import origin
 
 HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # of the norm of a gradient handed over in float32
 
 Clip = Callable[[Sequence[TokenRow], Sequence[str]], tuple[Gradients, ClippingEvidence]]
 Picks = Mapping[str, tuple[int, int]]  # by unit: the index of the row that was drawn, and of how many
-Owns = Callable[[Sequence[TokenRow], Sequence[str], Picks], bool]
+Owns = Callable[[Sequence[TokenRow], Sequence[str], Picks, int], bool]
 WATCHED_FROM, WATCHED_TO = "watched_from", "watched_to"
 """Under these names the restricted evidence says which tensors the witness started from, and where they led."""
 
@@ -52,6 +53,9 @@ class Observations:
     noise_energy: float = 0.0
     noised_tensors: list[str] | None = None  # None before the first step
     updates_repeated: bool = True
+    parts: list[list[Any]] = field(default_factory=list)  # what acted, of each kind of process
+    largest_share: float = 0.0
+    rounding_slack: float = 0.0
     changed_elsewhere: list[str] = field(default_factory=list)
 
 
@@ -59,7 +63,7 @@ class Witness:
     """Watches one training. Hand it what acts, before anything happens; ask for `observed()` at the end.
 
     `normaliser` is the constant that the noisy sum is to be divided by; `new_optimizer` makes the replica's optimizer,
-    as it made `optimizer`.
+    as it made `optimizer`. `largest_share` and `rounding_slack` are what the probe of this process found.
     """
 
     def __init__(
@@ -71,11 +75,14 @@ class Witness:
         sampler: PoissonSampler,
         noise: GaussianNoise,
         normaliser: float,
+        largest_share: float,
+        rounding_slack: float,
     ) -> None:
         self._model, self._sampler, self._noise, self._normaliser = model, sampler, noise, normaliser
         self._parameters = adapter_parameters(model)
         self._replica = Replica(self._parameters, new_optimizer)
-        self._seen = Observations()
+        self._seen = Observations(parts=[self._parts()], largest_share=largest_share, rounding_slack=rounding_slack)
+        self._steps_before = 0
         self._exact_sum: Gradients = {}
         self._frozen = self._frozen_digests()
         self.watched_from: Mapping[str, str] = {}  # digests of all tensors, known once `watching` was called
@@ -90,7 +97,10 @@ class Witness:
         self._sampler.samples_drawn = kept.pop("samples_drawn")
         self._noise.digests[:] = kept.pop("noise_digests")
         self._noise.coordinates_drawn = kept.pop("noise_coordinates")
-        self._seen = Observations(**kept)
+        now, self._seen = self._seen, Observations(**kept)
+        self._seen.parts += [parts for parts in now.parts if parts not in self._seen.parts]
+        self._seen.largest_share = max(self._seen.largest_share, now.largest_share)
+        self._seen.rounding_slack = max(self._seen.rounding_slack, now.rounding_slack)
         self._seen.updates_repeated &= is_as_kept
 
     def kept(self) -> dict[str, Any]:
@@ -105,14 +115,17 @@ class Witness:
     def watching(self, clip: Clip, unit_ids: KeysView[str], *, owns: Owns) -> Clip:
         """`clip`, of batches that should hold the sampled ones of `unit_ids`, each once.
 
-        `owns(rows, unit_ids, picks)` tells whether each row is the one that was drawn of its unit's, by the table.
+        `owns(rows, unit_ids, picks, steps)` tells whether each row is the one that was drawn of its unit's, by the
+        table, after so many steps of this process.
         """
         self.watched_from = self._frozen | digests_of(self._replica.parameters)
+        self._steps_before = self._seen.steps
 
         def watched(rows: Sequence[TokenRow], clipped_ids: Sequence[str]) -> tuple[Gradients, ClippingEvidence]:
             exact_sum, clipping = clip(rows, clipped_ids)
             self._see_batch(clipped_ids, unit_ids)
-            self._seen.rows_of_their_units &= owns(rows, clipped_ids, self._picks())
+            steps_here = self._seen.steps - self._steps_before
+            self._seen.rows_of_their_units &= owns(rows, clipped_ids, self._picks(), steps_here)
             self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
             self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normaliser})
             self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}
@@ -126,7 +139,8 @@ class Witness:
         """What the evidence says, by the names of `dpsgd_evidence`."""
         self._see_changes(self._frozen_digests())
         seen = dataclasses.asdict(self._seen)
-        kept = seen.pop("normaliser_kept")
+        kept, parts = seen.pop("normaliser_kept"), seen.pop("parts")
+        seen["batches_as_drawn"] &= len(parts) == 1  # the evidence names those of the last process
         return seen | {
             "normalisers": (self._normaliser,) if kept else (),
             "noised_tensors": seen["noised_tensors"] or (),
@@ -138,6 +152,15 @@ class Witness:
     def weights(self) -> dict[str, Tensor]:
         """What the steps that were watched made of the adapter: the only values that may be released."""
         return {name: parameter.detach() for name, parameter in self._replica.parameters.items()}
+
+    def _parts(self) -> list[Any]:
+        """What acts in this process; a continuation must go on with the same."""
+        sampler, noise = self._sampler, self._noise
+        return [
+            *(name_of(sampler), origin(sampler.source), sampler.sampling_probability),
+            *(name_of(noise), origin(noise.source), noise.noise_stddev),
+            *(self._normaliser, self._replica.optimizer.defaults["lr"]),
+        ]
 
     def _see_batch(self, clipped_ids: Sequence[str], unit_ids: KeysView[str]) -> None:
         rows_of = Counter(clipped_ids)

@@ -109,10 +109,12 @@ def train_privately(
         sampler=sampler,
         noise=noise,
         normaliser=expected_batch_size,
+        largest_share=probed["largest_share"],
+        rounding_slack=probed["rounding_slack"],
     )
     if resume_from is not None:
         trainee.restore(resume_from, spare_steps=spare_steps)
-        witness.resume(resume_from.witnessed, optimizer=resume_from.optimizer)
+        witness.resume(resume_from.observed, optimizer=resume_from.optimizer)
     with _checkpointed(trainee, witness, checkpoints, resume_from, note_continued):
         unit_rows = read_unit_rows()
         watched_clip = witness.watching(clip, unit_rows.keys(), owns=owns)
@@ -137,7 +139,6 @@ def train_privately(
             WATCHED_FROM: dict(witness.watched_from),
             WATCHED_TO: digests_of(witness.weights()),
         },
-        **probed,
         **witness.observed(),
     )
     return witness.weights(), evidence
@@ -166,7 +167,7 @@ class _Trainee:
             optimizer=self.optimizer.state_dict(),
             steps_taken=self.steps_taken,
             continuations=self.continuations,
-            witnessed=witness.kept(),
+            observed=witness.kept(),
         )
 
     def restore(self, state: TrainingState, *, spare_steps: int) -> None:

@@ -306,12 +306,16 @@ class _UnitReader:
         """Book that the run goes on from this checkpoint; the table is then opened as a continuation."""
         self.charge = self.charge.continued(checkpoint)
 
-    def owns(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks) -> bool:
+    def owns(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
         """Whether each row was encoded, as texts were at first, from the one that was drawn of its unit's texts."""
         self._num_batches += 1
+        if self._num_batches == 1:
+            self._is_whole &= digests_of(dict(tensors_of(self.model))) == self._public_tensors
+        is_one_run = self._num_batches - 1 == noise_draws() - self._draws_before == steps
         encoded, self._texts = self._texts, {}
         stored = self._texts_of(unit_ids)
-        return self.encode(self.public_text) == self._probed and all(
+        is_as_read = is_one_run and self._is_whole and self.encode(self.public_text) == self._probed
+        return is_as_read and all(
             _is_drawn(encoded.get(row, ()), stored.get(unit_id, ()), *picks.get(unit_id, (0, 0)))
             for row, unit_id in zip(rows, unit_ids, strict=True)
         )

@@ -16,7 +16,7 @@ STATE = TrainingState(
     optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}]},
     steps_taken=3,
     continuations=1,
-    witnessed={"steps": 3, "noise_energy": 1.5, "noise_digests": ["ab", "cd"], "noised_tensors": None},
+    observed={"steps": 3, "noise_energy": 1.5, "noise_digests": ["ab", "cd"], "noised_tensors": None},
 )
 
 
@@ -80,14 +80,14 @@ def test_a_folder_left_open_to_others_is_closed(checkpoints: Checkpoints, tmp_pa
 def test_a_checkpoint_holds_no_generator_state(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save(STATE)
     stored = torch.load(tmp_path / "private" / "charge" / "state.pt", weights_only=True)
-    assert stored.keys() == {"parameters", "optimizer", "steps_taken", "continuations", "witnessed", "nonce"}
+    assert stored.keys() == {"parameters", "optimizer", "steps_taken", "continuations", "observed", "nonce"}
 
 
 def test_a_checkpoint_of_an_earlier_version_is_none(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save(STATE)
     file = tmp_path / "private" / "charge" / "state.pt"
     content = torch.load(file, weights_only=True)
-    torch.save({name: value for name, value in content.items() if name != "witnessed"} | {"noise_draws": 4}, file)
+    torch.save({name: value for name, value in content.items() if name != "observed"} | {"noise_draws": 4}, file)
     assert checkpoints.load() is None
     checkpoints.require(None)
 

@@ -41,6 +41,8 @@ class Training:
             sampler=self.sampler,
             noise=self.noise,
             normaliser=7,
+            largest_share=0.5,
+            rounding_slack=0.0,
         )
 
     def step(self, size: float, *, change: Callable[[torch.Tensor], torch.Tensor] = lambda handed: handed) -> None:

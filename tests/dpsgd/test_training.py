@@ -259,7 +259,7 @@ def test_a_checkpoint_follows_every_step(model: nn.Module, checkpoints: Checkpoi
         state = checkpoints.load()
         assert state is not None
         nonces.append(state.nonce)
-        assert state.steps_taken == state.witnessed["steps"] == len(state.witnessed["noise_digests"]) == len(nonces)
+        assert state.steps_taken == state.observed["steps"] == len(state.observed["noise_digests"]) == len(nonces)
 
     train(model, checkpoints=checkpoints, advance=look)
     assert len(set(nonces)) == 3
@@ -295,7 +295,7 @@ def test_a_checkpoint_holds_weights_moments_and_verdicts_and_no_noise(
         "steps_taken": "int",
         "continuations": "int",
         "nonce": "32 hex digits",
-        "witnessed": {
+        "observed": {
             "steps": "int",
             "batches_as_drawn": "bool",
             "rows_of_their_units": "bool",
@@ -307,6 +307,9 @@ def test_a_checkpoint_holds_weights_moments_and_verdicts_and_no_noise(
             "noise_energy": "float",
             "noised_tensors": ["str"] * len(shapes),
             "updates_repeated": "bool",
+            "parts": [["str", "str", "float", "str", "str", "float", "float", "float"]],
+            "largest_share": "float",
+            "rounding_slack": "float",
             "changed_elsewhere": [],
             "samples_drawn": "int",
             "noise_digests": ["64 hex digits"] * 2,

@@ -239,7 +239,7 @@ def checkpoint_of(files: list[Path]) -> Path:
 
 def test_a_checkpoint_holds_parameters_counts_and_digests_only(files: list[Path]) -> None:
     content = torch.load(checkpoint_of(files), weights_only=True)
-    assert content.keys() == {"parameters", "optimizer", "steps_taken", "continuations", "witnessed", "nonce"}
+    assert content.keys() == {"parameters", "optimizer", "steps_taken", "continuations", "observed", "nonce"}
     values = list(leaves(content))
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     shapes = {tuple(tensor.shape) for tensor in content["parameters"].values()} | {()}

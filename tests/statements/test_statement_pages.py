@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy.plan import GENERATOR
-from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.privacy.units import PrivacyUnit, relation_in_words
 from dp_assets.statements.pages import Heading, number, share
 from dp_assets.statements.statement import NOT_COVERED, restated
 from dp_assets.statements.statement_pages import REPORTING_LISTS, blocks, to_html, to_markdown
@@ -101,6 +101,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 def test_every_figure_hash_and_id_of_the_statement_stands_on_the_page() -> None:
     statement = planned()
     page = to_markdown(statement)
+    assert relation_in_words(statement["terms"].pop("relation")) in page
     for part in ("ledger", "code", "files", "terms", "plans", "budget"):
         for path, value in leaves(statement[part]):
             assert isinstance(value, bool | list) or path[-1] in ("target_epsilon", "level") or shown(value) in page, (
