@@ -694,15 +694,15 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "attention across rows": (attend_across_rows, ("rounding_slack",)),
     "a clip for each tensor": (clip_each_tensor, ("largest_share",)),
     "another clip norm": (train_with(l2_clip_norm=7.0), ("l2_clip_norm", "noise_stddev")),
-    "a base weight trained besides": (train_besides(an_embedding), ("changed_elsewhere",)),
-    "an adapter matrix trained besides": (train_besides(an_adapter_matrix), ("changed_elsewhere",)),
+    "a base weight trained besides": (train_besides(an_embedding), ("changed_elsewhere", "rows")),
+    "an adapter matrix trained besides": (train_besides(an_adapter_matrix), ("changed_elsewhere", "rows")),
     "noise for each micro-batch": (
         exchange_noise(noise_for_each_of_two_micro_batches),
-        ("batches", "noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size"),
+        ("batches", "noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size", "rows"),
     ),
     "no noise": (
         exchange_noise(no_noise),
-        ("batches", "noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size"),
+        ("batches", "noise_draws", "distinct_noise_draws", "noised_tensors", "normaliser", "noise_size", "rows"),
     ),
     "noise drawn and forgotten": (
         exchange_noise(noise_drawn_and_forgotten),
@@ -745,19 +745,19 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "a learning rate that follows the batch": (learning_rate_of_the_batch, ("updates",)),
     "exact gradients in the moments": (exact_gradients_in_the_moments, ("updates",)),
     "a gradient changed right before the step": (decay_right_before_the_step, ("updates",)),
-    "a buffer that follows the batch": (count_in_a_buffer, ("changed_elsewhere",)),
+    "a buffer that follows the batch": (count_in_a_buffer, ("changed_elsewhere", "rows")),
     "rows of another unit": (give_rows_of_the_next_unit, ("rows",)),
     "rows cut to the shortest of the batch": (exchange_batch(cut_to_the_shortest), ("rows",)),
     "a vocabulary learned from the rows": (learn_a_vocabulary, ("rows",)),
-    "an adapter that fits the rows before the run": (knowing_the_rows(change_weights), ("changed_elsewhere",)),
-    "a base that fits the rows before the run": (knowing_the_rows(change_an_embedding), ("changed_elsewhere",)),
-    "tokens that change places before the run": (knowing_the_rows(swap_tokens), ("changed_elsewhere",)),
-    "tokens that change places in the run": (with_each_clip(swap_tokens), ("changed_elsewhere",)),
-    "the better of two runs": (keep_the_better_of_two_runs, ("batches",)),
+    "an adapter that fits the rows before the run": (knowing_the_rows(change_weights), ("changed_elsewhere", "rows")),
+    "a base that fits the rows before the run": (knowing_the_rows(change_an_embedding), ("changed_elsewhere", "rows")),
+    "tokens that change places before the run": (knowing_the_rows(swap_tokens), ("changed_elsewhere", "rows")),
+    "tokens that change places in the run": (with_each_clip(swap_tokens), ("changed_elsewhere", "rows")),
+    "the better of two runs": (keep_the_better_of_two_runs, ("batches", "rows")),
     "the best of its steps": (release_the_best_step, ("content",)),
     "some units drawn more often than others": (draw_busy_units_more_often, ("batches",)),
     "texts cut to their median length": (cut_to_the_median, ("rows",)),
-    "a step taken back": (take_a_bad_step_back, ("batches",)),
+    "a step taken back": (take_a_bad_step_back, ("batches", "rows")),
     "weights changed after the last step": (after_training(change_weights), ("content",)),
     "a count in the configuration": (after_training(count_in_the_configuration), ("content",)),
     "other weights on the disk": (store_something_else(with_other_weights), ("content",)),
@@ -828,7 +828,7 @@ def test_an_empty_batch_that_is_skipped_is_refused(
             self.steps_taken += 1
 
     monkeypatch.setattr(training._Trainee, "descend", skip_empty)
-    assert_refused(Boundary(tmp_path, tiny_model_folder, NOBODY), GENERATOR, "steps", "noised_tensors")
+    assert_refused(Boundary(tmp_path, tiny_model_folder, NOBODY), GENERATOR, "steps", "noised_tensors", "rows")
 
 
 def test_noise_that_repeats_after_a_resume_is_refused(
