@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -75,6 +76,10 @@ class ReleaseConfig(dg.Config):
     """Counting `release` up asks for another release of the same mechanism, which is charged again."""
 
     release: int = 1
+
+
+ONE_RUN_AT_A_TIME = Lock()
+"""Noise is counted over all threads of a process, so a second mechanism in the same process waits for the first."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,8 @@ def _pay_and_run(
     if not mechanism.has_rows:
         raise NothingToRead(mechanism.partition.cohort)
     charge = _charge(mechanism, ledger, unfinished, resumable)
-    value, evidence = run(charge)
+    with ONE_RUN_AT_A_TIME:
+        value, evidence = run(charge)
     record = {
         **describe(evidence.public),
         EVIDENCE: dict(evidence.public),

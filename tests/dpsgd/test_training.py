@@ -307,7 +307,7 @@ def test_a_checkpoint_holds_weights_moments_and_verdicts_and_no_noise(
             "noise_energy": "float",
             "noised_tensors": ["str"] * len(shapes),
             "updates_repeated": "bool",
-            "parts": [["str", "str", "float", "str", "str", "float", "float", "float"]],
+            "parts": [["str", "str", "float", "str", "str", "float", "int", "float"]],
             "largest_share": "float",
             "rounding_slack": "float",
             "changed_elsewhere": [],
