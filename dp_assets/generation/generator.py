@@ -285,6 +285,7 @@ class _UnitReader:
     encode: Callable[[str], TokenRow]
     public_text: str
     _is_whole: bool = False
+    _is_public_model: bool = False
     _num_batches: int = 0
     _draws_before: int = 0
     _probed: TokenRow | None = None
@@ -310,11 +311,13 @@ class _UnitReader:
         """Whether each row was encoded, as texts were at first, from the one that was drawn of its unit's texts."""
         self._num_batches += 1
         if self._num_batches == 1:
-            self._is_whole &= digests_of(dict(tensors_of(self.model))) == self._public_tensors
+            self._is_public_model = digests_of(dict(tensors_of(self.model))) == self._public_tensors
         is_one_run = self._num_batches - 1 == noise_draws() - self._draws_before == steps
         encoded, self._texts = self._texts, {}
         stored = self._texts_of(unit_ids)
-        is_as_read = is_one_run and self._is_whole and self.encode(self.public_text) == self._probed
+        is_as_read = (
+            is_one_run and self._is_whole and self._is_public_model and self.encode(self.public_text) == self._probed
+        )
         return is_as_read and all(
             _is_drawn(encoded.get(row, ()), stored.get(unit_id, ()), *picks.get(unit_id, (0, 0)))
             for row, unit_id in zip(rows, unit_ids, strict=True)
