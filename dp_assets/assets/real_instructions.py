@@ -1,6 +1,6 @@
 """The asset `real_instructions`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,39 +46,46 @@ def real_instructions(
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
-    key = ledger.key
-    steps = preparation_settings(profile, key)
-    corpus_id, preparation, redaction = registration.corpus_id, preparation_digest(profile), redaction_of(profile)
+    key, corpus_id, preparation = ledger.key, registration.corpus_id, preparation_digest(profile)
     ledger.check_preparation(corpus_id, snapshot, preparation)
+    steps = preparation_settings(profile, key)
 
-    def prepare_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return drop_erased(prepare(rows, **steps), erased=erased, key=key)
+    prepare_rows = partial(_prepared, steps=steps, erased=erased, key=key)
 
     def prepare_source(source: Source, folder: Path, **further: Any) -> Prepared:
-        rows = read_source(source, settings.unit, folder)
-        return prepare_in_buckets(rows, prepare_rows, unit=settings.unit, key=key, folder=folder, **further)
+        further |= {"unit": settings.unit, "key": key, "folder": folder}
+        return prepare_in_buckets(read_source(source, settings.unit, folder), prepare_rows, **further)
 
     public = (SourceError, CohortError, UnstablePreparation)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
+        bounds = {name: steps[name] for name in BOUNDS} | {"cohort": registration.cohorts[0]}
         prepare_probe = partial(_prepared_from_a_file, prepare_source, folder=scratch.folder / "probe")
-        bounds = {name: steps[name] for name in BOUNDS}
-        treated = require_stable(prepare_rows, prepare_probe, cohort=registration.cohorts[0], **bounds)
+        treated = require_stable(prepare_rows, prepare_probe, **bounds)
         found = prepare_source(source, scratch.folder, hash_unit=partial(sketch_hash, key=key))
         require_bounded(found.rows, max_rows_per_unit=settings.max_rows_per_unit)
-        hashes = {"rows": found.fingerprint, "texts": found.texts, "content": found.content}
-        ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
-        note_overlaps(ledger, corpus_id, found.unit_hashes)
-    tell_of_other_corpora(context, ledger, corpus_id)
+        _bind(ledger, found, corpus_id, snapshot, preparation)
     table = PrivateTable(
         found.rows,
         corpus_id=corpus_id,
         snapshot=snapshot,
         preparation=treated,
-        made_with=redaction.versions(),
+        made_with=redaction_of(profile).versions(),
         empty_cohorts=set(registration.cohorts) - found.cohorts,
         held=scratch,
     )
+    tell_of_other_corpora(context, ledger, corpus_id)
     return private_result(context, table, ledger=ledger, profile=profile)
+
+
+def _prepared(rows: pl.LazyFrame, *, steps: Mapping[str, Any], erased: Collection[str], key: bytes) -> pl.LazyFrame:
+    return drop_erased(prepare(rows, **steps), erased=erased, key=key)
+
+
+def _bind(ledger: Ledger, found: Prepared, corpus_id: str, snapshot: str, preparation: str) -> None:
+    """Record in the ledger what was prepared, and what of it other corpora hold too."""
+    hashes = {"rows": found.fingerprint, "texts": found.texts, "content": found.content}
+    ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
+    note_overlaps(ledger, corpus_id, found.unit_hashes)
 
 
 def _prepared_from_a_file(prepare_source: Callable[..., Prepared], rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:

@@ -22,7 +22,7 @@ DEPTH = 3
 CARD = "README.md"
 FILES_OF_AN_EXPORT, FOLDERS_OF_AN_EXPORT = (MANIFEST, CARD, CHECKSUMS), ("data", "models", "merged")
 OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
-RELEASED = {part.asset for part in PARTS}
+RELEASED = {"release_report", *(part.asset for part in PARTS)}
 LATER = "made after the statement, which does not name its files; an export names every file"
 
 

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
+from dp_assets.cli._console import out
 from tests.household import ROOT, Household
 
 SECRET = "zq4711kumquat"
@@ -125,11 +126,12 @@ def test_what_cannot_be_read_is_refused_as_a_run_refuses_it(corpus: Household) -
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_broken_line_is_shown_by_its_file_and_row(corpus: Household) -> None:
+def test_a_broken_line_is_shown_by_its_file_and_row(corpus: Household, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "width", 400)  # the file's path stays on one line
     lines = corpus.corpus_file.with_name("chats.jsonl")
     lines.write_text(f'{{"prompt": "what is a {SECRET}", "user": "anna"}}\n{{cut\n')
     corpus.profile_file.write_text(corpus.profile_file.read_text().replace(corpus.corpus_file.name, lines.name))
-    printed = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["corpus", "preview"]).stdout
+    printed = CliRunner().invoke(app, ["corpus", "preview"]).stdout
     assert f"a broken line: row 2 of {lines}" in printed
 
 

@@ -149,6 +149,7 @@ FIXED_TERMS: dict[str, Any] = {
     "cohorts": ("bucket-0", "bucket-1"),
     "cohort_function": '{"kind": "user_bucket"}',
     "delta": 1e-4,
+    "query": "another",
     "relation": "REPLACE_ONE",
     "without_user": WithoutUser.DROP,
     "is_public": True,

@@ -153,7 +153,7 @@ def test_a_text_with_dollar_signs_is_drawn_as_it_stands() -> None:
 def test_drawing_needs_no_pyplot_and_leaves_the_global_settings_alone() -> None:
     script = (
         "import sys, numpy as np, matplotlib; before = matplotlib.rcParams.copy()\n"
-        "from dp_assets.evaluation import plot_style, plots\n"
+        "from dp_assets.reports import plot_style, plots\n"
         "figure = plots.votes_figure(*np.full((3, 4), 0.25), 0.1); plot_style.to_markdown_png(figure, 'x')\n"
         "assert 'matplotlib.pyplot' not in sys.modules and before == matplotlib.rcParams.copy()"
     )
