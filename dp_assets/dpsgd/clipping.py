@@ -9,7 +9,7 @@ at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping
 sensitivity by its rows.
 
 How: only LoRA layers are trainable. During the pass each is run by an autograd function whose backward hands out the
-factors of its matrices' gradients (`low_rank.py`). Here their product is formed over the tokens of every row, instead
+factors of its matrices' gradients (`lora_gradients.py`). Here their product is formed over the tokens of every row, instead
 of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing trains
 outside the clip.
 
@@ -29,7 +29,7 @@ where that is greater. In attention and in per-row gradients the unit's rows hav
 of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Shares come
 out the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are multiples of 4.
 They are added up in float64. What another device or width leaves is measured in the run, on rows up to the longest
-(`probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A device or model
+(`sensitivity_probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A device or model
 that rounds more coarsely is refused, and below float32 one that rounds by company at all.
 """
 

@@ -10,11 +10,11 @@ and with G the gradient of y and H = s G B, the gradients of its matrices are su
 
 For the time of a pass the layers of PEFT are run by that function. Its backward calls a tap with both factors of each
 trainable matrix, and gives the matrix itself no gradient: what becomes of the factors is the tap's business, such as
-one gradient for each row (`per_unit.py`). The branch is added where the frozen product lies already, so it costs its
+one gradient for each row (`clipping.py`). The branch is added where the frozen product lies already, so it costs its
 two narrow products and no pass over the activations besides; PEFT's own layers make several.
 
 Left out: branches that compute anything else (DoRA and other variants, biases, several adapters at once) and frozen
-layers that are more than a product or have hooks. They are refused. Dropout is not computed: `per_unit.py` refuses it
+layers that are more than a product or have hooks. They are refused. Dropout is not computed: `clipping.py` refuses it
 in training mode, and otherwise it does nothing.
 """
 

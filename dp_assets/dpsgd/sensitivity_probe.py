@@ -7,7 +7,7 @@ does not matter. The rows are fixed token ids of very different lengths. The ada
 probe, since a fresh one is zero in half its tensors and would hide theirs, and put back bit by bit. The sum is formed
 twice: in micro-batches of the run, and in three small ones, since bugs may lie between one and the next.
 
-Slack. A share should not depend on the company it is in, not even in its last bits (`per_unit.py` says how). Where
+Slack. A share should not depend on the company it is in, not even in its last bits (`clipping.py` says how). Where
 kernels round by position or by neighbours, it does: on some devices, and on the CPU in models whose widths are no
 multiples of 4. The clip aims below its norm by a margin; a slack that could exceed the margin if all shares of the
 largest batch that the plan allows for rounded alike is refused before a private row is read. A base coarser than

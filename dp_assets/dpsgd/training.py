@@ -8,7 +8,7 @@ interruptions, because each continuation is accounted as one more step. Whatever
 rows is a public constant: steps, sampling probability, normalisers, learning rate. The run never stops early, never
 picks a best step and never looks at a loss.
 
-What ran is observed from beside the loop (`witness.py`), and by a probe of public rows before it (`probe.py`). The
+What ran is observed from beside the loop (`monitor.py`), and by a probe of public rows before it (`sensitivity_probe.py`). The
 weights that come back are those that the witness saw, not those that the model holds.
 
 An empty sample is a step on noise alone. A sampled unit contributes one of its rows, drawn afresh. The learning rate

@@ -32,7 +32,7 @@ PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue in the morn
 ENCODED_SO_OFTEN = 20
 WHOLE_TEXT = sys.maxsize
 LEAST_VOCABULARY = 26
-"""The probe's fixed token ids (`probe.py`) are smaller than this."""
+"""The probe's fixed token ids (`sensitivity_probe.py`) are smaller than this."""
 
 
 class UnfitModel(ValueError):

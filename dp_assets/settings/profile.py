@@ -510,7 +510,7 @@ class ReportSettings(Settings):
 
 
 class Profile(Settings):
-    """Everything public that a run depends on. Whether its settings fit together is asked by `profile_checks`."""
+    """Everything public that a run depends on. Whether its settings fit together is asked by `consistency`."""
 
     name: PublicName
     corpus: CorpusSettings

@@ -45,7 +45,7 @@ def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, pa
     """Look at the endpoints and the preference file that the `wanted` assets of a partition will need.
 
     An endpoint that lists its models is asked for the list only; another one gets one short probe, which counts
-    towards the budget of its table. If a mechanism is among the assets, the models are tried too (`_public_checks`),
+    towards the budget of its table. If a mechanism is among the assets, the models are tried too (`public_checks`),
     since a charge may be ahead; the generator tries private training itself.
 
     Raises:

@@ -52,7 +52,7 @@ def test_every_reason_for_dropping_an_answer_is_explained() -> None:
 
 
 def test_every_figure_that_the_guide_names_is_metadata() -> None:
-    source = "".join((ROOT / "dp_assets/assets" / name).read_text() for name in ("_answering.py", "_preferring.py"))
+    source = "".join((ROOT / "dp_assets/stages" / name).read_text() for name in ("annotation.py", "preferences.py"))
     named = set(re.findall(r"`((?:endpoint|preferences)/[a-z_]+)`", GUIDE))
     assert len(named) >= 7
     assert {name for name in named if f'"{name}"' not in source} == set()
