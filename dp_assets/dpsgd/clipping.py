@@ -9,8 +9,8 @@ at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping
 sensitivity by its rows.
 
 How: only LoRA layers are trainable. During the pass each is run by an autograd function whose backward hands out the
-factors of its matrices' gradients (`lora_gradients.py`). Here their product is formed over the tokens of every row, instead
-of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing trains
+factors of its matrices' gradients (`lora_gradients.py`). Here their product is formed over the tokens of every row,
+instead of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing trains
 outside the clip.
 
 What is exploited for speed: the sum over a batch depends neither on its order nor on how it is cut. So units are packed
