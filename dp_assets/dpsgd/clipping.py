@@ -10,8 +10,8 @@ sensitivity by its rows.
 
 How: only LoRA layers are trainable. During the pass each is run by an autograd function whose backward hands out the
 factors of its matrices' gradients (`lora_gradients.py`). Here their product is formed over the tokens of every row,
-instead of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing trains
-outside the clip.
+instead of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing
+trains outside the clip.
 
 What is exploited for speed: the sum over a batch depends neither on its order nor on how it is cut. So units are packed
 into micro-batches of a fixed number of tokens, longest first, their rows laid end to end without padding (`packing.py`
@@ -29,8 +29,8 @@ where that is greater. In attention and in per-row gradients the unit's rows hav
 of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Shares come
 out the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are multiples of 4.
 They are added up in float64. What another device or width leaves is measured in the run, on rows up to the longest
-(`sensitivity_probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A device or model
-that rounds more coarsely is refused, and below float32 one that rounds by company at all.
+(`sensitivity_probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A
+device or model that rounds more coarsely is refused, and below float32 one that rounds by company at all.
 """
 
 import math

@@ -8,8 +8,8 @@ interruptions, because each continuation is accounted as one more step. Whatever
 rows is a public constant: steps, sampling probability, normalisers, learning rate. The run never stops early, never
 picks a best step and never looks at a loss.
 
-What ran is observed from beside the loop (`monitor.py`), and by a probe of public rows before it (`sensitivity_probe.py`). The
-weights that come back are those that the witness saw, not those that the model holds.
+What ran is observed from beside the loop (`monitor.py`), and by a probe of public rows before it
+(`sensitivity_probe.py`). The weights that come back are those that the witness saw, not those that the model holds.
 
 An empty sample is a step on noise alone. A sampled unit contributes one of its rows, drawn afresh. The learning rate
 is constant because a schedule is one more public knob and nobody has measured a gain from it at a few hundred noisy
