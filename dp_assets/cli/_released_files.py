@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dp_assets.export.parts import PARTS, STATEMENT, lacking
+from dp_assets.export.parts import PARTS, STATEMENT, Kind, lacking
 from dp_assets.export.release import mechanisms_of_charges
-from dp_assets.export.target import CHECKSUMS, MANIFEST
+from dp_assets.export.target import CARD, CHECKSUMS, MANIFEST, MERGED
 from dp_assets.statements.verification import Finding, Outcome
 from resources.storage.artifact_files import DOCUMENT, HTML_PAGE, MARKDOWN_PAGE, UNREADABLE, stored_charge_ids
 from resources.storage.digests import file_digest, files_under, holds, is_left_behind, is_plain
@@ -19,8 +19,7 @@ from resources.storage.digests import file_digest, files_under, holds, is_left_b
 NAMED = 5
 DEPTH = 3
 """Asset, cohort and level stand before the name of a file below `artifacts`."""
-CARD = "README.md"
-FILES_OF_AN_EXPORT, FOLDERS_OF_AN_EXPORT = (MANIFEST, CARD, CHECKSUMS), ("data", "models", "merged")
+FILES_OF_AN_EXPORT, FOLDERS_OF_AN_EXPORT = (MANIFEST, CARD, CHECKSUMS), (Kind.TABLE, Kind.MODEL, MERGED)
 OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
 RELEASED = {"release_report", *(part.asset for part in PARTS)}
 LATER = "made after the statement, which does not name its files; an export names every file"

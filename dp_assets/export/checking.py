@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.export.cards import CardSettings, Contents, dataset_card, model_card
-from dp_assets.export.folder import CARD, EXPORTED_SHARDS, MERGED, contents_of, manifest_of
+from dp_assets.export.folder import EXPORTED_SHARDS, contents_of, manifest_of
 from dp_assets.export.parts import PARTS, STATEMENT, ExportRefused, Kind, Part, lacking
 from dp_assets.export.release import Release, mechanisms_of_charges
-from dp_assets.export.target import MANIFEST
+from dp_assets.export.target import CARD, MANIFEST, MERGED
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.statements.declared import Code, declared_as, model_name
 from dp_assets.statements.figures import joint_figures

@@ -26,7 +26,7 @@ from dp_assets.export.cards import SPLIT, CardSettings, Contents, dataset_card, 
 from dp_assets.export.names import Names, renamed
 from dp_assets.export.parts import STATEMENT, ExportRefused, Kind, Part
 from dp_assets.export.release import Release, identities
-from dp_assets.export.target import MANIFEST, MARK, write_checksums
+from dp_assets.export.target import CARD, MANIFEST, MARK, MERGED, write_checksums
 from dp_assets.privacy.labels import Zone
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
@@ -36,8 +36,6 @@ from resources.storage.digests import code_digest, file_digests
 from resources.storage.zones import atomic_folder
 
 FORMAT = 2
-MERGED = "merged"
-CARD = "README.md"
 NAMING_COLUMN = "annotator"
 EXPORTED_SHARDS = f"{SPLIT}-*.parquet"
 

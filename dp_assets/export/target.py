@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dp_assets.export.parts import ExportRefused
 
-CHECKSUMS, MANIFEST = "SHA256SUMS", "export.json"
+CHECKSUMS, MANIFEST, CARD, MERGED = "SHA256SUMS", "export.json", "README.md", "merged"
 MARK = "dp-instructions export"
 
 
