@@ -5,14 +5,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dp_assets.artifacts import Adapter
 from dp_assets.generation import drawing
-from dp_assets.generation.adapters import adapter_from_model, new_adapter_model
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
 from resources.storage.shards import Shards
+from tests.generation.few_texts import loading_few_texts, untrained_adapter
 
 SAMPLING: dict[str, Any] = {
     "prompt": "user_turn", "max_new_tokens": 3, "temperature": 1.0, "top_p": 0.95, "batch_size": 8, "seed": 1,
@@ -30,24 +28,12 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def load_model(tiny_model_folder: Path) -> Any:
-    """Few different texts: half of them end at once or repeat another."""
-
-    def load() -> Any:
-        model = AutoModelForCausalLM.from_pretrained(tiny_model_folder).eval()
-        model.lm_head = torch.nn.Linear(32, model.config.vocab_size)
-        with torch.no_grad():
-            model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.2)
-            model.lm_head.bias.fill_(-100.0)
-            model.lm_head.bias[[2, *range(40, 46)]] = 0.0
-        return model, AutoTokenizer.from_pretrained(tiny_model_folder)
-
-    return load
+    return loading_few_texts(tiny_model_folder)
 
 
 @pytest.fixture
 def adapter(load_model: Any) -> Adapter:
-    model = new_adapter_model(load_model()[0], rank=2, alpha=4, target_modules=["q_proj"], layers=None, seed=0)
-    return adapter_from_model(model, base_model="tiny", charge_ids=["c"], record={})
+    return untrained_adapter(load_model)
 
 
 def drawn(load_model: Any, adapter: Adapter, shards: Any, *, num_samples: int = 90, **changes: Any) -> pl.DataFrame:
