@@ -12,8 +12,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from dp_assets.alignment.settings import EndpointSettings
 from dp_assets.privacy.labels import Label, Zone, zone
-from dp_assets.settings.profile import EndpointSettings, Profile
+from dp_assets.settings.profile import Profile
 
 NO_KEY = "none"
 """What a server that needs no key is sent, so that no other key of the environment is."""

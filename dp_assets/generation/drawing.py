@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
-from dp_assets.generation.prompts import GeneratorPrompt, generator_prompt_ids
+from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.generation.sampling import Engine, deduplicate, sample_instructions
+from dp_assets.generation.settings import GeneratorPrompt
 from dp_assets.generation.steering import Steering, sample_steered
 from dp_assets.progress import Advance, progress, silent
 

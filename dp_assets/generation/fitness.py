@@ -16,12 +16,12 @@ from transformers.pytorch_utils import Conv1D
 
 from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation.prompts import (
-    GeneratorPrompt,
     answer_prompt_ids,
     encode_instruction,
     end_of_instruction_id,
     generator_prompt_ids,
 )
+from dp_assets.generation.settings import GeneratorPrompt
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative; what rounding may leave
 LARGEST_COARSE_DIFFERENCE = 0.1

@@ -42,10 +42,10 @@ from dp_assets.generation.fitness import (
     said_by,
 )
 from dp_assets.generation.prompts import (
-    GeneratorPrompt,
     encode_instruction,
     generator_prompt_ids,
 )
+from dp_assets.generation.settings import GeneratorPrompt
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
 from dp_assets.privacy.evidence import OTHERWISE, Evidence, fingerprint

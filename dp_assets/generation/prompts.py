@@ -12,11 +12,10 @@ Left out: templates with a date in the default system message make "system_user_
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
+from dp_assets.generation.settings import GeneratorPrompt
 
 PLAIN_OPENING = "A request that a person typed to an AI assistant:\n"
 """What stands before an instruction when the tokenizer has no chat template."""

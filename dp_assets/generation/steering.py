@@ -13,8 +13,9 @@ from typing import Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dp_assets.generation.prompts import GeneratorPrompt, encode_instruction, generator_prompt_ids
+from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.sampling import Engine, Sampling, answer_texts, sample_continuations
+from dp_assets.generation.settings import GeneratorPrompt
 
 Steering = tuple[Sequence[str], str]
 """Earlier turns and an opening; both may be empty."""

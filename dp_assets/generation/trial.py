@@ -13,8 +13,9 @@ from dp_assets.generation.fitness import (
     require_prompts,
     require_vocabulary,
 )
-from dp_assets.generation.prompts import GeneratorPrompt, answer_prompt_ids, generator_prompt_ids
+from dp_assets.generation.prompts import answer_prompt_ids, generator_prompt_ids
 from dp_assets.generation.sampling import generate_answers, sample_instructions
+from dp_assets.generation.settings import GeneratorPrompt
 from dp_assets.generation.steering import sample_steered
 from dp_assets.progress import silent
 

@@ -17,11 +17,12 @@ from dp_assets.corpus.hub import HubSource, HubSteps
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.queries import QuerySource, query_digest
 from dp_assets.corpus.redaction import Redaction
+from dp_assets.corpus.settings import SourceSettings
 from dp_assets.corpus.sources import ChitchatSource, FileSource, Source, parts_of
 from dp_assets.corpus.users import require_users
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.settings.profile import Profile, SourceSettings
+from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
 from resources.queries.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
 

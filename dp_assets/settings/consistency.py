@@ -12,12 +12,13 @@ from dp_assets.corpus import language, recognizers
 from dp_assets.corpus.cohorts import TIME_NAMES, CohortError, cohort_expr
 from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.settings import SourceSettings
 from dp_assets.planning import planner
 from dp_assets.privacy.plan import UnreachableTarget, largest_delta, target_of
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.settings import vllm
 from dp_assets.settings.problems import Problem, suggestion
-from dp_assets.settings.profile import Profile, SourceSettings
+from dp_assets.settings.profile import Profile
 from dp_assets.statements.verification import MOST_LEVELS
 
 FEWEST_TOKENS = 2

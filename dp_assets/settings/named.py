@@ -23,24 +23,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.settings.consistency import contradictions, plan_problems
-from dp_assets.settings.problems import Problem, field_problems, suggestion
-from dp_assets.settings.profile import (
+from dp_assets.alignment.settings import (
     AdapterTraining,
     AnnotationSettings,
-    CorpusSettings,
-    GeneratorSettings,
     PreferenceSettings,
-    Profile,
-    ReportSettings,
     RewardSettings,
     RlhfSettings,
-    SamplingSettings,
-    SelectionSettings,
-    SourceSettings,
-    VotesSettings,
 )
+from dp_assets.corpus.settings import CorpusSettings, SourceSettings
+from dp_assets.evaluation.settings import ReportSettings
+from dp_assets.generation.settings import GeneratorSettings, SamplingSettings
+from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.selection.settings import SelectionSettings, VotesSettings
+from dp_assets.settings.consistency import contradictions, plan_problems
+from dp_assets.settings.problems import Problem, field_problems, suggestion
+from dp_assets.settings.profile import Profile
 
 PROFILE_VARIABLE = "DP_INSTRUCTIONS_PROFILE"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from dp_assets.alignment.settings import AnnotationSettings, EndpointSettings
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.progress import Advance, progress
-from dp_assets.settings.profile import AnnotationSettings, EndpointSettings
 from resources.annotator import Annotator, NotReleased
 from resources.models.loaders import LanguageModel
 

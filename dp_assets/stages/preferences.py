@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from dp_assets.alignment.settings import PreferenceSettings
 from dp_assets.artifacts import Adapter, adapter_digest
 from dp_assets.progress import progress, silent
-from dp_assets.settings.profile import PreferenceSettings, Profile
+from dp_assets.settings.profile import Profile
 from dp_assets.stages.annotation import endpoint_answerer, handed_back
 from resources.annotator import Annotator, samples_file
 from resources.models.loaders import LanguageModel

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from dp_assets.artifacts import Adapter
+from dp_assets.generation.settings import SamplingSettings
 from dp_assets.privacy.labels import Label, Zone, zone
-from dp_assets.settings.profile import SamplingSettings
 from resources.models.loaders import LanguageModel
 
 

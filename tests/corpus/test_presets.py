@@ -9,7 +9,7 @@ import pytest
 
 from dp_assets.corpus.presets import PRESETS, Turn
 from dp_assets.corpus.schemas import SCANNED_ROWS
-from dp_assets.settings.profile import PresetName
+from dp_assets.corpus.settings import PresetName
 from tests.corpus.chat_data import SCHEMAS, Rows, moderated, talk, wanted_and_unwanted, write_data_set
 from tests.corpus.hub_reading import STRICT, read
 

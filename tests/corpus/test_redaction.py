@@ -8,7 +8,7 @@ import pytest
 
 from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.redaction import KINDS, PHONE_REGIONS, Redaction, redact
-from dp_assets.settings.profile import CorpusSettings, RedactedKind
+from dp_assets.corpus.settings import CorpusSettings, RedactedKind
 from tests.corpus.redacting import WITHOUT_MODEL, redacted
 
 

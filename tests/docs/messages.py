@@ -41,6 +41,9 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Correct the setting that is named in your profile, then `dp-instructions config check`.",
         (
             "dp_assets/settings",
+            "dp_assets/fields",
+            "dp_assets/alignment/settings",
+            "dp_assets/corpus/settings",
             "dp_assets/cli/config",
             "dp_assets/pipeline/partitions",
         ),
@@ -128,7 +131,7 @@ def messages() -> list[Message]:
     errors = OTHERS | _errors(trees.values())
     found: dict[str, Message] = {}
     for path, tree in trees.items():
-        shown = errors | {"ValueError"} if path == "dp_assets/settings/profile.py" else errors
+        shown = errors | {"ValueError"} if path.endswith("/settings.py") or path == "dp_assets/fields.py" else errors
         for error, text in _said(tree, shown):
             found.setdefault(text, Message(text, path, error))
     return sorted(found.values())

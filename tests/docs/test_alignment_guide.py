@@ -56,7 +56,7 @@ def test_the_stored_record_is_read_as_the_guide_reads_it(tmp_path: Path) -> None
 
 
 def test_the_record_describes_every_method_that_can_be_chosen() -> None:
-    from dp_assets.settings.profile import RlhfSettings
+    from dp_assets.alignment.settings import RlhfSettings
 
     described = (ROOT / "dp_assets/alignment/record.py").read_text()
     for method in ("rloo", "grpo", "dpo"):

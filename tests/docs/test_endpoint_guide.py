@@ -7,8 +7,8 @@ import pytest
 
 from dp_assets.alignment.answers_store import Outcome
 from dp_assets.alignment.endpoint import NO_ANSWER
+from dp_assets.alignment.settings import EndpointSettings
 from dp_assets.settings.named import load_profile
-from dp_assets.settings.profile import EndpointSettings
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/guides/endpoint.md").read_text()

@@ -8,10 +8,11 @@ import pytest
 
 from dp_assets.corpus.presets import PRESETS
 from dp_assets.corpus.redaction import KINDS
+from dp_assets.corpus.settings import PresetSteps, SourceSettings
 from dp_assets.corpus.sources import READERS
 from dp_assets.pipeline.corpus import locator_of, source_of, terms_of
 from dp_assets.settings.named import load_profile
-from dp_assets.settings.profile import PresetSteps, Profile, SourceSettings
+from dp_assets.settings.profile import Profile
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/guides/own-corpus.md").read_text()

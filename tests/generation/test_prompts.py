@@ -8,12 +8,12 @@ from transformers import AutoTokenizer
 
 from dp_assets.generation.prompts import (
     PLAIN_OPENING,
-    GeneratorPrompt,
     answer_prompt_ids,
     encode_instruction,
     end_of_instruction_id,
     generator_prompt_ids,
 )
+from dp_assets.generation.settings import GeneratorPrompt
 
 SMOLLM2_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dp_assets.alignment.settings import EndpointSettings
 from dp_assets.privacy.labels import NO_DP, Label
-from dp_assets.settings.profile import EndpointSettings
 from resources.annotator import NO_KEY, Annotator, MissingKey, NotReleased
 
 VARIABLE = "SOME_SERVICE_KEY"

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dp_assets.settings.named import DEMO, ProfileError, load_profile
-from dp_assets.settings.profile import OPERATIONAL, CorpusSettings, EndpointSettings, SourceSettings
+from dp_assets.alignment.settings import OPERATIONAL, EndpointSettings
+from dp_assets.corpus.settings import CorpusSettings, SourceSettings
+from dp_assets.settings.named import DEMO, PAPER, ProfileError, load_profile
+from dp_assets.settings.profile import Profile
 
 ENDPOINT = 'base_url = "http://127.0.0.1:8000/v1"\nmodel = "tiny"\n'
 
@@ -144,6 +146,21 @@ def test_only_what_can_change_an_answer_makes_work_out_of_date(tmp_path: Path, g
 
     changed = digest({**values, name: OTHER_VALUES.get(name, "7")})
     assert (changed == digest(values)) == (name in OPERATIONAL)
+
+
+@pytest.mark.parametrize(
+    ("profile", "digest", "plan"),
+    [
+        (DEMO, "afc491e9f3f5c5bd", "c28008eade7a99a3dd82baa940dab259a23c5bbf9c3a3ad9a2b8bd1414881519"),
+        (PAPER, "964d5ac7b7d8af19", "aea9d742897d2cd7e8493bb9c785b30ea153fea8e485ae789365575fd5cf633b"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_digests_of_the_named_profiles_stay_so_that_nothing_is_out_of_date(
+    profile: Profile, digest: str, plan: str
+) -> None:
+    assert profile.digest == digest
+    assert [planned.digest for planned in profile.planned()] == [plan]
 
 
 TEXT = {"text": "t"}

@@ -1,0 +1,57 @@
+"""The settings of private training and of sampling from what was trained."""
+
+from typing import Any, Literal
+
+from dp_assets.fields import Fraction, LearningRate, NonNegative, Positive, PositiveReal, Settings
+
+GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
+
+
+class GeneratorSettings(Settings):
+    """DP-SGD of a LoRA adapter on the `last_layers` blocks (None: all); fewer trained parameters mean less noise.
+
+    `dtype` is that of the frozen model in private training. Adapter, norms, sums and noise are never below float32.
+    """
+
+    prompt: GeneratorPrompt
+    rank: Positive
+    alpha: Positive
+    target_modules: tuple[str, ...]
+    last_layers: Positive | None = None
+    sampling_probability: Fraction
+    expected_batch_size: Positive
+    steps: Positive
+    spare_steps: NonNegative
+    l2_clip_norm: PositiveReal
+    learning_rate: LearningRate
+    max_tokens: Positive
+    loss_normaliser: PositiveReal
+    tokens_per_micro_batch: Positive
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def tuning(self) -> dict[str, Any]:
+        """What shapes the adapter and not the guarantee, but for the type in which the model is loaded."""
+        elsewhere = {"sampling_probability", "expected_batch_size", "steps", "spare_steps", "l2_clip_norm", "dtype"}
+        return self.model_dump(mode="json", exclude=elsewhere)
+
+
+class SamplingSettings(Settings):
+    """How the synthetic pool is drawn from the generator. `prompt` may differ from the one it was trained after.
+
+    After the system message a chat model opens with requests more often, but those tokens would double the cost of
+    training on short texts; sharing their keys and values makes them nearly free in sampling.
+    """
+
+    prompt: GeneratorPrompt
+    num_samples: Positive
+    max_new_tokens: Positive
+    temperature: PositiveReal
+    top_p: Fraction
+    batch_size: Positive
+    seed: int = 1
+    engine: Literal["transformers", "vllm"] = "transformers"
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a sampler, whichever engine it runs in."""
+        return self.model_dump(exclude={"engine"})
