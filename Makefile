@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 export DP_INSTRUCTIONS_HOME ?= $(CURDIR)/data
 export DAGSTER_HOME ?= $(DP_INSTRUCTIONS_HOME)/dagster_home
 
-.PHONY: demo test test-fast ui lint graph bench clean-venv
+.PHONY: demo test test-fast ui lint bench clean-venv
 
 demo: $(INSTALLED)  ## the whole graph on the packaged sample, epsilon 8
 	@$(BIN)/dp-instructions demo
@@ -26,9 +26,6 @@ ui: $(INSTALLED)  ## the Dagster UI on the same catalog and profile, at http://1
 
 lint: $(INSTALLED)  ## style, types and import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-
-graph: $(INSTALLED)  ## redraw docs/asset_graph.png from the code
-	$(BIN)/dp-instructions graph docs/asset_graph.png
 
 bench: $(INSTALLED)  ## lists the benchmarks; NAME=x runs one, NAME=all each, ARGS="..." goes to it
 	@$(BIN)/python -m benchmarks $(if $(NAME),run $(NAME) $(ARGS),list)

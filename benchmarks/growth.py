@@ -273,7 +273,7 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
     """Time and memory over size, on logarithmic axes; each line has its stage's name at its end."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
-    from dp_assets.reports.plot_style import LIGHT, dress, new_figure, to_png
+    from dp_assets.reports.plot_style import LIGHT, dress, new_figure, png
 
     subtitle = "Each stage in a fresh process on 2 cores; dashed lines grow in proportion to the size"
     figure = new_figure(LIGHT, height=5.2, title="How each stage grows", subtitle=subtitle)
@@ -288,7 +288,7 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
         lines = {stage: (each["sizes"], [value / scale for value in each[key]]) for stage, each in found.items()}
         _draw_lines(axes, lines)
 
-    to_png(figure, file)
+    file.write_bytes(png(figure))
 
 
 def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:

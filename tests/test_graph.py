@@ -1,6 +1,7 @@
 """The graph as the design has it: edges, labels, partitions, and a code location that loads without the torch side."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ def found_parents() -> dict[str, set[str]]:
 
 def test_the_edges_are_those_of_the_design() -> None:
     assert found_parents() == PARENTS
+
+
+def test_the_picture_in_the_readme_shows_the_zones_and_edges_of_the_code() -> None:
+    picture = (ROOT / "README.md").read_text().split("```mermaid\n")[1].split("```")[0]
+    zones = re.findall(r"^  subgraph (\w+)\[.*?\]\n(.*?)^  end$", picture, re.MULTILINE | re.DOTALL)
+    shown = {name: Label(zone) for zone, names in zones for name in names.split()}
+    arrows = re.findall(r"^  (\w+) --> (.+)$", picture, re.MULTILINE)
+    edges = [(parent, name) for parent, names in arrows for name in names.split(" & ")]
+    assert shown == {name: Label(spec.tags[TAG]) for name, spec in SPECS.items()}
+    assert sorted(edges) == sorted((parent, name) for name, parents in found_parents().items() for parent in parents)
+    lines = picture.count("\n")
+    assert lines == 1 + sum(2 + len(names.split()) for _, names in zones) + len(arrows) + picture.count("  style ")
 
 
 def test_no_edge_leads_from_a_private_asset_to_a_released_one() -> None:

@@ -16,14 +16,14 @@ from dp_assets.cli.export import export
 from dp_assets.cli.handoff import handoff_app
 from dp_assets.cli.ledger import ledger_app
 from dp_assets.cli.lineage import lineage
-from dp_assets.cli.pipeline import demo, graph, home, run
+from dp_assets.cli.pipeline import demo, home, run
 from dp_assets.cli.plan import plan
 from dp_assets.cli.quiet import quiet_process
 from dp_assets.cli.statements import verify_statement
 from dp_assets.progress import keep_terminal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for command in (register, plan, run, backfill, snapshot, demo, home, graph, sql, erase, lineage, export):
+for command in (register, plan, run, backfill, snapshot, demo, home, sql, erase, lineage, export):
     app.command()(command)
 app.command("verify")(verify_statement)
 app.add_typer(corpus_app, name="corpus")

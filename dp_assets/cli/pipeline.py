@@ -1,6 +1,5 @@
-"""`dp-instructions run`, `demo`, `home` and `graph`: the asset graph from the command line."""
+"""`dp-instructions run`, `demo` and `home`: the asset graph from the command line."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +18,6 @@ from dp_assets.cli._console import (
 from dp_assets.cli._homes import remember_home, warn_of_other_corpora, warn_of_other_homes
 from dp_assets.cli.catalog import refresh
 from dp_assets.pipeline.corpus import register_corpus, snapshot_of
-from dp_assets.privacy.labels import TAG
 from dp_assets.settings.named import selected_profile
 from resources.build import build_resources
 from resources.storage.zones import data_home
@@ -146,21 +144,3 @@ def home(as_json: AsJson = False) -> None:
         print_json({"data_home": str(data_home()), "dagster_home": folder})
         return
     err.print(f"Dagster home: {folder}")
-
-
-@refusals
-def graph(path: Annotated[Path, typer.Argument(help="Where the PNG goes.")]) -> None:
-    """Draw the asset graph of the code."""
-    from dp_assets.definitions import ALL_ASSETS, defs
-    from dp_assets.reports.asset_graph import draw_asset_graph
-    from dp_assets.reports.plot_style import to_png
-
-    nodes = [(spec.key.to_user_string(), spec.tags[TAG]) for asset in ALL_ASSETS for spec in asset.specs]
-    groups = {spec.key.to_user_string(): spec.group_name or "" for asset in ALL_ASSETS for spec in asset.specs}
-    resolved = defs.resolve_asset_graph()
-    edges = [
-        (parent.to_user_string(), key.to_user_string())
-        for key in resolved.get_all_asset_keys()
-        for parent in resolved.get(key).parent_keys
-    ]
-    to_png(draw_asset_graph(nodes, edges, groups), path)

@@ -9,7 +9,6 @@ import base64
 import html
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,11 +130,6 @@ def png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
     buffer = io.BytesIO()
     picture.quantize(PALETTE_COLOURS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
-
-
-def to_png(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG file."""
-    path.write_bytes(png(figure))
 
 
 def data_uri(figure: Figure, dpi: int = PNG_DPI) -> str:
