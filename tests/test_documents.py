@@ -36,7 +36,7 @@ def test_every_path_of_the_readmes_tree_exists_and_no_module_is_missing() -> Non
     assert [str(name) for name in names if not (ROOT / name).exists()] == []
     shown = {name.name for name in names if name.parent == Path("dp_assets")}
     present = {path.name for path in (ROOT / "dp_assets").iterdir() if not path.name.startswith(("__", "."))}
-    assert present - shown == {"dagster.yaml"}
+    assert present - shown == {"dagster.yaml", "py.typed"}
 
 
 def test_every_command_of_the_readme_exists() -> None:
