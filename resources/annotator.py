@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
-
 from dp_assets.alignment.settings import EndpointSettings
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Label, Zone, zone
 from dp_assets.settings.profile import Profile
+from resources.public_failure import PublicFailure
 
 NO_KEY = "none"
 """What a server that needs no key is sent, so that no other key of the environment is."""
@@ -24,40 +24,37 @@ SENDABLE = re.compile(r"[!-~]+")
 """Printable ASCII without blanks."""
 
 
-class NotReady(ValueError):
+class NotReady(PublicError, ValueError):
     """Something outside that a run will need cannot be used; the message names the setting and the remedy."""
 
 
-class NotReleased(dg.Failure):
+class NotReleased(PublicFailure):
     """Something was about to be sent that does not lie in the released zone."""
 
     def __init__(self, group: str) -> None:
         super().__init__(
-            description=f"{group} may only be sent what lies in the released zone; leave it out for private tables and"
-            " for the level no-dp, so that the local model answers",
-            allow_retries=False,
+            f"{group} may only be sent what lies in the released zone; leave it out for private tables and"
+            " for the level no-dp, so that the local model answers"
         )
 
 
-class MissingKey(dg.Failure):
+class MissingKey(PublicFailure):
     """The variable that should hold the key is not set."""
 
     def __init__(self, group: str, variable: str) -> None:
         super().__init__(
-            description=f"{group}.api_key_variable is {variable!r}, and no such environment variable is set; export it,"
-            " or leave the setting out if the server needs no key",
-            allow_retries=False,
+            f"{group}.api_key_variable is {variable!r}, and no such environment variable is set; export it,"
+            " or leave the setting out if the server needs no key"
         )
 
 
-class UnusableKey(dg.Failure):
+class UnusableKey(PublicFailure):
     """The variable holds something that cannot be sent as a key. What it is stays unsaid."""
 
     def __init__(self, group: str, variable: str) -> None:
         super().__init__(
-            description=f"{group}.api_key_variable is {variable!r}, and that environment variable holds a blank or a"
-            " character that is not ASCII, which cannot be sent; export the key again, without quotes or other words",
-            allow_retries=False,
+            f"{group}.api_key_variable is {variable!r}, and that environment variable holds a blank or a"
+            " character that is not ASCII, which cannot be sent; export the key again, without quotes or other words"
         )
 
 

@@ -19,6 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
+from dp_assets.privacy.errors import PublicError
+
 
 class Outcome(StrEnum):
     """What came of a request that the endpoint answered."""
@@ -62,7 +64,7 @@ class Answer:
     usage: Usage
 
 
-class AnswersBusy(RuntimeError):
+class AnswersBusy(PublicError, RuntimeError):
     """Another process is writing to the same answers."""
 
 

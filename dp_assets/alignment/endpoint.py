@@ -41,6 +41,7 @@ from dp_assets.alignment.endpoint_replies import (
     read_completion,
     retry_after,
 )
+from dp_assets.privacy.errors import PublicError
 
 PROBE_TEXT = "Reply with the one word: ready"
 NO_ANSWER = "no_answer"
@@ -78,7 +79,7 @@ SHOWN_MODELS = 10
 ADDRESS_HINT = "the address often ends in /v1"
 
 
-class EndpointError(RuntimeError):
+class EndpointError(PublicError, RuntimeError):
     """The endpoint cannot be used as it is configured, or the run has to stop; what was answered is saved."""
 
 

@@ -42,13 +42,14 @@ from dp_assets.alignment.label_studio import (
     Labelling,
     read_export,
 )
+from dp_assets.privacy.errors import PublicError
 
 HUMAN = "human"
 SHOWN_IDS, LONGEST_ID = 20, 64
 PAIRS_SCHEMA = ("synthetic_id", "prompt", "chosen", "rejected", "rejected_by")
 
 
-class NothingUsable(ValueError):
+class NothingUsable(PublicError, ValueError):
     """Finished annotations of which not one can be taken."""
 
 

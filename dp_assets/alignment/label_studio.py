@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dp_assets.privacy.errors import PublicError
+
 RESPONSE, PREFERENCE = "response", "preference"
 """The controls of the two projects, by which results are found in an export."""
 
@@ -52,7 +54,7 @@ PAIRS_CONFIG = """\
 """
 
 
-class ExportError(ValueError):
+class ExportError(PublicError, ValueError):
     """A file is no JSON export of Label Studio; the message names the setting and the remedy."""
 
 

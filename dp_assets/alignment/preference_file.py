@@ -15,6 +15,7 @@ import polars as pl
 
 from dp_assets.corpus.text_files import SUFFIXES, BrokenDocument, UnreadableFile, rows_of
 from dp_assets.corpus.values import stored_text
+from dp_assets.privacy.errors import PublicError
 
 COLUMNS = ("prompt", "chosen", "rejected")
 FROM_FILE = "file"
@@ -22,7 +23,7 @@ PARQUET = ".parquet"
 ENDINGS = (PARQUET, *(suffix for suffix in SUFFIXES if ".csv" not in suffix))
 
 
-class PreferenceFileError(ValueError):
+class PreferenceFileError(PublicError, ValueError):
     """The file cannot be read as preference pairs."""
 
 

@@ -14,9 +14,8 @@ from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preflight import check_rest_of_run
-from resources.annotator import NotReady
 from resources.ledger.charging import Ledger
-from resources.models.loaders import Embedder, LanguageModel, ModelUnavailable
+from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import private_step
 from resources.storage.stores import ReleaseStore
 from resources.storage.zones import private_folder
@@ -41,7 +40,7 @@ def dp_generator(
     load_model = cache(partial(language_model.load, dtype=profile.generator.dtype))  # for the check and the training
     fits = partial(generator.require_trainable, load_model, **settings)
     rest = partial(check_rest_of_run, context, profile, releases.home, language_model, embedder)
-    with private_step(ledger.private_root, ModelUnavailable, NotReady, *generator.PUBLIC_ERRORS):
+    with private_step(ledger.private_root):
         mechanism = Mechanism.of(context, ledger, profile, real_instructions, release=config.release, inputs=inputs)
         adapter = obtain(
             mechanism,

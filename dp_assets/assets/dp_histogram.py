@@ -13,10 +13,9 @@ from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.bins import digest_of
-from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
+from dp_assets.selection.release import release_votes, require_same_embedder
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preflight import check_rest_of_run
-from resources.annotator import NotReady
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import private_step
@@ -38,7 +37,7 @@ def dp_histogram(
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
     centroids = centroids_of(synthetic_bins)
     inputs = {"embedder": profile.embedder, "bins": digest_of(centroids)}
-    with private_step(ledger.private_root, EmbeddersDiffer, NotReady):
+    with private_step(ledger.private_root):
         mechanism = Mechanism.of(context, ledger, profile, real_embeddings, release=config.release, inputs=inputs)
         votes = mechanism.plan.votes
         histogram = obtain(

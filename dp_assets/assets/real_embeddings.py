@@ -6,13 +6,13 @@ import dagster as dg
 
 from dp_assets.artifacts import EMBEDDER, PrivateTable
 from dp_assets.corpus.real_vectors import embed_training_rows, require_units_apart
-from dp_assets.corpus.stability import UnstablePreparation, require_alone
+from dp_assets.corpus.stability import require_alone
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
-from resources.models.loaders import Embedder, ModelUnavailable
+from resources.models.loaders import Embedder
 from resources.private.private_step import private_step
 from resources.storage.scratch import Scratch
 
@@ -28,10 +28,7 @@ def real_embeddings(
     real_instructions: PrivateTable,
 ) -> dg.MaterializeResult[PrivateTable]:
     """Vectors of the training rows: private, float32, one row an instruction."""
-    with (
-        Scratch(ledger.private_root) as scratch,
-        private_step(ledger.private_root, UnstablePreparation, ModelUnavailable),
-    ):
+    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root):
         embedder.require_usable()
         require_alone(embedder.encode_alone, longest=embedder.max_tokens)
         embed = partial(embed_training_rows, encode=embedder.encode_alone)

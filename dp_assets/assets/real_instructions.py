@@ -10,12 +10,10 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.corpus.buckets import Prepared, prepare_in_buckets
-from dp_assets.corpus.cohorts import CohortError
-from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.prepare import drop_erased, prepare
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource, Source
-from dp_assets.corpus.stability import UnstablePreparation, require_bounded, require_stable
+from dp_assets.corpus.stability import require_bounded, require_stable
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.corpus import (
     preparation_digest,
@@ -53,8 +51,7 @@ def real_instructions(
 
     prepare_rows = partial(_prepared, steps=steps, erased=erased, key=key)
     prepare_source = partial(_prepared_in_buckets, prepare_rows=prepare_rows, unit=settings.unit, key=key)
-    public = (SourceError, CohortError, UnstablePreparation)
-    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
+    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root):
         bounds = {name: steps[name] for name in BOUNDS} | {"cohort": registration.cohorts[0]}
         prepare_probe = partial(_prepared_from_a_file, prepare_source, folder=scratch.folder / "probe")
         treated = require_stable(prepare_rows, prepare_probe, **bounds)

@@ -11,53 +11,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dp_assets.corpus.cohorts import CohortError
-from dp_assets.corpus.columns import SourceError
-from dp_assets.export.parts import ExportRefused
-from dp_assets.privacy.chain import LedgerTampered
-from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.metadata import ForeignLineage
-from dp_assets.privacy.plan import UnreachableTarget
-from dp_assets.privacy.registration import RegistrationError
-from dp_assets.settings.named import ProfileError
-from dp_assets.statements.reading import StatementError
-from resources.annotator import NotReady
-from resources.ledger.charging import ChargeRefused, Ledger
-from resources.models.packaged import ModelUnavailable
-from resources.private.erasure import ErasureRefused
+from resources.ledger.charging import Ledger
 from resources.private.private_log import PrivateStepFailed
-from resources.storage.artifact_files import UnreadableArtifact
-from resources.storage.data_folder import OtherDataFolder
-from resources.storage.room import NoRoom
 from resources.storage.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130
 
 
-class HandoffRefused(ValueError):
+class HandoffRefused(PublicError, ValueError):
     """Something cannot be handed out to people or taken back; the message says what to do."""
 
 
-EXPECTED = (
-    BudgetExceeded,
-    CohortError,
-    ErasureRefused,
-    ExportRefused,
-    ForeignLineage,
-    HandoffRefused,
-    LedgerTampered,
-    ModelUnavailable,
-    NotReady,
-    ProfileError,
-    RegistrationError,
-    SourceError,
-    StatementError,
-    UnreachableTarget,
-    UnreadableArtifact,
-    VoidRefused,
-    duckdb.Error,
-)
 UNUSABLE_PLACE = frozenset(
     [errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP]
 )
@@ -77,24 +43,24 @@ def print_json(value: Any) -> None:
 
 
 def refusals(command: Callable[..., None]) -> Callable[..., None]:
-    """Print an expected refusal as one message and exit with 1; anything else is a defect and keeps its traceback."""
+    """Print a public error as one message and exit with 1; anything else is a defect and keeps its traceback.
+
+    What DuckDB says of its own files is shown too: only the owner is at the terminal.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ChargeRefused, NoRoom, OtherDataFolder) as refusal:
-            complain("refused", refusal.description or "")
-            raise typer.Exit(1) from None
         except PrivateStepFailed as failure:
-            complain("failed", failure.description or "")
+            complain("failed", str(failure))
             raise typer.Exit(1) from None
         except OSError as error:
             if error.errno not in UNUSABLE_PLACE:
                 raise
             complain("refused", f"{error}; {PLACE_REMEDY}")
             raise typer.Exit(1) from None
-        except EXPECTED as refusal:
+        except (PublicError, duckdb.Error) as refusal:
             complain("refused", str(refusal))
             raise typer.Exit(1) from None
 

@@ -145,7 +145,6 @@ def _pairs(partition: str) -> HandedOut:
     Raises:
       HandoffRefused: another run is sampling them.
     """
-    from dp_assets.alignment.answers_store import AnswersBusy
     from dp_assets.alignment.handoff import pair_tasks
     from dp_assets.alignment.samples import answers_to_compare
     from dp_assets.stages.preferences import kept_samples, sample_kept
@@ -153,16 +152,13 @@ def _pairs(partition: str) -> HandedOut:
     annotated = _read("annotated_instructions", partition, Table)
     policy, profile = _read("sft_model", partition, Adapter), selected_profile()
     language_model, settings = build_resources(profile)["language_model"], profile.preferences
-    try:
-        with kept_samples(data_home(), partition, language_model, policy, profile) as samples:
-            compared = answers_to_compare(
-                annotated.collect(),
-                sample=partial(sample_kept, samples),
-                num_pairs=settings.num_pairs,
-                seed=settings.seed,
-            )
-    except AnswersBusy as busy:
-        raise HandoffRefused(str(busy)) from None
+    with kept_samples(data_home(), partition, language_model, policy, profile) as samples:
+        compared = answers_to_compare(
+            annotated.collect(),
+            sample=partial(sample_kept, samples),
+            num_pairs=settings.num_pairs,
+            seed=settings.seed,
+        )
     left_out = dict(compared["unfit"].drop_nulls().value_counts().iter_rows())
     return pair_tasks(compared, partition=partition), left_out, union_of_ids(annotated, policy)
 
@@ -193,11 +189,7 @@ def _path(kind: Kind, file: Path | None) -> Path:
 
 
 def _take(kind: Kind, partition: str, path: Path, rows: pl.DataFrame) -> "Taken":
-    from dp_assets.alignment.handoff import NothingUsable, take_responses, take_verdicts
-    from dp_assets.alignment.label_studio import ExportError
+    from dp_assets.alignment.handoff import take_responses, take_verdicts
 
     take: Callable[..., Taken] = take_responses if kind is Kind.INSTRUCTIONS else take_verdicts
-    try:
-        return take(path, rows, partition=partition, setting=f"{SETTINGS[kind]}.path")
-    except (ExportError, NothingUsable) as refusal:
-        raise HandoffRefused(str(refusal)) from None
+    return take(path, rows, partition=partition, setting=f"{SETTINGS[kind]}.path")

@@ -10,6 +10,7 @@ from typing import Literal
 
 import polars as pl
 
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.units import PrivacyUnit
 
 CohortKind = Literal["all", "month", "quarter", "year", "user_bucket"]
@@ -22,7 +23,7 @@ TIME_NAMES: dict[str, tuple[str, int, Callable[[int, int], str]]] = {
 }
 
 
-class CohortError(ValueError):
+class CohortError(PublicError, ValueError):
     """A cohort setting is missing, malformed, or does not fit the privacy unit."""
 
 

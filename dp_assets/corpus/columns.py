@@ -32,6 +32,7 @@ from dp_assets.corpus.values import (
     stored_text,
     time_of,
 )
+from dp_assets.privacy.errors import PublicError
 
 BROKEN = "\ufdd0broken"
 """A column of booleans that a reader may add: whether a line could not be taken apart into values."""
@@ -49,7 +50,7 @@ WANTED_TYPES = {
 FIRST_YEAR, LAST_YEAR = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
-class SourceError(ValueError):
+class SourceError(PublicError, ValueError):
     """A source is missing, unreadable, or lacks a mapped column. The message quotes configuration only."""
 
 

@@ -28,6 +28,7 @@ from polars.testing import assert_frame_equal
 from dp_assets.corpus.language_names import language_of
 from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
 from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.units import PrivacyUnit
 
 CROWD, CROWD_SIZE = "crowd", 300
@@ -38,7 +39,7 @@ ACROSS_UNITS = "across units"
 Prepare = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
-class UnstablePreparation(RuntimeError):
+class UnstablePreparation(PublicError, RuntimeError):
     """The preparation lets one unit change what becomes of another."""
 
 

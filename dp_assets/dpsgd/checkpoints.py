@@ -27,12 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dp_assets.privacy.errors import PublicError
 
-class TrainingInProgress(RuntimeError):
+
+class TrainingInProgress(PublicError, RuntimeError):
     """Another live process trains on these checkpoints; wait for it, or end it."""
 
 
-class StaleCheckpoint(RuntimeError):
+class StaleCheckpoint(PublicError, RuntimeError):
     """The checkpoint on disk is not the one to go on from: continue that one, or discard it under a new charge."""
 
 

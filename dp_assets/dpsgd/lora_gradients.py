@@ -32,13 +32,14 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from dp_assets.dpsgd.packing import causal_lm, forwarding
+from dp_assets.privacy.errors import PublicError
 
 Tap = Callable[[str, Tensor, Tensor], None]
 """Takes a matrix's name and the factors of its gradient: [1, tokens, outputs] in float32, and [1, tokens, inputs] as
 autograd saved it, in the type of the layer's inputs."""
 
 
-class UnclippableParameter(ValueError):
+class UnclippableParameter(PublicError, ValueError):
     """A trainable parameter whose per-row gradient cannot be seen, and so cannot be clipped."""
 
 

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from dp_assets.privacy.errors import PublicError
+
 IGNORED = -100  # the label that cross-entropy skips
 IDLE = 0  # the token at places that no row needs; any will do
 LABELS_A_CHUNK = 128
@@ -32,7 +34,7 @@ WIDTH_STEP, STEPS_A_DOUBLING = 8, 4  # padded widths: 8, 16, ... 64, 80, ... 128
 ROWS_APART = "rows_apart"
 
 
-class RowsInteract(ValueError):
+class RowsInteract(PublicError, ValueError):
     """A layer makes one row's gradient depend on the other rows of the batch."""
 
 

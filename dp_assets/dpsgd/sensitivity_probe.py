@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parameters
 from dp_assets.dpsgd.packing import TokenRow, require_rows_apart
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.mechanisms import largest_rounding_slack
 
 # Any vocabulary has these ids. Long rows, short ones, one between, and one unit of two rows, so that units stand in
@@ -50,7 +51,7 @@ SMALL = 2 * max(map(len, PROBE_ROWS))  # tokens of a micro-batch, of which two c
 Clip = Callable[..., tuple[Gradients, ClippingEvidence]]
 
 
-class RoundingTooCoarse(ValueError):
+class RoundingTooCoarse(PublicError, ValueError):
     """This model in this precision rounds more than can be allowed for. No private row was read."""
 
 

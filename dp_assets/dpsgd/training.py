@@ -30,6 +30,7 @@ from dp_assets.dpsgd.monitor import WATCHED_FROM, WATCHED_TO, Owns, Witness
 from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.dpsgd.replica import NewOptimizer, digests_of
 from dp_assets.dpsgd.sensitivity_probe import probe_shares
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import RandomSource
@@ -38,7 +39,7 @@ from dp_assets.progress import Advance
 UnitRows = Mapping[str, Sequence[TokenRow]]  # by unit id; a sampled unit contributes one of its rows
 
 
-class NoSpareStep(RuntimeError):
+class NoSpareStep(PublicError, RuntimeError):
     """The plan has no spare step left for a continuation; discard the checkpoint and train under a new charge."""
 
 

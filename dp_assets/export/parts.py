@@ -4,13 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 
 STATEMENT = "privacy_statement"
 BEFORE_VOTES = (GENERATOR,)
 
 
-class ExportRefused(ValueError):
+class ExportRefused(PublicError, ValueError):
     """An export that cannot be made as asked; nothing was written."""
 
 

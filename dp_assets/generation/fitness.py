@@ -22,6 +22,7 @@ from dp_assets.generation.prompts import (
     generator_prompt_ids,
 )
 from dp_assets.generation.settings import GeneratorPrompt
+from dp_assets.privacy.errors import PublicError
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative; what rounding may leave
 LARGEST_COARSE_DIFFERENCE = 0.1
@@ -35,7 +36,7 @@ LEAST_VOCABULARY = 26
 """The probe's fixed token ids (`sensitivity_probe.py`) are smaller than this."""
 
 
-class UnfitModel(ValueError):
+class UnfitModel(PublicError, ValueError):
     """The language model does not go with the settings. Says names of settings and layers only."""
 
 

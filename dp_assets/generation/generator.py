@@ -20,14 +20,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.artifacts import Adapter, PrivateTable, ResumableCharge, content_digest
-from dp_assets.dpsgd.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress
+from dp_assets.dpsgd.checkpoints import Checkpoints
 from dp_assets.dpsgd.clipping import clipped_sum
-from dp_assets.dpsgd.lora_gradients import UnclippableParameter
 from dp_assets.dpsgd.monitor import WATCHED_FROM, WATCHED_TO, Picks
-from dp_assets.dpsgd.packing import RowsInteract, TokenRow, require_rows_apart
+from dp_assets.dpsgd.packing import TokenRow, require_rows_apart
 from dp_assets.dpsgd.replica import digests_of, tensors_of
-from dp_assets.dpsgd.sensitivity_probe import RoundingTooCoarse, probe_shares
-from dp_assets.dpsgd.training import NoSpareStep, UnitRows, train_privately
+from dp_assets.dpsgd.sensitivity_probe import probe_shares
+from dp_assets.dpsgd.training import UnitRows, train_privately
 from dp_assets.generation.adapters import adapter_from_model, arrays_of_parameters, new_adapter_model
 from dp_assets.generation.fitness import (
     PUBLIC_TEXTS,
@@ -48,6 +47,7 @@ from dp_assets.generation.prompts import (
 from dp_assets.generation.settings import GeneratorPrompt
 from dp_assets.privacy.accounting import signal_to_noise
 from dp_assets.privacy.claim import CONFIGURED, excesses, largest_shares
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import OTHERWISE, Evidence, fingerprint
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.mechanisms import noise_draws
@@ -62,17 +62,6 @@ LoadModel = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 FEW_TOKENS = 64
 OF_KERNELS = 4  # numbers that a kernel takes at a time; those that are left over are added up in another order
-
-# What these say depends on configuration and on how earlier runs ended, never on a row.
-PUBLIC_ERRORS = (
-    NoSpareStep,
-    RoundingTooCoarse,
-    RowsInteract,
-    StaleCheckpoint,
-    TrainingInProgress,
-    UnclippableParameter,
-    UnfitModel,
-)
 
 
 def require_trainable(
@@ -155,7 +144,7 @@ def _trainable(what: str) -> Iterator[None]:
     """Let the refusals of private training through, and say of any other error that it came from a public text."""
     try:
         yield
-    except PUBLIC_ERRORS:
+    except PublicError:
         raise
     except Exception as error:
         raise UnfitModel(f"{what}: {said_by(error)}; choose another model or other generator settings") from None

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import dagster as dg
 
 from dp_assets.corpus.cohorts import cohort_names
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.settings.named import selected_profile
 
@@ -15,7 +16,7 @@ LONGEST_LIST = 12
 COHORT, LEVEL = "cohort", "level"
 
 
-class UnknownPartition(ValueError):
+class UnknownPartition(PublicError, ValueError):
     """A cohort or a level that this profile does not have."""
 
 

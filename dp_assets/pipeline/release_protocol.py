@@ -27,10 +27,10 @@ from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
 from dp_assets.privacy.plan import PrivacyPlan
-from dp_assets.privacy.registration import RegistrationError
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.ledger.release_lock import only_run_making
+from resources.public_failure import PublicFailure
 from resources.storage.stores import OtherContent, ReleaseStore
 
 PROFILE_METADATA, CORPUS_METADATA, SNAPSHOT_METADATA = metadata.PROFILE, metadata.CORPUS, metadata.SNAPSHOT
@@ -119,13 +119,13 @@ class Mechanism:
         """
         registration = registration_of(ledger, profile)
         if table.corpus_id != registration.corpus_id:
-            raise ChargeRefused(RegistrationError(OTHER_CORPUS))
+            raise ChargeRefused(OTHER_CORPUS)
         if table.snapshot != snapshot_of(ledger, profile):
-            raise ChargeRefused(RegistrationError(OTHER_SNAPSHOT))
+            raise ChargeRefused(OTHER_SNAPSHOT)
         if (table.corpus_id, table.snapshot) not in ledger.state().snapshots:
-            raise ChargeRefused(RegistrationError(UNBOUND))
+            raise ChargeRefused(UNBOUND)
         if table.preparation == UNKNOWN_PREPARATION:
-            raise ChargeRefused(RegistrationError(UNPROBED))
+            raise ChargeRefused(UNPROBED)
         if registration.query is None:  # the present query becomes its term, so it must be the one that made the table
             ledger.check_preparation(table.corpus_id, table.snapshot, preparation_digest(profile))
         name, partition = context.asset_key.to_user_string(), Partition.of(context)
@@ -173,7 +173,7 @@ def obtain(
       ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of
         what it was made with than models and versions; no private row was read.
       NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
-      dg.Failure: what ran differs from the plan; the cohort is closed.
+      PublicFailure: what ran differs from the plan; the cohort is closed.
     """
     if _is_paid(mechanism, ledger, releases):
         return releases.load(*mechanism.place)  # type: ignore[return-value]
@@ -211,7 +211,7 @@ def _pay_and_run(
     try:
         metadata.check_made_with(mechanism.made_with)
     except metadata.FurtherFigure as refusal:
-        raise ChargeRefused(refusal) from None
+        raise ChargeRefused(str(refusal)) from None
     for require in ready:
         require()
     if not mechanism.has_rows:
@@ -259,21 +259,19 @@ def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
       ChargeRefused: it was paid for by another charge.
     """
     if record.charge_id not in release.charge_ids:
-        raise ChargeRefused(
-            ValueError("the stored release belongs to another charge; ask for another `release` number")
-        )
+        raise ChargeRefused("the stored release belongs to another charge; ask for another `release` number")
 
 
 def _settled(charge: Charge, release: Released, differences: list[Discrepancy]) -> Released:
     """The release, once its charge was settled.
 
     Raises:
-      dg.Failure: what ran differs from the plan; it was charged for, and the cohort is closed.
+      PublicFailure: what ran differs from the plan; it was charged for, and the cohort is closed.
     """
     try:
         charge.settle(release.record.get(EVIDENCE, {}), differences)
     except ClaimRefused as refusal:
-        raise dg.Failure(str(refusal), allow_retries=False) from None
+        raise PublicFailure(str(refusal)) from None
     return release
 
 
@@ -325,7 +323,7 @@ def result(
             charge_ids=value.charge_ids,
         )
     except metadata.ForeignLineage as refusal:
-        raise dg.Failure(str(refusal), allow_retries=False) from None
+        raise PublicFailure(str(refusal)) from None
     if label is Label.MECHANISM:
         metadata.check_mechanism_keys(context.asset_key.to_user_string(), extra)
     shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)

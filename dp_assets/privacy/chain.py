@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
+from dp_assets.privacy.errors import PublicError
+
 GENESIS = "0" * 64
 NONCE, BYTES_OF_A_NONCE = "nonce", 16
 
 
-class LedgerTampered(ValueError):
+class LedgerTampered(PublicError, ValueError):
     """The stored entries are not the ones that were written: the chain is broken, shortened or replaced."""
 
 

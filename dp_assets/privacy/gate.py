@@ -15,6 +15,7 @@ from dp_accounting import DpEvent
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.chain import canonical
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.events import event_from_json
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState, rdp_of_form
@@ -24,19 +25,19 @@ ONE_BUDGET = ("unit", "without_user", "relation", "delta", "budget_epsilon")
 """Terms that corpora with one budget have in common."""
 
 
-class BudgetExceeded(ValueError):
+class BudgetExceeded(PublicError, ValueError):
     """The charge does not fit the cohort's budget. Nothing was read."""
 
 
-class CohortClosed(ValueError):
+class CohortClosed(PublicError, ValueError):
     """A mechanism of this cohort did something else than its plan; the cohort takes no more charges."""
 
 
-class VoidRefused(ValueError):
+class VoidRefused(PublicError, ValueError):
     """A charge can be voided only while nothing was read under it."""
 
 
-class ContinuationRefused(ValueError):
+class ContinuationRefused(PublicError, ValueError):
     """A crashed run may go on once from each checkpoint, and as often as its plan has spare steps."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy import accounting
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, Label, Zone, zone
@@ -61,7 +62,7 @@ class FurtherFigure(ValueError):
     """A mechanism was about to publish more than the figures that are declared for it."""
 
 
-class ForeignLineage(ValueError):
+class ForeignLineage(PublicError, ValueError):
     """An artifact was about to be made from inputs whose charges its figures could not state."""
 
 

@@ -18,6 +18,7 @@ from dp_accounting import ComposedDpEvent, DpEvent, NonPrivateDpEvent
 from scipy.optimize import brentq
 
 from dp_assets.privacy import accounting
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.events import DiscreteGaussianDpEvent, dpsgd_event
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.losses import Unaccountable, refuse_unbounded, smallest_delta
@@ -38,7 +39,7 @@ FAILURES_A_CORPUS = 0.1
 """A mechanism that shows one unit's rows whole with probability delta shows at most this many, in expectation."""
 
 
-class UnreachableTarget(ValueError):
+class UnreachableTarget(PublicError, ValueError):
     """No noise multiplier in the allowed range is certified to meet the target epsilon."""
 
 

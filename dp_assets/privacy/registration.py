@@ -11,6 +11,7 @@ from typing import Any
 from dp_accounting import ComposedDpEvent
 
 from dp_assets.privacy import accounting
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.units import RELATION, PrivacyUnit, WithoutUser, unit_in_words
 
@@ -34,7 +35,7 @@ OTHER_QUERY = (
 )
 
 
-class RegistrationError(ValueError):
+class RegistrationError(PublicError, ValueError):
     """A corpus is not registered, or its configuration differs from what was registered."""
 
 

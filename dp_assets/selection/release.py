@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, content_digest
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import Evidence, votes_evidence
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noise_draws, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
@@ -24,7 +25,7 @@ from dp_assets.selection.votes import exact_votes
 NOT_RECORDED = "an embedder that was not recorded"
 
 
-class EmbeddersDiffer(ValueError):
+class EmbeddersDiffer(PublicError, ValueError):
     """Bins and real vectors come from different embedders. Names models and lengths of vectors, which are public."""
 
 

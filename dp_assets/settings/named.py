@@ -33,6 +33,7 @@ from dp_assets.alignment.settings import (
 from dp_assets.corpus.settings import CorpusSettings, SourceSettings
 from dp_assets.evaluation.settings import ReportSettings
 from dp_assets.generation.settings import GeneratorSettings, SamplingSettings
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection.settings import SelectionSettings, VotesSettings
 from dp_assets.settings.consistency import contradictions, plan_problems
@@ -43,7 +44,7 @@ PROFILE_VARIABLE = "DP_INSTRUCTIONS_PROFILE"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-class ProfileError(ValueError):
+class ProfileError(PublicError, ValueError):
     """A profile that does not exist or does not validate; every mistake is named at once, `problems` lists them."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:

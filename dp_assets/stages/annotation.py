@@ -18,6 +18,7 @@ from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.progress import Advance, progress
 from resources.annotator import Annotator, NotReleased
 from resources.models.loaders import LanguageModel
+from resources.public_failure import PublicFailure
 
 if TYPE_CHECKING:
     from dp_assets.alignment.answers_store import AnswersStore
@@ -28,15 +29,14 @@ if TYPE_CHECKING:
 DROPPED_ANSWERS = "endpoint/dropped"
 
 
-class NothingMade(dg.Failure):
+class NothingMade(PublicFailure):
     """An asset that others train on would be empty, which is a failure of whoever answered and no result."""
 
     def __init__(self, asset: str, dropped: Mapping[str, int]) -> None:
         reasons = ", ".join(f"{reason}: {number}" for reason, number in sorted(dropped.items()))
         super().__init__(
-            description=f"{asset} would be empty: nothing that was answered is of use ({reasons or 'all empty'}); see"
-            " docs/guides/endpoint.md for what each reason means, change the settings, and materialize it again",
-            allow_retries=False,
+            f"{asset} would be empty: nothing that was answered is of use ({reasons or 'all empty'}); see"
+            " docs/guides/endpoint.md for what each reason means, change the settings, and materialize it again"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.annotation import connected, endpoint_of
@@ -97,13 +98,7 @@ def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: 
 
 @contextmanager
 def _not_ready() -> Iterator[None]:
-    from dp_assets.alignment.answers_store import AnswersBusy
-    from dp_assets.alignment.endpoint import EndpointError
-    from dp_assets.alignment.preference_file import PreferenceFileError
-
     try:
         yield
-    except dg.Failure as refusal:
-        raise NotReady(refusal.description) from None
-    except (AnswersBusy, EndpointError, PreferenceFileError) as refusal:
+    except PublicError as refusal:
         raise NotReady(str(refusal)) from None

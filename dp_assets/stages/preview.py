@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any
 
-from dp_assets.corpus.cohorts import CohortError
-from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.prepare import Preparation, Step, drop_erased
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
@@ -31,18 +29,24 @@ def preview_of(ledger: Ledger, profile: Profile, *, on_terminal: bool = False) -
     """
     source, terms = source_of(profile), terms_of(profile, declared_public=False)
     settings, first = preparation_settings(profile, ledger.key), _erased(ledger, profile)
-    shown_to_owner = [BrokenDocument] if on_terminal else []
-    public = (SourceError, CohortError, *shown_to_owner)
-    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root, *public):
-        shown = preview(
-            parts_of(source, scratch.folder),
-            Preparation(**settings),
-            columns=source.columns or {name: name for name in SOURCE_ROWS},
-            cohorts=terms.cohorts,
-            folder=scratch.folder,
-            first=first,
-        )
+    broken = ""
+    with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root):
+        try:
+            shown = preview(
+                parts_of(source, scratch.folder),
+                Preparation(**settings),
+                columns=source.columns or {name: name for name in SOURCE_ROWS},
+                cohorts=terms.cohorts,
+                folder=scratch.folder,
+                first=first,
+            )
+        except BrokenDocument as error:
+            if not on_terminal:
+                raise
+            broken = str(error)
     scratch.remove()
+    if broken:
+        raise BrokenDocument(broken)
     return shown
 
 

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dp_assets.privacy.errors import PublicError
 from dp_assets.settings.problems import Problem
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.sampling import require_engine
 from resources.annotator import NotReady
-from resources.models.loaders import Embedder, LanguageModel, ModelUnavailable, require_device
+from resources.models.loaders import Embedder, LanguageModel, require_device
 from resources.storage.room import require_room
 
 GENERATOR, HISTOGRAM = MECHANISMS = ("dp_generator", "dp_histogram")
@@ -101,7 +102,7 @@ def _outcome(check: PublicCheck, failed: Collection[str]) -> tuple[str, Problem 
 def _problem(check: PublicCheck) -> Problem | None:
     try:
         check.require()
-    except (ModelUnavailable, NotReady, ValueError) as refusal:
+    except (PublicError, ValueError) as refusal:
         return Problem(check.setting, str(refusal))
     except Exception as error:  # a library's own way to say that something public cannot be used
         said = next(iter(str(error).strip().splitlines()), "")

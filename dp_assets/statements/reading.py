@@ -4,12 +4,14 @@ import json
 import math
 from typing import Any, NoReturn
 
+from dp_assets.privacy.errors import PublicError
+
 MOST_BYTES = 16 * 2**20
 MOST_LETTERS = 2_000
 """Of what is told about a file: whoever wrote it must not flood whoever reads that."""
 
 
-class StatementError(ValueError):
+class StatementError(PublicError, ValueError):
     """A statement that cannot be made or read, or whose content does not follow from its own facts."""
 
 

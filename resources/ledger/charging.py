@@ -23,16 +23,18 @@ from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms, gate_order
 from dp_assets.privacy.units import keyed_hash
 from resources.ledger.ledger_file import Entries, LedgerFile
+from resources.public_failure import PublicFailure
 
 UNBOUNDED = NonPrivateDpEvent()
 READ_ALREADY = "another run reads under this charge; wait for it to end, then run again"
 
 
-class ChargeRefused(dg.Failure):
+class ChargeRefused(PublicFailure):
     """A charge that the gate refused: the asset fails, is not retried, and no private row was read."""
 
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(description=str(reason), allow_retries=False)
+
+class SnapshotConflict(ValueError):
+    """A snapshot held other rows before, or another corpus holds the same ones. Private: it depends on the rows."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class Charge:
         """
         if self.is_continuation:
             if self._openings:
-                raise ChargeRefused(ValueError(READ_ALREADY))
+                raise ChargeRefused(READ_ALREADY)
             self._openings.append(self.charge_id)
             return
 
         def decide(state: LedgerState) -> Entries:
             if self._usable(state).opened:
-                raise ChargeRefused(ValueError(READ_ALREADY))
+                raise ChargeRefused(READ_ALREADY)
             return [("opened", {"charge_id": self.charge_id})]
 
         self.ledger.transact(decide)
@@ -93,7 +95,7 @@ class Charge:
             try:
                 gate.check_continuation(self._usable(state), checkpoint)
             except gate.ContinuationRefused as refusal:
-                raise ChargeRefused(refusal) from None
+                raise ChargeRefused(str(refusal)) from None
             return [("continued", {"charge_id": self.charge_id, "checkpoint": checkpoint})]
 
         self.ledger.transact(decide)
@@ -103,9 +105,9 @@ class Charge:
         """The charge as the ledger has it now, which may have changed since it was booked."""
         record = state.charges[self.charge_id]
         if record.voided:
-            raise ChargeRefused(gate.VoidRefused("this charge was voided meanwhile; run again to book a new one"))
+            raise ChargeRefused("this charge was voided meanwhile; run again to book a new one")
         if state.is_closed(record.corpus_id, record.cohort):
-            raise ChargeRefused(gate.CohortClosed("this cohort was closed meanwhile; see `ledger show`"))
+            raise ChargeRefused("this cohort was closed meanwhile; see `ledger show`")
         return record
 
     def note_noise(self, digests: Collection[str]) -> bool:
@@ -237,7 +239,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             registration = self.state().registration_of_source(self.source_key(locator))
             registration.check_unchanged(terms)
         except RegistrationError as refusal:
-            raise ChargeRefused(refusal) from None
+            raise ChargeRefused(str(refusal)) from None
         return registration
 
     def check_preparation(self, corpus_id: str, snapshot: str, preparation: str) -> None:
@@ -249,10 +251,8 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         bound = self.state().snapshots.get((corpus_id, snapshot))
         if bound is not None and bound.preparation not in (None, preparation):
             raise ChargeRefused(
-                RegistrationError(
-                    "settings of corpus that shape its rows (source, columns, lengths, languages, train_fraction ...)"
-                    " changed under an unchanged corpus.snapshot; restore them, or give corpus.snapshot a new name"
-                )
+                "settings of corpus that shape its rows (source, columns, lengths, languages, train_fraction ...)"
+                " changed under an unchanged corpus.snapshot; restore them, or give corpus.snapshot a new name"
             )
 
     def bind_rows(
@@ -265,7 +265,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         private rows.
 
         Raises:
-          RegistrationError: the snapshot held other rows before, or another corpus with a budget of its own holds the
+          SnapshotConflict: the snapshot held other rows before, or another corpus with a budget of its own holds the
             same prepared rows or the same texts.
         """
         bound = Bound(rows, texts, preparation, content)
@@ -275,11 +275,11 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
             if known is not None and known.rows == rows:
                 return []
             if known is not None:
-                raise RegistrationError(
+                raise SnapshotConflict(
                     "the source changed under an unchanged corpus.snapshot; give the new rows a new one"
                 )
             if state.holders_of(bound) & set(state.apart_from(corpus_id)):
-                raise RegistrationError(
+                raise SnapshotConflict(
                     "these rows are registered already under another source; use that registration, or make one budget"
                     " of both with `dp-instructions corpus declare-overlap`"
                 )
@@ -350,7 +350,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             self.transact(decide)
         except (gate.BudgetExceeded, gate.CohortClosed, RegistrationError) as refusal:
-            raise ChargeRefused(refusal) from None
+            raise ChargeRefused(str(refusal)) from None
         return Charge(admitted[0], self)
 
     def raise_budget(self, corpus_id: str, budget_epsilon: float, reason: str) -> None:

@@ -28,5 +28,5 @@ def only_run_making(private_root: str, reuse_key: str) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ChargeRefused(RuntimeError(IN_PROGRESS)) from None
+            raise ChargeRefused(IN_PROGRESS) from None
         yield

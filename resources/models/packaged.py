@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dp_assets.privacy.errors import PublicError
+
 LANGUAGE_MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LANGUAGE_MODEL_SHAPE = {
     "vocab_size": 49152,
@@ -29,7 +31,7 @@ LANGUAGE_MODEL_SHAPE = {
 EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-class ModelUnavailable(ValueError):
+class ModelUnavailable(PublicError, ValueError):
     """A configured model is not on this machine and cannot be fetched. The message names the field and the remedy."""
 
 

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from dp_assets.artifacts import PrivateTable
+from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from resources.ledger.charging import Ledger
@@ -48,7 +49,7 @@ class DropErased(Protocol):
         """The rows of units whose hash is not in `erased`; a `unit_id` column says whose they are."""
 
 
-class ErasureRefused(ValueError):
+class ErasureRefused(PublicError, ValueError):
     """Nothing was erased: a running step may hold rows in its memory."""
 
 

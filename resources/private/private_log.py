@@ -9,7 +9,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from dp_assets.privacy.errors import PublicError
 from resources.private.private_output import output_kept_inside
+from resources.public_failure import PublicFailure
 
 CONSTANT_MESSAGE = (
     "A step that reads private rows failed. What it says may depend on them, so it is written to the private log"
@@ -19,16 +21,16 @@ CONSTANT_MESSAGE = (
 INTERRUPTS: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit, dg.DagsterExecutionInterruptedError)
 
 
-class PrivateStepFailed(dg.Failure):
+class PrivateStepFailed(PublicFailure):
     """The one message for every failure that may depend on private rows."""
 
     def __init__(self) -> None:
-        super().__init__(description=CONSTANT_MESSAGE, allow_retries=False)
+        super().__init__(CONSTANT_MESSAGE)
 
 
 @contextmanager
-def private_errors(private_root: str, *public: type[Exception]) -> Iterator[None]:
-    """Replace any exception but Dagster's failures and those known to be `public` by the constant message.
+def private_errors(private_root: str) -> Iterator[None]:
+    """Replace any exception but a `PublicError` by the constant message.
 
     What passes does so without notes, cause and context, and an interrupt without arguments. Everything else is caught,
     since some libraries raise what is no `Exception` (a panic of Polars). What is printed, logged or warned of
@@ -38,19 +40,19 @@ def private_errors(private_root: str, *public: type[Exception]) -> Iterator[None
         try:
             yield
         except BaseException as error:
-            outward = _outward(error, public)
+            outward = _outward(error)
             try:
                 raise outward from None
             finally:
                 outward.__context__ = None  # `from None` only hides it from tracebacks; code could still follow it.
 
 
-def _outward(error: BaseException, public: tuple[type[Exception], ...]) -> BaseException:
+def _outward(error: BaseException) -> BaseException:
     """What may be seen outside of an error; the rest of it is logged."""
     for interrupt in INTERRUPTS:
         if isinstance(error, interrupt):
             return interrupt()
-    if not isinstance(error, (dg.Failure, *public)):
+    if not isinstance(error, PublicError):
         _log(error)
         return PrivateStepFailed()
     if hasattr(error, "__notes__") or error.__cause__ is not None or error.__context__ is not None:

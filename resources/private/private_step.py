@@ -20,12 +20,12 @@ class StepsRunning(RuntimeError):
 
 
 @contextmanager
-def private_step(private_root: str, *public: type[Exception]) -> Iterator[None]:
+def private_step(private_root: str) -> Iterator[None]:
     """Within the context private rows may be read: what is said and raised stays inside (`private_errors`).
 
     Waits while an erasure runs.
     """
-    with _locked(private_root, fcntl.LOCK_SH), private_errors(private_root, *public):
+    with _locked(private_root, fcntl.LOCK_SH), private_errors(private_root):
         yield
 
 

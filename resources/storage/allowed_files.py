@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 from safetensors import safe_open
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table, column_types
+from resources.public_failure import PublicFailure
 from resources.storage.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
 from resources.storage.artifact_files import DOCUMENT, PROVENANCE
 
@@ -34,26 +34,24 @@ ALLOWED: dict[type, tuple[str, ...]] = {
 }
 
 
-class UnexpectedFile(dg.Failure):
+class UnexpectedFile(PublicFailure):
     """A released artifact was about to be published with a file that its kind does not consist of."""
 
     def __init__(self, kind: type, name: str) -> None:
         super().__init__(
-            description=f"the folder of a released {kind.__name__} holds {name!r}, so it was not published; find out"
-            " what writes it; list it in resources/storage/allowed_files.py only if it is made from released values",
-            allow_retries=False,
+            f"the folder of a released {kind.__name__} holds {name!r}, so it was not published; find out"
+            " what writes it; list it in resources/storage/allowed_files.py only if it is made from released values"
         )
 
 
-class UnexpectedContent(dg.Failure):
+class UnexpectedContent(PublicFailure):
     """A released artifact was about to be published with something that it is not declared to hold."""
 
     def __init__(self, asset: str, problem: str) -> None:
         super().__init__(
-            description=f"{asset} would be released with {problem}, so it was not published; declare it only if it is"
+            f"{asset} would be released with {problem}, so it was not published; declare it only if it is"
             " made from released values: the columns of a table in dp_assets/corpus/schemas.py, all else in"
-            " resources/storage/allowed_files.py",
-            allow_retries=False,
+            " resources/storage/allowed_files.py"
         )
 
 

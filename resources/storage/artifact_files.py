@@ -26,6 +26,7 @@ from typing import Any
 import polars as pl
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.privacy.errors import PublicError
 from resources.storage.adapter_io import CONFIG_FILE, PROVENANCE_FILE, load_adapter, save_adapter
 from resources.storage.scratch import Scratch
 
@@ -40,7 +41,7 @@ DOCUMENT, MARKDOWN_PAGE, HTML_PAGE = "document.json", "document.md", "document.h
 Artifact = Table | PrivateTable | Adapter | Document
 
 
-class UnreadableArtifact(ValueError):
+class UnreadableArtifact(PublicError, ValueError):
     """A folder that holds no known artifact."""
 
 

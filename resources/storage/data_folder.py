@@ -10,22 +10,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
 from dp_assets.privacy.labels import Zone
+from resources.public_failure import PublicFailure
 from resources.storage.zones import atomic_file
 
 VERSION_FILE, VERSION = "data_folder.json", 1
 
 
-class OtherDataFolder(dg.Failure):
+class OtherDataFolder(PublicFailure):
     """The data folder was made by a version of this program that lays it out in another way."""
 
     def __init__(self, home: Path, found: object) -> None:
         super().__init__(
-            description=f"the data folder {home} has version {found}, and this program knows {VERSION}; upgrade the"
-            " program, or set DP_INSTRUCTIONS_HOME to another folder. Nothing in it was touched",
-            allow_retries=False,
+            f"the data folder {home} has version {found}, and this program knows {VERSION}; upgrade the"
+            " program, or set DP_INSTRUCTIONS_HOME to another folder. Nothing in it was touched"
         )
 
 

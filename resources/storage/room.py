@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import dagster as dg
+from resources.public_failure import PublicFailure
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAYINGS = tuple(os.strerror(number) for number in NO_ROOM)
@@ -41,14 +41,13 @@ def require_room(home: Path) -> None:
         )
 
 
-class NoRoom(dg.Failure):
+class NoRoom(PublicFailure):
     """Something could not be written because the disk, the quota or the largest size of a file is reached."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(
-            description=f"there is no room left for the data folder {home}: the disk is full, or a quota or the largest"
-            " size of a file is reached. Free some, then run the same command again. What was stored before is whole",
-            allow_retries=False,
+            f"there is no room left for the data folder {home}: the disk is full, or a quota or the largest"
+            " size of a file is reached. Free some, then run the same command again. What was stored before is whole"
         )
 
 

@@ -21,6 +21,7 @@ from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
 from resources.ledger.ledger_file import LedgerFile
 from resources.private.private_step import private_step
+from resources.public_failure import PublicFailure
 from resources.storage.allowed_files import check_content, check_files
 from resources.storage.artifact_files import Artifact, UnreadableArtifact, read_artifact, read_kept, write_artifact
 from resources.storage.room import room_in
@@ -30,70 +31,64 @@ COLUMNS_METADATA = "dagster/column_schema"
 """Under this name Dagster knows and shows the columns of a table."""
 
 
-class BoundaryViolation(dg.Failure):
+class BoundaryViolation(PublicFailure):
     """A private artifact was about to cross into the released zone."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            description=f"the asset {asset} is labelled released and may not hold or read a private table; only a"
-            " mechanism may read one, and only a private asset may hold one",
-            allow_retries=False,
+            f"the asset {asset} is labelled released and may not hold or read a private table; only a"
+            " mechanism may read one, and only a private asset may hold one"
         )
 
 
-class OpenRows(dg.Failure):
+class OpenRows(PublicFailure):
     """What a private asset made was about to be stored in a form that whoever gets it may read."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            description=f"the asset {asset} is labelled private, so its value must be a PrivateTable, whose rows only a"
-            " charge opens; put its rows into one",
-            allow_retries=False,
+            f"the asset {asset} is labelled private, so its value must be a PrivateTable, whose rows only a"
+            " charge opens; put its rows into one"
         )
 
 
-class UnprotectedInput(dg.Failure):
+class UnprotectedInput(PublicFailure):
     """An artifact made without noise was about to be read for the released zone."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            description=f"{asset} lies in the released zone and may not read what was made at the level no-dp; read"
-            " other levels only (a partition mapping says which), or make it at the level no-dp",
-            allow_retries=False,
+            f"{asset} lies in the released zone and may not read what was made at the level no-dp; read"
+            " other levels only (a partition mapping says which), or make it at the level no-dp"
         )
 
 
-class LineageLost(dg.Failure):
+class LineageLost(PublicFailure):
     """An artifact was about to be stored without the charges of what was read to make it."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            description=f"{asset} read artifacts whose charge ids its own value lacks, so its epsilon would be too"
-            " small; pass the ids of all inputs on with union_of_ids",
-            allow_retries=False,
+            f"{asset} read artifacts whose charge ids its own value lacks, so its epsilon would be too"
+            " small; pass the ids of all inputs on with union_of_ids"
         )
 
 
-class OtherContent(dg.Failure):
+class OtherContent(PublicFailure):
     """A release, read back as it was stored, does not hold what was observed while it was made."""
 
     def __init__(self, asset: str, digest: str) -> None:
         super().__init__(
-            description=f"what was stored of {asset} is not what was observed while it was made, so it was removed;"
-            " find out what changed it on the way",
-            allow_retries=False,
+            f"what was stored of {asset} is not what was observed while it was made, so it was removed;"
+            " find out what changed it on the way"
         )
         self.digest = digest
 
 
-class RowsErased(dg.Failure):
+class RowsErased(PublicFailure):
     """What was made from exact rows was about to be stored, and may hold a unit which was erased since."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            description=f"a unit was erased while {asset} was made, so it was not stored; materialize it again, and"
-            " real_instructions before it",
-            allow_retries=False,
+            f"a unit was erased while {asset} was made, so it was not stored; materialize it again, and"
+            " real_instructions before it"
         )
 
 
@@ -227,7 +222,7 @@ def _store(
             check_content(temporary, type(artifact), asset=asset, columns=columns)
         return
     root = home / place
-    with private_step(str(root), OtherContent):
+    with private_step(str(root)):
         if not _holds_present_units(LedgerFile(root), artifact):
             raise RowsErased(asset)
         with atomic_folder(folder, place) as temporary:

@@ -8,13 +8,12 @@ python -m tests.docs.messages    writes the page anew
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.error_classes import ROOT, below, last_name, sources
+
 PAGE = ROOT / "docs" / "troubleshooting.md"
-SOURCES = ("dp_assets", "resources")
 OTHERS = frozenset(["BadParameter", "Failure", "Problem", "_refusal"])
 """What shows a message to people besides the project's own errors."""
 
@@ -126,25 +125,13 @@ class Message:
 
 def messages() -> list[Message]:
     """All messages, each once, in the order of their texts."""
-    files = [path for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py"))]
-    trees = {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in files}
-    errors = OTHERS | _errors(trees.values())
+    errors = OTHERS | {name for name in below() if not name.startswith("_")} - UNSEEN
     found: dict[str, Message] = {}
-    for path, tree in trees.items():
+    for path, tree in sources().items():
         shown = errors | {"ValueError"} if path.endswith("/settings.py") or path == "dp_assets/fields.py" else errors
         for error, text in _said(tree, shown):
             found.setdefault(text, Message(text, path, error))
     return sorted(found.values())
-
-
-def _errors(trees: Iterable[ast.Module]) -> frozenset[str]:
-    """The project's own errors: classes that end up below an exception, those for inner use left out."""
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    bases = {node.name: {_name(base) for base in node.bases} for node in classes}
-    errors = {"Exception", "ValueError", "RuntimeError", "OSError", "Failure", "KeyError", "TypeError"}
-    while more := {name for name, above in bases.items() if above & errors} - errors:
-        errors |= more
-    return frozenset(name for name in errors & bases.keys() if not name.startswith("_")) - UNSEEN
 
 
 def _said(tree: ast.Module, errors: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -158,8 +145,8 @@ def _said(tree: ast.Module, errors: frozenset[str]) -> Iterator[tuple[str, str]]
     }
     for node in ast.walk(tree):
         calls: list[tuple[str, ast.AST]] = []
-        if isinstance(node, ast.Call) and _name(node.func) in errors:
-            calls = [(_name(node.func), node)]
+        if isinstance(node, ast.Call) and last_name(node.func) in errors:
+            calls = [(last_name(node.func), node)]
         elif isinstance(node, ast.ClassDef) and node.name in errors:
             calls = [(node.name, call) for call in ast.walk(node) if isinstance(call, ast.Call) and _is_init(call)]
         for error, call in calls:
@@ -171,14 +158,7 @@ def _said(tree: ast.Module, errors: frozenset[str]) -> Iterator[tuple[str, str]]
 
 
 def _is_init(call: ast.Call) -> bool:
-    return _name(call.func) == "__init__"
-
-
-def _name(node: ast.AST) -> str:
-    """The last name of a dotted one, whatever is called or indexed on the way."""
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
+    return last_name(call.func) == "__init__"
 
 
 def _text(node: ast.AST) -> str:
@@ -197,7 +177,7 @@ def _text(node: ast.AST) -> str:
 def _part(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
-    names = [_name(node) for node in ast.walk(part) if isinstance(node, ast.Attribute | ast.Name)]
+    names = [last_name(node) for node in ast.walk(part) if isinstance(node, ast.Attribute | ast.Name)]
     words = [name for name in names if name and name not in ("self", "str", "join", "repr", "sorted", "len")]
     return f"<{words[0].lower().replace('_', ' ').strip()}>" if words else "<...>"
 

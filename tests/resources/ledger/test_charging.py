@@ -19,7 +19,7 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
 from dp_assets.privacy.units import WithoutUser
-from resources.ledger.charging import Charge, ChargeRefused, Ledger
+from resources.ledger.charging import Charge, ChargeRefused, Ledger, SnapshotConflict
 from tests.resources.ledgers import charge, plan_of, register, terms
 
 
@@ -184,7 +184,7 @@ def test_an_unregistered_source_is_refused_with_the_remedy(ledger: Ledger) -> No
 def test_other_rows_under_the_same_snapshot_are_refused(ledger: Ledger, corpus: Registration) -> None:
     ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
     ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
-    with pytest.raises(RegistrationError, match="snapshot"):
+    with pytest.raises(SnapshotConflict, match="snapshot"):
         ledger.bind_rows(corpus.corpus_id, "1", rows="other rows", texts="other texts", preparation="settings")
     ledger.bind_rows(corpus.corpus_id, "2", rows="other rows", texts="other texts", preparation="settings")
 
@@ -194,7 +194,7 @@ def test_the_same_texts_under_another_registration_are_refused_however_they_are_
 ) -> None:
     ledger.bind_rows(corpus.corpus_id, "1", rows="rows", texts="texts", preparation="settings")
     other = register(ledger, "eps-8", locator="a copy")
-    with pytest.raises(RegistrationError, match="another source"):
+    with pytest.raises(SnapshotConflict, match="another source"):
         ledger.bind_rows(other.corpus_id, "1", rows="prepared otherwise", texts="texts", preparation="settings")
 
 

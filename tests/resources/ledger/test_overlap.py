@@ -13,7 +13,7 @@ from dp_assets.privacy.headline import Basis
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import RegistrationError
-from resources.ledger.charging import ChargeRefused, Ledger
+from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
 from resources.ledger.overlap import SIZE, Sketch, Sketches, sketch_hash
 from tests.resources.ledgers import charge, plan_of, register, terms
 
@@ -39,14 +39,14 @@ def at_the_gate(state: LedgerState, corpus_id: str, *levels: str) -> float:
 def test_prepared_rows_that_are_the_same_are_refused_whatever_the_source_holds_besides(ledger: Ledger) -> None:
     first, second = pair(ledger)
     ledger.bind_rows(first, "1", rows="rows", texts="texts", preparation="settings")
-    with pytest.raises(RegistrationError, match="another source"):
+    with pytest.raises(SnapshotConflict, match="another source"):
         ledger.bind_rows(second, "1", rows="rows", texts="texts and a blank", preparation="settings")
 
 
 def test_the_same_texts_of_the_same_units_are_refused_whatever_cohort_or_split_they_are_in(ledger: Ledger) -> None:
     first, second = pair(ledger)
     ledger.bind_rows(first, "1", rows="rows", texts="texts", preparation="settings", content="content")
-    with pytest.raises(RegistrationError, match="another source"):
+    with pytest.raises(SnapshotConflict, match="another source"):
         ledger.bind_rows(second, "1", rows="in cohorts", texts="with a blank", preparation="other", content="content")
 
 
@@ -54,7 +54,7 @@ def test_rows_that_an_older_snapshot_held_are_refused_too(ledger: Ledger) -> Non
     first, second = pair(ledger)
     ledger.bind_rows(first, "1", rows="rows", texts="texts", preparation="settings")
     ledger.bind_rows(first, "2", rows="more rows", texts="more texts", preparation="settings")
-    with pytest.raises(RegistrationError, match="another source"):
+    with pytest.raises(SnapshotConflict, match="another source"):
         ledger.bind_rows(second, "1", rows="rows", texts="with a blank", preparation="settings")
 
 

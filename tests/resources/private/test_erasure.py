@@ -12,9 +12,9 @@ from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import HISTOGRAM, make_plan
-from dp_assets.privacy.registration import Registration, RegistrationError, Terms
+from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
-from resources.ledger.charging import ChargeRefused, Ledger
+from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
 from resources.private import erasure
 from resources.private.erasure import ErasureRefused, erase
 from resources.private.private_log import PrivateStepFailed
@@ -133,7 +133,7 @@ def test_the_snapshot_that_an_erasure_leaves_is_tied_to_what_is_left(house: Hous
     house.erase()
     snapshot, left = house.snapshot_of(TABLES[0]), fingerprint(house.rows(TABLES[0]).lazy(), key=key)
     house.ledger.bind_rows(corpus_id, snapshot, rows=left, texts="texts", preparation="settings")
-    with pytest.raises(RegistrationError, match="source changed"):
+    with pytest.raises(SnapshotConflict, match="source changed"):
         house.ledger.bind_rows(corpus_id, snapshot, rows="more rows", texts="texts", preparation="settings")
     with pytest.raises(ChargeRefused, match=r"corpus\.snapshot"):
         house.ledger.check_preparation(corpus_id, snapshot, "other settings")

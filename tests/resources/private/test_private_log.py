@@ -7,15 +7,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dp_assets.privacy.errors import PublicError
 from resources.ledger.charging import ChargeRefused
 from resources.private.private_log import CONSTANT_MESSAGE, PrivateStepFailed, private_errors
 from resources.private.private_output import log_file
+from resources.public_failure import PublicFailure
 
 SECRET = "my card is 4929 1111"
 
 
-class PublicError(ValueError):
-    """An error that is known to quote configuration only."""
+class Refused(PublicError, ValueError):
+    """An error that says configuration only."""
 
 
 @pytest.fixture
@@ -76,19 +78,22 @@ def test_the_log_is_appended_to(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [PublicError("column `text` is missing"), ChargeRefused(ValueError("over the budget")), dg.Failure("no plan")],
+    [Refused("column `text` is missing"), ChargeRefused("over the budget"), PublicFailure("no plan")],
     ids=lambda error: type(error).__name__,
 )
 def test_public_errors_pass_unchanged_and_are_not_logged(root: Path, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, private_errors(str(root), PublicError):
+    with pytest.raises(type(error)) as caught, private_errors(str(root)):
         raise error
     assert caught.value is error
     assert log_file(root).read_text() == ""
 
 
-def test_an_error_that_nobody_called_public_is_private(root: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [ValueError("column `text` is missing"), dg.Failure("no plan")], ids=["error", "failure"]
+)
+def test_an_error_that_was_not_declared_public_is_private(root: Path, error: Exception) -> None:
     with pytest.raises(PrivateStepFailed), private_errors(str(root)):
-        raise PublicError("column `text` is missing")
+        raise error
 
 
 class Panic(BaseException):
@@ -131,9 +136,9 @@ def everything_said_by(error: BaseException | None) -> str:
     return f"{error!r} {error} {getattr(error, '__notes__', '')} {linked}"
 
 
-@pytest.mark.parametrize("error", [PublicError("a column is missing"), dg.Failure("no plan")], ids=["error", "failure"])
+@pytest.mark.parametrize("error", [Refused("a column is missing"), PublicFailure("no plan")], ids=["error", "failure"])
 def test_what_led_to_a_public_error_is_private(root: Path, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, private_errors(str(root), PublicError):
+    with pytest.raises(type(error)) as caught, private_errors(str(root)):
         raise_while_handling_a_row(error)
     assert caught.value is error
     assert SECRET not in everything_said_by(error)
@@ -142,12 +147,12 @@ def test_what_led_to_a_public_error_is_private(root: Path, error: Exception) -> 
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_neither_a_note_nor_an_unraised_cause_of_a_public_error_passes(root: Path, explicit: bool) -> None:
-    error = PublicError("a column is missing")
+    error = Refused("a column is missing")
     if explicit:
         error.__cause__ = ValueError(SECRET)
     else:
         error.add_note(SECRET)
-    with pytest.raises(PublicError), private_errors(str(root), PublicError):
+    with pytest.raises(Refused), private_errors(str(root)):
         raise error
     assert SECRET not in everything_said_by(error)
     assert SECRET in log_file(root).read_text()

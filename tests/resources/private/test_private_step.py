@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dp_assets.privacy.errors import PublicError
 from resources.private.private_log import PrivateStepFailed
 from resources.private.private_step import StepsRunning, no_private_step, private_step
 
@@ -28,6 +29,6 @@ def test_a_step_that_fails_gives_the_lock_back_and_says_nothing_outside(tmp_path
         pass
 
 
-def test_an_error_that_was_called_public_passes(tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match="the column is missing"), private_step(str(tmp_path), LookupError):
-        raise LookupError("the column is missing")
+def test_a_public_error_passes(tmp_path: Path) -> None:
+    with pytest.raises(PublicError, match="the column is missing"), private_step(str(tmp_path)):
+        raise PublicError("the column is missing")
