@@ -16,7 +16,8 @@ import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.pipeline.asset import table_schema
-from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain
 from dp_assets.privacy import accounting
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone

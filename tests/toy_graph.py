@@ -9,8 +9,9 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import CORPUS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA, private_version
+from dp_assets.pipeline.asset_metadata import private_version
 from dp_assets.pipeline.running import stage_logger
+from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from resources.storage.stores import ArtifactStore
 
@@ -23,11 +24,11 @@ SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def made(value: Any, corpus: str = CORPUS) -> dg.MaterializeResult[Any]:
-    decided_by = {PROFILE_METADATA: PROFILE, CORPUS_METADATA: corpus}
+    decided_by = {metadata.PROFILE: PROFILE, metadata.CORPUS: corpus}
     if not isinstance(value, PrivateTable):
         return dg.MaterializeResult(value=value, metadata=decided_by)
     version = private_version(profile=PROFILE, corpus_id=corpus, snapshot=value.snapshot, code_version="1")
-    shown = {**decided_by, SNAPSHOT_METADATA: value.snapshot}
+    shown = {**decided_by, metadata.SNAPSHOT: value.snapshot}
     return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
 
 

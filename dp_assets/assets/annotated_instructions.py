@@ -4,7 +4,7 @@ import dagster as dg
 
 from dp_assets.artifacts import Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import result
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.annotation import annotated_by_model, annotated_by_people

@@ -7,7 +7,8 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_dpsgd
 from dp_assets.privacy.labels import Label

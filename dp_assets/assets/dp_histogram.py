@@ -6,8 +6,9 @@ import dagster as dg
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.pipeline.bin_arrays import centroids_of
-from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain, result
+from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import check_votes
 from dp_assets.privacy.labels import Label

@@ -7,8 +7,8 @@ import polars as pl
 
 from dp_assets.artifacts import SHORTAGE, Adapter, Table, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
-from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.filtering import filter_pool
 from dp_assets.selection.rules import Rule

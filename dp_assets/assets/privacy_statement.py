@@ -6,9 +6,10 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.partitions import Partition
-from dp_assets.pipeline.release_protocol import ROWS_MADE_WITH, result
+from dp_assets.pipeline.release_protocol import ROWS_MADE_WITH
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM

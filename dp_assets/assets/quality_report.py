@@ -7,9 +7,9 @@ import dagster as dg
 from dp_assets.artifacts import SHORTAGE, Document, Table, union_of_ids
 from dp_assets.evaluation import quality
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
 from dp_assets.pipeline.partitions import Partition
-from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page

@@ -8,7 +8,7 @@ from dp_assets.artifacts import EMBEDDER, PrivateTable
 from dp_assets.corpus.real_vectors import embed_training_rows, require_units_apart
 from dp_assets.corpus.stability import require_alone
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import private_result
+from dp_assets.pipeline.asset_metadata import private_result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger

@@ -15,6 +15,7 @@ from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource, Source
 from dp_assets.corpus.stability import require_bounded, require_stable
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import private_result
 from dp_assets.pipeline.corpus import (
     preparation_digest,
     preparation_settings,
@@ -25,7 +26,6 @@ from dp_assets.pipeline.corpus import (
     source_of,
 )
 from dp_assets.pipeline.overlap import note_overlaps, tell_of_other_corpora
-from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.settings.profile import Profile

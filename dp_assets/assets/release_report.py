@@ -4,9 +4,9 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.partitions import Partition
-from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.training import TITLES, course_of

@@ -6,8 +6,8 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import private_result
 from dp_assets.pipeline.bin_arrays import centroids_of
-from dp_assets.pipeline.release_protocol import private_result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger

@@ -5,7 +5,7 @@ import polars as pl
 
 from dp_assets.artifacts import Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import result
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins
 from dp_assets.selection.vectors import sampled_vectors

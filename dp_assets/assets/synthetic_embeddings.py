@@ -5,7 +5,7 @@ import polars as pl
 
 from dp_assets.artifacts import EMBEDDER, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import result
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from dp_assets.settings.profile import Profile

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset_metadata import result
 from dp_assets.pipeline.partitions import Partition
-from dp_assets.pipeline.release_protocol import result
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.sampling import generator_loading

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetRecordsFilter
 
-from dp_assets.pipeline.release_protocol import CORPUS_METADATA
+from dp_assets.privacy import metadata
 
 RECORDS_AT_A_TIME = 20
 
@@ -23,7 +23,7 @@ def latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
     wanted, cursor = AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None), None
     while True:
         page = instance.fetch_materializations(wanted, limit=RECORDS_AT_A_TIME, cursor=cursor)
-        ours = (record for record in page.records if recorded(record, CORPUS_METADATA) in (None, *corpora))
+        ours = (record for record in page.records if recorded(record, metadata.CORPUS) in (None, *corpora))
         record = next(ours, None)
         if record is not None or not page.has_more:
             return record

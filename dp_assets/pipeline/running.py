@@ -23,7 +23,7 @@ import dagster as dg
 
 from dp_assets.pipeline.event_log import latest, recorded
 from dp_assets.pipeline.partitions import RELEASES
-from dp_assets.pipeline.release_protocol import OWN_SETTINGS_METADATA, PROFILE_METADATA, SNAPSHOT_METADATA
+from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import LABEL_METADATA, Label
 from resources.ledger.charging import ChargeRefused
 from resources.storage.stores import artifact_folder
@@ -131,7 +131,7 @@ def out_of_date(
             record is not None
             and _is_stored(home, node, own_partition)
             and _is_of(record, profile, node.code_version)
-            and recorded(record, OWN_SETTINGS_METADATA) == own_settings(key.to_user_string())
+            and recorded(record, metadata.OWN_SETTINGS) == own_settings(key.to_user_string())
             and _is_of_snapshot(record, snapshot, node)
             and all(parent in made and _is_made_from(record, made[parent], parent) for parent in node.parent_keys)
         )
@@ -149,14 +149,14 @@ def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
 
 def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
     same_code = _tags(record).get(CODE_VERSION_TAG) == code_version
-    return same_code and recorded(record, PROFILE_METADATA) == profile
+    return same_code and recorded(record, metadata.PROFILE) == profile
 
 
 def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
     """Whether a private table holds the present rows. What lies below a private table follows it in the graph."""
     if node.metadata[LABEL_METADATA] != Label.PRIVATE:
         return True
-    return bool(recorded(record, SNAPSHOT_METADATA) == snapshot)
+    return bool(recorded(record, metadata.SNAPSHOT) == snapshot)
 
 
 def _is_made_from(record: Any, upstream: Any, key: dg.AssetKey) -> bool:

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from dp_assets.pipeline.event_log import RECORDS_AT_A_TIME, latest, recorded
-from dp_assets.pipeline.release_protocol import CORPUS_METADATA
+from dp_assets.privacy.metadata import CORPUS
 
 KEY, OURS, OTHERS = dg.AssetKey("pool"), "ours", "others"
 
@@ -18,7 +18,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def note(instance: dg.DagsterInstance, corpus: str | None, number: int, partition: str | None = None) -> None:
-    metadata = {"number": number} | ({} if corpus is None else {CORPUS_METADATA: corpus})
+    metadata = {"number": number} | ({} if corpus is None else {CORPUS: corpus})
     instance.report_runless_asset_event(dg.AssetMaterialization(KEY, metadata=metadata, partition=partition))
 
 

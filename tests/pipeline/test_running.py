@@ -14,7 +14,7 @@ import yaml
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import private_version
+from dp_assets.pipeline.asset_metadata import private_version
 from dp_assets.pipeline.running import DAGSTER_HOME, Outcome, materialize, out_of_date, persistent_instance
 from dp_assets.privacy.labels import Label
 from resources.storage.stores import artifact_folder
