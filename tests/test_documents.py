@@ -15,19 +15,21 @@ from dp_assets.settings.named import load_profile
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+FIRST_RUN = (ROOT / "docs/guides/first-run.md").read_text()
+METADATA = (ROOT / "docs/metadata.md").read_text()
 
 
 def section(document: str, title: str) -> str:
     return document.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
-def test_the_readme_lists_exactly_the_metadata_keys_of_the_code() -> None:
-    listed = re.findall(r"^\| `(privacy/[a-z_]+)`", README, re.MULTILINE)
+def test_the_metadata_page_lists_exactly_the_metadata_keys_of_the_code() -> None:
+    listed = re.findall(r"^\| `(privacy/[a-z_]+)`", METADATA, re.MULTILINE)
     assert listed == [*metadata.ARTIFACT_KEYS, *metadata.MECHANISM_KEYS, *metadata.STATEMENT_KEYS]
 
 
-def test_every_path_of_the_readmes_tree_exists_and_no_module_is_missing() -> None:
-    tree = section(README, "The tree").split("```")[1]
+def test_every_path_of_the_tree_in_contributing_exists_and_no_module_is_missing() -> None:
+    tree = section(CONTRIBUTING, "The tree").split("```")[1]
     names, folder = [], Path()
     for line in tree.strip().splitlines():
         name = line.split()[0]
@@ -39,17 +41,17 @@ def test_every_path_of_the_readmes_tree_exists_and_no_module_is_missing() -> Non
     assert present - shown == {"dagster.yaml", "py.typed"}
 
 
-def test_every_command_of_the_readme_exists() -> None:
+def test_every_command_of_readme_and_first_run_exists() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    used = set(re.findall(r"dp-instructions ([a-z]+)", README))
+    used = set(re.findall(r"dp-instructions ([a-z]+)", README + FIRST_RUN))
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert used
     assert used <= commands
     assert set(re.findall(r"(?:`|    )make ([a-z-]+)", README)) <= targets
 
 
-def test_the_readmes_profile_loads(tmp_path: Path) -> None:
-    text = section(README, "Your own data and models").split("```toml")[1].split("```")[0]
+def test_the_profile_of_the_first_run_loads(tmp_path: Path) -> None:
+    text = section(FIRST_RUN, "The profile").split("```toml")[1].split("```")[0]
     (tmp_path / "mine.toml").write_text(text)
     profile = load_profile(str(tmp_path / "mine.toml"))
     assert profile.corpus.source.path == tmp_path / "instructions.parquet"
@@ -66,7 +68,10 @@ def test_contributing_justifies_exactly_the_dependencies() -> None:
     assert justified == names
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "dp_assets/privacy/README.md"])
+LINKED = ("README.md", "CONTRIBUTING.md", "docs/guides/first-run.md", "docs/metadata.md", "dp_assets/privacy/README.md")
+
+
+@pytest.mark.parametrize("document", LINKED)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     path = ROOT / document
     targets = re.findall(r"\]\(([^)#:]+)\)", path.read_text())

@@ -223,7 +223,7 @@ def test_the_answers_are_those_of_the_run(finished: Household) -> None:
 
 
 def test_the_questions_of_the_readme_have_answers(finished: Household) -> None:
-    queries = re.findall(r'dp-instructions sql "([^"]+)"', (ROOT / "README.md").read_text())
+    queries = re.findall(r'dp-instructions sql "([^"]+)"', (ROOT / "docs/guides/first-run.md").read_text())
     assert queries
     assert all(answers(query) for query in queries)
 

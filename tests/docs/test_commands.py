@@ -15,7 +15,7 @@ from dp_assets.settings.named import DEMO, load_profile
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SPEAKING_OF_COMMANDS = ("README.md", "guarantee.md", "threat-model.md", "operations.md", "faq.md", "gpu.md")
+SPEAKING_OF_COMMANDS = ("first-run.md", "guarantee.md", "threat-model.md", "operations.md", "faq.md", "gpu.md")
 LONGEST = 150
 
 
