@@ -20,7 +20,6 @@ from dp_assets.privacy.accounting import round_up
 from dp_assets.privacy.plan import target_of
 from dp_assets.settings.named import selected_profile
 from dp_assets.settings.profile import Profile
-from resources.models.loaders import ModelUnavailable
 
 SECONDS_AN_HOUR = 3600
 
@@ -132,7 +131,7 @@ def _adapter_size(profile: Profile) -> tuple[int | None, str | None]:
     """The number of trained parameters, or why it is unknown."""
     try:
         return num_adapter_parameters(profile), None
-    except (ModelUnavailable, ValueError) as error:
+    except ValueError as error:
         return None, str(error)
 
 

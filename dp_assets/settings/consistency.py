@@ -14,7 +14,7 @@ from dp_assets.corpus.redaction import SECRET
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.settings import SourceSettings
 from dp_assets.planning import planner
-from dp_assets.privacy.plan import UnreachableTarget, largest_delta, target_of
+from dp_assets.privacy.plan import largest_delta, target_of
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.settings import vllm
 from dp_assets.settings.problems import Problem, suggestion
@@ -41,7 +41,7 @@ def plan_problems(profile: Profile) -> list[Problem]:
     for level in profile.corpus.planned_levels:
         try:
             plans.append(profile.plan(level))
-        except (UnreachableTarget, ValueError) as refusal:
+        except ValueError as refusal:
             problems.append(Problem("corpus.planned_levels", str(refusal), fields))
     together = planner.joint_epsilon([plan for plan in plans if plan.is_private])
     if together > profile.corpus.budget_epsilon:

@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from dp_assets.cli._console import out, refusals
+from dp_assets.privacy.errors import PublicError
+from resources.public_failure import PublicFailure
 from tests.household import Household
 
 ESCAPE = "\x1b"
@@ -81,6 +83,25 @@ def test_a_place_that_cannot_be_used_is_one_message(number: int, capsys: pytest.
     with pytest.raises(typer.Exit):
         refusals(command)()
     assert re.fullmatch(rf"refused: .*{os.strerror(number)}.*'/the/home'; check the path.*\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("error", [PublicError("[no] such place"), PublicFailure("[no] such place")])
+def test_a_public_error_is_one_message(error: PublicError, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        refusals(command)()
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == "refused: [no] such place\n"
+
+
+def test_an_error_that_is_not_public_keeps_its_traceback() -> None:
+    def command() -> None:
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        refusals(command)()
 
 
 def test_any_other_error_of_the_system_keeps_its_traceback() -> None:
