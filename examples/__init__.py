@@ -1,0 +1,1 @@
+"""Profiles to start from, and in `extend` code to start from."""

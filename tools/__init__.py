@@ -1,0 +1,1 @@
+"""What the development of this project needs beside its tests."""
