@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 LOCK_FILE = "requirements.lock"
 NOT_LOCKED = ("vllm",)
 """Extras outside the lock: vllm is built for one kind of GPU and installed on that machine only."""
+DEPENDS_ON_BUILD = ("torch",)
+"""Packages of which a build for another machine needs other packages in turn, such as those of CUDA."""
 PIN = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[0-9][0-9a-z.]*)", re.IGNORECASE)
 WITHOUT_DEPENDENCIES = re.compile(r'pip install .*--no-deps "([^"]+)"')
 
@@ -76,7 +78,7 @@ def problems_of(requirements: Iterable[Requirement], versions: Versions, place: 
 def required_by(locked: Versions, installed: Versions) -> Iterator[Requirement]:
     """What packages require in turn, as far as they are installed in their locked version."""
     for name, version in locked.items():
-        if installed.get(name) == version:
+        if installed.get(name) == version and name not in DEPENDS_ON_BUILD:
             yield from map(Requirement, metadata.requires(name) or [])
 
 
