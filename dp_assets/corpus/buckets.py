@@ -1,16 +1,16 @@
-"""Preparation of any number of rows in the memory of a few: `prepare`, one bucket of units after the other.
+"""Prepares any number of rows in bounded memory: `prepare` runs on one bucket of units after the other.
 
     source rows -> (by a part of their unit's id, batch by batch) -> buckets on disk -> prepare each -> prepared rows
 
-A unit's rows all lie in one bucket, and `prepare` treats each unit apart from all others, which `stability.py` puts to
-the test in every run. So what comes of the buckets is what would come of all rows at once, whatever the number of
-buckets. A unit's id is a keyed hash, so that nobody can fill one bucket on purpose, but with rows of their own.
+All rows of a unit are in one bucket, and `prepare` treats each unit independently, which `stability.py` tests in every
+run. So the result equals that of all rows at once, whatever the number of buckets. Unit ids are keyed hashes, so nobody
+can fill one bucket on purpose except with rows of one's own unit.
 
-Ids are sorted as the buckets are, so the prepared files, read one after the other, are sorted as `prepare` sorts.
+Buckets are ordered by unit id, so the prepared files, read one after the other, are in the order of `prepare`.
 
-What is held at a time is a batch of source rows or the rows of one bucket: the n-th part of the corpus and the rows of
-its busiest units, among which duplicates are sought. Of every row 32 bytes are kept for the fingerprints. Both copies
-on disk lie in a folder of the private zone that the caller hands over and removes.
+Memory holds a batch of source rows, or the rows of one bucket: 1/n of the corpus, plus the rows of the units with the
+most. Each row also keeps 16 bytes for each fingerprint. Both copies on disk are in a folder of the private zone that
+the caller passes and removes.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS
 from dp_assets.privacy.units import PrivacyUnit
 
 NUM_BUCKETS = 64
-"""Of users and as many of rows that are units of their own."""
+"""The number of buckets for users; as many again are for rows that are units of their own."""
 
 CONTENT = ("unit_id", "text")
 MOST_UNIT_HASHES = 2048
@@ -36,15 +36,15 @@ PrepareRows = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared rows, scanned from the folder they were put in, and the fingerprints that a snapshot is bound to.
+    """Prepared rows, scanned from their folder, and the fingerprints that a snapshot is bound to.
 
-    `cohorts` are those with a row to train on, `unit_hashes` the smallest of what `hash_unit` makes of the units' ids.
+    `cohorts` are those with a training row. `unit_hashes` are the smallest hashes of unit ids, by `hash_unit`.
     """
 
     rows: pl.LazyFrame
     fingerprint: str
     texts: str  # the fingerprint of the source's texts
-    content: str  # the fingerprint of the prepared texts and whose they are, whatever else is said of them
+    content: str  # the fingerprint of the prepared texts with their unit ids, and of no other column
     unit_hashes: tuple[str, ...]
     cohorts: frozenset[str]
 
@@ -59,9 +59,17 @@ def prepare_in_buckets(
     num_buckets: int = NUM_BUCKETS,
     hash_unit: Callable[[str], str] = str,
 ) -> Prepared:
-    """What `prepare_rows` makes of all `source_rows`, which is put into `folder`, an empty one of the private zone.
+    """Return the result of `prepare_rows` on all `source_rows`, written to `folder`.
 
-    `prepare_rows` must treat units apart and sort its rows by unit, as `prepare` does for this `unit` and `key`.
+    Args:
+      source_rows: rows with the columns of `SOURCE_ROWS`.
+      prepare_rows: must treat units independently and sort its rows by unit, as `prepare` does for this `unit` and
+        `key`.
+      unit: the privacy unit.
+      key: the private zone's key.
+      folder: an empty folder of the private zone.
+      num_buckets: how many buckets users get, and as many again rows that are units of their own.
+      hash_unit: the hash of a unit's id that `unit_hashes` are made of.
     """
     buckets, prepared = folder / "buckets", folder / "prepared"
     spread(named_as_units(source_rows, unit=unit, key=key), buckets, num_buckets)
@@ -90,20 +98,20 @@ def prepare_in_buckets(
 
 
 def bucket_of_unit(num_buckets: int) -> pl.Expr:
-    """The bucket of each `unit_id`, 0 to 2 `num_buckets` - 1, in the order of the ids: those of users come last."""
+    """Return the bucket of each `unit_id`, from 0 to 2 `num_buckets` - 1, in the order of the ids (users come last)."""
     digits = pl.col("unit_id").str.tail(32).str.head(8).str.to_integer(base=16, dtype=pl.Int64)
     within = digits * num_buckets // 2**32
     return within + pl.col("unit_id").str.starts_with("user:").cast(pl.Int64) * num_buckets
 
 
 def spread(named: pl.LazyFrame, folder: Path, num_buckets: int) -> None:
-    """Put each batch of rows down in as many pieces as it has buckets, each in the folder of its bucket.
+    """Write each batch of rows to the folders of its buckets, one file a bucket.
 
-    The sinks of Polars that split by a key hold much of every piece until its end.
+    Polars' own partitioned sinks are not used: they hold much of every partition in memory until the end.
     """
     for number in range(2 * num_buckets):
         (folder / f"{number:05d}").mkdir(parents=True)
-        # A bucket without rows has columns too.
+        # So that a bucket without rows has columns too.
         pl.DataFrame(schema=SOURCE_ROWS).write_parquet(folder / f"{number:05d}" / "none.parquet")
     placed = named.with_columns(bucket=bucket_of_unit(num_buckets)).select("bucket", *SOURCE_ROWS.names())
     batches = placed.collect_batches(chunk_size=ROWS_IN_A_BATCH, maintain_order=False)
@@ -114,6 +122,6 @@ def spread(named: pl.LazyFrame, folder: Path, num_buckets: int) -> None:
 
 
 def contents(folder: Path) -> Iterator[pl.DataFrame]:
-    """The rows of each bucket in turn."""
+    """Yield the rows of each bucket in turn."""
     for bucket in sorted(folder.iterdir()):
         yield pl.read_parquet(bucket / "*.parquet")

@@ -1,7 +1,8 @@
 """Cohorts: a fixed public list of disjoint sets of units, each with its own privacy budget.
 
-The list is fixed before any row is read; a row outside it is dropped by itself. Every unit lies in one cohort: a bucket
-is a function of the unit's id, and a time cohort is refused for the unit `user`, because one user spans several.
+The list is fixed before any row is read, and each row outside it is dropped independently. Every unit is in at most one
+cohort: a bucket is a function of the unit's id, and time cohorts are refused for the unit `user`, because one user may
+span several.
 """
 
 import re
@@ -15,7 +16,7 @@ from dp_assets.privacy.units import PrivacyUnit
 
 CohortKind = Literal["all", "month", "quarter", "year", "user_bucket"]
 
-# For each kind of time cohort: how a name looks, its periods a year, and the name of a year's period (from 1).
+# For each kind of time cohort: the pattern of a name, the periods in a year, and the name of a period (from 1).
 TIME_NAMES: dict[str, tuple[str, int, Callable[[int, int], str]]] = {
     "month": (r"(\d{4})-(0[1-9]|1[0-2])", 12, lambda year, month: f"{year:04d}-{month:02d}"),
     "quarter": (r"(\d{4})-Q([1-4])", 4, lambda year, quarter: f"{year:04d}-Q{quarter}"),
@@ -30,9 +31,9 @@ class CohortError(PublicError, ValueError):
 def cohort_names(
     *, kind: CohortKind, num_buckets: int | None = None, first: str | None = None, last: str | None = None
 ) -> tuple[str, ...]:
-    """The fixed list: `all`, or `bucket-0` to `bucket-<num_buckets - 1>`, or every month, quarter or year of a range.
+    """Return the fixed list: `all`, or `bucket-0` to `bucket-<num_buckets - 1>`, or each month, quarter or year.
 
-    Names of times are `2026-01`, `2026-Q1` and `2026`; `first` and `last` are written so and are both included.
+    Names of periods are `2026-01`, `2026-Q1` and `2026`. `first` and `last` have this form and are both included.
 
     Raises:
       CohortError: a setting that the kind needs is missing or malformed.
@@ -60,7 +61,14 @@ def cohort_expr(
     first: str | None = None,
     last: str | None = None,
 ) -> pl.Expr:
-    """The cohort of each row from `unit_id` and `created_at` (UTC); null for a row outside the fixed list.
+    """Return each row's cohort from `unit_id` and `created_at` (UTC); null for a row outside the fixed list.
+
+    Args:
+      kind: how the cohorts are formed.
+      unit: the privacy unit.
+      num_buckets: as in `cohort_names`, like `first` and `last`.
+      first: the first period.
+      last: the last period.
 
     Raises:
       CohortError: time cohorts with the unit `user`, or settings that `cohort_names` refuses.
@@ -80,7 +88,7 @@ def cohort_expr(
 
 
 def _ordinal(kind: str, name: str | None, setting: str) -> int:
-    """Periods since year 0."""
+    """Return the number of periods since year 0."""
     pattern, periods, example = TIME_NAMES[kind]
     match = re.fullmatch(pattern, name or "")
     if match is None:
@@ -99,5 +107,5 @@ def _time_name(kind: str) -> pl.Expr:
 
 
 def _unit_hash() -> pl.Expr:
-    """The last 60 bits of the keyed hash that ends every unit id."""
+    """Return the last 60 bits of the keyed hash at the end of every unit id."""
     return pl.col("unit_id").str.tail(15).str.to_integer(base=16, dtype=pl.Int64)

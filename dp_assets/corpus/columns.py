@@ -1,14 +1,14 @@
-"""From a source's columns to those of `SCANNED_ROWS`, the same for files, data sets and queries.
+"""Maps a source's columns to those of `SCANNED_ROWS`, in the same way for files, data sets and queries.
 
-Every value is read by itself: no type or date format is guessed from data. What is missing is null. What is there and
-not understood never becomes null in silence:
+Every value is read by itself: no type or date format is guessed from data. A missing value is null. A value that is
+present and not understood never becomes null silently:
 
-    a column of the wrong type       refused with its name and type, which are public
-    a language                       always understood: as the text of whatever is there
-    an id                            so too, but for a float too large to name one: `unread` says so
-    an instruction, a time, a line   `unread` says which it is; `understood` drops the row, so that rows can be counted
-    a name spelt otherwise           so too: a row without a value of `user_id` that has one of `userId`
-    a folder's name                  its value stands where a row has none; `unread` says if the row has another one
+    a column of the wrong type       is refused with its name and type, which are public
+    a language                       is always understood, as the text of its value
+    an id                            likewise, except a float too large to identify one user or row: marked in `unread`
+    an instruction, a time, a line   is marked in `unread`; `understood` drops the row, so that such rows are counted
+    another spelling of a name       likewise: a row without a value of `user_id` that has one of `userId`
+    a folder's name                  fills in where a row has no value; `unread` marks a row that has another one
 """
 
 import unicodedata
@@ -35,12 +35,12 @@ from dp_assets.corpus.values import (
 from dp_assets.privacy.errors import PublicError
 
 BROKEN = "\ufdd0broken"
-"""A column of booleans that a reader may add: whether a line could not be taken apart into values."""
+"""A column of booleans that a reader may add: whether a line could not be parsed."""
 LINE, SPELLING, FOLDER = "line", "spelling", "folder"
-"""What `unread` says beside the names of columns."""
+"""The values of `unread` besides the names of columns."""
 IDS = ("user_id", "instruction_id")
 OTHERWISE = "\ufdd0otherwise "
-"""With one of our names behind it, a column of booleans: whether a row has a value under another spelling."""
+"""The prefix, before one of our names, of a boolean column: whether a row has a value under another spelling of it."""
 
 WANTED_TYPES = {
     **dict.fromkeys(IDS, "strings, numbers but no floats of 32 bits, bytes, times or objects"),
@@ -55,10 +55,10 @@ class SourceError(PublicError, ValueError):
 
 
 def check_mapping(columns: Mapping[str, str]) -> None:
-    """Require `text` and no unknown name among the keys of `source.columns`.
+    """Require that the keys of `source.columns` include `text` and are all known.
 
     Raises:
-      SourceError: `text` is missing, or a name is none of ours.
+      SourceError: `text` is missing, or a name is not one of ours.
     """
     unknown = sorted(set(columns) - set(SOURCE_ROWS))
     if unknown or "text" not in columns:
@@ -72,8 +72,8 @@ def require_columns(names: Sequence[str], found: Sequence[str], *, place: str, o
     """Require columns by name.
 
     Raises:
-      SourceError: one is missing. What is there instead is not said: without a header line, the first line of a CSV
-        file is somebody's row.
+      SourceError: a column is missing. The message does not name the columns found: without a header line, they are the
+        values of the first row of a CSV file.
     """
     missing = [name for name in names if name not in found]
     if missing:
@@ -83,9 +83,9 @@ def require_columns(names: Sequence[str], found: Sequence[str], *, place: str, o
 
 
 def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
-    """Rows with the columns of `SCANNED_ROWS`; `columns` maps our names to theirs, all of which are there.
+    """Return the rows with the columns of `SCANNED_ROWS`. `columns` maps our names to theirs, which must all exist.
 
-    Further columns are read as far as their names are another spelling of one of theirs.
+    Of further columns, only those are read whose name is another spelling of a mapped one.
 
     Raises:
       SourceError: a column's type does not fit.
@@ -121,17 +121,17 @@ def source_rows(rows: pl.LazyFrame, columns: Mapping[str, str]) -> pl.LazyFrame:
 
 
 def understood(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of a source of which everything mapped is understood, with the columns of `SOURCE_ROWS`.
+    """Return the source rows in which every mapped value is understood, with the columns of `SOURCE_ROWS`.
 
-    Whether a row stays depends on that row alone.
+    Whether a row is kept depends on that row alone.
     """
     return rows.filter(pl.col(UNREAD).is_null()).select(SOURCE_ROWS.names())
 
 
 def filled(rows: pl.LazyFrame, named: Mapping[str, object]) -> pl.LazyFrame:
-    """Scanned rows with the values of `named`, another scanned row, where they have none.
+    """Return scanned rows, with the values of `named`, another scanned row, where they have none.
 
-    A row that has another value than `named` is unread: one of both would be taken for another user's or time's.
+    A row whose value differs from `named` is marked as unread, because one of the two names the wrong user or time.
     """
     values = {name: pl.lit(value, SOURCE_ROWS[name]) for name, value in named.items() if name in SOURCE_ROWS and value}
     is_another = pl.any_horizontal(pl.lit(False), *(_differ(name, value) for name, value in values.items()))
@@ -147,7 +147,7 @@ def _differ(name: str, value: pl.Expr) -> pl.Expr:
 
 
 def spelt_otherwise(names: Iterable[str], mapped: Collection[str]) -> dict[str, list[str]]:
-    """The names that are one of `mapped` but for letter case and punctuation, by that one."""
+    """Return, for each of `mapped`, the names that differ from it only in letter case and punctuation."""
     folded: dict[str, list[str]] = {}
     for name in names:
         if name not in mapped and (fold := _folded(name)):
@@ -161,12 +161,12 @@ def _folded(name: str) -> str:
 
 
 def as_stored(values: Sequence[object], name: str) -> pl.Series:
-    """Values of any kind as a column of texts, which `source_rows` takes as well as one of the values' own type."""
+    """Return values of any type as a column of texts, which `source_rows` accepts like a column of their own type."""
     return pl.Series(name, [stored_text(value) for value in values], dtype=pl.String)
 
 
 def is_conversation(dtype: pl.DataType) -> bool:
-    """Whether values are lists of messages with a role and content, whatever these are called."""
+    """Return whether values are lists of messages that have a role and content, under any of their known names."""
     if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
         return False
     fields = {field.name: field.dtype for field in dtype.inner.fields}
@@ -190,7 +190,7 @@ def _has_value(name: str, dtype: pl.DataType) -> pl.Expr:
 def _require_fit(name: str, theirs: str, found: pl.DataType) -> None:
     if not _fits(name, found):
         wanted = WANTED_TYPES.get(name, "strings, numbers, bytes, times or objects")
-        kind = found.base_type().__name__  # the names inside a nested type may be values of rows
+        kind = found.base_type().__name__  # without the names inside a nested type, which may be values of rows
         raise SourceError(f"column {theirs!r}, mapped to {name}, holds {kind}; it must hold {wanted}")
 
 
@@ -208,7 +208,7 @@ def _fits(name: str, found: pl.DataType) -> bool:
 
 
 def _has_short_floats(dtype: pl.DataType) -> bool:
-    """Whether there are floats of fewer than 64 bits, in which ids from 2**24 on run together."""
+    """Return whether a type has floats of fewer than 64 bits, in which two ids from 2**24 on may be the same float."""
     if isinstance(dtype, pl.Struct):
         return any(_has_short_floats(field.dtype) for field in dtype.fields)  # type: ignore[arg-type]
     if isinstance(dtype, pl.List | pl.Array):
@@ -217,7 +217,7 @@ def _has_short_floats(dtype: pl.DataType) -> bool:
 
 
 def _stored(column: str, name: str, found: pl.DataType) -> pl.Expr:
-    """The values as texts, or as times where they are."""
+    """Return the values as texts, or as times where the column holds times."""
     value = pl.col(column)
     if name == "created_at" and found.is_temporal():
         return value.cast(TIME)
@@ -231,7 +231,7 @@ def _stored(column: str, name: str, found: pl.DataType) -> pl.Expr:
 
 
 def _plain_keys(dtype: pl.DataType) -> tuple[str, str] | None:
-    """The names of role and content if messages have one of each and both are strings, as in most data sets."""
+    """Return the names of role and content if messages have one of each and both are strings, as in most data sets."""
     if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
         return None
     fields = {field.name: field.dtype for field in dtype.inner.fields}
@@ -240,19 +240,19 @@ def _plain_keys(dtype: pl.DataType) -> tuple[str, str] | None:
 
 
 def _first_user_turn(column: str, role: str, content: str) -> pl.Expr:
-    """`first_user_turn_of` a list of plain messages, without taking it out of Polars: conversations are long."""
+    """Compute `first_user_turn_of` a list of plain messages within Polars, because conversations are long."""
     by_user = pl.element().struct.field(role).str.to_lowercase().is_in(ROLES_OF_A_USER)
     return pl.col(column).list.eval(pl.element().filter(by_user).struct.field(content)).list.first()
 
 
 def _id(name: str) -> pl.Expr:
-    """Blank becomes null: a blank user id names nobody, it does not name one user."""
+    """Return an id column with null for blanks: all rows with a blank user id are not one user."""
     value = pl.col(name).str.strip_prefix(UNREADABLE).str.strip_prefix(STRUCTURED)
     return pl.when(value.str.contains(r"\S")).then(value).alias(name)
 
 
 def _each(read: Callable[[str], object], name: str, dtype: pl.DataType | None = None) -> pl.Expr:
-    """`read` of each text by itself."""
+    """Apply `read` to each text by itself."""
     kind = dtype or pl.String()
 
     def read_all(texts: pl.Series) -> pl.Series:
@@ -262,7 +262,7 @@ def _each(read: Callable[[str], object], name: str, dtype: pl.DataType | None = 
 
 
 def _unread(has_time_as_text: bool, found: Collection[str]) -> pl.Expr:
-    """The first of the row's parts that is there and not understood."""
+    """Return the first part of a row that is present and not understood."""
     if has_time_as_text:
         lost = pl.col("created_at").str.contains(r"\S") & pl.col("read_at").is_null()
     else:
@@ -281,7 +281,7 @@ def _unread(has_time_as_text: bool, found: Collection[str]) -> pl.Expr:
 
 
 def _unread_value() -> pl.Expr:
-    """A text or time that is not understood, as it is written; a time that is stored as such has no other form."""
+    """Return a text or time that is not understood as it is written; null for a time that was stored as a time."""
     written = pl.when(pl.col(UNREAD) == "text").then("written_text").when(pl.col(UNREAD) == "created_at")
     return written.then("written_time").str.strip_prefix(UNREADABLE).str.strip_prefix(STRUCTURED)
 

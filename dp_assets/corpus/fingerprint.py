@@ -1,9 +1,10 @@
-"""A keyed hash of a whole table, to verify inside the private zone that rows are the same as before.
+"""A keyed hash of a whole table, to verify inside the private zone that its rows have not changed.
 
-The order of the rows does not matter; their number, values and column names do. The fingerprint says nothing without
-the key, but it tells whoever compares two whether a table changed, so it stays in the private zone.
+It depends on the number of rows, their values and the column names, and not on the order of rows. Without the key it
+reveals nothing about a row, but comparing two fingerprints reveals whether a table changed. So it stays in the private
+zone.
 
-Rows are hashed as they come and forgotten. What is held is the 16 bytes of each row's hash, which have to be sorted.
+Rows are hashed as they arrive. Memory holds 16 bytes a row, because the hashes have to be sorted.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,9 @@ ROWS_IN_A_BATCH = 20_000
 
 
 class Fingerprint:
-    """The fingerprint of a table that comes in pieces, in any order.
+    """The fingerprint of a table that arrives in pieces, in any order.
 
-    `columns` are its columns, which must be castable to strings (no vectors).
+    `columns` are the table's columns, which must be castable to strings (no vectors).
     """
 
     def __init__(self, columns: Sequence[str], *, key: bytes) -> None:
@@ -31,24 +32,24 @@ class Fingerprint:
         self._hashes: list[npt.NDArray[np.bytes_]] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take further rows in."""
+        """Add further rows."""
         hashes = rows.select(keyed_hash_of(self._columns, key=self._key, purpose="fingerprint row")).to_series()
         self._hashes.append(np.frombuffer(bytes.fromhex("".join(hashes)), dtype=f"S{BYTES_OF_A_HASH}"))
 
     def hexdigest(self) -> str:
-        """128 bits as hex over all rows so far."""
+        """Return the fingerprint of all rows so far, 128 bits as hex."""
         names = ("fingerprint", str(len(self._columns)), *self._columns)
         return keyed_hash_of_parts(self._key, chain(names, self._sorted_hashes()))
 
     def _sorted_hashes(self) -> Iterator[str]:
         everything = np.sort(np.concatenate([np.empty(0, f"S{BYTES_OF_A_HASH}"), *self._hashes]))
         for start in range(0, everything.nbytes, BYTES_OF_A_HASH):
-            # By position: as elements, hashes would lose the zero bytes at their end.
+            # Sliced by position, because elements of this dtype lose zero bytes at their end.
             yield everything.view(np.uint8)[start : start + BYTES_OF_A_HASH].tobytes().hex()
 
 
 def fingerprint(rows: pl.LazyFrame, *, key: bytes) -> str:
-    """The fingerprint of a table that is read in batches."""
+    """Return the fingerprint of a table, which is read in batches."""
     whole = Fingerprint(rows.collect_schema().names(), key=key)
     for batch in rows.collect_batches(chunk_size=ROWS_IN_A_BATCH, maintain_order=False):
         whole.add(batch)

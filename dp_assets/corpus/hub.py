@@ -1,10 +1,11 @@
-"""Data sets of the Hugging Face hub, streamed into the private zone; a folder or file in the hub's layout works too.
+"""Data sets of the Hugging Face hub, streamed into the private zone. Folders and files in the hub's layout work too.
 
-The library reads in a process of its own (`hub_reader.py`), because it and the hub's client fix the places of their
-caches when they are first imported, and this process may have imported them for public models. There every cache lies
-in the private scratch folder, progress bars and telemetry are off, and what is printed goes where standard error leads.
+The library `datasets` runs in a process of its own (`hub_reader.py`). It and the hub's client fix the paths of their
+caches on first import, and this process may have imported them for public models. In the reader's process every cache
+is in the private scratch folder, progress bars and telemetry are off, and printed text goes to standard error.
 
-Left out: data sets that are not stored as Parquet, since their columns' types would be guessed from private rows.
+Left out: data sets that are not stored as Parquet or Arrow, because their columns' types would be guessed from private
+rows.
 """
 
 import json
@@ -23,7 +24,7 @@ from dp_assets.corpus.presets import PRESETS, Turn
 from dp_assets.corpus.spool import spooled
 
 REFUSED = 3
-"""The reader's exit status where its standard output says what to correct; any other failure may depend on rows."""
+"""The reader's exit status when its standard output says what to correct. Any other failure may depend on rows."""
 ROWS = "rows"
 CODE = Path(__file__).parents[2]
 DEFAULT_HF_HOME = Path("~/.cache/huggingface")
@@ -51,7 +52,7 @@ CACHES = {
 
 @dataclass(frozen=True)
 class HubSteps:
-    """Which rows of a preset's data set stay; see `presets.py`. No `languages` means all of them."""
+    """Which rows of a preset's data set to keep; see `presets.py`. No `languages` means all of them."""
 
     languages: Sequence[str]
     drop_redacted: bool
@@ -60,9 +61,9 @@ class HubSteps:
 
 @dataclass(frozen=True)
 class HubSource:
-    """One split of a data set: by `dataset`, an id on the hub, or by `path`, a local folder or Parquet file.
+    """One split of a data set, given by `dataset`, an id on the hub, or by `path`, a local folder or Parquet file.
 
-    A preset knows the columns and the steps; without one, `own_columns` maps ours to the data set's, as for files.
+    A preset defines the columns and the steps. Without one, `own_columns` maps ours to the data set's, as for files.
     `revision` pins a commit, a branch or a tag.
 
     Raises:
@@ -86,7 +87,7 @@ class HubSource:
 
     @property
     def locator(self) -> str:
-        """The data set, whatever the split and the revision: these are other snapshots of one corpus."""
+        """The data set without split and revision, which are snapshots of one corpus."""
         return f"huggingface:{self.dataset.lower()}" if self.dataset else f"file:{Path(self.path or '').resolve()}"
 
     @property
@@ -94,18 +95,18 @@ class HubSource:
         return self.own_columns if self.preset is None else PRESETS[self.preset].columns
 
     def scan(self, scratch: Path) -> pl.LazyFrame:
-        """The rows, streamed into `scratch` by the time this returns.
+        """Return the rows, which are in `scratch` when this returns.
 
         Raises:
           SourceError: the library is not installed, the data set cannot be opened or is not Parquet, or its columns
             are not those of the mapping or the preset.
-          RuntimeError: reading broke off; what the reader said of it may depend on rows.
+          RuntimeError: reading failed midway. The reader's own output may depend on rows and is not quoted.
         """
         self._read(scratch, only_open=False)
         return spooled(scratch / ROWS)
 
     def require_opened(self) -> None:
-        """Open the data set as far as its columns and read none of its rows.
+        """Open the data set and check its columns, without reading rows.
 
         Raises:
           SourceError: see `scan`.
@@ -120,7 +121,7 @@ class HubSource:
                 ) from None
 
     def _read(self, scratch: Path, *, only_open: bool) -> None:
-        """Let the reader put the rows into the folder `ROWS` of `scratch`, or none of them."""
+        """Run the reader, which writes the rows to the folder `ROWS` of `scratch`, or only opens the data set."""
         if self.path is not None and not self.path.exists():
             raise SourceError(f"source.path {self.path} is neither a file nor a folder; correct the path")
         rows = scratch / ROWS
@@ -133,7 +134,7 @@ class HubSource:
             input=json.dumps(request),
             stdout=subprocess.PIPE,
             text=True,
-            stderr=subprocess.DEVNULL if only_open else None,  # else it leads to the private log
+            stderr=subprocess.DEVNULL if only_open else None,  # None leads to the private log
             env=reader_environment(scratch),
         )
         if done.returncode == REFUSED:
@@ -143,7 +144,7 @@ class HubSource:
 
 
 def reader_environment(scratch: Path) -> dict[str, str]:
-    """The environment of the reader: caches in `scratch`, and the user's own access token, wherever it is kept."""
+    """Return the reader's environment: caches in `scratch`, and the path of the user's own access token."""
     home = Path(os.environ.get("HF_HOME", DEFAULT_HF_HOME)).expanduser()
     token = {"HF_TOKEN_PATH": os.environ.get("HF_TOKEN_PATH", str(home / "token"))}
     caches = {variable: str(scratch / name) for variable, name in CACHES.items()}

@@ -1,7 +1,8 @@
 """The process that streams a data set: `python -m dp_assets.corpus.hub_reader`, which `hub.py` starts.
 
-It reads a request from standard input and puts rows down batch by batch, so that a million conversations need the
-memory of one batch. On standard output it says nothing but what is to be corrected in the configuration.
+It reads a request from standard input and writes the rows to disk batch by batch, so it needs the memory of one batch
+for any number of rows. Standard output carries one thing only: the message of a `SourceError`, which concerns the
+configuration. Everything else goes to standard error.
 """
 
 import json
@@ -41,7 +42,7 @@ def main() -> int:
 
 @contextmanager
 def _kept_for_refusals() -> Iterator[TextIO]:
-    """The standard output, while whatever libraries print there goes to standard error."""
+    """Yield the real standard output, and redirect what libraries print there to standard error."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)
@@ -49,7 +50,7 @@ def _kept_for_refusals() -> Iterator[TextIO]:
 
 
 def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
-    """The data set in batches with the columns of `SCANNED_ROWS`, after the steps of its preset.
+    """Yield the data set in batches with the columns of `SCANNED_ROWS`, after the steps of its preset.
 
     Raises:
       SourceError: see `HubSource.scan`.
@@ -73,7 +74,7 @@ def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
 
 
 def opened(request: Mapping[str, Any]) -> tuple[Sequence[str], Any]:
-    """The columns that are read, and the split as a stream of them; no row of it has been read.
+    """Return the names of the columns to read, and the split as a stream of them. No row is read.
 
     Raises:
       SourceError: see `HubSource.scan`.
@@ -93,7 +94,7 @@ def _place(request: Mapping[str, Any]) -> str:
 
 
 def _open(request: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
-    """The split as a stream; nothing of it has been read."""
+    """Return the split as a stream. No row is read."""
     try:
         import datasets
     except ModuleNotFoundError:
@@ -116,13 +117,16 @@ def _open(request: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
     except ValueError:
         _explain()
         raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
-    except Exception as error:  # a file that is no Parquet, one that is missing, a host that does not answer
+    except Exception as error:  # a file that is not Parquet, a missing file, a host that does not answer
         _explain()
         raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); load them again") from None
 
 
 def _with_checked_files(builder: Any, names: Sequence[str], place: str) -> Any:
-    """A builder that requires the columns in each file; the library's own fills those that only the first has."""
+    """Return a builder that requires the columns in each file.
+
+    The library's own builder fills a column with nulls where only the first file has it.
+    """
     cast = builder._cast_table
 
     def checked(table: Any) -> Any:
@@ -142,7 +146,7 @@ def _is_floating(schema: Any, name: str) -> bool:
 
 
 def _where(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the library for a data set on the hub, a folder or a single file."""
+    """Return the library's arguments for a data set on the hub, a folder or a single file."""
     path = request["path"]
     if path is not None and Path(path).is_file():
         return {"path": "parquet", "data_files": {request["split"]: path}}
@@ -150,7 +154,7 @@ def _where(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain() -> None:
-    """Put the details where they may depend on rows: standard error leads to the private log."""
+    """Print the traceback to standard error, which leads to the private log: it may depend on rows."""
     traceback.print_exc(file=sys.stderr)
 
 

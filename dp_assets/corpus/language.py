@@ -1,6 +1,6 @@
-"""The language of rows that name none, by py3langid: offline, from a model in its package, one text at a time.
+"""Detects the language of rows that name none with py3langid: offline, by a model in its package, one text at a time.
 
-Left out: a measure of doubt. Short texts are often taken for a neighbouring language, and code for any.
+Left out: a measure of confidence. Short texts are often taken for a similar language, and code for any language.
 """
 
 from importlib.util import find_spec
@@ -13,11 +13,12 @@ INSTALL = "pip install 'dp-instructions[language]'"
 
 
 def is_installed() -> bool:
+    """Return whether py3langid is installed."""
     return find_spec("py3langid") is not None
 
 
 def detect_languages(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Fill missing languages with ISO 639-1 codes such as `en`, each from its own row's text.
+    """Fill in missing languages as ISO 639-1 codes such as `en`, each from its own row's text.
 
     Raises:
       SourceError: py3langid is not installed.
@@ -30,7 +31,7 @@ def detect_languages(rows: pl.LazyFrame) -> pl.LazyFrame:
     def detect(unnamed: pl.Series) -> pl.Series:
         return pl.Series([None if text is None else py3langid.classify(text)[0] for text in unnamed], dtype=pl.String)
 
-    # Only texts without a language are read: the others are null to the detector.
+    # The detector gets null for rows that name a language, so it reads only the others.
     unnamed = pl.when(pl.col("language").is_null()).then(pl.col("text"))
     detected = unnamed.map_batches(detect, return_dtype=pl.String(), is_elementwise=True)
     return rows.with_columns(language=pl.coalesce("language", detected))

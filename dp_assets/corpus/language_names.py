@@ -19,21 +19,21 @@ sv swe swedish, tl tgl tagalog, ta tam tamil, te tel telugu, th tha thai, tr tur
 uz uzb uzbek, vi vie vietnamese, cy cym wel welsh, yi yid yiddish, yo yor yoruba, zu zul zulu
 """
 LANGUAGE_CODES = {name: names.split()[0] for names in NAMES.split(",") for name in names.split()}
-"""Lower case; a language that is not here keeps its own name."""
+"""Keys are lower case. A language that is missing here keeps its own name."""
 
 TAG = re.compile(r"([a-z]{2,3})[-_].*")
 REGION = re.compile(r"\s*\(.*\)$")
 
 
 def language_of(spelling: str) -> str | None:
-    """The code of a language such as `en`, `EN`, `en-US`, `eng` or `English (US)`; blank is no language."""
+    """Return the code of a language such as `en`, `EN`, `en-US`, `eng` or `English (US)`; None if it is blank."""
     name = REGION.sub("", spelling.strip().casefold())
     tag = TAG.fullmatch(name)
     return LANGUAGE_CODES.get(primary := tag[1] if tag else name, primary) or None
 
 
 def language_code(language: pl.Expr) -> pl.Expr:
-    """`language_of` each value by itself."""
+    """Apply `language_of` to each value."""
 
     def codes(spellings: pl.Series) -> pl.Series:
         known = {spelling: language_of(spelling) for spelling in spellings.unique() if spelling is not None}

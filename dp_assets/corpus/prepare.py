@@ -1,15 +1,20 @@
-"""From source rows to `real_instructions`: cleaned, with privacy units, bounded contributions, cohorts and splits.
+"""Prepares source rows as `real_instructions`: cleaned, with privacy units, contribution bounds, cohorts and splits.
 
-Guarantee: every step maps one unit's rows to rows without looking at another unit. Adding or removing a unit adds or
-removes its at most `max_rows_per_unit` rows and changes nothing else, whatever the order of the source. That is what
-lets the privacy of a mechanism over the prepared rows be a statement about the source.
+Guarantee: every step maps one unit's rows to rows without reading another unit's. Adding or removing a unit adds or
+removes at most `max_rows_per_unit` rows of that unit and changes nothing else, for any order of the source. So the
+privacy of a mechanism over the prepared rows is also a statement about the source.
 
-A unit is a user where the row names one, else the row itself, unless such rows are dropped; `users.py` says how ids are
-spelt. A row that is its own unit is known by what the source holds of it, before any setting touches it, so two unnamed
-rows that agree in all of that are one unit: telling them apart would need their position, which depends on other rows.
+A unit is a user where the row names one (see `users.py` for the form of ids). A row without a user is a unit of its
+own, unless such rows are dropped. Its id is a hash of the row as the source has it, before any setting applies. So two
+rows without a user that agree in all of these columns are one unit: to tell them apart would need their position, which
+depends on other rows.
 
-Left out: duplicates across units (the paper's released code drops a text that shares a 10-gram with an earlier one, so
-one more log entry can delete many), quality and safety filters, and cutting; a text that is too long is dropped.
+Left out:
+
+- Duplicates across units. The paper's released code drops a text that shares a 10-gram with an earlier one, so one
+  added row can remove many others.
+- Quality and safety filters.
+- Truncation: a text that is too long is dropped.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,12 +37,12 @@ TEST_SPLIT = "test"
 HASHED_BITS = 60
 NOTHING_REDACTED = Redaction()
 OWN_UNIT_COLUMNS = ("user_id", "text", "created_at", "instruction_id")
-"""What tells a row that is a unit of its own from others: as the source has it, in columns that are registered."""
+"""The columns that identify a row that is a unit of its own, as the source has them. They are registered."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the preparation; `drops` says for people which rows it takes away, None if it takes none."""
+    """One step of the preparation. `drops` describes the rows that it drops, None if it drops none."""
 
     run: Callable[[pl.LazyFrame], pl.LazyFrame]
     drops: str | None = None
@@ -48,16 +53,16 @@ class Preparation:
     """The steps from source rows to prepared ones, and their public settings.
 
     unit             with `instruction`, every row is a unit of its own, whoever wrote it
-    without_user     what becomes of rows that name nobody where users are the units
-    key              the private zone's key, 1 to 64 bytes; decides ids, which rows are kept, and the split
+    without_user     what happens to rows that name no user where users are the units
+    key              the private zone's key, 1 to 64 bytes; determines ids, which rows are kept, and the split
     max_rows_per_unit    the contribution bound
-    min_words, max_words, max_characters    bounds of the normalised text, inclusive
-    languages        keep these only, so that a row without a language is dropped; None keeps all rows
+    min_words, max_words, max_characters    bounds of the normalized text, inclusive
+    languages        keep these only, and drop rows without a language; None keeps all rows
     cohort_of        the cohort from `unit_id` and `created_at` (see `cohort_expr`); null drops the row
-    train_fraction   the expected share of units in the split `train`
+    train_fraction   the expected fraction of units in the split `train`
     detect_language  fill in the language of rows that name none
-    redaction        what is replaced by placeholders. Everything after it is as if the source had held the redacted
-                     texts, but for the ids of units; the bounds of length hold before it
+    redaction        what is replaced by placeholders. The steps after it behave as if the source held the redacted
+                     texts, except for the ids of units. The bounds of length apply before it
     """
 
     unit: PrivacyUnit
@@ -75,11 +80,11 @@ class Preparation:
 
     @property
     def drops_nobodies(self) -> bool:
-        """Whether rows that name no user are left out."""
+        """Whether rows that name no user are dropped."""
         return self.unit is PrivacyUnit.USER and self.without_user is WithoutUser.DROP
 
     def steps(self) -> Iterator[Step]:
-        """Each treats a unit apart from all others. Further columns of the rows stay with them."""
+        """Yield the steps, each of which treats a unit independently of all others. Further columns are kept."""
         lengths = {name: getattr(self, name) for name in ("min_words", "max_words", "max_characters")}
         split = partial(assign_splits, key=self.key, train_fraction=self.train_fraction)
         bound = partial(bound_contributions, max_rows_per_unit=self.max_rows_per_unit)
@@ -102,15 +107,15 @@ class Preparation:
 
 
 def prepare(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
-    """Rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
+    """Return prepared rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
 
     Args:
-      rows: the columns of `SOURCE_ROWS`.
-      settings: those of `Preparation`.
+      rows: source rows with the columns of `SOURCE_ROWS`.
+      settings: the fields of `Preparation`.
 
     Raises:
       SchemaError: a column is missing or has another type.
-      SourceError: a language is to be detected or something to be redacted, and the library for it is not installed.
+      SourceError: the library for language detection or redaction is needed and not installed.
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
     prepared = rows.select(SOURCE_ROWS.names())
@@ -120,9 +125,9 @@ def prepare(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
 
 
 def drop_erased(rows: pl.LazyFrame, *, erased: Collection[str], key: bytes) -> pl.LazyFrame:
-    """Rows of the units that were not erased. `erased` holds keyed hashes of unit ids, as the ledger keeps them.
+    """Return the rows of units that were not erased. `erased` holds keyed hashes of unit ids, as stored in the ledger.
 
-    A unit goes or stays by its own id alone, so it may be dropped before or after any step of `prepare`.
+    Whether a unit is dropped depends on its own id alone, so this may run before or after any step of `prepare`.
     """
 
     def is_erased(unit_ids: pl.Series) -> pl.Series:
@@ -132,9 +137,12 @@ def drop_erased(rows: pl.LazyFrame, *, erased: Collection[str], key: bytes) -> p
 
 
 def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Unicode NFC, `\\n` line ends, plain spaces, no control characters, no white space around lines' ends or the text.
+    """Normalize texts.
 
-    Tabs, indentation and single blank lines stay, because they carry meaning in code and lists. A null text stays null.
+    - Unicode NFC, `\\n` as line end, plain spaces, no control characters.
+    - No white space at the ends of lines or around the text, and no more than one blank line in a row.
+    - Tabs, indentation and single blank lines are kept, because they carry meaning in code and lists.
+    - A null text stays null.
     """
     text = (
         pl.col("text")
@@ -150,47 +158,47 @@ def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def keep_named(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows that name a user. Every id must be in its one spelling, in which a blank one is null."""
+    """Keep the rows that name a user. Ids must be canonical, so that a blank one is null."""
     return rows.drop_nulls("user_id")
 
 
 def keep_texts(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows with a text that is not blank."""
+    """Keep the rows with a text that is not blank."""
     return rows.filter(pl.col("text").str.contains(r"\S"))
 
 
 def keep_placed(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows in a cohort of the fixed list."""
+    """Keep the rows in a cohort of the fixed list."""
     return rows.drop_nulls("cohort")
 
 
 def keep_lengths(rows: pl.LazyFrame, *, min_words: int, max_words: int, max_characters: int) -> pl.LazyFrame:
-    """Rows with a text whose words (parted by white space) and characters lie within the bounds."""
+    """Keep the rows whose numbers of words (separated by white space) and of characters are within the bounds."""
     words, characters = pl.col("text").str.count_matches(r"\S+"), pl.col("text").str.len_chars()
     return rows.filter(words.is_between(max(min_words, 1), max_words), characters <= max_characters)
 
 
 def keep_languages(rows: pl.LazyFrame, *, languages: Sequence[str] | None) -> pl.LazyFrame:
-    """Rows in one of `languages`, however they are spelt; all rows if None. A row without a language is in none."""
+    """Keep the rows in one of `languages`, in any spelling; all rows if None. A row without a language is in none."""
     if languages is None:
         return rows
     return rows.filter(language_code(pl.col("language")).is_in([language_of(language) for language in languages]))
 
 
 def name_own_units(rows: pl.LazyFrame, *, key: bytes) -> pl.LazyFrame:
-    """Add `own_unit`, the id under which a row is a unit of its own.
+    """Add `own_unit`, the id of a row that is a unit of its own.
 
-    It follows from `OWN_UNIT_COLUMNS` before any setting of the preparation touches them: a unit's cohort follows from
-    its id, so another setting must not move a row to a cohort with another budget, nor bring an erased one back.
+    It is a hash of `OWN_UNIT_COLUMNS` before any setting of the preparation applies. A unit's cohort and erasure follow
+    from its id, so a changed setting must not move a row to a cohort with another budget, or bring an erased row back.
     """
     own_unit = keyed_hash_of(OWN_UNIT_COLUMNS, key=key, purpose="own unit")
     return rows.with_columns(own_unit=pl.lit("instruction:") + own_unit)
 
 
 def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyFrame:
-    """Add `row_hash`, a keyed hash of all that a row holds, and `unit_id`; give the row hash as missing instruction id.
+    """Add `row_hash`, a keyed hash of the whole row, and `unit_id`. A missing instruction id becomes the row hash.
 
-    Unit ids are `user:` or `instruction:` and 128 bits of keyed hash as hex, so that they say nothing without the key.
+    Unit ids are `user:` or `instruction:` and 128 bits of keyed hash as hex, so they reveal nothing without the key.
     """
     hashed = rows.with_columns(row_hash=keyed_hash_of(SOURCE_ROWS.names(), key=key, purpose="row"))
     user = pl.lit("user:") + keyed_hash_of(["user_id"], key=key, purpose="user")
@@ -202,7 +210,7 @@ def name_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyF
 
 
 def named_as_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.LazyFrame:
-    """Source rows as they are, with the `unit_id` that `prepare` gives them.
+    """Return source rows unchanged, with the `unit_id` that `prepare` gives them.
 
     Raises:
       SchemaError: a column is missing or has another type.
@@ -215,7 +223,7 @@ def named_as_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.L
 
 
 def unit_of_user(user_id: str, *, key: bytes) -> str:
-    """The unit id of the rows that name this user, in whichever spelling."""
+    """Return the unit id of the rows that name this user, in any spelling."""
     named = pl.LazyFrame([(None, user_id, None, None, None)], schema=SOURCE_ROWS, orient="row")
     rows = name_own_units(canonical_user_ids(named), key=key)
     (unit_id,) = name_units(rows, unit=PrivacyUnit.USER, key=key).collect()["unit_id"]
@@ -223,9 +231,9 @@ def unit_of_user(user_id: str, *, key: bytes) -> str:
 
 
 def drop_duplicates_in_units(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """One row for each text (case and white space aside) of a unit, then one for each instruction id of a unit.
+    """Keep one row for each text of a unit (ignoring case and white space), then one for each instruction id of a unit.
 
-    The row with the least hash stays, so that the order of the source decides nothing.
+    The row with the smallest hash is kept, so the order of the source has no effect.
     """
     folded = pl.col("text").str.to_lowercase().str.replace_all(r"\s+", " ")
     distinct = rows.unique(["unit_id", "row_hash"], keep="any")
@@ -234,12 +242,12 @@ def drop_duplicates_in_units(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def bound_contributions(rows: pl.LazyFrame, *, max_rows_per_unit: int) -> pl.LazyFrame:
-    """At most `max_rows_per_unit` rows of each unit, those with the least hashes."""
+    """Keep at most `max_rows_per_unit` rows of each unit: those with the smallest hashes."""
     return rows.filter(pl.col("row_hash").rank("ordinal").over("unit_id") <= max_rows_per_unit)
 
 
 def assign_splits(rows: pl.LazyFrame, *, key: bytes, train_fraction: float) -> pl.LazyFrame:
-    """Add `split`: `train` for units whose hash, as a fraction, lies under `train_fraction`, else `test`."""
+    """Add `split`: `train` for units whose hash, as a fraction, is below `train_fraction`, else `test`."""
     threshold = int(train_fraction * 2**HASHED_BITS)
     digits = keyed_hash_of(["unit_id"], key=key, purpose="split").str.head(HASHED_BITS // 4)
     in_train = digits.str.to_integer(base=16, dtype=pl.Int64) < threshold

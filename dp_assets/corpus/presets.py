@@ -1,10 +1,10 @@
 """Public chat data sets of the Hugging Face hub: how their rows become first user turns, and which rows are left out.
 
-The steps are those of the paper (language, redaction, moderation), each a function of one row and each to be switched
-off. The paper looks at the moderation of the last turn although it keeps the first; here `drop_flagged` says which
-turn counts, and `any` is the careful choice. A row whose record is missing counts as neither flagged nor redacted.
+The steps are those of the paper (language, redaction, moderation). Each is a function of one row and can be switched
+off. The paper uses the moderation record of the last turn although it keeps the first; here `drop_flagged` says which
+turn counts, and `any` is the careful choice. A row without a record counts as neither flagged nor redacted.
 
-Left out: the paper's removal of near duplicates, which looks across users (see `prepare.py`).
+Left out: the paper's removal of near duplicates, which compares rows across users (see `prepare.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,18 +18,18 @@ from dp_assets.corpus.language_names import language_code, language_of
 Turn = Literal["any", "first", "last", "never"]
 NEVER: Turn = "never"
 TOXIC = 0.5
-"""From this score on, an automatic classifier's score counts as a flag."""
+"""A classifier's score of at least this counts as a flag."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How one data set is read.
+    """How to read one data set.
 
-    columns     our names to the data set's
-    needed      further columns that the steps look at
+    columns     our column names to the data set's
+    needed      further columns that the steps use
     flagged     whether moderation flagged the given turn
-    redacted    whether the providers redacted the row, if they say so
-    is_opening  whether the row opens a conversation with a user's turn
+    redacted    whether the providers redacted the row; None if they do not say
+    is_opening  whether the row starts a conversation with a user's turn
     """
 
     columns: Mapping[str, str]
@@ -40,13 +40,13 @@ class Preset:
 
     @property
     def read(self) -> list[str]:
-        """Every column that is read."""
+        """Every column to read."""
         return sorted({*self.columns.values(), *self.needed})
 
     def steps(
         self, rows: pl.LazyFrame, *, languages: Sequence[str], drop_redacted: bool, drop_flagged: Turn
     ) -> pl.LazyFrame:
-        """The rows that the steps leave, one looked at without the others. No `languages` means all of them."""
+        """Return the rows that the steps leave. Each row is judged by itself. No `languages` means all of them."""
         kept = rows.filter(self.is_opening)
         if languages:
             wanted = [language_of(language) for language in languages]
@@ -59,25 +59,25 @@ class Preset:
 
 
 def _flag_of_turn(turn: Turn) -> pl.Expr:
-    """The flag in `openai_moderation`, a list with a record for each turn."""
+    """Return the flag in `openai_moderation`, a list with a record for each turn."""
     flags = pl.col("openai_moderation").list.eval(pl.element().struct.field("flagged"))
     return {"any": flags.list.any(), "first": flags.list.first(), "last": flags.list.last()}[turn]
 
 
 def _wildchat_flag(turn: Turn) -> pl.Expr:
-    """OpenAI's moderation or, in `toxic`, the provider's judgement by that and a second classifier."""
+    """Return whether OpenAI's moderation flagged the turn, or `toxic` is set, to which a second classifier adds."""
     toxic = pl.col("conversation").list.eval(pl.element().struct.field("toxic"))
     judged = {"any": pl.col("toxic"), "first": toxic.list.first(), "last": toxic.list.last()}[turn]
     return _flag_of_turn(turn).fill_null(False) | judged.fill_null(False)
 
 
 def _flag_of_prompt(turn: Turn) -> pl.Expr:
-    """One record for the whole conversation."""
+    """Return the flag of the whole conversation, which has one record."""
     return pl.col("openai_moderation").struct.field("flagged")
 
 
 def _oasst_flag(turn: Turn) -> pl.Expr:
-    """Deleted, turned down by the reviewers, or toxic to the classifier. A row is one turn."""
+    """Return whether a row, which is one turn, was deleted, rejected by reviewers, or toxic to the classifier."""
     scores = pl.max_horizontal(pl.col("detoxify").struct.field("*"))
     turned_down = ~pl.col("review_result").fill_null(True)
     return pl.col("deleted").fill_null(False) | turned_down | (scores >= TOXIC).fill_null(False)

@@ -1,15 +1,15 @@
-"""What an owner is shown of a corpus before anything is spent: what was read, and which step drops what.
+"""A private preview of a corpus for its owner before anything is spent: what was read, and what each step drops.
 
-The steps are those of `prepare` itself, run one after the other and counted, bucket by bucket as a run does it, so that
-memory does not follow the number of rows. All of it is private: counts, examples and rows are for the owner's eyes.
+The steps are those of `prepare` itself. They run one after the other, bucket by bucket as in a run, so memory does not
+grow with the number of rows. Everything here is private (counts, examples, rows) and for the owner only:
 
-    files         rows of each, and those that name no user     steps         rows that reach each one and that it drops
+    files         rows of each, and whether any names a user    steps         rows that reach each one and that it drops
     columns       missing values of each mapped one             cohorts       rows and units of each, to train on or not
     units         how many, how many rows a unit has            first_rows    as they were read
 
-Units that were erased are counted as such and nowhere behind it.
+Erased units are counted by the step that drops them, and in no later figure.
 
-Left out: what the steps of a preset of the hub drop, since the reader does that before a row arrives here.
+Left out: what the steps of a hub preset drop, because the reader applies them before a row arrives here.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100), (101, 1000))
 WORDS_FOR_NOBODY = frozenset(
     ("nan", "none", "null", "\\n", "n/a", "na", "nil", "undefined", "unknown", "anonymous", "guest", "-", "-1")
 )
-"""Ids that often stand for a missing one, in lower case. They stay ids; the owner is told."""
+"""Ids that often mean a missing one, in lower case. They stay ids, and the owner is warned."""
 NOT_UNDERSTOOD = {
     LINE: "are lines that no row can be read from",
     "text": "hold a text of a form that is not read",
@@ -47,13 +47,13 @@ NOT_UNDERSTOOD = {
     FOLDER: "hold another value than the name of their folder",
 }
 HIDDEN_BY = {"text": (LINE, "text"), "created_at": (LINE, "text", "created_at")}
-"""What is not understood of a row in which these columns are null and yet may hold something."""
+"""For each column, the values of `UNREAD` with which a null in it may hide a value that was not understood."""
 FEWEST_LINES = 4
-"""Lines of a text of a CSV file between the first and last of which whole rows may lie: two of them at least."""
+"""A text in a CSV file needs this many lines to hold two whole rows between its first and last line."""
 SHARE_NOT_UNDERSTOOD = 0.01
-"""From this share of the rows on, a form that is not understood is warned of."""
+"""The share of rows from which the owner is warned of a form that is not understood."""
 AS_PYTHON_WRITES = r"^\s*(\[\s*)?\{'"
-"""How a chat begins that was put into a text without JSON."""
+"""How a chat begins that was written as Python prints it, and not as JSON."""
 PYTHON = "\ufdd0python"
 NUMBER = "\ufdd0number"  # a column of ours among those of the source
 
@@ -62,7 +62,7 @@ Row = dict[str, Any]
 
 @dataclass
 class _Counts:
-    """What is added up over the buckets."""
+    """Sums over the buckets."""
 
     users: int = 0
     sizes: Counter[int] = field(default_factory=Counter)
@@ -84,13 +84,14 @@ def preview(
     folder: Path,
     first: Sequence[Step] = (),
 ) -> Row:
-    """The whole preview as one JSON value; it spends nothing and is kept nowhere.
+    """Return the whole preview as one JSON value. It spends nothing and is not stored.
 
     Args:
-      parts: the source's rows by what they are read from, with the columns of `SCANNED_ROWS`.
-      columns: our names of the mapped columns, with the source's.
-      cohorts: those that are planned.
-      folder: an empty one of the private zone.
+      parts: the source's rows, by the file or source they come from, with the columns of `SCANNED_ROWS`.
+      preparation: the preparation of the run.
+      columns: our names of the mapped columns, with the source's names.
+      cohorts: the planned cohorts.
+      folder: an empty folder of the private zone.
       first: further steps before those of the preparation, on rows with their `unit_id`.
     """
     files = [_file(name, part, columns) for name, part in parts.items()]
@@ -121,7 +122,7 @@ def preview(
 
 
 def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
-    """How many rows a part has, lack each mapped column, hold chats as Python writes them or further rows."""
+    """Count a part's rows: all, those that lack a mapped column, and those with a Python-style chat or rows inside."""
     missing = {ours: _is_missing(ours).sum().alias(ours) for ours in columns}
     numbers = {NUMBER: pl.len(), PYTHON: pl.col("text").str.contains(AS_PYTHON_WRITES).sum()}
     found = canonical_user_ids(rows).select(**numbers, **missing).collect(engine="streaming").row(0, named=True)
@@ -136,7 +137,10 @@ def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
 
 
 def _with_rows_inside(file: Path, rows: pl.LazyFrame) -> int:
-    """In how many rows of a CSV file all lines inside the text have as many commas as a row: a quote may be open."""
+    """Count the rows of a CSV file in which every inner line of the text has as many commas as a row.
+
+    Such a text may hold further rows because a quote was not closed.
+    """
     if not (is_csv(file) and file.is_file()) or not (commas := len(header_of(file)) - 1):
         return 0
     long = rows.filter(pl.col("text").str.count_matches("\n", literal=True) >= FEWEST_LINES - 1)
@@ -147,7 +151,10 @@ def _with_rows_inside(file: Path, rows: pl.LazyFrame) -> int:
 
 
 def _is_missing(column: str) -> pl.Expr:
-    """A blank text is none; blank ids and languages are null by then. What is not understood is not missing."""
+    """Return whether a row lacks a value. A blank text counts as missing; what is not understood does not.
+
+    Blank ids and languages are null already.
+    """
     is_null = pl.col(column).is_null()
     is_none = is_null | ~pl.col(column).str.contains(r"\S") if column == "text" else is_null
     return is_none & ~pl.col(UNREAD).is_in(HIDDEN_BY.get(column, (LINE,))).fill_null(False)
@@ -158,7 +165,7 @@ def _missing(files: Sequence[Row], column: str) -> int:
 
 
 def _count_unread(rows: pl.LazyFrame, counts: _Counts) -> Iterator[str]:
-    """Count the rows that are dropped because something in them is there and not understood, by what that is."""
+    """Count the rows dropped because a value is present and not understood, and yield each reason that occurs."""
     reached = rows.select(pl.len()).collect(engine="streaming").item()
     for part, drops in NOT_UNDERSTOOD.items():
         gone = rows.filter(pl.col(UNREAD) == part)
@@ -170,7 +177,7 @@ def _count_unread(rows: pl.LazyFrame, counts: _Counts) -> Iterator[str]:
 
 
 def _first_broken(parts: Mapping[str, pl.LazyFrame]) -> str:
-    """The number of the first row that cannot be read and its file; the first row behind a header is row 1."""
+    """Return the number of the first row that cannot be read, with its file. The first row after a header is row 1."""
     for name, rows in parts.items():
         broken = rows.with_row_index(NUMBER, offset=1).filter(pl.col(UNREAD) == LINE).select(NUMBER).head(1).collect()
         if len(broken):
@@ -183,7 +190,7 @@ def _shown_name(name: str) -> str:
 
 
 def _count_units(named: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:
-    """Units as the source has them, before any step of the preparation; users are shown as the source writes them."""
+    """Count the units before any step of the preparation. Users are shown as the source spells them."""
     spelt = canonical_user_ids(named.lazy().with_columns(written="user_id"))
     whose = spelt.group_by("unit_id").agg(pl.len(), pl.col("user_id").first(), pl.col("written").min()).collect()
     users = whose.filter(pl.col("unit_id").str.starts_with("user:"))
@@ -197,7 +204,7 @@ def _count_units(named: pl.DataFrame, preparation: Preparation, counts: _Counts)
 
 
 def _through(named: pl.DataFrame, steps: Sequence[Step], counts: _Counts) -> pl.DataFrame:
-    """What the steps leave of some rows; each one's drops are counted, and the first is kept as an example."""
+    """Return the rows that the steps leave. Count the rows that each step drops, and keep the first as an example."""
     numbered = named.with_row_index(NUMBER)
     rows = numbered
     for step in steps:
@@ -261,7 +268,7 @@ def _cohort(cohort: str, counts: _Counts) -> Row:
 
 
 def _plain(row: Mapping[str, Any]) -> Row:
-    """A row of the source as JSON; what is not understood of it stands as it is written, and its name beside it."""
+    """Return a source row as JSON. What is not understood appears as it is written, with its name beside it."""
     plain = {name: row[name].isoformat() if isinstance(row[name], datetime) else row[name] for name in SOURCE_ROWS}
     part = row.get(UNREAD)
     if part in HIDDEN_BY:
@@ -270,7 +277,7 @@ def _plain(row: Mapping[str, Any]) -> Row:
 
 
 def _warnings(shown: Row, preparation: Preparation, counts: _Counts) -> Iterator[str]:
-    """What is hardly meant so, in the order in which it matters."""
+    """Yield warnings about what is probably a mistake, the most important first."""
     if not shown["rows"]:
         yield "the source has no rows"
         return

@@ -1,7 +1,7 @@
-"""A database query as a source. The reader, which knows the database, is handed in.
+"""A database query as a source. The caller passes the reader, which knows the database.
 
-The query belongs to the preparation, so it has to treat rows apart: what one person wrote must not decide what becomes
-of another's rows. Each row of the result should be one instruction.
+The query is part of the preparation, so it must treat users independently: one user's rows must not affect what it
+returns for another. Each row of the result should be one instruction.
 """
 
 import hashlib
@@ -19,25 +19,28 @@ from dp_assets.corpus.spool import spool, spooled
 VERBATIM = re.compile(
     r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\$(\w*)\$.*?\$\2\$|(?:--|#)[^\n]*\n?|/\*.*?\*/)|\s+", re.DOTALL
 )
-"""What may stand between quotes or behind signs of a comment in some dialect; else white space."""
+"""Group 1 is what some dialect may quote or comment out, which stays as written; the rest is white space."""
 
 ReadQuery = Callable[[Path], Generator[pl.DataFrame, None, None]]
-"""Batches of a query's result, an empty one if there is no row; the folder is for what the database spills.
+"""Yields a query's result in batches, an empty one if there is no row. The folder is for files the database spills.
 
-A column of a database that has no types is one of objects, as its driver gives them."""
+A column from a database without types has the type Object, with the values that the driver returns."""
 
 
 def query_digest(query: str) -> str:
-    """A digest of a query, the same however it is laid out."""
+    """Return a digest of a query that does not depend on its white space."""
     written = VERBATIM.sub(lambda part: part[1] or " ", query)
     return hashlib.sha256(written.strip().encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class QuerySource:
-    """The rows of `query` on `database`, a public name of it: a path or the name of a variable, never an address.
+    """The rows of `query` on a database.
 
-    `columns_of` opens the database without reading rows, and says which columns the result has if that is known then.
+    database     its public name: a path or the name of a variable, never an address
+    columns      our column names to the result's
+    read         reads the result
+    columns_of   opens the database without reading rows; returns the result's columns if they are known then
 
     Raises:
       SourceError: the mapping lacks `text` or has an unknown name.
@@ -54,11 +57,11 @@ class QuerySource:
 
     @property
     def locator(self) -> str:
-        """Without the query, a term of its own: another one on the same database is about the same people."""
+        """The name of the database alone. The query is a separate term: another query concerns the same people."""
         return f"sql:{self.database}"
 
     def scan(self, scratch: Path) -> pl.LazyFrame:
-        """The result, which lies in `scratch` by the time this returns.
+        """Return the result, which is in `scratch` when this returns.
 
         Raises:
           SourceError: the query is refused, or its result lacks a mapped column or holds one of another type.
@@ -66,15 +69,15 @@ class QuerySource:
         rows, spilled = scratch / "rows", scratch / "spilled"
         rows.mkdir()
         spilled.mkdir()
-        with closing(self.read(spilled)) as batches:  # the database too, wherever reading ends
+        with closing(self.read(spilled)) as batches:  # closes the database too, also after an error
             spool(map(self._typed, batches), rows)
         return spooled(rows)
 
     def require_opened(self) -> None:
-        """Open the database, and see whether the result has the mapped columns, without reading rows.
+        """Open the database and require the mapped columns in the result, without reading rows.
 
         Raises:
-          SourceError: it cannot be opened, the query is refused, or a column is missing.
+          SourceError: the database cannot be opened, the query is refused, or a column is missing.
         """
         found = self.columns_of()
         if found is not None:

@@ -1,7 +1,7 @@
-"""From `real_instructions` to `real_embeddings`: vectors of the training rows, in the memory of one batch of them.
+"""Embeds the training rows of `real_instructions` as `real_embeddings`, in the memory of one batch.
 
-Each row is embedded by itself and keeps its place, so how rows are cut into batches decides nothing. That no unit
-changes what becomes of another is tried on public rows before the private ones are read.
+Each row is embedded by itself and the order is kept, so the batch size has no effect. Before private rows are read, a
+test on public rows checks that no unit affects another's vectors.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from dp_assets.artifacts import TRAIN_SPLIT
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS
 from dp_assets.corpus.stability import UnstablePreparation
 
-ROWS_IN_A_BATCH = 8_192  # whole chunks of the embedder's: the last batch of each length in a chunk is computed in full
+ROWS_IN_A_BATCH = 8_192  # whole chunks of the embedder, which computes the last batch of each length in a chunk in full
 UNIT_COLUMNS = ("unit_id", "instruction_id", "cohort", "split")
 
 PUBLIC_UNITS = {
@@ -30,9 +30,10 @@ Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
 def embed_training_rows(rows: pl.LazyFrame, *, encode: Encode, folder: Path) -> pl.LazyFrame:
-    """The training rows with their vectors, put into `folder`, an empty one of the private zone, as they come.
+    """Return the training rows with their vectors, written batch by batch to `folder`.
 
-    `encode` gives float32 vectors of shape (texts, d), each from its own text to the last bit (see `require_alone`).
+    `folder` is an empty one of the private zone. `encode` returns float32 vectors of shape (texts, d). Each must depend
+    on its own text only, to the last bit (see `require_alone`).
     """
     training = rows.filter(pl.col("split") == TRAIN_SPLIT).select(*UNIT_COLUMNS, "text")
     _write(training.head(0).collect(), encode, folder / "none.parquet")
@@ -42,10 +43,12 @@ def embed_training_rows(rows: pl.LazyFrame, *, encode: Encode, folder: Path) -> 
 
 
 def require_units_apart(embed: Callable[..., pl.LazyFrame]) -> None:
-    """Check that `embed(rows, folder=...)` makes of public units, some of which wrote the same, what it makes of each.
+    """Require that `embed(rows, folder=...)` returns for all public units together what it returns for each alone.
+
+    Some of the units have equal texts.
 
     Raises:
-      UnstablePreparation: it does not, or it leaves a row out.
+      UnstablePreparation: the results differ, or a training row is missing.
     """
     rows = pl.DataFrame(
         [

@@ -1,11 +1,11 @@
-"""Personal data as Microsoft Presidio recognises it, one text at a time and without a network.
+"""Recognizes personal data with Microsoft Presidio, one text at a time and without a network.
 
-Presidio's recognisers are used by themselves: each is a pattern with a check digit, a validator or a library of
-numbering plans behind it and needs no language model. Only names of people and places do, so those are recognised by
-a spaCy pipeline that the user installed, and by none otherwise; nothing is downloaded.
+Presidio's recognizers are used one by one. Each combines a pattern with a check digit, a validator or a library of
+numbering plans, and needs no language model. Only names of people and places need one: a spaCy pipeline that the user
+installed recognizes them, and without it they are not recognized. Nothing is downloaded.
 
-Where Presidio is too eager the hit is looked at again (`_is_address`, `_is_telephone`). Its scores of context are not
-used, because they need a language model too.
+Where Presidio reports too much, the hit is checked again (`_is_address`, `_is_telephone`). Presidio's context scores
+are not used, because they need a language model too.
 """
 
 import re
@@ -23,7 +23,7 @@ Hit = Callable[[str, int, int], bool]
 PRESIDIO, PACKAGES = "presidio_analyzer", ("presidio-analyzer", "phonenumbers", "spacy")
 INSTALL = "pip install 'dp-instructions[redaction]'"
 LEAST_SCORE = 0.4
-"""Patterns that Presidio calls weak lie below it, such as any nine digits for a social security number."""
+"""Above the scores of Presidio's weak patterns, such as any nine digits for a social security number."""
 STRICT_GROUPING = 2
 FEWEST_TELEPHONE_DIGITS = 7
 NAMED_BY_MODEL = ("person", "place")
@@ -31,11 +31,12 @@ PRESIDIOS_NAMES = {"person": "PERSON", "place": "LOCATION"}
 
 
 def is_installed() -> bool:
+    """Return whether Presidio is installed."""
     return find_spec(PRESIDIO) is not None
 
 
 def is_model(name: str) -> bool:
-    """Whether a spaCy pipeline of this name is installed, or lies in a folder of this name."""
+    """Return whether `name` is an installed spaCy pipeline, or a folder that holds one."""
     if find_spec("spacy") is None:
         return False
     from spacy.util import is_package
@@ -44,14 +45,14 @@ def is_model(name: str) -> bool:
 
 
 def unknown_regions(regions: Sequence[str]) -> list[str]:
-    """Those that are no region with a numbering plan, such as `US`."""
+    """Return those of `regions` that are not regions with a numbering plan, such as `US`."""
     from phonenumbers import SUPPORTED_REGIONS
 
     return [region for region in regions if region not in SUPPORTED_REGIONS]
 
 
 def versions(model: str | None) -> dict[str, str]:
-    """The versions of what recognises: of the packages, and of the spaCy pipeline if there is one."""
+    """Return the versions of the recognizing packages, and of the spaCy pipeline if there is one."""
     found = {package: version(package) for package in PACKAGES}
     if model is not None:
         from spacy.util import get_package_path, is_package, load_meta
@@ -62,10 +63,12 @@ def versions(model: str | None) -> dict[str, str]:
 
 
 def pattern_detectors(regions: Sequence[str]) -> Mapping[str, Detector]:
-    """What needs no language model, in the order in which it is replaced: a longer form before one that it may hold.
+    """Return the detectors that need no language model, in the order of replacement.
+
+    A longer form comes before a shorter one that it may contain.
 
     Args:
-      regions: whose numbering plans tell a telephone number that names no country.
+      regions: the regions whose numbering plans apply to telephone numbers without a country code.
 
     Raises:
       SourceError: Presidio is not installed.
@@ -86,13 +89,13 @@ def pattern_detectors(regions: Sequence[str]) -> Mapping[str, Detector]:
 
 
 def name_detectors(model: str) -> Mapping[str, Detector]:
-    """People and places by the named entities of an installed spaCy pipeline, each text by itself.
+    """Return detectors of people and places that use the named entities of an installed spaCy pipeline.
 
     Raises:
       SourceError: Presidio or the pipeline is not installed.
     """
     require_installed()
-    if not is_model(model):  # or Presidio would download it
+    if not is_model(model):  # else Presidio would download it
         raise SourceError(f"corpus.redaction_model {model!r} is not installed: {how_to_get(model)}")
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
     from presidio_analyzer.predefined_recognizers import SpacyRecognizer
@@ -111,16 +114,22 @@ def name_detectors(model: str) -> Mapping[str, Detector]:
 
 
 def how_to_get(model: str) -> str:
+    """Return the remedy for a spaCy pipeline that is not installed."""
     return f"python -m spacy download {model}, or give the folder of one"
 
 
 def require_installed() -> None:
+    """Require Presidio.
+
+    Raises:
+      SourceError: it is not installed.
+    """
     if not is_installed():
         raise SourceError(f"corpus.redact needs the package presidio-analyzer: {INSTALL}")
 
 
 def _offline_email_recognizer() -> Any:
-    """Presidio's, with the list of domain endings that comes with tldextract; its own would fetch a newer one."""
+    """Return Presidio's email recognizer with tldextract's packaged suffix list, so that no newer one is fetched."""
     from presidio_analyzer.predefined_recognizers import EmailRecognizer
     from tldextract import TLDExtract
 
@@ -142,10 +151,15 @@ def _replacing(
     fewest_digits: int = 0,
     artifacts_of: Callable[[str], Any] = lambda text: None,
 ) -> Detector:
-    """Everything that the recogniser is sure of and `is_meant` confirms, replaced.
+    """Return a detector that replaces every hit with a sufficient score that `is_meant` confirms.
 
-    A text without `needs` or with fewer digits holds nothing of the kind and is not analysed, which saves most of the
-    time.
+    Args:
+      placeholder: what replaces a hit, without its brackets.
+      recognizer: one of Presidio's.
+      is_meant: a second check of a hit: the text, its start and its end.
+      needs: a text without it holds no hit and is not analyzed, which saves most of the time.
+      fewest_digits: likewise for a text with fewer digits.
+      artifacts_of: what the recognizer needs to know of a text from a language model.
     """
 
     def detector(text: str) -> str:
@@ -159,7 +173,7 @@ def _replacing(
 
 
 def _with_placeholders(text: str, spans: Sequence[tuple[int, int]], placeholder: str) -> str:
-    """The text with each span, or run of overlapping ones, replaced."""
+    """Return the text with each span, or run of overlapping spans, replaced."""
     parts, end = [], 0
     for start, stop in sorted(spans):
         if start >= end:
@@ -169,12 +183,18 @@ def _with_placeholders(text: str, spans: Sequence[tuple[int, int]], placeholder:
 
 
 def _is_address(text: str, start: int, end: int) -> bool:
-    """An address with a digit that is no part of a longer dotted number; `a::b` is code more often than an address."""
+    """Return whether a hit has a digit and is not part of a longer dotted number.
+
+    A hit without digits, such as `a::b`, is more often code than an address.
+    """
     inside_number = re.search(r"\d\.$", text[max(0, start - 2) : start]) or re.match(r"\.\d", text[end : end + 2])
     return inside_number is None and any(character.isdigit() for character in text[start:end])
 
 
 def _is_telephone(text: str, start: int, end: int) -> bool:
-    """A number as long as people give theirs; numbering plans have short ones too, and a decimal looks like one."""
+    """Return whether a hit is as long as a usual telephone number, and not a decimal.
+
+    Numbering plans also contain short numbers, and decimals look like those.
+    """
     found = text[start:end]
     return sum(map(str.isdigit, found)) >= FEWEST_TELEPHONE_DIGITS and not re.fullmatch(r"\d+\.\d+", found)

@@ -1,7 +1,7 @@
-"""Personal data and secrets of a recognisable form, replaced by placeholders: defence in depth, not the guarantee.
+"""Replaces personal data and secrets of a recognizable form by placeholders: defense in depth, not the guarantee.
 
-Recognisers miss names, places and whatever is spelt unusually, and what one person writes about another. The guarantee
-neither needs this step nor is made stronger by it. Every text is redacted by itself.
+Recognizers miss names, places, unusual spellings, and what one person writes about another. The privacy guarantee does
+not need this step and is not stronger with it. Every text is redacted by itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from dp_assets.corpus.secret_forms import without_secrets
 SECRET = "secret"
 PATTERN_KINDS = ("email", "iban", "crypto", "ip", "card", "ssn", "phone")
 KINDS = (SECRET, *PATTERN_KINDS, *NAMED_BY_MODEL)
-"""Secrets first, since a key may hold what looks like a number; names last, from texts without all the rest."""
+"""In the order of replacement. Secrets come first, because a key may contain what looks like a number; names last."""
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 
 
 @dataclass(frozen=True)
 class Redaction:
-    """What is replaced: names of `KINDS`, and what some of them need.
+    """What is replaced: some of `KINDS`, and what these need.
 
-    `phone_regions` are those whose telephone numbers are known without a country code, `model` is the spaCy pipeline
-    that knows people and places.
+    `phone_regions` are those whose telephone numbers are recognized without a country code. `model` is the spaCy
+    pipeline that recognizes people and places.
     """
 
     kinds: Sequence[str] = ()
@@ -33,14 +33,14 @@ class Redaction:
     model: str | None = None
 
     def versions(self) -> dict[str, str]:
-        """The versions of the libraries that recognise what is replaced; none where nothing of theirs is asked for."""
+        """Return the versions of the libraries used to recognize what is replaced; none if no library is used."""
         if not set(self.kinds) - {SECRET}:
             return {}
         return recognizers.versions(self.model if set(self.kinds) & set(NAMED_BY_MODEL) else None)
 
 
 def redact(rows: pl.LazyFrame, redaction: Redaction) -> pl.LazyFrame:
-    """Texts without what the redaction's recognisers find, in the order of `KINDS`.
+    """Replace what the redaction's recognizers find, in the order of `KINDS`.
 
     Raises:
       SourceError: a library or language model that a kind needs is not installed.
@@ -56,7 +56,7 @@ def redact(rows: pl.LazyFrame, redaction: Redaction) -> pl.LazyFrame:
 
 
 def _detectors(redaction: Redaction) -> Mapping[str, Detector]:
-    """At least the detectors of the redaction's kinds; libraries are loaded for those that are asked for."""
+    """Return detectors that include those of the redaction's kinds, and load only the libraries that these need."""
     detectors: dict[str, Detector] = {SECRET: without_secrets}
     if set(redaction.kinds) & set(PATTERN_KINDS):
         detectors.update(recognizers.pattern_detectors(redaction.phone_regions))

@@ -1,7 +1,7 @@
 """Column names and types of the project's tables, and the check that a frame has them.
 
-A check reads the schema only, never a row, so its errors can be shown to anyone. Left out: checks of values; a value
-that breaks a rule is dropped with its row by `prepare`, without a word about it.
+A check reads the schema only, never a row, so its errors can be shown to anyone. Left out: checks of values. `prepare`
+drops a row whose value breaks a rule, and does not report it.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import polars as pl
 
 TIME = pl.Datetime("us", "UTC")
-ANY_WIDTH = 0  # in a schema: the width depends on the embedder, any will do
+ANY_WIDTH = 0  # in a schema, any width: it depends on the embedder
 VECTOR = pl.Array(pl.Float32, ANY_WIDTH)
 
 SOURCE_ROWS = pl.Schema(
@@ -23,9 +23,9 @@ SOURCE_ROWS = pl.Schema(
 )
 UNREAD, UNREAD_VALUE = "unread", "unread_value"
 SCANNED_ROWS = pl.Schema({**SOURCE_ROWS, UNREAD: pl.String(), UNREAD_VALUE: pl.String()})
-"""What a source gives: its rows, and for a row that holds what is not understood, where that is (see `columns.py`).
+"""What a source returns: its rows, and in `UNREAD` which part of a row is not understood, if any (see `columns.py`).
 
-A text or time that is not understood is null in its column; `UNREAD_VALUE` holds it as it is written.
+A text or time that is not understood is null in its own column; `UNREAD_VALUE` holds it as it is written.
 """
 REAL_INSTRUCTIONS = pl.Schema(
     {
@@ -90,10 +90,11 @@ class SchemaError(ValueError):
 
 
 def check_schema(frame: pl.LazyFrame | pl.DataFrame, schema: pl.Schema, *, name: str) -> None:
-    """Require every column of `schema` with its type; further columns and the order are free.
+    """Require every column of `schema` with its type. Further columns and any order are allowed.
 
     Raises:
-      SchemaError: names every missing or differently typed column of the table `name` and what was expected.
+      SchemaError: a column is missing or has another type. The message names every such column of the table `name` and
+        what was expected.
     """
     found = frame.collect_schema()
     problems = [

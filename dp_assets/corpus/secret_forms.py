@@ -1,10 +1,10 @@
-"""Keys, tokens and passwords of a recognisable form, replaced by `[SECRET]`.
+"""Replaces keys, tokens and passwords of a recognizable form by `[SECRET]`.
 
-The patterns are our own because scanners of source code, which know more forms, say that a line holds a secret and not
-where it ends: what they return is the head line of a private key, or the prefix of a token.
+The patterns are our own. Secret scanners for source code know more forms, but they report that a line holds a secret
+and not where it ends: they return the first line of a private key, or the prefix of a token.
 
-Patterns start where no longer run of the same characters began, and every repetition in them is bounded or of one
-class, so that a long text costs time in proportion to its length.
+The time is linear in the length of the text: a pattern cannot start inside a longer run of the same characters, and
+every repetition in it is bounded or over one character class.
 """
 
 import re
@@ -29,7 +29,7 @@ SECRETS = [re.compile(form, re.IGNORECASE) for form in (*SECRET_FORMS, PASSWORD_
 
 
 def without_secrets(text: str) -> str:
-    """The text with every secret replaced; a group named `kept` stays in front of the placeholder."""
+    """Return the text with every secret replaced. The match of a group named `kept` stays before the placeholder."""
     for form in SECRETS:
         text = form.sub(_replaced, text)
     return text

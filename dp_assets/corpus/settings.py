@@ -1,4 +1,4 @@
-"""The settings of the corpus: where its rows come from, how they are prepared, and the terms of its registration."""
+"""The corpus settings: where its rows come from, how they are prepared, and the terms of its registration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ RedactedKind = Literal["secret", "email", "iban", "crypto", "ip", "card", "ssn",
 
 
 class PresetSteps(Settings):
-    """Which rows of a preset's data set stay. Empty `languages` keep all; `drop_flagged` says which turn counts."""
+    """Which rows of a preset's data set to keep. Empty `languages` keep all; `drop_flagged` says which turn counts."""
 
     languages: tuple[str, ...] = ("en",)
     drop_redacted: bool = True
@@ -29,9 +29,9 @@ class SourceSettings(Settings):
 
     chitchat     the packaged public corpus
     file         a file or a folder of files at `path`
-    huggingface  the `split` of a `dataset` of the hub, or of a local copy at `path`; a data set with a preset, or one
-                 that `preset` says is laid out like it, needs no `columns`
-    sql          the SELECT `query` on the DuckDB file at `path`, on what the query itself names, or on the database
+    huggingface  the `split` of a `dataset` of the hub, or of a local copy at `path`. A data set with a preset, or with
+                 the same layout as the one named in `preset`, needs no `columns`
+    sql          the SELECT `query` on the DuckDB file at `path`, on the files that the query names, or on the database
                  whose SQLAlchemy address is in the environment variable `url_variable`
     """
 
@@ -49,7 +49,7 @@ class SourceSettings(Settings):
 
     @property
     def layout(self) -> str | None:
-        """The preset: the one that is named, else that of the data set's own name."""
+        """The preset: the named one, else that of the data set's own name."""
         return self.preset or (self.dataset if self.dataset in PRESET_NAMES else None)
 
     @field_validator("url_variable")
@@ -112,7 +112,7 @@ FIELDS_OF_KINDS: Mapping[str, set[str]] = {
 
 
 class CohortSettings(Settings):
-    """The fixed list of disjoint sets of units; `first` and `last` bound a list of months, quarters or years."""
+    """The fixed list of disjoint sets of units. `first` and `last` bound a list of months, quarters or years."""
 
     kind: Literal["all", "month", "quarter", "year", "user_bucket"] = "all"
     num_buckets: Positive | None = None
@@ -121,14 +121,15 @@ class CohortSettings(Settings):
 
 
 class CorpusSettings(Settings):
-    """The registered terms of a corpus and its preparation, which treats each unit's rows apart from all others.
+    """The registered terms of a corpus and of its preparation, which treats each unit independently of all others.
 
-    `name` is a public name under which the corpus is registered, in place of where its source lies. `without_user` says
-    what becomes of rows that name no user where users are the units. `redact` replaces what has a recognisable form; it
-    is defence in depth, and no figure counts on it. `phone_regions` are those whose telephone numbers are known without
-    a country code; people and places are known to the spaCy pipeline `redaction_model`, an installed one or a folder.
-    `declared_units` is a public bound on the units of the largest cohort, which the owner states and nothing counts; it
-    only refuses settings that do not fit it.
+    name             a public name under which the corpus is registered, instead of its source's location
+    without_user     what happens to rows that name no user where users are the units
+    redact           which recognizable forms are replaced: defense in depth, on which no figure relies
+    phone_regions    the regions whose telephone numbers are recognized without a country code
+    redaction_model  the spaCy pipeline that recognizes people and places: an installed one or a folder
+    declared_units   a public upper bound on the units of the largest cohort. The owner states it and nothing counts it;
+                     its only effect is that settings that do not fit it are refused
     """
 
     source: SourceSettings

@@ -1,9 +1,9 @@
-"""Where real instructions come from: a packaged public corpus, or files of the user's.
+"""Sources of real instructions: the interface, a packaged public corpus, and the user's files.
 
-Data sets of the Hugging Face hub (`hub.py`) and queries (`queries.py`) are further sources. Each one is scanned into
-the columns of `SCANNED_ROWS`. How a row is read never depends on another row: no type, date format or separator is
-guessed from data, and a row that holds what is not understood says so (`columns.py`). Errors concern configuration and
-form (paths, names and types of columns) and quote no value.
+Data sets of the Hugging Face hub (`hub.py`) and queries (`queries.py`) are further sources. Each is scanned into the
+columns of `SCANNED_ROWS`. How a row is read never depends on another row: no type, date format or separator is guessed
+from data, and a row with a value that is not understood is marked (`columns.py`). Errors concern configuration and form
+(paths, names and types of columns) and quote no value.
 """
 
 import json
@@ -53,33 +53,33 @@ OPENERS = frozenset(f"{INTERROGATIVES} {REQUESTS}".split())
 
 
 class Source(Protocol):
-    """Real instructions, not yet prepared."""
+    """A source of real instructions, before preparation."""
 
     @property
     def locator(self) -> str:
-        """The canonical public name: the same source has the same locator however it is configured."""
+        """The canonical public name: one source has one locator, however it is configured."""
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Which of the source's columns ours are read from; registration fixes those of user and time."""
+        """Our column names to the source's. Registration fixes those of user and time."""
 
     def require_opened(self) -> None:
-        """Look at the source as far as it can be done without reading a row.
+        """Check as much of the source as is possible without reading a row.
 
         Raises:
           SourceError: it cannot be read as configured.
         """
 
     def scan(self, scratch: Path) -> pl.LazyFrame:
-        """The rows with the columns of `SCANNED_ROWS`.
+        """Return the rows with the columns of `SCANNED_ROWS`.
 
-        What cannot be scanned where it lies is put into `scratch`, an empty folder of the private zone that outlives
-        the rows' use.
+        What cannot be scanned in place is written to `scratch`, an empty folder of the private zone that must exist as
+        long as the rows are used.
         """
 
 
 def parts_of(source: Source, scratch: Path) -> Mapping[str, pl.LazyFrame]:
-    """A source's rows by what they are read from: each file of a folder, else all of them.
+    """Return a source's rows by the file they come from, or all of them under the source's locator.
 
     Raises:
       SourceError: the source cannot be read as configured.
@@ -89,12 +89,12 @@ def parts_of(source: Source, scratch: Path) -> Mapping[str, pl.LazyFrame]:
 
 @dataclass(frozen=True)
 class ChitchatSource:
-    """Turns that ask something, from the public corpus in the package chitchat-dataset (MIT, people chatting in 2018).
+    """Asking turns of the public corpus in the package chitchat-dataset (MIT license, people chatting in 2018).
 
-    A turn is what one person wrote before the other answered: messages, joined with spaces. It counts when it has 5 to
+    A turn is what one person wrote before the other answered: messages, joined with spaces. It is kept if it has 5 to
     60 words and one of its messages contains a question mark or begins with an interrogative or request word
-    (`OPENERS`). The rule looks at one turn only, and lets some relative clauses pass ("when i was there ..."). The
-    sender is the user.
+    (`OPENERS`). The rule uses that turn only, and accepts some relative clauses ("when i was there ..."). The sender is
+    the user.
     """
 
     @property
@@ -114,7 +114,7 @@ class ChitchatSource:
         self._content()
 
     def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
-        """The turns; `instruction_id` is `chitchat-<conversation>-<number of the turn's first message>`.
+        """Return the turns; `instruction_id` is `chitchat-<conversation>-<number of the turn's first message>`.
 
         Raises:
           SourceError: the package is not installed.
@@ -132,7 +132,7 @@ class ChitchatSource:
 
 
 def asks_something(messages: Sequence[str]) -> bool:
-    """Whether a message holds a question mark or begins with an interrogative or request word."""
+    """Return whether a message contains a question mark or begins with an interrogative or request word."""
     return any("?" in message or _first_word(message) in OPENERS for message in messages)
 
 
@@ -155,7 +155,7 @@ def _asking_turns(conversation: str, turns: Sequence[Sequence[Mapping[str, str]]
 
 PARQUET = ".parquet"
 READERS = (PARQUET, *FORMATS)
-"""Suffixes of the files that are read, in any letter case; those after the first may be followed by one of `PACKED`."""
+"""Suffixes of readable files, in any letter case. All but the first may be followed by one of `PACKED`."""
 CSV_REMEDY = ", or write the CSV with a header line and commas between cells"
 TABLE_LOGS = ("_delta_log", ".hoodie")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -163,16 +163,17 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file with one of the suffixes of `READERS`, or a folder of such files, searched to the bottom.
+    """A file with one of the suffixes of `READERS`, or a folder of such files, searched recursively.
 
-    `columns` maps our names (`text`, and optionally `user_id`, `created_at`, `language`, `instruction_id`) to the
-    file's. `instruction_id` should name one row: rows of one user that share it count as one instruction. Without it,
-    rows that agree in all mapped columns count once. CSV has a header. JSON is one object a line, an array of objects,
-    or objects one after the other. Chat messages as the text stand for their first user turn.
-
-    Files of a folder may differ in format, in the order of columns and in further ones. A column that a file lacks may
-    stand in the names of its folders (`day=2026-01-11`), as Hive, Spark and DuckDB write them. Hidden files and those
-    that begin with an underscore are passed over.
+    - `columns` maps our names (`text`, and optionally `user_id`, `created_at`, `language`, `instruction_id`) to the
+      file's.
+    - `instruction_id` should identify one row: rows of one user that share it count as one instruction. Without it,
+      rows that agree in all mapped columns count once.
+    - CSV has a header. JSON is one object a line, an array of objects, or objects one after the other. Chat messages
+      in the column `text` are read as their first user turn.
+    - The files of a folder may differ in format, in the order of columns and in further columns. A column that a file
+      lacks may be given by the names of its folders (`day=2026-01-11`), as Hive, Spark and DuckDB write them.
+    - Paths with a part that begins with a dot or an underscore are skipped.
 
     Raises:
       SourceError: the suffix or one of our names is unknown, or `text` is not mapped.
@@ -191,7 +192,7 @@ class FileSource:
         return f"file:{self.path.resolve()}"
 
     def require_opened(self) -> None:
-        """Look at the files as far as the names and types of columns go. No row is read, so keys of JSON are not seen.
+        """Check the names and types of the files' columns. No row is read, so keys of JSON are not checked.
 
         Raises:
           SourceError: a file is missing or unreadable, a mapped column is not in it, or a column's type does not fit.
@@ -205,7 +206,7 @@ class FileSource:
                 self._require_readable(file)
 
     def scan(self, scratch: Path | None = None) -> pl.LazyFrame:
-        """The rows of all files.
+        """Return the rows of all files.
 
         Raises:
           SourceError: see `parts`.
@@ -213,9 +214,9 @@ class FileSource:
         return pl.concat(self.parts(scratch).values())
 
     def parts(self, scratch: Path | None = None) -> Mapping[str, pl.LazyFrame]:
-        """The rows of each file, by its path, which is private where it lies in a folder.
+        """Return the rows of each file by its path. The path of a file in a folder is private.
 
-        Rows of CSV and JSON lie in `scratch` by the time this returns, or in memory without one.
+        Rows of CSV and JSON are in `scratch` when this returns, or in memory if there is none.
 
         Raises:
           SourceError: see `require_opened`; or no object of all JSON files has a mapped key.
@@ -233,7 +234,7 @@ class FileSource:
 
     @property
     def _place(self) -> str:
-        """What is said of a file. Which one of a folder it is stays unsaid: names of files may be those of people."""
+        """How messages name a file. In a folder they do not name it, because file names may be names of people."""
         return f"a file below {self.path}" if self.path.is_dir() else f"source.path {self.path}"
 
     @property
@@ -265,7 +266,7 @@ class FileSource:
         require_columns(self._names, [*found, *self._from_folders(file)], place=self._place, or_else=or_else)
 
     def _from_folders(self, file: Path) -> dict[str, str | None]:
-        """The mapped columns that stand in the names of a file's folders, as `name=value`.
+        """Return the mapped columns that the names of a file's folders give, as `name=value`.
 
         Raises:
           SourceError: two folders of a path name the same column.
@@ -332,7 +333,7 @@ class FileSource:
             raise BrokenDocument(f"{file}: {error}") from None
 
     def _typed(self, rows: pl.LazyFrame, folders: Mapping[str, str | None]) -> pl.LazyFrame:
-        """Scanned rows, in which a folder's value stands where a row has none."""
+        """Return scanned rows, with a folder's value where a row has none."""
         if not folders:
             return source_rows(rows, self.columns)
         found = rows.collect_schema()
@@ -344,14 +345,14 @@ class FileSource:
 
 @dataclass
 class _Seen:
-    """What the objects of JSON files have: which of the mapped keys, and whether there is one at all."""
+    """Which of the mapped keys occur in the objects of JSON files, and whether there is an object at all."""
 
     keys: set[str] = field(default_factory=set)
     an_object: bool = False
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files of a folder and of the folders in it, sorted, without those whose path has a hidden or `_` part."""
+    """Return the files below a folder, sorted, without paths that have a part beginning with a dot or underscore."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [file for file in files if not any(part[0] in "._" for part in file.relative_to(folder).parts)]
 

@@ -1,6 +1,6 @@
-"""Rows that arrive in batches, put down as Parquet files of a private folder and scanned from there.
+"""Writes rows that arrive in batches to Parquet files of a private folder, and scans them from there.
 
-One batch is held at a time, so a source of any length takes the memory of a batch.
+Memory holds one batch at a time, for a source of any length.
 """
 
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ ROWS_IN_A_BATCH = 5_000
 
 
 def spool(batches: Iterable[pl.DataFrame], folder: Path) -> None:
-    """Write each batch, with the columns of `SCANNED_ROWS`, to a file of its own; the folder holds a source's rows."""
+    """Write each batch, with the columns of `SCANNED_ROWS`, to a file of its own in a source's folder."""
     pl.DataFrame(schema=SCANNED_ROWS).write_parquet(folder / "none.parquet")
     for number, batch in enumerate(batches):
         batch.write_parquet(folder / f"{number:09d}.parquet")
 
 
 def spooled(folder: Path) -> pl.LazyFrame:
-    """The rows of a folder that `spool` filled."""
+    """Return the rows of a folder that `spool` filled."""
     return pl.scan_parquet(folder / "*.parquet", schema=SCANNED_ROWS)

@@ -1,18 +1,18 @@
-"""Whether a preparation treats each privacy unit apart from all others, measured on constant public rows.
+"""Tests, on constant public rows, that a preparation treats each privacy unit independently of all others.
 
-`prepare` promises that one unit's rows never decide about another's. `preparation_of` puts that to the test with the
-very functions and settings of a run: rows that are equal or nearly equal across units, a unit far beyond the
-contribution bound, texts of all lengths, a crowd of units that share a text, rows without a user. It compares what
-comes of all of them together, also on the whole way from a file to the table, with what comes of each unit alone, or
-of the crowd without the others. The rows are made to fit the settings (length, language, time), because rows that are
-dropped would show nothing.
+`prepare` guarantees that one unit's rows never affect another's. `preparation_of` tests this with the functions and
+settings of the run itself. Its rows are equal or nearly equal across units, and include a unit far beyond the
+contribution bound, texts of all lengths, a crowd of units that share a text, and rows without a user. It prepares all
+units together, also along the whole path from a file to the table, and compares the result with each unit prepared
+alone and with the crowd prepared without the others. The rows fit the settings (length, language, time), because
+dropped rows would test nothing.
 
-`require_bounded` counts the rows of each unit in the table of real rows that is to be stored.
+`require_bounded` checks the contribution bound in the table of real rows that is about to be stored.
 
-`require_alone` does the same for vectors: each must depend on its own text, to the last bit.
+`require_alone` tests an embedder: each vector must depend on its own text only, to the last bit.
 
-Left out: a preparation that behaves otherwise on rows unlike these, or with more units than the crowd has. The tests
-look for that with random corpora.
+Left out: a preparation that behaves differently on other rows, or with more units than the crowd has. The tests search
+for such cases with random corpora.
 """
 
 import re
@@ -40,11 +40,11 @@ Prepare = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
 class UnstablePreparation(PublicError, RuntimeError):
-    """The preparation lets one unit change what becomes of another."""
+    """The preparation, or the embedder, lets one unit affect the result of another."""
 
 
 class BoundExceeded(RuntimeError):
-    """A unit has more rows than it may have. Whether that is so depends on the rows."""
+    """A unit has more rows than the contribution bound allows. This depends on private rows."""
 
 
 def require_stable(
@@ -59,12 +59,22 @@ def require_stable(
     languages: Sequence[str] | None,
     cohort: str,
 ) -> str:
-    """The verdict on a preparation with the settings of a run, such as "user-wise". `cohort` is one of the cohorts.
+    """Return the verdict on a preparation with the settings of a run, such as "user-wise".
 
-    `prepare_rows` is the preparation itself, `prepare_whole` the way on which a run takes rows through it.
+    Args:
+      prepare_rows: the preparation itself.
+      prepare_whole: the path along which a run takes rows through it.
+      unit: the privacy unit.
+      max_rows_per_unit: the contribution bound.
+      min_words: bounds of the length, as in `Preparation`; the probe rows fit them.
+      max_words: see `min_words`.
+      max_characters: see `min_words`.
+      languages: those that the preparation keeps.
+      cohort: the name of one of the cohorts; the probe rows lie in it.
 
     Raises:
-      UnstablePreparation: units were not treated apart, or no probe row fits the settings. Depends on settings only.
+      UnstablePreparation: units were not treated independently, or no probe row fits the settings. This depends on
+        settings only.
     """
     most_words = max(min_words, min(max_words, (max_characters + 1) // 2))  # words of one letter
     rows = probe_rows(
@@ -87,7 +97,7 @@ def require_bounded(rows: pl.LazyFrame, *, max_rows_per_unit: int) -> None:
     """Require that no unit has more than `max_rows_per_unit` of the prepared rows.
 
     Raises:
-      BoundExceeded: one has. It depends on private rows, so it stays in the private zone.
+      BoundExceeded: a unit has more. The error depends on private rows, so it stays in the private zone.
     """
     rows_of_units = rows.group_by("unit_id").len()
     if not rows_of_units.filter(pl.col("len") > max_rows_per_unit).head(1).collect(engine="streaming").is_empty():
@@ -98,20 +108,23 @@ def require_bounded(rows: pl.LazyFrame, *, max_rows_per_unit: int) -> None:
 
 
 def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *, longest: int) -> None:
-    """Refuse an embedder whose vector of a text, float32 of shape (texts, d), depends on the texts beside or before it.
+    """Require that an embedder's vector of a text depends on no other text, in the same batch or before it.
 
-    Texts of several lengths, many of each, are encoded together, in the opposite order, and some of them alone: each
-    then has other companions and another place among them. A long one is encoded again after one of `longest` words,
-    as many as the model reads tokens: rotary embeddings that are scaled by the longest text so far remember it.
+    `encode` returns float32 vectors of shape (texts, d). Two effects are tested on constant public texts:
+
+    - The rest of the batch: texts of several lengths, many of each, are encoded together, in the opposite order, and
+      some of them alone. The order changes each text's batch and its position in it.
+    - Memory: a long text is encoded before and after one of `longest` words, which is as many as the model reads
+      tokens. Rotary embeddings that are scaled by the longest text so far would give another vector.
 
     Raises:
-      UnstablePreparation: it does, on constant public texts.
+      UnstablePreparation: a vector depends on another text.
     """
     texts = [" ".join([letter] * num_words) for num_words in (1, 3, 30) for letter in ascii_lowercase]
     together, reverse = encode(texts), encode(texts[::-1])[::-1]
     picked = range(0, len(texts), len(ascii_lowercase) + 3)
     alone = np.concatenate([encode([texts[index]]) for index in picked])
-    # Of different words: attention to tokens that are all alike gives the same whatever their positions.
+    # Different words, because attention over equal tokens gives the same result at any position.
     words = [ascii_lowercase[place % len(ascii_lowercase)] for place in range(longest)]
     long, longer = " ".join(words[: longest * 3 // 4]), " ".join(words)
     before, _, after = encode([long]), encode([longer]), encode([long])
@@ -125,11 +138,15 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *,
 
 
 def preparation_of(*prepares: Prepare, rows: pl.DataFrame, unit: PrivacyUnit, max_rows_per_unit: int) -> str:
-    """How `prepares` treat `rows`: `unit.preparation` if each unit apart from the others, else across units.
+    """Return how `prepares` treat `rows`: `unit.preparation` if each unit independently, else `ACROSS_UNITS`.
 
-    Apart means: the first makes of each unit's rows at most `max_rows_per_unit` rows under one unit id, which no other
-    unit gets, and each of them makes of all units together what the first makes of them one by one. The crowd is taken
-    as a whole: a unit that the crowd decides about shows among the others.
+    Independently means:
+
+    - The first function turns each unit's rows into at most `max_rows_per_unit` rows under one unit id of its own.
+    - Every function turns all units together into the rows that the first one gives for the units one by one.
+    - At least one row is left.
+
+    The crowd is prepared as a whole. If the crowd affected another unit, that unit's rows would differ.
     """
     first, *_ = prepares
     apart = [(first(of_units.lazy()).collect(), num) for of_units, num in _rows_of_each_unit(rows, unit)]
@@ -153,10 +170,17 @@ def probe_rows(
     created_at: datetime,
     lengths: tuple[int, int] | None = None,
 ) -> pl.DataFrame:
-    """Source rows of `num_words` words each: users who wrote the same, nearly the same, much, and no user at all.
+    """Return source rows: equal and nearly equal texts across users, a user with many rows, and rows without a user.
 
-    They come a minute after each other. Some rows are as short and as long as `lengths`. Of a crowd each wrote a text
-    that others wrote too, and one of some length between.
+    The rows are a minute apart. Each user of a crowd has a text that others have too, and one of a length within
+    `lengths`.
+
+    Args:
+      num_words: the length of all other texts, in words.
+      num_rows_of_busiest: the rows of the user with the most.
+      language: the language of all rows but two, which name none.
+      created_at: the time of the first row.
+      lengths: the shortest and longest texts, in words; `num_words` if None.
     """
     shortest, longest = lengths or (num_words, num_words)
     texts = [" ".join(["a"] * (num_words - 1) + [chr(ord("b") + number)]) for number in range(4)]
@@ -188,12 +212,12 @@ def probe_rows(
 
 
 def _between(shortest: int, longest: int, number: int) -> int:
-    """A length for each number, most of them short."""
+    """Return a length for each number, most of them short."""
     return shortest + (longest - shortest) // (1 + number % CROWD_SIZE)
 
 
 def moment_in(cohort: str) -> datetime:
-    """A time in the cohort, if its name is a year, a quarter or a month; any other cohort takes every time."""
+    """Return a time within a cohort that is a year, quarter or month; for other cohorts any time will do."""
     found = re.fullmatch(r"(\d{4})(?:-Q([1-4])|-(\d{2}))?", cohort)
     if found is None:
         return datetime(2026, 1, 1, tzinfo=UTC)
@@ -202,7 +226,7 @@ def moment_in(cohort: str) -> datetime:
 
 
 def _letters(number: int, num_words: int) -> list[str]:
-    """`number` as words of one letter, the last ones first to change."""
+    """Return `number` as words of one letter; the last word changes fastest."""
     digits = []
     for _ in range(num_words):
         number, digit = divmod(number, 24)
@@ -211,9 +235,10 @@ def _letters(number: int, num_words: int) -> list[str]:
 
 
 def _rows_of_each_unit(rows: pl.DataFrame, unit: PrivacyUnit) -> list[tuple[pl.DataFrame, int]]:
-    """One frame a unit: a user's rows where they name one, else all rows that agree in what tells them apart.
+    """Return the rows of each unit, with the number of units in the frame.
 
-    With each its number of units. The rows of the crowd, which has many, are one frame.
+    A unit is a user where rows name one, else all rows that agree in `OWN_UNIT_COLUMNS`. The crowd is one frame with
+    many units; every other frame has one.
     """
     names_user = pl.col("user_id").is_not_null() & (unit is PrivacyUnit.USER)
     whole_row = pl.struct(OWN_UNIT_COLUMNS).rank("dense").cast(pl.String)

@@ -1,11 +1,12 @@
-"""Rows of CSV and JSON files, each by itself, as Python values.
+"""Reads the rows of CSV and JSON files as Python values, each row independently of the others.
 
-A file may be UTF-8, with or without a byte-order mark, or UTF-16 or UTF-32, and gzipped or packed by Zstandard. Types
-are never guessed: CSV holds texts, JSON says what each value is, and its numbers stay as they are spelt. A row that
-cannot be read is None and costs no other: a CSV row by its own quotes, a line of JSON lines by itself.
+A file may be UTF-8, with or without a byte-order mark, or UTF-16 or UTF-32, and compressed by gzip or Zstandard. Types
+are never guessed: CSV holds texts, JSON states each value's type, and its numbers keep their spelling. A row that
+cannot be read is None and loses no other row: a CSV row ends by its own quotes, and a line of JSON lines is read by
+itself.
 
-Left out: a CSV row with an unmatched quote that reads, together with later lines, like one row with line breaks.
-Whoever wrote the file did not escape quotes, and no reader can tell.
+Left out: a CSV row with an unmatched quote that, together with later lines, reads like one row with line breaks. Its
+writer did not escape quotes, and no reader can detect it.
 """
 
 import codecs
@@ -26,7 +27,7 @@ FORMATS = (".csv", ".jsonl", ".ndjson", ".json")
 PACKED = (".gz", ".zst")
 SUFFIXES = FORMATS + tuple(form + packed for form in FORMATS for packed in PACKED)
 
-ENCODINGS = {  # the longest mark first: that of UTF-32 begins with one of UTF-16
+ENCODINGS = {  # longest mark first, because that of UTF-32 begins with one of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -45,7 +46,7 @@ Row = Mapping[str, Any]
 
 
 class RepeatedKey(ValueError):
-    """An object names a key twice, so it says two things."""
+    """An object has a key twice, so its value is ambiguous."""
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> Row:
@@ -59,23 +60,23 @@ DECODER = json.JSONDecoder(parse_int=str, parse_float=str, object_pairs_hook=_ob
 
 
 class UnreadableFile(ValueError):
-    """A file as a whole is not what its name says. The message quotes nothing of it."""
+    """A file cannot be read as the format that its name states. The message quotes nothing of the file."""
 
 
 class BrokenDocument(RuntimeError):
-    """A JSON document cannot be read to its end, which may be due to a private row."""
+    """A JSON document cannot be read to its end. The cause may be a private row."""
 
 
 def suffix_of(path: Path) -> str | None:
-    """The one of `SUFFIXES` that a file's name ends with, in whichever letter case."""
+    """Return the one of `SUFFIXES` that a file's name ends with, in any letter case."""
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
 def rows_of(path: Path) -> Iterator[Row | None]:
-    """The rows of a file with one of `SUFFIXES`, None for each that cannot be read.
+    """Yield the rows of a file with one of `SUFFIXES`, None for each that cannot be read.
 
     Raises:
-      UnreadableFile: the file cannot be opened or unpacked, as may show in its midst.
+      UnreadableFile: the file cannot be opened or unpacked. This may happen after some rows.
       BrokenDocument: a JSON document over several lines is damaged.
     """
     with _reading(), _opened(path) as text:
@@ -83,24 +84,25 @@ def rows_of(path: Path) -> Iterator[Row | None]:
 
 
 def is_csv(path: Path) -> bool:
+    """Return whether a file's name says that it is CSV, compressed or not."""
     return ".csv" in (suffix_of(path) or "")
 
 
 def require_readable(path: Path) -> None:
-    """Open and unpack the beginning of a file, and read no row of it.
+    """Open and unpack the beginning of a file without reading a row.
 
     Raises:
-      UnreadableFile: that is not possible.
+      UnreadableFile: the file cannot be opened or unpacked.
     """
     with _reading(), _opened(path):
         pass
 
 
 def header_of(path: Path) -> list[str]:
-    """The names in the first line of a CSV file, none if it is empty.
+    """Return the names in the first line of a CSV file, none if it is empty.
 
     Raises:
-      UnreadableFile: the file cannot be opened or unpacked, or a name stands twice in it.
+      UnreadableFile: the file cannot be opened or unpacked, or a name occurs twice.
     """
     with _reading(), _opened(path) as text:
         names = _header(_Lines(text))
@@ -121,7 +123,7 @@ def _reading() -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
-    """A file as text. Bytes that are not of its encoding become lone surrogates, which `stored_text` recognises."""
+    """Open a file as text. Bytes that UTF-8 cannot decode become lone surrogates, which `stored_text` recognizes."""
     with _unpacked(path) as stream:
         encoding = _encoding(stream.read(64), json=not is_csv(path))
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
@@ -140,7 +142,10 @@ def _unpacked(path: Path) -> Any:
 
 
 def _encoding(head: bytes, *, json: bool) -> str:
-    """By the byte-order mark. A JSON file goes on with a brace or bracket, which a broken first row does not."""
+    """Return the encoding that the byte-order mark states, UTF-8 without one.
+
+    In a JSON file a brace or bracket must follow, so that a broken first row is not mistaken for a mark.
+    """
     for mark, encoding in ENCODINGS.items():
         if head.startswith(mark) and (not json or _bare(head.decode(encoding, "ignore"))[:1] in ("{", "[")):
             return encoding
@@ -148,10 +153,12 @@ def _encoding(head: bytes, *, json: bool) -> str:
 
 
 def json_rows(text: IO[str]) -> Iterator[Row | None]:
-    """The objects of JSON lines, or of a document that begins with an array of objects or a brace alone on a line.
+    """Yield the objects of JSON lines, or of a document.
 
-    No row of JSON lines looks like either, so that the first row does not decide how others are read. An array without
-    objects at the beginning is no row.
+    A document begins with an array of objects, or with an opening brace on a line of its own.
+
+    No row of JSON lines begins like that, so the first row does not affect how others are read. An array without
+    objects at the beginning is not a row.
     """
     opening = NO_OBJECTS.sub("", _opening(text))
     if DOCUMENT.match(_bare(opening)):
@@ -164,7 +171,7 @@ def json_rows(text: IO[str]) -> Iterator[Row | None]:
 
 
 def _opening(text: IO[str]) -> str:
-    """The first two lines that are not blank, or what a chunk holds of each."""
+    """Read the first two lines that are not blank, each up to the size of a chunk."""
     pieces: list[str] = []
     while sum(map(bool, map(_bare, pieces))) < 2 and (piece := text.readline(CHARACTERS_IN_A_CHUNK)):
         pieces.append(piece)
@@ -176,7 +183,7 @@ def _bare(line: str) -> str:
 
 
 def _decoded(text: str, position: int) -> tuple[Any, int]:
-    """A value and where it ends; None for one in which a key is repeated."""
+    """Return a value and where it ends; None as the value if a key is repeated in it."""
     try:
         return DECODER.raw_decode(text, position)
     except RepeatedKey:
@@ -192,9 +199,10 @@ def _object_of(line: str) -> Row | None:
 
 
 def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
-    """The objects of a document. After damage it goes on with the next line where every object so far had one line.
+    """Yield the objects of a document.
 
-    Elsewhere the next line may lie inside the damaged object, and what is nested there would pass for rows.
+    After damage, reading continues with the next line if every object so far was on one line. Otherwise the next line
+    may lie inside the damaged object, and nested objects would be read as rows.
     """
     unread, has_one_a_line = "", None
     for chunk in chunks:
@@ -229,7 +237,7 @@ def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
 
 
 def _may_go_on(error: json.JSONDecodeError, text: str) -> bool:
-    """Whether the text only ends too early."""
+    """Return whether the error may be only that the text ends too early."""
     return error.msg.startswith("Unterminated string") or error.pos > len(text) - LONGEST_WORD
 
 
@@ -239,7 +247,7 @@ def _after(pattern: re.Pattern[str], text: str, position: int) -> int:
 
 
 class _Lines:
-    """Lines of which some can be put back."""
+    """An iterator over lines that allows lines to be put back."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines, self._put_back = iter(lines), deque[str]()
@@ -255,9 +263,9 @@ class _Lines:
 
 
 def csv_rows(text: Iterable[str]) -> Iterator[Row | None]:
-    """The rows below the header, a blank cell being a missing value.
+    """Yield the rows below the header. An empty cell is a missing value.
 
-    A blank line is no row; one with more or fewer cells than the header is broken.
+    A blank line is not a row. A row with more or fewer cells than the header is broken.
     """
     lines = _Lines(text)
     names = _header(lines)
@@ -273,10 +281,10 @@ def _header(lines: _Lines) -> list[str]:
 
 
 def _record(first: str, lines: _Lines, width: int) -> list[str] | None:
-    """The cells of the row that begins with a line, which is broken if neither way of quoting fits.
+    """Return the cells of the row that begins with a line, None if neither way of quoting fits.
 
-    Quotes in quotes are doubled, as the standard has it, else escaped by backslashes. Of a broken row only the first
-    line is taken, so that it costs no row after it.
+    Quotes inside quotes are read as doubled, as in the standard, else as escaped by backslashes. A broken row consumes
+    its first line only, so that no later row is lost.
     """
     for quoting in (DOUBLED, ESCAPED):
         taken: list[str] = []
@@ -294,7 +302,10 @@ def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
 
 
 def _cells(first: str, further: Iterator[str], quoting: "Quoting") -> list[str] | None:
-    """The cells of a row, None if it is broken. Over several lines a quote may stand in quotes only."""
+    """Return the cells of a row, None if it is broken.
+
+    A row over several lines is broken if an unquoted cell contains a quote.
+    """
     line, position, cells, is_plain = first, 0, list[str](), True
     while True:
         if line.startswith('"', position):
@@ -312,7 +323,7 @@ def _cells(first: str, further: Iterator[str], quoting: "Quoting") -> list[str] 
 
 
 def _quoted(line: str, position: int, further: Iterator[str], quoting: "Quoting") -> tuple[str | None, str, int]:
-    """A quoted cell, which may go on in further lines, its last line and the place behind it there."""
+    """Read a quoted cell, which may span lines. Return it with its last line and the position after it in that line."""
     parts, length = [], 0
     while True:
         end = _after(quoting.inside, line, position)
@@ -327,7 +338,7 @@ def _quoted(line: str, position: int, further: Iterator[str], quoting: "Quoting"
 
 @dataclass(frozen=True)
 class Quoting:
-    """What may stand inside quotes on one line, and how a quote among it is written."""
+    """What may be inside quotes on one line, and how a quote is written there."""
 
     inside: re.Pattern[str]
     escape: re.Pattern[str]

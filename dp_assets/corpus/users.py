@@ -1,18 +1,24 @@
-"""One spelling for each user id, so that the same user is one privacy unit whatever wrote the file.
+"""Canonical user ids, so that one user is one privacy unit whichever tool wrote the file.
 
-Merging two ids costs rows; taking one user for two would break the guarantee. So ids are merged where a tool may have
-respelt them: white space and invisible characters around them, Unicode composition, numbers (`7`, `7.0`, `007`, `7e0`),
-the forms of UUIDs, the letter case of booleans, bytes in hexadecimal (`\\x616e6e61`), and JSON (quotes around a string;
-of objects the order of keys, missing values and white space). A blank id or an object without a value names nobody,
-like a missing one: CSV cannot tell them apart, and its row is a unit of its own.
+Merging two users costs rows. Splitting one user in two would break the user-level guarantee. So two spellings are
+merged wherever a tool may have rewritten the id:
+
+- white space and invisible characters around it, and Unicode composition
+- numbers (`7`, `7.0`, `007`, `7e0`)
+- the forms of UUIDs, and the letter case of booleans
+- bytes in hexadecimal (`\\x616e6e61`)
+- JSON: quotes around a string; in objects the order of keys, missing values and white space
+
+A blank id, or an object without a value, counts as missing, because CSV cannot tell these apart. Its row is a unit of
+its own.
 
 Words that tools write for a missing value (`nan`, `None`, `NULL`) are ids like any other, because people have such
-names: their rows count as those of one user, which costs rows where nobody was meant and splits nobody.
+names. Their rows count as those of one user, which may cost rows and splits nobody.
 
-A file that names no user in any row is refused (`require_users`): a wrong column, or a form of ids that nobody reads,
-would make every row a unit of its own without a word.
+A file that names no user in any row is refused (`require_users`). The cause is a wrong column or a form of ids that is
+not read, and it would silently make every row a unit of its own.
 
-Left out: ids that differ in letter case or in a prefix, where no rule is safe to guess. Clean those at the source.
+Left out: ids that differ in letter case or in a prefix, where no rule is safe. Clean those at the source.
 """
 
 import json
@@ -34,14 +40,14 @@ BOOLEANS = ("true", "false")
 
 
 class NobodyNamed(ValueError):
-    """A part of a source has rows, and none of them names a user. Whether that is so depends on the rows."""
+    """A part of a source has rows, and none of them names a user. This depends on private rows."""
 
 
 def require_users(parts: Mapping[str, pl.LazyFrame]) -> None:
-    """Require that each part of a source that has rows names a user in one of them.
+    """Require that each part of a source that has rows names a user in at least one row.
 
     Raises:
-      NobodyNamed: one has rows and names nobody. The message names the part, so it stays in the private zone.
+      NobodyNamed: a part has rows and names no user. The message names the part, so it stays in the private zone.
     """
     for name, rows in parts.items():
         if names_nobody(rows):
@@ -53,7 +59,7 @@ def require_users(parts: Mapping[str, pl.LazyFrame]) -> None:
 
 
 def names_nobody(rows: pl.LazyFrame) -> bool:
-    """Whether there are rows, and none of them names a user."""
+    """Return whether there are rows and none of them names a user."""
     named = canonical_user_ids(rows.select("user_id")).drop_nulls("user_id")
     return _is_empty(named) and not _is_empty(rows)
 
@@ -63,15 +69,15 @@ def _is_empty(rows: pl.LazyFrame) -> bool:
 
 
 def canonical_user_ids(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """`user_id` in its one spelling, null where it is blank. Every id is respelt by itself."""
+    """Return the rows with a canonical `user_id`, null where it is blank. No id depends on another one."""
     return rows.with_columns(canonical_id(pl.col("user_id")))
 
 
 def canonical_id(ids: pl.Expr) -> pl.Expr:
-    """Ids in their one spelling, null where they are blank."""
+    """Return the ids in canonical form, null where they are blank."""
     written = ids.str.normalize("NFC")
     stripped = written.str.replace_all(AROUND, "")
-    # An id of nothing but control characters, or of characters newer than the tables here, still names somebody.
+    # An id of control characters only, or of characters newer than the Unicode tables here, still names a user.
     named = pl.when(stripped != "").then(stripped).when(written.str.contains(NOT_BLANK)).then(written)
     return named.map_batches(_all_respelt, return_dtype=pl.String(), is_elementwise=True)
 
@@ -82,7 +88,7 @@ def _all_respelt(user_ids: pl.Series) -> pl.Series:
 
 
 def _respelt(user_id: str) -> str | None:
-    """JSON by what it holds, null if that is nothing; a number by its value; anything else as it is."""
+    """Return the canonical form of one id: JSON by its content (null if empty), else see `_scalar`."""
     if user_id[:1] not in ("{", "[", '"'):
         return _scalar(user_id)
     try:
@@ -95,7 +101,11 @@ def _respelt(user_id: str) -> str | None:
 
 
 def _scalar(user_id: str) -> str | None:
-    """A number to the last digit, bytes in hexadecimal as what they hold, a UUID, or any other text."""
+    """Return the canonical form of an id that is not JSON.
+
+    Numbers keep every digit, hexadecimal bytes become the text they encode, UUIDs get their standard form, and any
+    other text stays as it is.
+    """
     if NUMBER.fullmatch(user_id):
         value = Decimal(user_id).normalize(Context(prec=len(user_id), Emax=10**9, Emin=-(10**9)))
         return str(value) if value else "0"
@@ -108,7 +118,7 @@ def _scalar(user_id: str) -> str | None:
 
 
 def _held(value: object) -> object:
-    """JSON without missing and blank values, its scalars as ids are spelt; null if nothing is left."""
+    """Return a JSON value without missing and blank parts, its scalars in canonical form; None if nothing is left."""
     if isinstance(value, Mapping):
         return {key: held for key in value if (held := _held(value[key])) is not None} or None
     if isinstance(value, list):

@@ -1,9 +1,10 @@
-"""What a stored value says: an id, an instruction or a time, each value by itself, the same for every reader.
+"""Converts stored values to ids, instructions and times. Each value is converted by itself, the same for every reader.
 
     stored value -> (`stored_text`, by its form) -> text -> (by the column it is mapped to) -> id, instruction, time
 
-No value that is there becomes null because its form is not understood: `stored_text` writes every form or raises, and
-what cannot be read as an instruction or a time is `UNREADABLE`, so that its row can be dropped and counted.
+A value that is present never becomes null because its form is not understood. `stored_text` handles every form or
+raises. An instruction that cannot be read becomes `UNREADABLE`; a time that cannot be read becomes null beside its
+text, so that `columns.py` can tell it from a missing one. Either way its row can be dropped and counted.
 """
 
 import ipaddress
@@ -16,7 +17,7 @@ from functools import singledispatch
 from typing import Any
 from uuid import UUID
 
-# Noncharacters of Unicode, which no text should hold. They lead the text of a value that was no text.
+# Noncharacters of Unicode, which no text should hold. They mark the text of a value that was not text.
 UNREADABLE = "\ufdd0"
 STRUCTURED = "\ufdd1"
 
@@ -28,13 +29,14 @@ TYPES_OF_TEXT = (None, "text", "input_text")
 
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,6})?|[+-]?\.[0-9]+(?:[eE][+-]?[0-9]{1,6})?")
 FLOAT = re.compile(r"[+-]?(?:[0-9](?:\.[0-9]+)?[eE]\+?[0-9]{2,3}|[0-9]{16,}\.[0-9]*)")
-"""As tools write floats from 1e16 on, and those that are shorter and have as many digits."""
+"""How tools write floats from 1e16 on: with an exponent, or as 16 or more digits and a point."""
 WITHIN = re.compile(rf"(?<![\w.+-]){FLOAT.pattern}(?![\w.+-])")
 FIRST_INEXACT = 2**53
-"""From here on two whole numbers may be one float of 64 bits."""
+"""From here on, two whole numbers may be the same 64-bit float."""
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Seconds since the epoch in these years, in each unit: the ranges are disjoint, and no compact date lies in one.
+# The years for which numbers are read as times since the epoch. The ranges of the four units are disjoint, and no
+# compact date such as 20260111 lies in one.
 FIRST_SECOND, LAST_SECOND = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (1990, 2100))
 UNITS_IN_A_SECOND = (1, 10**3, 10**6, 10**9)
 ISO_8601 = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})(?:[ T]([0-9:.,]+))?\s*(Z|UTC|GMT|[+-][0-9:]+)?")
@@ -42,11 +44,13 @@ ISO_8601 = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})(?:[ T]([0-9:.,]+))
 
 @singledispatch
 def stored_text(value: object) -> str | None:
-    """A value as text, null where it is missing (NaN too). Text that is not UTF-8 begins with `UNREADABLE`, objects and
-    lists with `STRUCTURED`.
+    """Return a value as text.
+
+    - A missing value (NaN too) becomes None.
+    - Text that is not UTF-8 begins with `UNREADABLE`, objects and lists with `STRUCTURED`.
 
     Raises:
-      TypeError: values of this type have no known text; one that changes from row to row would split a user in two.
+      TypeError: values of this type have no known text. A text that changed from row to row would split a user in two.
     """
     raise TypeError(f"values of type {type(value).__name__} cannot be read")
 
@@ -69,7 +73,7 @@ def _(value: str) -> str:
 @stored_text.register(bytearray)
 @stored_text.register(memoryview)
 def _(value: bytes | bytearray | memoryview) -> str:
-    """Bytes of a text, maybe padded with zeros, as it; 16 others as a UUID; all else as `\\x` and hexadecimal."""
+    """Return bytes as the text they encode, without zero padding; else 16 bytes as a UUID, others as `\\x` and hex."""
     stored = bytes(value)
     try:
         text = stored.decode().rstrip("\0")
@@ -97,9 +101,9 @@ def _(value: bool) -> str:
 
 @stored_text.register
 def _(value: float) -> str | None:
-    """Whole numbers without a fraction: a tool that meets one missing id may turn user 1 into user 1.0.
+    """Return whole numbers without a fraction, because a tool that meets one missing id may turn user 1 into user 1.0.
 
-    From `FIRST_INEXACT` on as a float is written, from which `is_inexact` tells it.
+    From `FIRST_INEXACT` on they keep the form of a float, so that `is_inexact` recognizes them.
     """
     if value != value:
         return None
@@ -129,7 +133,7 @@ def _(value: Mapping[Any, Any] | Sequence[Any]) -> str:
 
 
 def is_inexact(text: str) -> bool:
-    """Whether an id is, or has in its parts, a float from `FIRST_INEXACT` on, which may stand for several numbers."""
+    """Return whether an id is or contains a float of at least `FIRST_INEXACT`, which may stand for several numbers."""
     written = text.removeprefix(STRUCTURED).strip()
     if written[:1] in ("{", "[", '"'):
         floats = WITHIN.findall(written)
@@ -139,11 +143,11 @@ def is_inexact(text: str) -> bool:
 
 
 def instruction_of(text: str) -> str | None:
-    """The text itself, or the first user turn of chat messages, null if they hold none; `UNREADABLE` for what is
-    neither.
+    """Return the text itself, or the first user turn of chat messages.
 
-    Messages may be stored as such or written as JSON, alone or under one of `CONVERSATION_KEYS`. Only what begins like
-    them is looked into.
+    - None if the messages hold no user turn; `UNREADABLE` for what is neither a text nor messages.
+    - Messages may be stored as such or written as JSON, alone or under one of `CONVERSATION_KEYS`.
+    - Only a text that begins with a bracket or brace is parsed.
     """
     if text.startswith(UNREADABLE):
         return UNREADABLE
@@ -156,7 +160,7 @@ def instruction_of(text: str) -> str | None:
 
 
 def first_user_turn_of(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """What the user said first: the texts of a turn's parts, without its pictures and files."""
+    """Return the first user turn: the texts of its parts, without pictures and files."""
     for message in messages:
         if str(_first(message, ROLE_KEYS)).lower() in ROLES_OF_A_USER:
             said = "\n".join(_words(_first(message, CONTENT_KEYS)))
@@ -165,10 +169,11 @@ def first_user_turn_of(messages: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def time_of(text: str) -> datetime | None:
-    """The time in UTC that a text names, null if it names none. A text without an offset is taken as UTC.
+    """Return the time in UTC that a text names, None if it names none. A text without an offset is taken as UTC.
 
-    ISO 8601 as databases and data tools write it (`2026-01-11 09:00:07.123+00`, `2026-01-11T09:00Z`, `... UTC`,
-    `20260111`), or seconds, milliseconds, microseconds or nanoseconds since 1970, from 1990 to 2099.
+    - ISO 8601 as databases and data tools write it: `2026-01-11 09:00:07.123+00`, `2026-01-11T09:00Z`, `... UTC`,
+      `20260111`.
+    - Seconds, milliseconds, microseconds or nanoseconds since 1970, for the years 1990 to 2099.
     """
     stripped = text.strip()
     if NUMBER.fullmatch(stripped) and (since_epoch := _since_epoch(Decimal(stripped))) is not None:
@@ -193,7 +198,7 @@ def _since_epoch(number: Decimal) -> timedelta | None:
 
 
 def _messages(written: str) -> Sequence[Mapping[str, Any]] | None:
-    """The messages that JSON holds, null if it holds anything else."""
+    """Return the messages that a JSON text holds, None if it holds anything else."""
     try:
         value = json.loads(written)
     except (ValueError, RecursionError):
