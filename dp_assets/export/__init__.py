@@ -1,1 +1,1 @@
-"""Exports: one folder that Hugging Face's libraries open, with cards, the guarantee and checksums."""
+"""Exports a release as one folder that Hugging Face's libraries open, with cards, the guarantee and checksums."""

@@ -1,7 +1,7 @@
 """The cards of an export: README.md files with the front matter that the Hugging Face hub reads, and the guarantee.
 
-The front matter is written by `huggingface_hub`, so that whatever a name holds stays a value. A card says what the
-privacy statement and the ledger say, the cohort's figure first, and adds no claim of its own.
+`huggingface_hub` writes the front matter, so that no name can break its syntax. A card repeats what the privacy
+statement and the ledger say, the cohort's figure first, and adds no claim of its own.
 """
 
 import json
@@ -29,10 +29,14 @@ PACKAGED_NOTE = (
 
 @dataclass(frozen=True)
 class CardSettings:
-    """What only the user can say: licence and languages, as the hub names them. `renamed` says that paths were.
+    """What a card cannot take from the release.
+
+    license_id, languages   the user's choice, as ids of the hub
+    renamed                 whether paths of this machine were replaced by public names
+    packaged_base           whether the base model is the packaged one
 
     Raises:
-      ExportRefused: a licence or a language is no id of the hub.
+      ExportRefused: a license or a language is not an id of the hub.
     """
 
     license_id: str | None
@@ -49,7 +53,7 @@ class CardSettings:
 
     @staticmethod
     def of(form: Mapping[str, Any]) -> "CardSettings":
-        """The settings in a manifest, of whoever made it.
+        """Read the settings from a manifest, which may come from anybody.
 
         Raises:
           ExportRefused: they have another form.
@@ -69,7 +73,7 @@ class Contents:
 
 
 def dataset_card(release: Release, contents: Contents, settings: CardSettings, *, base_model: str) -> str:
-    """The README.md of the whole folder."""
+    """Return the README.md of the whole folder."""
     title = f"Synthetic instructions, {_scope(release)}"
     front = DatasetCardData(
         pretty_name=title,
@@ -99,7 +103,7 @@ def dataset_card(release: Release, contents: Contents, settings: CardSettings, *
 
 
 def model_card(release: Release, part: Part, settings: CardSettings, *, base_model: str, merged: bool) -> str:
-    """The README.md of an adapter, or of a base model with the adapter merged in."""
+    """Return the README.md of an adapter, or of a base model with the adapter merged into it."""
     front = ModelCardData(
         base_model=base_model,
         base_model_relation="finetune" if merged else "adapter",
@@ -129,7 +133,7 @@ def _scope(release: Release) -> str:
 
 
 def _configs(contents: Contents) -> list[dict[str, Any]]:
-    """One config a table; the first one is what opens without a name."""
+    """Return one config for each table. The first is the default."""
     return [
         {
             "config_name": name,
@@ -141,12 +145,12 @@ def _configs(contents: Contents) -> list[dict[str, Any]]:
 
 
 def _size(rows: int) -> str:
-    """The hub's category of a number of rows."""
+    """Return the hub's category for a number of rows."""
     return SIZES[min(len(SIZES) - 1, max(0, len(str(rows)) - 3))]
 
 
 def _guarantee(release: Release, lineage_epsilon: float | None, alone: str) -> list[str]:
-    """The figures of one thing, the cohort's first."""
+    """Return the guarantee of the folder or of one part, the cohort's figure first."""
     statement = release.statement
     guarantee, terms, budget = statement["guarantee"], statement["terms"], statement["budget"]["epsilon"]
     headline = f"epsilon {number(guarantee['headline_epsilon'])} at delta {number(terms['delta'])}"
@@ -205,7 +209,7 @@ def _reports(release: Release) -> list[str]:
 
 
 def _notes(release: Release, settings: CardSettings) -> list[str]:
-    """What is special about this export."""
+    """Return the notes on this export, if there are any."""
     notes = []
     if release.out_of_date:
         notes.append(
@@ -223,7 +227,7 @@ def _notes(release: Release, settings: CardSettings) -> list[str]:
 
 
 def _loading(part: Part, base_model: str, merged: bool) -> str:
-    """How to open a model with the usual libraries."""
+    """Return the code that opens a model with the usual libraries."""
     automatic = "AutoModelForSequenceClassification" if part.is_scorer else "AutoModelForCausalLM"
     labels = ", num_labels=1" if part.is_scorer and not merged else ""
     folder = f"path/of/the/export/{'merged' if merged else Kind.MODEL}/{part.name}"

@@ -1,7 +1,7 @@
-"""Whether an export says what its statement says: its manifest, its cards, and what each part descends from.
+"""Checks that an export agrees with its statement: its manifest, its cards, and what each part descends from.
 
-All of these are built anew, from the statement and from the charges that lie with the files, by what writes an export,
-and compared with what is there. Taken on trust are the texts of reports, and what the user chose for the cards.
+All of these are built anew from the statement and from the charge ids stored with the files, by the code that writes an
+export, and compared with the files. Not checked are the texts of reports, and what the user chose for the cards.
 """
 
 import json
@@ -32,7 +32,7 @@ MERGED_FILE = (
     r"|model-[0-9]+-of-[0-9]+\.safetensors|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
     r"|(vocab|merges)\.txt|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.(jinja|json)"
 )
-"""What transformers writes of a model and its tokenizer."""
+"""The files that transformers writes for a model and its tokenizer."""
 PLACE = re.compile(
     rf"{CARD}|{re.escape(MANIFEST)}|{Kind.TABLE}/({TABLES})/train-[0-9]+-of-[0-9]+\.parquet|{MERGED}/({MODELS})/({MERGED_FILE})"
     rf"|{Kind.MODEL}/({MODELS})/(adapter_model\.safetensors|adapter_config\.json|provenance\.json|{CARD})"
@@ -41,7 +41,7 @@ PLACE = re.compile(
 
 
 def problems_of_export(root: Path, statement: Mapping[str, Any]) -> list[str]:
-    """Every difference between an export, whose files are those that the statement names, and the statement."""
+    """Return the differences between an export and its statement. The export's files are those that it names."""
     if foreign := sorted(place for place in statement["files"] if not PLACE.fullmatch(place)):
         return [f"{foreign[0]} is no file of an export"]
     try:
@@ -80,7 +80,7 @@ def _json(file: Path) -> Any:
 
 
 def _texts(part: Part, folder: Path, base_model: str) -> Iterator[str]:
-    """What the JSON files of a model or a report say beyond what they are for, or of another base model."""
+    """Yield what the JSON files of a model or a report hold beyond their purpose, or say of another base model."""
     if part.kind is Kind.DOCUMENT:
         yield from _further(part, DOCUMENT, _json(folder / DOCUMENT), {"charge_ids", "data"})
     if part.kind is not Kind.MODEL:
@@ -103,14 +103,14 @@ def _further(part: Part, file: str, found: Mapping[str, Any], known: set[str]) -
 
 
 def folder_of(root: Path, part: Part) -> Path:
-    """Where a part lies in an export."""
+    """Return the folder of a part in an export."""
     return root / part.asset if part.kind is Kind.DOCUMENT else root / part.kind / part.name
 
 
 def _release(
     folders: Mapping[Part, Path], ids: Mapping[Part, tuple[str, ...]], statement: Mapping[str, Any], out_of_date: Any
 ) -> Release:
-    """What the export was made of, as the statement and the parts have it."""
+    """Return the release behind an export, as its statement and parts describe it."""
     named = statement["release"]
     (cohort,), (level,) = named["cohorts"], named["levels"]
     known = {STATEMENT, *(part.asset for part in PARTS)}

@@ -1,4 +1,4 @@
-"""Writing an export: tables, models, documents, cards, manifest and checksums, in one folder that appears whole.
+"""Writes an export: tables, models, documents, cards, manifest and checksums, in one folder that appears as a whole.
 
 README.md                       data set card
 data/<config>/train-*.parquet   tables, one config each
@@ -46,12 +46,17 @@ Merge = Callable[[Part, Path, Path], None]
 def write_export(
     target: Path, release: Release, settings: CardSettings, *, names: Names, merge: Merge | None = None
 ) -> None:
-    """Write a release to `target`, which either becomes the whole export or stays as it was.
+    """Write a release to `target`, which either becomes the whole export or stays unchanged.
 
-    `names` are written in place of paths of this machine. `merge` makes full models; None makes none.
+    Args:
+      target: the folder to write.
+      release: what to export.
+      settings: the user's choices for the cards.
+      names: public names that replace paths of this machine.
+      merge: writes full models; None writes none.
 
     Raises:
-      ExportRefused: a run made an artifact anew meanwhile, or a column has a name that no asset gives.
+      ExportRefused: a run made an artifact anew meanwhile, or a column has a name that no asset uses.
     """
     base_model = names.get(release.statement["base_model"], release.statement["base_model"])
     with atomic_folder(target, Zone.RELEASED) as folder:
@@ -89,10 +94,11 @@ def _write_tables(folder: Path, release: Release, names: Names) -> None:
 
 
 def contents_of(folders: Mapping[Part, Path], *, shards: str) -> Contents:
-    """Rows and columns of the tables among these parts, wherever they lie.
+    """Return the rows and columns of the tables among these parts.
 
     Args:
-      shards: how the files of a table are called there.
+      folders: the folder of each part.
+      shards: the pattern of the files of a table there.
     """
     rows, columns = {}, {}
     for part, folder in folders.items():
@@ -105,7 +111,7 @@ def contents_of(folders: Mapping[Part, Path], *, shards: str) -> Contents:
 
 
 def _columns(part: Part, table: pl.LazyFrame) -> list[str]:
-    """The names of a table's columns, which stand in the card as they are."""
+    """Return the names of a table's columns. The card shows them unescaped, so only letters, digits and _ may occur."""
     names = table.collect_schema().names()
     if not all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names):
         raise ExportRefused(
@@ -115,7 +121,7 @@ def _columns(part: Part, table: pl.LazyFrame) -> list[str]:
 
 
 def _write_shard(source: Path, target: Path, names: Names) -> None:
-    """A shard as it is, or with the name of an annotator that was a folder of this machine."""
+    """Copy a shard; replace the name of an annotator that is a folder of this machine."""
     if not names or NAMING_COLUMN not in pl.read_parquet_schema(source):
         shutil.copyfile(source, target)
         return
@@ -133,7 +139,7 @@ def _write_adapter(source: Path, target: Path, names: Names, card: str) -> None:
 
 
 def _copy_document(source: Path, target: Path) -> None:
-    """The files of a document, and nothing that somebody left beside them."""
+    """Copy the files of a document, and no other file beside them."""
     target.mkdir()
     for name in (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE):
         if (source / name).exists():
@@ -141,7 +147,7 @@ def _copy_document(source: Path, target: Path) -> None:
 
 
 def _write_statement(release: Release, folder: Path, names: Names) -> None:
-    """The statement with public names, and with the digest of every file that lies in the folder so far."""
+    """Write the statement with public names, and with the digest of every file that is in the folder so far."""
     statement = restated(renamed(dict(release.statement), names), files=file_digests(folder, below=folder))
     ids = tuple(statement["ledger"]["charge_ids"])
     (folder / STATEMENT).mkdir()
@@ -151,11 +157,14 @@ def _write_statement(release: Release, folder: Path, names: Names) -> None:
 def manifest_of(
     release: Release, contents: Contents, settings: CardSettings, *, merged: Collection[str], code: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The manifest; all but `code`, `card` and `out_of_date` follows from the statement and the parts.
+    """Return the manifest. All but `code`, `card` and `out_of_date` follows from the statement and the parts.
 
     Args:
-      merged: the parts that are there as full models too.
-      code: the sources that made the export.
+      release: what is exported.
+      contents: the rows and columns of its tables.
+      settings: the user's choices for the cards.
+      merged: the parts that are exported as full models too.
+      code: the source code that made the export.
     """
     parts = {
         part.name: {

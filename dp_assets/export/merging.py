@@ -1,7 +1,7 @@
-"""Full models: the base model with an adapter folded in, as `AutoModel...from_pretrained` opens it.
+"""Full models: the base model with an adapter merged into it, in the form that `AutoModel...from_pretrained` opens.
 
-The weights are added in float32, since the update of an adapter is small enough for bfloat16 to round away part of it,
-and are stored in float32 unless the profile fixes another type.
+The weights are added in float32, because bfloat16 would round away part of an adapter's small update. They are stored
+in float32 unless the profile sets another type.
 """
 
 from pathlib import Path
@@ -19,7 +19,11 @@ def write_merged(part: Part, adapter_folder: Path, target: Path, *, language_mod
     """Write the merged model of a part and its tokenizer to `target`.
 
     Args:
-      dtype: "float32" or "bfloat16", of the stored weights.
+      part: the model.
+      adapter_folder: where its adapter is.
+      target: the folder to write.
+      language_model: the base model.
+      dtype: of the stored weights, "float32" or "bfloat16".
 
     Raises:
       ModelUnavailable: the base model cannot be loaded.

@@ -1,7 +1,7 @@
-"""Public names in place of paths of this machine.
+"""Replaces paths of this machine by public names.
 
-A base model or an embedder may be configured as a folder. Its path says nothing to whoever receives an export, so a
-model needs a name to be loaded by, which only the user knows; of every other path the last part is kept.
+A base model or an embedder may be configured as a folder, whose path is useless to the recipient of an export. The user
+must give the base model a name under which others can load it. Of every other path the last part is kept.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,14 @@ Names = Mapping[str, str]
 
 
 def public_names(statement: Mapping[str, Any], base_model: str | None) -> dict[str, str]:
-    """What to write instead of each path that a statement holds.
+    """Return the public name of each path in a statement.
 
     Args:
-      base_model: the name that the user gives to a base model which is a folder here.
+      statement: the statement to export.
+      base_model: the user's name for a base model that is a folder here.
 
     Raises:
-      ExportRefused: the base model is a folder and has no name, or is none and was given one.
+      ExportRefused: the base model is a folder and has no name, or it is not a folder and was given one.
     """
     stated = statement["base_model"]
     if not is_local(stated):
@@ -38,12 +39,12 @@ def public_names(statement: Mapping[str, Any], base_model: str | None) -> dict[s
 
 
 def is_local(name: str) -> bool:
-    """Whether the name of a model is a path here, and no id."""
+    """Return whether the name of a model is a path on this machine, and not an id."""
     return Path(name).is_absolute() or name.startswith(".") or Path(name).exists()
 
 
 def renamed(value: Any, names: Names) -> Any:
-    """A JSON value with every string that is a path replaced by its name."""
+    """Return a JSON value in which every path is replaced by its public name."""
     match value:
         case str():
             return names.get(value, value)

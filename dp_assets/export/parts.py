@@ -1,4 +1,4 @@
-"""What an export may hold, and under which names people ask for it."""
+"""The parts of an export, and the names under which people select them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ BEFORE_VOTES = (GENERATOR,)
 
 
 class ExportRefused(PublicError, ValueError):
-    """An export that cannot be made as asked; nothing was written."""
+    """An export cannot be made as requested. Nothing was written."""
 
 
 class Kind(StrEnum):
-    """How a part lies in the folder: a config of the data set, an adapter, or a document."""
+    """The form of a part in the folder: a config of the data set, an adapter, or a document."""
 
     TABLE = "data"
     MODEL = "models"
@@ -25,10 +25,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """One released asset of an export. `meaning` is for cards; what is not `by_default` has to be asked for.
+    """One released asset of an export.
 
-    `is_scorer` tells a model that scores answers from one that writes them. `mechanisms` are those that the asset
-    graph has above the asset, whatever an artifact says of itself.
+    meaning      a description for cards
+    by_default   whether the part is exported if no parts are named
+    is_scorer    whether a model scores answers, and does not write them
+    mechanisms   those upstream of the asset in the asset graph, whatever an artifact says of itself
     """
 
     name: str
@@ -72,13 +74,13 @@ NAMES = tuple(part.name for part in PARTS)
 
 
 def lacking(asset: str, made_by: Collection[str]) -> list[str]:
-    """The mechanisms that an artifact of this asset must descend from, and that are not among these."""
+    """Return the mechanisms that an artifact of this asset must descend from and that are missing in `made_by`."""
     expected = next((part.mechanisms for part in PARTS if part.asset == asset), ())
     return [mechanism for mechanism in expected if mechanism not in made_by]
 
 
 def chosen_parts(only: Sequence[str]) -> tuple[Part, ...]:
-    """The named parts, or all that are exported by default.
+    """Return the named parts, or all that are exported by default.
 
     Raises:
       ExportRefused: a name is unknown.

@@ -1,4 +1,4 @@
-"""What an export is made of: the released artifacts of one partition, whole, current and covered by their statement."""
+"""The release behind an export: the artifacts of one partition, complete, current and covered by their statement."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from resources.storage.stores import artifact_folder
 
 @dataclass(frozen=True)
 class Release:
-    """The folders of an export's parts with what they cost.
+    """The folders of an export's parts with their privacy cost.
 
-    `costs` is the lineage of each part alone, `together` that of everything: composition over the union of the charges.
-    `out_of_date` names assets that were exported as stored although a run would make them again. `found` tells the
-    folders apart from those that a later run puts in their place.
+    costs        the cost of each part's lineage alone
+    together     that of all parts: composition over the union of their charges
+    out_of_date  assets that are exported as stored although a run would make them again
+    found        the identity of each folder, which differs from that of a folder a later run puts in its place
     """
 
     partition: str
@@ -34,10 +35,10 @@ class Release:
 
 
 def asset_folder(home: Path, asset: str, partition: str) -> Path:
-    """Where the released artifact of an asset lies.
+    """Return the folder of an asset's released artifact.
 
     Raises:
-      ExportRefused: it lies in the private zone.
+      ExportRefused: it is in the private zone.
     """
     if zone(Label.RELEASED, partition.split("|")[-1]) is not Zone.RELEASED:
         raise ExportRefused(f"{partition}: what was made at the level {NO_DP} has no guarantee and is never exported")
@@ -54,15 +55,20 @@ def gather(
     as_stored: bool,
     verified: Callable[[Path], Mapping[str, Any]],
 ) -> Release:
-    """The release of a partition.
+    """Return the release of a partition.
 
     Args:
+      home: the data folder.
+      state: the ledger.
+      partition: the cohort and level.
+      parts: what to export.
       stale: the assets that a run would make again.
-      verified: the statement in this folder, built anew; raises `ExportRefused` if it does not verify.
+      as_stored: whether assets that are out of date are exported all the same.
+      verified: returns the statement in a folder, built anew; raises `ExportRefused` if it does not verify.
 
     Raises:
-      ExportRefused: the level is no-dp, an artifact is missing, out of date (unless `as_stored`) or not covered by
-        the statement, or the statement does not verify or is older than what the ledger says.
+      ExportRefused: the level is no-dp; an artifact is missing, out of date (unless `as_stored`) or not covered by the
+        statement; or the statement does not verify or no longer agrees with the ledger.
     """
     assets = (*(part.asset for part in parts), STATEMENT)
     folders = {asset: asset_folder(home, asset, partition) for asset in assets}
@@ -94,12 +100,12 @@ def gather(
 
 
 def remake(folder: Path, partition: str) -> str:
-    """How to have one artifact made again."""
+    """Return how to have one artifact made again."""
     return f"delete {folder} and run `dp-instructions run '{partition}'`"
 
 
 def identities(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Which folders these are now: a run that makes an artifact again puts another folder in its place."""
+    """Return the identity of each folder now. A run that makes an artifact again puts another folder in its place."""
     return {folder: (status.st_ino, status.st_mtime_ns) for folder in folders for status in [folder.stat()]}
 
 
@@ -113,7 +119,7 @@ def _check_covered(statement: Mapping[str, Any], ids: Mapping[Part, Sequence[str
 
 
 def _check_complete(statement: Mapping[str, Any], part: Part, ids: Collection[str], remedy: str) -> None:
-    """An artifact says itself what it descends from; the graph says what that must hold at least."""
+    """Check that an artifact's charges include every mechanism that the asset graph has upstream of it."""
     if lacks := lacking(part.asset, mechanisms_of_charges(statement, ids)):
         raise ExportRefused(
             f"{part.asset} names no charge of {', '.join(lacks)}, from which every artifact of it descends, so what is"
@@ -122,12 +128,12 @@ def _check_complete(statement: Mapping[str, Any], part: Part, ids: Collection[st
 
 
 def mechanisms_of_charges(statement: Mapping[str, Any], ids: Collection[str]) -> set[str]:
-    """The mechanisms of these charges, as the statement names them."""
+    """Return the mechanisms of these charges, as the statement names them."""
     return {charge["mechanism"] for charge in statement["charges"] if charge["charge_id"] in ids}
 
 
 def _check_current(state: LedgerState, statement: Mapping[str, Any], remedy: str) -> None:
-    """What a statement says of the whole cohort changes when a budget is raised or another run is charged."""
+    """Check that the statement agrees with the ledger, which changes when a budget is raised or a run is charged."""
     if wrong := "; ".join(untrue(statement, state)):
         raise ExportRefused(
             f"the ledger has gone on since the privacy statement was made ({wrong}), so it no longer says what holds"

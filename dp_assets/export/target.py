@@ -1,4 +1,4 @@
-"""Where an export may go, and its checksums. An earlier export is replaced only if nobody has changed it."""
+"""The target folder of an export, and its checksums. An earlier export is replaced only if it was not changed."""
 
 import hashlib
 import json
@@ -12,10 +12,11 @@ MARK = "dp-instructions export"
 
 
 def check_target(target: Path, home: Path) -> None:
-    """Refuse a target in which something could be lost or mixed up.
+    """Refuse a target in which files could be lost or mixed up.
 
     Raises:
-      ExportRefused: it lies in the data folder, is no folder, or holds what is no unchanged export.
+      ExportRefused: it is inside the data folder or contains it, is not a folder, or holds anything but an unchanged
+        export.
     """
     if target.resolve().is_relative_to(home.resolve()) or home.resolve().is_relative_to(target.resolve()):
         raise ExportRefused(f"--to {target} lies in the data folder or holds it; choose a folder of its own")
@@ -33,7 +34,7 @@ def check_target(target: Path, home: Path) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """The SHA-256 of every file, in the format that `sha256sum -c SHA256SUMS` checks."""
+    """Write the SHA-256 of every file, in the format that `sha256sum -c SHA256SUMS` checks."""
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in sorted(_files(folder))]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
@@ -46,7 +47,7 @@ def _is_export(folder: Path) -> bool:
 
 
 def _changes(folder: Path) -> Iterator[str]:
-    """The files that the checksums of an export do not know, know otherwise or miss."""
+    """Yield the files that were added, changed or removed since the checksums of an export were written."""
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = set(_files(folder))

@@ -1,28 +1,34 @@
-"""How far the quotas of a rule will lie from the exact votes, before any vote is cast.
+"""The expected distance between a rule's quotas and the exact votes, before any vote is cast.
 
-The total variation between the shares asked for and the exact shares, expected from public constants: N units (the
-owner's guess), K bins and noise of standard deviation s. Noise alone moves a bin by E|z| = s sqrt(2 / pi), so
+The distance is the total variation between the shares that the rule asks for and the exact shares. It is computed from
+public constants: N units (the owner's guess), K bins and noise of standard deviation s. Noise alone moves a bin by
+E|z| = s sqrt(2 / pi), so
 
     noise alone    n = sqrt(2 / pi) / 2 * s K / N
     expected       1 / (1 / n + 1 / c)
 
-The ceiling c is what the rule comes to where noise hides everything: for the smoothed rule how far the pool itself is
-from the real units, for the paper's how far clipped noise is. Neither can be known beforehand. The defaults were
-measured on public corpora (docs/results/resampling.md), where the formula is held against measured distances.
+The ceiling c is the rule's distance where noise dominates: for the smoothed rule the distance of the pool from the real
+units, for the paper's rule that of clipped noise. Neither is known beforehand. The defaults were measured on public
+corpora; docs/results/resampling.md compares the formula with measured distances.
 """
 
 import math
 
 CEILINGS = {"smoothed": 0.45, "paper": 0.83}
-"""Of the rules by name, measured: a public stand-in for the owner's pool and units."""
+"""By rule, measured on public corpora in place of the owner's pool and units."""
 
 
 def expected_total_variation(
     *, num_units: int, num_bins: int, noise_stddev: float, rule: str, ceiling: float | None = None
 ) -> float:
-    """The expected total variation between a rule's shares and the exact votes, 0 without noise.
+    """Return the expected total variation between a rule's shares and the exact votes, 0 without noise.
 
-    `ceiling` overrides the rule's, where the distance between pool and units is known from public data.
+    Args:
+      num_units: the owner's guess.
+      num_bins: the number of bins.
+      noise_stddev: of the noise of a bin, in votes.
+      rule: one of `CEILINGS`.
+      ceiling: replaces the rule's ceiling where the distance between pool and units is known from public data.
 
     Raises:
       ValueError: there is no such rule, or a number is not positive.
@@ -37,7 +43,7 @@ def expected_total_variation(
 
 
 def most_bins(*, num_units: int, noise_stddev: float, rule: str, total_variation: float) -> int:
-    """The most bins, at least 2, whose expected total variation is at most `total_variation`.
+    """Return the largest number of bins, at least 2, whose expected total variation is at most `total_variation`.
 
     Raises:
       ValueError: the limit is not between 0 and the rule's ceiling, or there is no noise.

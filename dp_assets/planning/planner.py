@@ -1,17 +1,18 @@
-"""What a plan will cost and whether it can work, before anything is spent.
+"""What a plan will cost and whether it can work, computed before anything is spent.
 
-Everything here follows from public constants: the plans, the size of the adapter, and the owner's own guess of how many
-units the corpus has. No private row is read and nothing is charged. The guess must come from outside: a count of the
-rows would be a release.
+Everything follows from public constants: the plans, the size of the adapter, and the owner's guess of the number of
+units. No private row is read and nothing is charged. The guess must come from outside the data: a count of the rows
+would be a release.
 
-The suggestions are rules of thumb for one pass over the choices that cost no privacy to make beforehand. Left out:
-learning rate and clip norm (both cost quality, neither cost privacy), and quality itself, which only a run can show.
+The suggestions are rules of thumb for the choices that cost no privacy when made beforehand:
 
-    batch   as many units as the published recipe draws (4,096), at most a quarter of the corpus a step
+    batch   as many units as the published recipe samples (4,096), at most a quarter of the corpus a step
     steps   ten passes over the corpus, fewer where a step would be mostly noise
     adapter as many parameters as keep the signal of a step above 0.3 of its noise
-    bins    as many as keep the quotas within an expected total variation of 0.12 of the exact votes: more blur them,
-            fewer say less about each text (docs/results/resampling.md)
+    bins    as many as keep the quotas within an expected total variation of 0.12 of the exact votes. More bins blur
+            the votes, fewer distinguish texts less (docs/results/resampling.md)
+
+Left out: learning rate and clip norm, which affect quality and not privacy, and quality itself, which only a run shows.
 """
 
 import contextlib
@@ -32,20 +33,22 @@ SMALLEST_ADAPTER = 4_000
 USUAL_BATCH, LARGEST_SHARE = 4096, 0.25
 PASSES = (10.0, 5.0, 2.5, 1.0)
 FEWEST_VOTES = 5
-"""Mean votes a bin that two bins need at least, in standard deviations of the noise."""
+"""The least mean votes a bin for two bins, in standard deviations of the noise."""
 SUGGESTED_VARIATION, MOST_VARIATION = 0.12, 0.25
-"""Expected total variation between quotas and exact votes: what suits, and from where fewer bins are advised."""
+"""Expected total variation between quotas and exact votes: what is suggested, and the limit beyond which we warn."""
 DEFAULT_RULE = "smoothed"
 UNITS_A_DELTA = 10
 
 
 @dataclass(frozen=True)
 class LevelReport:
-    """What one level costs and how strong its signal is. Epsilons and rates are rounded up; None is unknown.
+    """The cost of one level and the strength of its signal. Epsilons and rates are rounded up; None means unknown.
 
-    `group_epsilons` holds, for the unit `instruction`, the epsilon of a person by the number of their instructions.
-    `expected_batch` is in units, `error_per_bin` the expected absolute error in votes, and `expected_variation` the
-    expected total variation between the quotas of the rule and the exact votes.
+    group_epsilons      for the unit `instruction`, the epsilon of a person by the number of their instructions
+    true_positive_rates an attacker's largest true-positive rate by false-positive rate
+    expected_batch      in units
+    error_per_bin       the expected absolute error, in votes
+    expected_variation  the expected total variation between the quotas of the rule and the exact votes
     """
 
     plan: PrivacyPlan
@@ -60,7 +63,7 @@ class LevelReport:
     expected_variation: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The plan's constants and every figure; an epsilon that nothing bounds is null."""
+        """Return the plan's constants and every figure. An unbounded epsilon is null."""
         return self.plan.to_json() | {
             "epsilon": _json_number(self.epsilon),
             "replace_one_epsilon": _json_number(self.replace_one_epsilon),
@@ -76,7 +79,7 @@ class LevelReport:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Constants that suit a corpus of `num_units` units at the level's target; `too_small` says what does not."""
+    """Constants that suit a corpus of `num_units` units at the level's target. `too_small` names what does not fit."""
 
     level: str
     num_units: int
@@ -93,7 +96,7 @@ class Suggestion:
 def report_level(
     plan: PrivacyPlan, *, num_parameters: int | None, num_units: int | None, rule: str = DEFAULT_RULE
 ) -> LevelReport:
-    """The report of one level, for an adapter of `num_parameters` and a corpus of about `num_units` units."""
+    """Return the report of one level, for an adapter of `num_parameters` and a corpus of about `num_units` units."""
     event, delta, noise = plan.event, plan.delta, plan.votes.noise_stddev
     expected_batch = plan.dpsgd.expected_batch_size if num_units is None else _drawn(plan, num_units)
     error = noise * math.sqrt(2 / math.pi)
@@ -113,17 +116,17 @@ def report_level(
 
 
 def joint_epsilon(plans: Sequence[PrivacyPlan]) -> float:
-    """The certified epsilon of all these levels on the same units, when all are fixed beforehand; 0 for none."""
+    """Return the certified epsilon of these levels together on the same units, all fixed beforehand; 0 for none."""
     if len(plans) < 2:
         return sum(plan.epsilon for plan in plans)
     return accounting.epsilon(accounting.compose([plan.event for plan in plans]), max(plan.delta for plan in plans))
 
 
 def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None, rule: str = DEFAULT_RULE) -> Suggestion:
-    """Batch, steps, adapter and bins for the level of `plan` on a corpus of about `num_units` units.
+    """Suggest batch, steps, adapter and bins for the level of `plan` on a corpus of about `num_units` units.
 
-    `num_parameters` is the size of the adapter at hand (None: unknown). Among the numbers of passes that leave room for
-    it, the largest is taken; where none does, the fewest passes, which leave most room.
+    `num_parameters` is the size of the current adapter (None: unknown). The largest number of passes that allows such
+    an adapter is chosen. If none does, it is the smallest number of passes, which allows the largest adapter.
 
     Raises:
       UnreachableTarget: the votes' noise alone exceeds the target.
@@ -161,7 +164,7 @@ def _variation(plan: PrivacyPlan, num_bins: int, num_units: int, rule: str) -> f
 
 
 def _schedules(plan: PrivacyPlan, num_units: int) -> Iterator[PrivacyPlan]:
-    """The plan with the usual batch and each number of passes, most first, as far as the target can be met."""
+    """Yield the plan with the usual batch for each number of passes that can meet the target, most passes first."""
     chance = min(LARGEST_SHARE, USUAL_BATCH / num_units)
     batch = max(1, round(chance * num_units))
     for passes in PASSES:
@@ -172,7 +175,7 @@ def _schedules(plan: PrivacyPlan, num_units: int) -> Iterator[PrivacyPlan]:
 
 
 def _drawn(plan: PrivacyPlan, num_units: int) -> float:
-    """The expected number of units in a step's batch."""
+    """Return the expected number of units in a step's batch."""
     return plan.dpsgd.sampling_probability * num_units
 
 
@@ -185,12 +188,12 @@ def _signal_to_noise(plan: PrivacyPlan, expected_batch: float, num_parameters: i
 
 
 def _most_parameters(plan: PrivacyPlan, num_units: int) -> int:
-    """The largest adapter whose signal is at least the least share of a step's noise."""
+    """Return the size of the largest adapter whose signal is at least `LEAST_SIGNAL_TO_NOISE` of a step's noise."""
     return int(_signal_to_noise(plan, _drawn(plan, num_units), 1) ** 2 / LEAST_SIGNAL_TO_NOISE**2)
 
 
 def _too_small(plan: PrivacyPlan, *, num_units: int, most_parameters: int) -> list[str]:
-    """In what the corpus is too small for the level, with the number of units that would do."""
+    """Return the ways in which the corpus is too small for the level, with the number of units that would suffice."""
     reasons = []
     if most_parameters < SMALLEST_ADAPTER:
         reasons.append(
@@ -216,9 +219,15 @@ def advice(
     rule: str = DEFAULT_RULE,
     suggestions: Sequence[Suggestion] = (),
 ) -> tuple[str, ...]:
-    """What the owner should change before registering, one step a line; nothing where all is well.
+    """Return what the owner should change before registering, one step a line; nothing if no change is needed.
 
-    Where a level has one of `suggestions`, the numbers are those of the suggestion.
+    Args:
+      reports: of all levels.
+      budget_epsilon: the registered budget.
+      num_units: the owner's guess; None if there is none.
+      num_parameters: the size of the current adapter; None if unknown.
+      rule: the resampling rule.
+      suggestions: for a level that has one, the numbers are those of the suggestion.
     """
     suggested = {suggestion.level: suggestion for suggestion in suggestions}
     plans = [report.plan for report in reports if report.plan.is_private]
@@ -244,7 +253,7 @@ def _about_the_budget(plans: Sequence[PrivacyPlan], budget_epsilon: float) -> li
 
 
 def _about_a_signal(report: LevelReport, num_parameters: int | None, suggestion: Suggestion | None) -> list[str]:
-    """Nothing for a corpus that is too small, of which its suggestion says what to do."""
+    """Return the advice on a weak signal; nothing for a corpus that is too small, which its suggestion covers."""
     signal, size = report.signal_to_noise, num_parameters or 0
     if signal is None or signal >= LEAST_SIGNAL_TO_NOISE or (suggestion is not None and suggestion.too_small):
         return []

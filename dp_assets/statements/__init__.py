@@ -1,1 +1,1 @@
-"""What is said to people: privacy statements, their figures, pages and verification. Adds no claim to `privacy`."""
+"""Privacy statements: their figures, pages and verification. They add no claim to those of `privacy`."""

@@ -1,7 +1,7 @@
-"""A statement beside the ledger: whether it was true when it was made, and whether it still is.
+"""Compares a statement with the ledger: whether it was true when it was made, and whether it still is.
 
-A statement says what a cohort answers for and which budget bounds it. A raised budget, a further charge, a closed
-cohort or a voided charge makes that untrue, and the document itself cannot tell.
+A statement says what was spent or booked for a cohort and which budget bounds it. A raised budget, a further charge, a
+closed cohort or a voided charge makes it outdated, which the document itself cannot show.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ ORIGIN, NOW = "ledger when it was made", "ledger now"
 
 
 def ledger_findings(statement: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[Finding]:
-    """What a statement, built anew from its declared facts, comes to beside the entries of a verified ledger."""
+    """Compare a statement, built anew from its declared facts, with the entries of a verified ledger."""
     since = entries_after(entries, statement["ledger"]["head"])
     if since is None:
         what = "the statement was made from another ledger, or from a newer copy of this one"
@@ -31,7 +31,7 @@ def ledger_findings(statement: Mapping[str, Any], entries: Sequence[Entry]) -> I
 
 
 def untrue(statement: Mapping[str, Any], state: LedgerState) -> Iterator[str]:
-    """What a statement says of its corpus, cohorts and charges that a state of the ledger does not."""
+    """Yield what a statement says of its corpus, cohorts and charges and a state of the ledger contradicts."""
     corpus_id, ids = statement["ledger"]["corpus_id"], statement["ledger"]["charge_ids"]
     charges = [state.charges[charge_id] for charge_id in ids if charge_id in state.charges]
     if len(charges) < len(ids) or any(charge.voided or charge.corpus_id != corpus_id for charge in charges):
@@ -59,7 +59,7 @@ def _is_charged(form: Mapping[str, Any], charge: ChargeRecord) -> bool:
 
 
 def _shared(stated: Any, listed: Any) -> Any:
-    """What is stated under the names that the ledger has a value for."""
+    """Return the stated values under the names for which the ledger has one."""
     if isinstance(listed, list):
         return [_shared(*pair) for pair in zip(stated, listed, strict=True)]
     return {name: stated[name] for name in listed}

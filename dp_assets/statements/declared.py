@@ -1,7 +1,7 @@
-"""What a statement declares: facts that nothing in it proves, which whoever verifies has to take from it.
+"""The declared facts of a statement: those that nothing in it proves and that a verifier takes as given.
 
-Everything else in a statement follows from these (`statement.py`): the verifier reads them by the schema below, builds
-the statement anew and compares. So whatever stands in a document besides them is either what is built, or refused.
+Everything else in a statement follows from them (`statement.py`). The verifier reads them by the schema below, builds
+the statement anew and compares. So anything else in a document either equals what is built or is refused.
 """
 
 import json
@@ -18,7 +18,7 @@ from dp_assets.statements.reading import MOST_LETTERS, StatementError, canonical
 PROBLEMS_SHOWN = 5
 MOST_CHARGES = 5_000
 
-# Ranges are written out: \w and \d would let in letters and digits of other scripts that look alike.
+# Ranges are explicit, because \w and \d would allow similar letters and digits of other scripts.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -27,7 +27,7 @@ Library = Annotated[str, Field(pattern=r"^dp-accounting [0-9][0-9a-z.+]{0,31}$")
 Place = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9._+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9._+-]*$", max_length=300)
 ]
-# Ids of a hub, names of packages, and paths; any other character is written as _ (`model_name`).
+# Ids of a hub, names of packages, and paths. Any other character is replaced by _ (`model_name`).
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/:@+~\\-]{1,300}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
@@ -37,13 +37,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Strict(BaseModel):
-    """No coercion: a text is no number, true is not 1. What is not declared is compared with what is built."""
+    """A model without coercion: a text is not a number, true is not 1.
+
+    Further fields are ignored here; they are compared with the statement that is built.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
 class Terms(_Strict):
-    """The registered terms that figures rest on."""
+    """The registered terms on which the figures rest."""
 
     unit: PrivacyUnit
     without_user: WithoutUser
@@ -61,14 +64,14 @@ class Raise(_Strict):
 
 
 class Budget(_Strict):
-    """The budget of each cohort, and how it became what it is."""
+    """The budget of each cohort, and the raises that led to it."""
 
     epsilon: PositiveReal
     raised: tuple[Raise, ...]
 
 
 class Charge(_Strict):
-    """One charge of the release; its event and the digest of its plan follow from the plan."""
+    """One charge of the release. Its event and the digest of its plan follow from the plan."""
 
     charge_id: Name
     cohort: Name
@@ -78,7 +81,7 @@ class Charge(_Strict):
 
 
 class Cohort(_Strict):
-    """Everything that a cohort answers for, as events in the form of `privacy/events.py`."""
+    """Everything booked or charged for a cohort, as events in the form of `privacy/events.py`."""
 
     booked: tuple[EventForm, ...]
     later: tuple[EventForm, ...]
@@ -86,6 +89,8 @@ class Cohort(_Strict):
 
 
 class DpSgd(_Strict):
+    """The constants of the generator's training."""
+
     sampling_probability: float
     steps: int
     spare_steps: int
@@ -95,26 +100,28 @@ class DpSgd(_Strict):
 
 
 class Votes(_Strict):
+    """The constants of the noisy votes."""
+
     num_bins: int
     noise_stddev: float
 
 
 class Plan(_Strict):
-    """The constants of a level's plan; unit, bound and delta are those of the terms."""
+    """The constants of a level's plan. Its unit, contribution bound and delta are those of the terms."""
 
     dpsgd: DpSgd
     votes: Votes
 
 
 class LedgerEnd(_Strict):
-    """Which corpus, and how the ledger ended when the statement was made."""
+    """The corpus, and the head of the ledger when the statement was made."""
 
     corpus_id: Name
     head: Sha256
 
 
 class Source(_Strict):
-    """What is said of the real instructions; no figure counts on it, but a run without noise needs a public one."""
+    """The source of the real instructions. No figure relies on it, but a run without noise needs a public source."""
 
     kind: Identifier
     declared_public: bool
@@ -123,7 +130,7 @@ class Source(_Strict):
 
 
 class Code(_Strict):
-    """The sources that made the statement."""
+    """The source code that made the statement."""
 
     package: Name
     version: Name
@@ -131,18 +138,20 @@ class Code(_Strict):
 
 
 class Configuration(_Strict):
-    """The public settings of the profile, and the digest that stands in metadata."""
+    """The public settings of the profile, and its digest as in metadata."""
 
     profile_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     profile: dict[str, JsonValue]
 
 
 class Accountant(_Strict):
+    """The library that computed the figures."""
+
     library: Library
 
 
 class Fingerprint(_Strict):
-    """How many names there are, and a hash of them."""
+    """The number of names, and a hash of them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -151,10 +160,14 @@ class Fingerprint(_Strict):
 
 
 class SourceSettings(_Strict):
+    """The part of the source's settings that a statement uses."""
+
     kind: Identifier
 
 
 class CorpusSettings(_Strict):
+    """The part of the corpus settings that a statement uses."""
+
     source: SourceSettings
     redact: tuple[Identifier, ...]
     unit: PrivacyUnit
@@ -165,6 +178,8 @@ class CorpusSettings(_Strict):
 
 
 class GeneratorSettings(_Strict):
+    """The part of the generator's settings that a statement uses."""
+
     sampling_probability: float
     steps: int
     spare_steps: int
@@ -181,7 +196,7 @@ class Settings(_Strict):
 
 
 class Declared(_Strict):
-    """Every fact of a statement that is taken as it stands."""
+    """Every fact of a statement that is taken as given."""
 
     terms: Terms
     budget: Budget
@@ -198,7 +213,7 @@ class Declared(_Strict):
     files: dict[Place, Sha256]
 
     def plan(self, level: str) -> PrivacyPlan:
-        """The plan of a level, under the statement's terms."""
+        """Return the plan of a level, under the statement's terms."""
         stated = self.plans[level]
         return PrivacyPlan(
             level=level,
@@ -211,33 +226,33 @@ class Declared(_Strict):
         )
 
     def observed(self, charge_id: str) -> dict[str, Any]:
-        """The evidence of a charge."""
+        """Return the evidence of a charge."""
         items = self.evidence.get(charge_id, {}).items()
         return {name: plain(item) if isinstance(item, Fingerprint) else item for name, item in items}
 
     def settings(self) -> Settings:
-        """The settings of the profile from which plans are made.
+        """Return the settings of the profile from which plans are made.
 
         Raises:
-          StatementError: one is missing or of another kind.
+          StatementError: a setting is missing or has another type.
         """
         return _read(Settings, self.configuration.profile, "configuration.profile.")
 
 
 def declared_as(model: type[Model], value: Any) -> dict[str, Any]:
-    """The JSON value of a part that somebody declares.
+    """Return the JSON value of a declared part.
 
     Raises:
-      StatementError: it is missing, or of another kind.
+      StatementError: it is missing, or has another type.
     """
     return plain(_read(model, value, ""))
 
 
 def declared(statement: Mapping[str, Any]) -> Declared:
-    """The facts that a statement, or whoever makes one, declares.
+    """Return the facts that a statement, or the maker of one, declares.
 
     Raises:
-      StatementError: one is missing, or of another kind; the first of them are named.
+      StatementError: a fact is missing or has another type. The first few are named.
     """
     return _read(Declared, statement, "")
 
@@ -256,11 +271,11 @@ def _read(model: type[Model], value: Any, prefix: str) -> Model:
 
 
 def model_name(name: str) -> str:
-    """The name or path of a model as a statement may hold it."""
+    """Return the name or path of a model in the form that a statement may hold."""
     return re.sub(r"[^A-Za-z0-9._/:@+~\\-]", "_", name)[:300]
 
 
 def plain(model: BaseModel) -> dict[str, Any]:
-    """The JSON value of what was declared."""
+    """Return the JSON value of a declared model."""
     value: dict[str, Any] = json.loads(model.model_dump_json(by_alias=True))
     return value

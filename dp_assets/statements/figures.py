@@ -1,12 +1,14 @@
-"""The figures of a release, from its events and terms alone.
+"""The figures of a release, computed from its events and terms alone.
 
-Whoever makes a statement and whoever verifies it call the same function on the same facts, so that a figure can differ
-only where a fact was edited. Two scopes: `cohort` is everything booked or charged for the people concerned, and the
-headline; `lineage` is what this release descends from, and holds when its plan and release were fixed beforehand.
+Making and verifying a statement call the same function on the same facts, so a figure can differ only if a fact was
+edited. There are two scopes:
 
-Where a run was chosen after results, only the budget that the gate kept is a guarantee. The gate bounds RDP at one
-order a, and RDP R gives every delta its epsilon R + log(1 - 1/a) - log(delta a) / (a - 1) (arXiv 2004.00010,
-Proposition 12), so that a budget at one delta is one at every other.
+- `cohort` is everything booked or charged for the cohort. It is the headline.
+- `lineage` is what this release descends from. It holds if its plan and release were fixed beforehand.
+
+Where a run was chosen after results, only the budget that the gate enforced is a guarantee. The gate is a Renyi DP
+filter: it bounds RDP at one order a. RDP R gives every delta its epsilon R + log(1 - 1/a) - log(delta a) / (a - 1)
+(arXiv 2004.00010, Proposition 12), so a budget at one delta implies a budget at every other.
 """
 
 import math
@@ -30,14 +32,14 @@ SMALL_DELTA = 1e-9
 AT_SMALL_DELTA = f"epsilon_at_delta_{SMALL_DELTA:g}"
 FALSE_POSITIVE_RATES = (0.001, 0.01)
 RATE_DECIMALS = 4
-LARGEST_EXPONENT = 700.0  # e to this is far beyond every rate, and still a float
+LARGEST_EXPONENT = 700.0  # its exponential is far beyond every rate and still a float
 DELTA_GRID = tuple(10.0**-exponent for exponent in range(1, 11))
 
 
 def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures that follow from the facts of a statement: `release`, `charges`, `cohorts`, `terms`, `budget`.
+    """Return all figures that follow from a statement's `release`, `charges`, `cohorts`, `terms` and `budget`.
 
-    An epsilon that nothing bounds is null, since JSON has no infinity. Epsilons and rates are rounded up.
+    Epsilons and rates are rounded up. An unbounded epsilon is null, because JSON has no infinity.
     """
     delta, lineage = facts["terms"]["delta"], lineage_of(facts)
     guaranteed = guarantee_of(facts)
@@ -58,8 +60,7 @@ def figures_of(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def joint_figures(statement: Mapping[str, Any], charge_ids: Iterable[str]) -> dict[str, Any]:
-    """What artifacts cost together that descend from these charges of a statement, and what their cohorts are
-    guaranteed, as a JSON value."""
+    """Return the joint cost of artifacts that descend from these charges, and their cohorts' guarantees, as JSON."""
     ids, delta = sorted(set(charge_ids)), statement["terms"]["delta"]
     charges = [charge for charge in statement["charges"] if charge["charge_id"] in ids]
     cohorts = sorted({charge["cohort"] for charge in charges})
@@ -76,10 +77,10 @@ def joint_figures(statement: Mapping[str, Any], charge_ids: Iterable[str]) -> di
 
 
 def cost_of(facts: Declared) -> float:
-    """About how many accounts of one mechanism the figures and the levels' names take; each is a good part of a second.
+    """Estimate how many accounts of one mechanism the figures and the levels' names need; each takes up to a second.
 
-    A choice of cohorts that a change of units can meet is an account of its own, for each kind of neighbours. What was
-    chosen after results is accounted for by Renyi DP, at next to no cost.
+    Each choice of cohorts that a change of units can affect needs an account of its own, for each neighboring relation.
+    Runs chosen after results are accounted for by Renyi DP, at almost no cost.
     """
     levels = [event_to_json(event) for level in facts.plans for event in facts.plan(level).events.values()]
     booked = {name: cohort.booked for name, cohort in facts.cohorts.items() if not cohort.later}
@@ -94,7 +95,7 @@ def cost_of(facts: Declared) -> float:
 
 
 def _cost_of_choices(events: Mapping[str, Sequence[EventForm]], size: int) -> float:
-    """Of composing every choice of so many cohorts, or of all if there are fewer."""
+    """Return the cost of composing every choice of `size` cohorts, or of all if there are fewer."""
     others = max(len(events) - 1, 0)
     choices_with_one = math.comb(others, min(size - 1, others))
     different = [{canonical(event): event for event in own}.values() for own in events.values()]
@@ -102,7 +103,7 @@ def _cost_of_choices(events: Mapping[str, Sequence[EventForm]], size: int) -> fl
 
 
 def _weight(event: EventForm) -> float:
-    """How much longer an event takes to account for than a mechanism with Gaussian noise; votes are tabulated."""
+    """Return the time to account for an event, relative to a Gaussian mechanism. Votes are tabulated and cheap."""
     return sum((_weight_of_mechanism(mechanism) for mechanism in mechanisms_of(event)), 0.0)
 
 
@@ -111,7 +112,7 @@ def _weight_of_mechanism(mechanism: Mapping[str, Any]) -> float:
 
 
 def mechanisms_of(event: Any) -> Iterator[EventForm]:
-    """The mechanisms in the form of an event, as often as they stand there."""
+    """Yield the mechanisms in the form of an event, as often as they occur in it."""
     match event["type"]:
         case "composed":
             for part in event["events"]:
@@ -123,20 +124,20 @@ def mechanisms_of(event: Any) -> Iterator[EventForm]:
 
 
 def trade_off_curves(facts: Mapping[str, Any], at: Sequence[float]) -> dict[str, list[float]]:
-    """An attacker's largest true-positive rate at each false-positive rate of `at`, for both scopes of the figures."""
+    """Return the trade-off curves of both scopes: an attacker's largest true-positive rate at each rate of `at`."""
     cohort = _Headline(facts, guarantee_of(facts)).true_positive_rates(at)
     return {"cohort": list(cohort.values()), "lineage": list(_rates(lineage_of(facts), at).values())}
 
 
 def lineage_of(facts: Mapping[str, Any]) -> list[Spend]:
-    """The charges behind the release."""
+    """Return the charges behind the release as spends."""
     return [
         Spend(charge["corpus_id"], charge["cohort"], event_from_json(charge["event"])) for charge in facts["charges"]
     ]
 
 
 def guarantee_of(facts: Mapping[str, Any]) -> Guarantee:
-    """What the cohorts of a statement are guaranteed, and what they spent."""
+    """Return the guarantee of a statement's cohorts, and what they spent."""
     cohorts = facts["cohorts"].values()
     return guarantee(
         spent=max((cohort_epsilon(facts, cohort) for cohort in cohorts), default=0.0),
@@ -148,7 +149,7 @@ def guarantee_of(facts: Mapping[str, Any]) -> Guarantee:
 
 
 def cohort_epsilon(facts: Mapping[str, Any], cohort: Mapping[str, Any]) -> float:
-    """What a cohort has spent, as the ledger computes it; infinity for a release without noise."""
+    """Return what a cohort has spent, as the ledger computes it; infinity for a release without noise."""
     delta, order = facts["terms"]["delta"], facts["terms"]["gate_order"]
     if NO_DP in facts["release"]["levels"]:
         return math.inf
@@ -157,7 +158,7 @@ def cohort_epsilon(facts: Mapping[str, Any], cohort: Mapping[str, Any]) -> float
 
 
 class _Headline:
-    """The figures over everything spent on or booked for the people concerned."""
+    """The figures over everything charged or booked for the cohorts."""
 
     def __init__(self, facts: Mapping[str, Any], guaranteed: Guarantee) -> None:
         self._basis, self._terms, self._budget = guaranteed.basis, facts["terms"], guaranteed.budget
@@ -168,15 +169,20 @@ class _Headline:
         ]
 
     def epsilon_at(self, delta: float) -> float | None:
+        """Return the epsilon at `delta`, None if unbounded."""
         if self._basis is Basis.FIXED_BEFOREHAND:
             return _worst(self._spends, lambda event: accounting.epsilon(event, delta))
         return self._budget_at(delta) if self._basis is Basis.BUDGET else None
 
     def replace_one_epsilon(self, delta: float) -> float | None:
-        """Stated for plans only: the gate knows no relation but its own."""
+        """Return the epsilon of one unit replaced; None unless all plans were fixed beforehand.
+
+        The gate bounds epsilon for its own neighboring relation only.
+        """
         return _replaced(self._spends, delta) if self._basis is Basis.FIXED_BEFOREHAND else None
 
     def true_positive_rates(self, at: Sequence[float] = FALSE_POSITIVE_RATES) -> dict[str, float]:
+        """Return an attacker's largest true-positive rate at each of these false-positive rates."""
         if self._basis is Basis.FIXED_BEFOREHAND:
             return _rates(self._spends, at)
         if self._basis is Basis.BUDGET:
@@ -205,7 +211,7 @@ def _replaced(spends: Sequence[Spend], delta: float) -> float | None:
 def _epsilon_of_a_person(
     facts: Mapping[str, Any], lineage: Sequence[Spend], delta: float
 ) -> dict[str, float | None] | None:
-    """The epsilon of somebody with k units, by k, where the unit is one instruction. A user is a person already."""
+    """Return the epsilon of a person with k units, by k, where the unit is one instruction; None for users."""
     if facts["terms"]["unit"] != PrivacyUnit.INSTRUCTION:
         return None
     figures = {size: partial(accounting.group_epsilon, delta=delta, group_size=size) for size in accounting.GROUP_SIZES}
@@ -213,7 +219,7 @@ def _epsilon_of_a_person(
 
 
 def _rates(spends: Sequence[Spend], at: Sequence[float] = FALSE_POSITIVE_RATES) -> dict[str, float]:
-    """An attacker's largest true-positive rate at each of these false-positive rates."""
+    """Return an attacker's largest true-positive rate at each of these false-positive rates."""
     return {f"{rate:g}": _rounded(worst_case(spends, partial(_rate, at=rate))) for rate in at}
 
 
@@ -222,7 +228,7 @@ def _rate(event: DpEvent, at: float) -> float:
 
 
 def _rate_of_pairs(pairs: Sequence[tuple[float, float]], false_positive_rate: float) -> float:
-    """The bound that (epsilon, delta) pairs put on a true-positive rate (Kairouz, Oh and Viswanath, 2015)."""
+    """Return the bound on a true-positive rate that (epsilon, delta) pairs give (Kairouz, Oh and Viswanath, 2015)."""
     bounds = [1.0]
     for epsilon, delta in pairs:
         bounds.append(math.exp(min(epsilon, LARGEST_EXPONENT)) * false_positive_rate + delta)

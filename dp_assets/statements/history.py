@@ -1,8 +1,8 @@
-"""How the epsilon of each cohort grew, entry by entry of the ledger.
+"""The history of each cohort's epsilon, entry by entry of the ledger.
 
-The history is made of plans, of which mechanism was charged when, to the day, and of nothing that depends on a row. Two
-lines tell it: what the charges so far add up to, and what the cohort answers for, bookings included. Where a run was
-chosen after results, the guarantee is neither but the budget (`privacy/headline.py`).
+It is made of plans and of which mechanism was charged on which day, and of nothing that depends on a row. It has two
+lines: the composition of the charges so far, and the same with bookings included. Where a run was chosen after results,
+neither is the guarantee, but the budget is (`privacy/headline.py`).
 """
 
 import json
@@ -22,7 +22,7 @@ BOOKED = "booked"
 
 @dataclass
 class CohortHistory:
-    """The steps of one cohort: what happened, and both epsilons from then on; infinity where nothing bounds them."""
+    """The steps of one cohort: what happened, and both epsilons after it; infinity if unbounded."""
 
     cohort: str
     labels: list[str] = field(default_factory=list)
@@ -32,17 +32,17 @@ class CohortHistory:
 
 @dataclass
 class _Account:
-    """A cohort while the ledger is read: its history, and its charges so far as counted forms of events."""
+    """A cohort while the ledger is read: its history, and the number of its charges so far by form of event."""
 
     history: CohortHistory
     charged: Counter[str] = field(default_factory=Counter)
 
 
 def cohort_histories(entries: Sequence[Entry], corpus_id: str) -> list[CohortHistory]:
-    """The histories of the cohorts of a corpus that have a booking or a charge, in the order of the ledger.
+    """Return the histories of a corpus's cohorts that have a booking or a charge, in the order of the ledger.
 
-    Each entry is read once and equal events are counted, so the time grows with the entries and, for each of them, with
-    how many different events the cohort has, not with how often they were charged.
+    Each entry is read once and equal events are counted. So the time for an entry grows with the number of different
+    events of its cohort, and not with how often they were charged.
 
     Args:
       entries: the whole ledger, verified.
@@ -65,7 +65,7 @@ def cohort_histories(entries: Sequence[Entry], corpus_id: str) -> list[CohortHis
 
 
 def _last_bookings(entries: Sequence[Entry], corpus_id: str) -> set[int]:
-    """The entries that end a cohort's bookings of one registration: all bookings of a moment are one step."""
+    """Return the numbers of the entries that end a cohort's bookings of one moment, which form one step."""
     numbered = [(number, entry) for number, entry in enumerate(entries) if entry.kind == "planned"]
     last = {
         (entry.at, entry.body["cohort"]): number for number, entry in numbered if entry.body["corpus_id"] == corpus_id
@@ -74,7 +74,7 @@ def _last_bookings(entries: Sequence[Entry], corpus_id: str) -> set[int]:
 
 
 def _changed_charge(entry: Entry, state: LedgerState, corpus_id: str) -> ChargeRecord | None:
-    """The charge of this corpus by which the entry changed its cohort's account, if it did."""
+    """Return the charge of this corpus by which the entry changed its cohort's account, if there is one."""
     if entry.kind not in ("charged", "voided"):
         return None
     charge = state.charges[entry.body["charge_id"]]
@@ -90,7 +90,7 @@ def _label(entry: Entry, charge: ChargeRecord | None) -> str:
 
 
 def _spent(state: LedgerState, charged: Counter[str], corpus_id: str, cohort: str) -> float:
-    """The epsilon of the charges so far, by the account that the ledger itself uses for the cohort."""
+    """Return the epsilon of the charges so far, by the accountant that the ledger uses for the cohort."""
     registration = state.registrations[corpus_id]
     if state.is_planned(corpus_id, cohort):
         events: list[DpEvent] = [event_from_json(json.loads(form)) for form in charged.elements()]

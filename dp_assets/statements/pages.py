@@ -1,7 +1,7 @@
 """Blocks of a page, rendered as Markdown and as one self-contained HTML page.
 
-The HTML needs nothing from elsewhere, prints, and follows the reader's light or dark setting. Whatever a cell
-holds stays text and cannot become markup.
+The HTML loads nothing, is printable, and follows the reader's light or dark setting. Text in a cell stays text and
+cannot become markup.
 """
 
 import html
@@ -25,13 +25,13 @@ th { background: #8882; }
 }
 """
 
-# An underscore within a word marks nothing up.
+# An underscore inside a word is not markup.
 MARKUP = re.compile(r"[\\`*~\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A title (level 1) or the heading of a section (level 2) or of a part of one (level 3)."""
+    """A title (level 1), or the heading of a section (level 2) or subsection (level 3)."""
 
     level: int
     text: str
@@ -39,7 +39,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text; two asterisks stand around what is bold."""
+    """Running text. Two asterisks enclose bold text."""
 
     text: str
 
@@ -61,8 +61,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for light pages and one for dark ones, as addresses that hold the image itself; `alt` says in words
-    what can be seen."""
+    """A picture in a light and a dark version, as data addresses that hold the image. `alt` describes it in words."""
 
     light: str
     dark: str
@@ -73,24 +72,24 @@ Block = Heading | Paragraph | Grid | Items | Picture
 
 
 def markdown_page(blocks: Sequence[Block]) -> str:
-    """The blocks as Markdown."""
+    """Return the blocks as Markdown."""
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
 def html_page(title: str, blocks: Sequence[Block], *, further_head: str = "") -> str:
-    """The blocks as an HTML page; `further_head` goes into its head as it is."""
+    """Return the blocks as an HTML page. `further_head` is put into its head unescaped."""
     head = f'<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n<style>{STYLE}</style>{further_head}'
     body = "\n".join(_html(block) for block in blocks)
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
 
 def visible(text: str) -> str:
-    """The text with whatever does not show, or would turn the text around it, written out as its escape."""
+    """Return the text with escapes for characters that are invisible or change the direction of the text."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def number(value: float | None) -> str:
-    """A figure in at most ten digits if those are all of it, else in full: what is shown never promises more."""
+    """Format a figure in at most ten digits if these are exact, else in full, so that it is never rounded."""
     if value is None:
         return "unbounded"
     short = f"{value:.10g}"
@@ -98,7 +97,7 @@ def number(value: float | None) -> str:
 
 
 def share(value: float) -> str:
-    """A part of the whole in percent, rounded up."""
+    """Format a fraction in percent, rounded up."""
     return f"{math.ceil(round(value * 1e6) / 100) / 1e4:.2%}"
 
 
@@ -118,7 +117,7 @@ def _markdown(block: Block) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell that stays one, whatever stands in it."""
+    """Escape a table cell."""
     escaped = MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("|", "&#124;").replace("<", "&lt;"))
     return visible(" ".join(escaped.split()))
 
@@ -139,7 +138,7 @@ def _html(block: Block) -> str:
 
 
 def _html_picture(picture: Picture) -> str:
-    """The dark picture on dark screens only: paper is light whatever the reader's setting."""
+    """Render a picture. The dark version is for dark screens only, because paper is light."""
     dark = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{html.escape(picture.dark)}">'
     light = f'<img src="{html.escape(picture.light)}" alt="{html.escape(picture.alt)}">'
     return f"<picture>{dark}{light}</picture>"

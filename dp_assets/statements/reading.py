@@ -1,4 +1,4 @@
-"""JSON as a hostile reader must be read: each text has one meaning, or it is refused."""
+"""Reads JSON from untrusted authors: a text has exactly one meaning, or it is refused."""
 
 import json
 import math
@@ -8,22 +8,22 @@ from dp_assets.privacy.errors import PublicError
 
 MOST_BYTES = 16 * 2**20
 MOST_LETTERS = 2_000
-"""Of what is told about a file: whoever wrote it must not flood whoever reads that."""
+"""The longest message about a file, so that its author cannot flood the reader."""
 
 
 class StatementError(PublicError, ValueError):
-    """A statement that cannot be made or read, or whose content does not follow from its own facts."""
+    """A statement cannot be made or read, or its content does not follow from its own facts."""
 
 
 def strict_json(content: bytes, *, most_bytes: int = MOST_BYTES) -> Any:
-    """The JSON value of a file.
+    """Return the JSON value of a file.
 
-    Refused: names that occur twice in an object, NaN and infinity, numbers too large for a float, surrogates without
-    their other half, a byte-order mark, anything but UTF-8, text after the value, nesting beyond what is read
-    safely, and files of more than `most_bytes`.
+    Refused are names that occur twice in an object, NaN and infinity, numbers too large for a float, lone surrogates, a
+    byte-order mark, anything but UTF-8, text after the value, nesting too deep to read safely, and files of more than
+    `most_bytes`.
 
     Raises:
-      StatementError: the content is refused, or no JSON.
+      StatementError: the content is refused, or not JSON.
     """
     if len(content) > most_bytes:
         raise StatementError(f"the file has more than {most_bytes} bytes, which no statement has")
@@ -34,7 +34,7 @@ def strict_json(content: bytes, *, most_bytes: int = MOST_BYTES) -> Any:
             parse_constant=_refused_constant,
             parse_float=_finite,
         )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # Fails on half a surrogate pair.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on a lone surrogate
         return value
     except StatementError:
         raise
@@ -43,9 +43,9 @@ def strict_json(content: bytes, *, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The one spelling of a JSON value that digests are taken of and values are compared in.
+    """Return the canonical form of a JSON value, used for digests and comparisons.
 
-    It tells 1 from 1.0 and from true, and 0.0 from -0.0.
+    It distinguishes 1 from 1.0 and from true, and 0.0 from -0.0.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 

@@ -1,12 +1,11 @@
-"""The privacy statement of a release: what is guaranteed, to whom, by what, and what is not.
+"""The privacy statement of a release: what is guaranteed, to whom, by which mechanisms, and what is not.
 
 A statement is a JSON value. It declares facts, taken from the ledger and from what the mechanisms returned
-(`declared.py`), and says what follows from them, figures included (`figures.py`). Whoever makes or verifies one calls
-the same `completed` on the declared facts, so that nothing else in a statement can differ unseen. It carries the events
-themselves, and a digest over all of it. That proves arithmetic and integrity; that the events are the ones
-which ran rests on the code and on the evidence, which are named in it by hash. `statement_pages.py` says the same for
-people, and lists there how the statement answers NIST SP 800-226 and Ponomareva et al. (arXiv 2303.00654, section
-5.3.3).
+(`declared.py`), and states what follows from them, including the figures (`figures.py`). Making and verifying a
+statement call the same `completed` on the declared facts, so any other difference is detected. A statement contains the
+events themselves and a digest over all of it. This proves arithmetic and integrity. That these events are the ones that
+ran rests on the code and the evidence; the statement names the code by hash. `statement_pages.py` presents the same for
+people, and lists how the statement answers NIST SP 800-226 and Ponomareva et al. (arXiv 2303.00654, section 5.3.3).
 """
 
 import hashlib
@@ -74,13 +73,18 @@ def make_statement(
     redacted_with: Mapping[str, str] = NO_VERSIONS,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The statement of the release behind `charge_ids` as a JSON value.
+    """Return the statement of the release behind `charge_ids` as a JSON value.
 
     Args:
+      state: the ledger.
+      corpus_id: the corpus of the release.
       plans: one for each privacy level that the release descends from.
+      charge_ids: the charges that the release descends from.
       evidence: the public evidence of mechanisms, by charge id.
-      redacted: kinds of personal data and secrets that were replaced in the real instructions; no figure counts on it.
-      redacted_with: the libraries that recognised them, with their versions.
+      base_model: the name or path of the base model.
+      source_kind: the kind of the source, such as "file".
+      redacted: kinds of personal data and secrets that were replaced in the real instructions. No figure relies on it.
+      redacted_with: the libraries that recognized them, with their versions.
       provenance: `code`, `configuration` and `files`, as hashes and public settings.
 
     Raises:
@@ -108,10 +112,10 @@ def make_statement(
 
 
 def completed(facts: Declared) -> dict[str, Any]:
-    """Everything that a statement with these facts says, but for the figures and the digest.
+    """Return everything that a statement with these facts says, except the figures and the digest.
 
     Raises:
-      StatementError: a charge names a level, a mechanism or an event that there is not.
+      StatementError: a charge names an unknown level, mechanism or event.
     """
     terms, ledger, configuration = facts.terms, plain(facts.ledger), plain(facts.configuration)
     try:
@@ -149,7 +153,7 @@ def completed(facts: Declared) -> dict[str, Any]:
 
 
 def with_figures(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole statement: what `completed` returned, the figures that follow, and the digest.
+    """Return the whole statement: the result of `completed`, the figures that follow from it, and the digest.
 
     Raises:
       StatementError: the events cannot be accounted for.
@@ -161,7 +165,7 @@ def with_figures(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restated(statement: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
-    """The statement with other declared facts in place of some, and what follows from them.
+    """Return the statement with some declared facts replaced, and with what follows from the new ones.
 
     Raises:
       StatementError: a fact has a form that no statement may hold.
@@ -170,13 +174,13 @@ def restated(statement: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
 
 
 def sealed(statement: Mapping[str, Any]) -> dict[str, Any]:
-    """The statement with the digest of everything else in it."""
+    """Return the statement with the digest of everything else in it."""
     content = {name: value for name, value in statement.items() if name != "digest"}
     return {**json.loads(canonical(content)), "digest": digest_of(content)}
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever its spelling."""
+    """Return the SHA-256 of a JSON value's canonical form."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
@@ -197,7 +201,7 @@ def _checked_charge(
 def _published(
     charges: Sequence[ChargeRecord], plans: Mapping[str, PrivacyPlan], evidence: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The evidence as it is published: releases of earlier versions carry a number that may follow from a row."""
+    """Return the evidence to publish, without a number in releases of earlier versions that may follow from a row."""
     levels = {charge.charge_id: charge.level for charge in charges}
     return {
         charge_id: dict(without_number_of_continuations(plans[levels[charge_id]].dpsgd, public))
@@ -207,7 +211,7 @@ def _published(
 
 
 def of_ledger(state: LedgerState, registration: Registration, charges: Sequence[ChargeRecord]) -> dict[str, Any]:
-    """What a ledger says about these charges and about the cohorts that they belong to."""
+    """Return what a ledger says about these charges and their cohorts."""
     corpus_id = registration.corpus_id
     return {
         "terms": {
@@ -256,12 +260,12 @@ def _charge_form(charge: Charge, plan: PrivacyPlan, corpus_id: str) -> dict[str,
 
 
 def _events(**forms: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Events as this version writes them, so that one with more to it than its kind has is seen."""
+    """Return events as this version writes them, so that unknown fields in an event are detected."""
     return {name: [event_to_json(event_from_json(form)) for form in listed] for name, listed in forms.items()}
 
 
 def accountant_form() -> dict[str, Any]:
-    """The accountant of this installation, with the grids of its privacy loss distributions."""
+    """Return the accountant of this installation, with the grids of its privacy loss distributions."""
     return {
         "library": f"dp-accounting {importlib.metadata.version('dp-accounting')}",
         "method": "privacy loss distributions (PLD), pessimistic; the adaptive gate by Renyi DP; figures rounded up",

@@ -1,6 +1,6 @@
-"""A privacy statement for people: plain words first, then tables, as Markdown and as one HTML page.
+"""Pages of a privacy statement for people: plain words first, then tables, as Markdown and as one HTML page.
 
-Both pages are made from the same blocks and say nothing that the JSON does not hold.
+Both pages are made from the same blocks and say nothing that is not in the JSON.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +15,17 @@ HASH_CHARACTERS = 16
 
 
 def to_markdown(statement: Mapping[str, Any]) -> str:
-    """The statement as Markdown."""
+    """Return the statement as Markdown."""
     return markdown_page(blocks(statement))
 
 
 def to_html(statement: Mapping[str, Any]) -> str:
-    """The statement as one self-contained HTML page."""
+    """Return the statement as one self-contained HTML page."""
     return html_page(_title(statement), blocks(statement))
 
 
 def blocks(statement: Mapping[str, Any]) -> list[Block]:
-    """What the pages say, from top to bottom."""
+    """Return the content of the pages, from top to bottom."""
     sections: tuple[tuple[str, Sequence[Block]], ...] = (
         ("In plain words", plain_words(statement)),
         ("The figures", _figures(statement)),
@@ -45,7 +45,7 @@ def blocks(statement: Mapping[str, Any]) -> list[Block]:
 
 
 def summary(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The figures and terms that people ask for first, by name."""
+    """Return the most requested figures and terms, by name."""
     guarantee, terms, delta = statement["guarantee"], statement["terms"], statement["terms"]["delta"]
     return [
         ("cohorts, levels", "; ".join(", ".join(statement["release"][name]) for name in ("cohorts", "levels"))),
@@ -65,7 +65,7 @@ def _title(statement: Mapping[str, Any]) -> str:
 
 
 def plain_words(statement: Mapping[str, Any]) -> list[Block]:
-    """What is guaranteed, in a few sentences for everybody."""
+    """Return the guarantee in a few sentences for non-experts."""
     guarantee, terms = statement["guarantee"], statement["terms"]
     if guarantee["headline_basis"] == Basis.WITHOUT_NOISE:
         text = "**No guarantee.** It ran without noise, on a public source, and nothing of it leaves the private zone."
@@ -171,7 +171,7 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
 
 
 def _rows_without_a_user(terms: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What became of them, where users are the units."""
+    """Return how rows without a user were treated, where users are the units."""
     if terms["unit"] != PrivacyUnit.USER:
         return []
     without_user = WithoutUser(terms["without_user"])
@@ -229,7 +229,7 @@ def _what_ran(statement: Mapping[str, Any]) -> Grid:
 
 
 def _evidence(statement: Mapping[str, Any]) -> Iterator[Block]:
-    """Whatever the mechanisms returned, as they name it."""
+    """Yield everything that the mechanisms returned, under their own names."""
     for charge_id, public in statement["evidence"].items():
         rows = tuple((name.replace("_", " "), _shown(value)) for name, value in public.items())
         yield Grid((f"observed under charge {charge_id[:HASH_CHARACTERS]}", "value"), rows)
@@ -255,7 +255,7 @@ def _files(statement: Mapping[str, Any]) -> Block:
 
 
 def _shown(value: Any) -> str:
-    """Evidence in any form: a mapping as its items, one after the other."""
+    """Format a value of evidence; a mapping as its items, one after the other."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
     if isinstance(value, list):

@@ -1,13 +1,13 @@
-"""Whether a statement says what follows from the facts that it declares, and nothing else.
+"""Verifies that a statement says what follows from the facts that it declares, and nothing else.
 
 Nothing in the document is trusted. Its declared facts are read by a strict schema (`declared.py`) and compared with
-each other; the whole statement is then built anew from them, by the function that makes statements, and the two are
-compared value by value. So a figure, a name or a sentence that was edited, added or left out is found without a list of
-what to look at, and whatever is shown to people can be taken from the statement that was built.
+each other. The whole statement is then built anew from them, by the function that makes statements, and the two are
+compared value by value. So any figure, name or sentence that was edited, added or removed is found without a list of
+places to check, and what people are shown can be taken from the statement that was built.
 
-What this proves is arithmetic and integrity. It does not prove that the events are the ones which ran, nor who made the
-statement: whoever edits it can compute the digest anew, but not an epsilon that its events do not give. There is no
-tolerance: figures are rounded up to few decimals, which absorbs what floating point differs by on another machine.
+This proves arithmetic and integrity. It does not prove that the events are the ones that ran, nor who made the
+statement: an editor can compute the digest anew, but cannot make the events give another epsilon. Comparisons have no
+tolerance: figures are rounded up to few decimals, which absorbs floating-point differences between machines.
 """
 
 import math
@@ -36,12 +36,12 @@ PROVES = (
 )
 ENVELOPE = {"charge_ids", "data"}
 FOLLOWING = ("guarantee", "digest")
-"""What a statement says that follows from all the rest of it."""
+"""The parts of a statement that follow from all the other parts."""
 DIFFERENCES_NAMED = 10
 MOST_COST = 48.0
-"""Of `cost_of`: what this machine and its like compute within seconds."""
+"""The limit of `cost_of`, which a usual machine computes within seconds."""
 MOST_LEVELS = 12
-"""Planned levels of a cohort, so that a statement stays below `MOST_COST`."""
+"""The most planned levels of a cohort, so that a statement stays below `MOST_COST`."""
 
 MOST_MECHANISMS = 5_000
 MOST_COHORTS = 500
@@ -52,12 +52,12 @@ DESCRIBED: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "num_parameters": lambda item: type(item) is int and item >= 1,
     }
 }
-"""Items of evidence that describe a run and are compared with other items only, and what each must be."""
+"""Items of evidence that describe a run and that no plan fixes, with the condition that each must meet."""
 Problems = Iterator[str]
 
 
 class Outcome(StrEnum):
-    """What a check found."""
+    """The result of a check."""
 
     AGREES = "agrees"
     DIFFERS = "differs"
@@ -67,7 +67,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check of a statement, and what it found."""
+    """One check of a statement with its result."""
 
     check: str
     outcome: Outcome
@@ -76,9 +76,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found, and the statement as it was built from the declared facts: the one to show to people.
+    """The findings, and the statement built from the declared facts, which is the one to show to people.
 
-    `rebuilt` is None if the facts contradict each other or the figures cannot be computed.
+    `rebuilt` is None if the facts contradict each other or the figures would take too long.
     """
 
     findings: tuple[Finding, ...]
@@ -86,15 +86,15 @@ class Verification:
 
     @property
     def wrong(self) -> list[str]:
-        """Everything that differs, in words."""
+        """All differences, in words."""
         return [f"{one.check}: {one.detail}" for one in self.findings if one.outcome is Outcome.DIFFERS]
 
 
 def verify(statement: Any) -> Mapping[str, Any]:
-    """Check a statement against itself, and return the one that was built anew.
+    """Verify a statement against its own facts, and return the one that was built anew.
 
     Raises:
-      StatementError: something differs; every difference is named.
+      StatementError: something differs. Every difference is named.
     """
     verification = verification_of(statement)
     if verification.wrong or verification.rebuilt is None:
@@ -103,10 +103,10 @@ def verify(statement: Any) -> Mapping[str, Any]:
 
 
 def verification_of_file(content: bytes) -> Verification:
-    """The verification of the statement in a `document.json`, read strictly.
+    """Verify the statement in a `document.json`, read strictly.
 
     Raises:
-      StatementError: it is no such file, or see `verification_of`.
+      StatementError: it is not such a file, or see `verification_of`.
     """
     try:
         return _verification_of_document(strict_json(content, most_bytes=MOST_BYTES_OF_A_STATEMENT))
@@ -127,10 +127,10 @@ def _verification_of_document(document: Any) -> Verification:
 
 
 def verification_of(statement: Any) -> Verification:
-    """What each check of a statement found. What takes long is checked only where nothing differs so far.
+    """Run every check of a statement. Slow checks run only if nothing differs before them.
 
     Raises:
-      StatementError: it is no statement of this format, or a declared fact is missing or of another kind.
+      StatementError: it is not a statement of this format, or a declared fact is missing or has another type.
     """
     check_format(statement)
     try:
@@ -163,10 +163,10 @@ def _differ(found: Sequence[Finding]) -> bool:
 
 
 def check_format(statement: Any) -> None:
-    """Refuse what is no statement, or one of another format than this version reads.
+    """Require a statement of the format that this version reads.
 
     Raises:
-      StatementError: it is.
+      StatementError: it is not one.
     """
     if not isinstance(statement, Mapping) or "format" not in statement:
         raise StatementError("this is no privacy statement: it names no format")
@@ -179,7 +179,7 @@ def check_format(statement: Any) -> None:
 
 
 def differences(stated: Any, built: Any, name: str = "") -> Iterator[str]:
-    """The dotted names of the values in which two JSON values differ, in type too, or which one of them lacks."""
+    """Yield the dotted names of values that differ between two JSON values, in type too, or that one of them lacks."""
     if isinstance(stated, Mapping) and isinstance(built, Mapping):
         for key in sorted({*stated, *built}):
             path = f"{name}.{key}" if name else key
@@ -241,7 +241,7 @@ def _release(facts: Declared) -> Problems:
 
 
 def _cost(facts: Declared) -> Problems:
-    """Whoever wrote the statement must not hold up whoever verifies it."""
+    """Bound the cost of verification, so that the author of a statement cannot make it run for hours."""
     if len(facts.cohorts) > MOST_COHORTS:
         yield f"more than {MOST_COHORTS} cohorts, which would take too long to account for"
         return
@@ -256,7 +256,7 @@ def _cost(facts: Declared) -> Problems:
 
 
 def _levels(facts: Declared) -> Problems:
-    """A level's name is a claim, which its plan must keep."""
+    """Check that each plan keeps the epsilon that its level's name claims."""
     for level in facts.plans:
         plan = facts.plan(level)
         if plan.is_private and not _epsilon(plan) <= plan.target_epsilon:
@@ -271,7 +271,7 @@ def _epsilon(plan: PrivacyPlan) -> float:
 
 
 def _configuration(facts: Declared) -> Problems:
-    """The profile must be the one that the plans were made from."""
+    """Check that the profile is the one from which the plans were made."""
     settings = facts.settings()
     wanted = settings.corpus.model_dump(include={"unit", "without_user", "max_rows_per_unit", "delta"})
     if wanted != facts.terms.model_dump(include=set(wanted)):
@@ -290,7 +290,7 @@ def _configuration(facts: Declared) -> Problems:
 
 
 def _cohorts(facts: Declared) -> Problems:
-    """Whatever the release descends from must be among what its cohort answers for, as often as it was charged."""
+    """Check that each cohort's events include those of the release, each as often as it was charged."""
     for name, cohort in facts.cohorts.items():
         for booked, events in ((True, cohort.booked), (False, cohort.later)):
             made = Counter(
@@ -303,7 +303,7 @@ def _cohorts(facts: Declared) -> Problems:
 
 
 def _evidence(facts: Declared) -> Problems:
-    """What ran under each charge must be what its plan says, and nothing else may be said of it."""
+    """Check that the evidence of each charge agrees with its plan, and that it holds nothing else."""
     for charge in facts.charges:
         evidence, plan = facts.observed(charge.charge_id), facts.plan(charge.level)
         place, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, {})
@@ -328,7 +328,7 @@ def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any
 
 
 def _budget(facts: Declared) -> Problems:
-    """Each raise must start where the one before ended, and the last one at the budget."""
+    """Check that each raise starts where the one before ended, and that the last one ends at the budget."""
     raised = facts.budget.raised
     starts, ends = [one.before for one in raised], [one.after for one in raised]
     if any(end <= start for start, end in zip(starts, ends, strict=True)) or starts[1:] != ends[:-1]:
