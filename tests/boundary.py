@@ -101,16 +101,22 @@ class Boundary:
             upstream_ids=(),
         )
 
-    def histogram(self, key: str = "key", run: Callable[[Charge], tuple[Table, Evidence]] | None = None) -> Table:
+    def histogram(
+        self,
+        key: str = "key",
+        run: Callable[[Charge], tuple[Table, Evidence]] | None = None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> Table:
         return obtain(
             self.mechanism(HISTOGRAM, key),
             ledger=self.ledger,
             releases=self.releases,
             run=run or self.vote,
+            ready=(ready,),
             check=partial(check_votes, self.plan.votes, self.plan.unit),
         )
 
-    def generator(self, key: str = "key") -> Adapter:
+    def generator(self, key: str = "key", ready: Callable[[], None] = lambda: None) -> Adapter:
         from dp_assets.generation.generator import can_resume, public_record, train_generator
 
         model = LanguageModel(model=self.profile.language_model, device="cpu", cache_root=str(self.home / "models"))
@@ -129,6 +135,7 @@ class Boundary:
                 checkpoints_root=checkpoints,
                 **self.profile.generator.tuning(),
             ),
+            ready=(ready,),
             check=partial(check_dpsgd, self.plan.dpsgd, self.plan.unit, delta=self.plan.delta),
             resumable=partial(can_resume, checkpoints, self.plan.dpsgd.spare_steps),
             describe=partial(public_record, self.plan, load_model),
