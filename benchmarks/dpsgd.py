@@ -43,16 +43,19 @@ from benchmarks.harness import (
 from dp_assets.dpsgd import clipping, training
 from dp_assets.dpsgd.checkpoints import Checkpoints
 from dp_assets.dpsgd.clipping import (
+    Clipping,
     ClippingEvidence,
+    GradientEngine,
     Gradients,
     adapter_parameters,
     clipped_sum,
     micro_batches,
 )
 from dp_assets.dpsgd.lora_gradients import low_rank_layers, tapped
-from dp_assets.dpsgd.monitor import Witness
+from dp_assets.dpsgd.monitor import RunMonitor
 from dp_assets.dpsgd.packing import IGNORED, TokenRow, attending_within_rows
-from dp_assets.dpsgd.sensitivity_probe import probe_shares
+from dp_assets.dpsgd.private_rows import UnitRows
+from dp_assets.dpsgd.sensitivity_probe import ProbeResult, probe_sensitivity
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
@@ -98,6 +101,19 @@ def token_rows(given: argparse.Namespace, tokenizer: Any) -> list[TokenRow]:
 # This project
 
 
+class PublicRows:
+    """Rows that stand for private ones, of which none is compared with a table."""
+
+    def open(self) -> UnitRows:
+        return {}
+
+    def are_drawn(self, *_: object) -> bool:
+        return True
+
+    def note_continued(self, checkpoint: str) -> None:
+        """Nothing is recorded."""
+
+
 class Private:
     """One step of `train_privately` with every unit in the sample, put together from the parts of its loop."""
 
@@ -110,16 +126,15 @@ class Private:
         self.sampler = PoissonSampler(sampling_probability=1.0, source=source)
         self.noise = GaussianNoise(noise_stddev=NOISE_MULTIPLIER * L2_CLIP_NORM, source=source)
         new_optimizer = partial(torch.optim.Adam, lr=LEARNING_RATE)
-        self.trainee = training._Trainee(self.model, new_optimizer)
-        self.witness = Witness(
+        self.adapter = training._TrainedAdapter(self.model, new_optimizer)
+        self.monitor = RunMonitor(
             self.model,
-            self.trainee.optimizer,
+            self.adapter.optimizer,
             new_optimizer=new_optimizer,
             sampler=self.sampler,
             noise=self.noise,
-            normaliser=len(self.rows),
-            largest_share=0.0,
-            rounding_slack=0.0,
+            normalizer=len(self.rows),
+            probed=ProbeResult(largest_share=0.0, rounding_slack=0.0),
         )
         self.checkpoints = Checkpoints(folder / f"private-{rows_a_unit}")
         self.seconds_of_bookkeeping: list[float] = []
@@ -134,9 +149,7 @@ class Private:
         for so_far in sums:
             yield so_far
         total, norms = so_far
-        self._take(
-            (total, clipping._evidence(tuple(total), norms, l2_clip_norm=L2_CLIP_NORM, loss_normaliser=MAX_TOKENS))
-        )
+        self._take((total, clipping._evidence(tuple(total), norms, _clipping(self.token_budget))))
 
     def _take(self, found: tuple[Gradients, ClippingEvidence]) -> None:
         """All of a step but its clipped sum."""
@@ -144,22 +157,21 @@ class Private:
         with progress("a step", 1, "steps") as advance:
             units = dict.fromkeys(self.unit_ids)
             self.sampler.draw(tuple(units))
-            watched = self.witness.watching(lambda *_: found, units.keys(), owns=lambda *_: True)
-            exact_sum, _ = watched(self.rows, tuple(units))
-            self.trainee.descend(training._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
-            self.checkpoints.save(self.trainee.state(self.witness))
+            exact_sum, clipped = found
+            self.monitor.begin(PublicRows(), units.keys())
+            self.monitor.observe_clipped_sum(self.rows, tuple(units), exact_sum, clipped)
+            self.adapter.take_step(training._add_noise(exact_sum, self.noise), expected_batch_size=len(self.rows))
+            self.checkpoints.save(self.adapter.state(self.monitor))
             advance(1)
         self.seconds_of_bookkeeping.append(time.perf_counter() - started)
 
 
 def _clip(model: Any, token_budget: int, *, by: Callable[..., Any] = clipped_sum) -> Callable[..., Any]:
-    return partial(
-        by,
-        model,
-        l2_clip_norm=L2_CLIP_NORM,
-        loss_normaliser=MAX_TOKENS,
-        tokens_per_micro_batch=token_budget,
-    )
+    return partial(by, model, clipping=_clipping(token_budget))
+
+
+def _clipping(token_budget: int) -> Clipping:
+    return Clipping(L2_CLIP_NORM, MAX_TOKENS, token_budget)
 
 
 def plain(given: argparse.Namespace, *, peft_layers: bool = False) -> Pieces:
@@ -348,7 +360,7 @@ def overhead(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def bookkeeping(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What sample, noise, update, witness, checkpoint and progress together take of a private step."""
+    """What sample, noise, update, run monitor, checkpoint and progress together take of a private step."""
     private = Private(given, folder)
     seconds = interleave({"private": private.step}, repeats=given.repeats, finish=_finish(given.device))
     seconds["bookkeeping"] = private.seconds_of_bookkeeping[-given.repeats :]
@@ -363,16 +375,9 @@ def precision(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rows, clip = token_rows(given, tokenizer), _clip(model, given.tokens_per_micro_batch)
         found, _ = clip(rows, [str(index) for index in range(len(rows))])
         sums[dtype] = torch.cat([tensor.flatten().cpu() for tensor in found.values()])
-        probed = probe_shares(
-            model,
-            clip,
-            l2_clip_norm=L2_CLIP_NORM,
-            loss_normaliser=MAX_TOKENS,
-            largest_batch=len(rows),
-            tokens_per_micro_batch=given.tokens_per_micro_batch,
-            longest=max(map(len, rows)),
-        )
-        slacks[dtype] = probed["rounding_slack"]
+        engine = GradientEngine(model, _clipping(given.tokens_per_micro_batch))
+        probed = probe_sensitivity(engine, largest_batch=len(rows), longest_row=max(map(len, rows)))
+        slacks[dtype] = probed.rounding_slack
     exact, coarse = sums["float32"], sums["bfloat16"]
     return {
         "cosine": float(torch.nn.functional.cosine_similarity(exact, coarse, dim=0)),

@@ -122,9 +122,10 @@ class AnyCharge:
 
 
 def votes(folder: Path, _: int) -> Work:
-    from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
+    from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable, Table
     from dp_assets.selection.bins import digest_of
-    from dp_assets.selection.release import release_votes
+    from dp_assets.selection.noisy_votes import NoisyVotes
+    from dp_assets.settings.named import DEMO
 
     rows, charge = _stored(folder, "synthetic_embeddings"), AnyCharge()
     units = rows.select(
@@ -135,9 +136,10 @@ def votes(folder: Path, _: int) -> Work:
         split=pl.lit(TRAIN_SPLIT),
     )
     table = PrivateTable(units, corpus_id=charge.corpus_id, snapshot=charge.snapshot)
-    settings: dict[str, Any] = {"noise_stddev": 10.0, "key": b"benchmark", "upstream_ids": ()}
     centroids = _some_centroids(folder)
-    return lambda: release_votes(charge, table=table, centroids=centroids, bins=digest_of(centroids), **settings)
+    bins = Table(pl.LazyFrame())
+    votes = NoisyVotes(DEMO.plan(PLACE[1]), table, bins, centroids, digest_of(centroids), DEMO.embedder, b"benchmark")
+    return lambda: votes.run(charge)
 
 
 def resample(_: Path, size: int) -> Work:
@@ -184,19 +186,18 @@ def _model(folder: Path) -> tuple[Any, Any]:
 
 
 def engine(folder: Path, size: int) -> Work:
-    from dp_assets.dpsgd.clipping import clipped_sum
-    from dp_assets.generation.generator import encoder, unit_rows, with_new_adapter
-    from dp_assets.generation.prompts import generator_prompt_ids
+    from dp_assets.dpsgd.clipping import Clipping, clipped_sum
+    from dp_assets.generation.generator import with_new_adapter
+    from dp_assets.generation.private_rows import RowEncoder, unit_rows
     from dp_assets.settings.named import DEMO
 
     settings = DEMO.generator
     model, tokenizer = _model(folder)
-    adapted = with_new_adapter(model, **settings.tuning())
+    adapted = with_new_adapter(model, settings)
     table = pl.LazyFrame({"unit_id": [str(number) for number in range(size)], "text": texts(None, limit=size)})
-    prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=settings.prompt))
-    units = unit_rows(table, encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=settings.max_tokens))
-    constants = settings.model_dump(include={"l2_clip_norm", "loss_normaliser", "tokens_per_micro_batch"})
-    return lambda: clipped_sum(adapted, [rows[0] for rows in units.values()], list(units), **constants)
+    units = unit_rows(table, RowEncoder.of(tokenizer, settings))
+    clipping = Clipping(settings.l2_clip_norm, settings.loss_normaliser, settings.tokens_per_micro_batch)
+    return lambda: clipped_sum(adapted, [rows[0] for rows in units.values()], list(units), clipping)
 
 
 def sampling(folder: Path, size: int) -> Work:

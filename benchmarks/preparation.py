@@ -122,13 +122,13 @@ def count_votes(folder: Path) -> dict[str, Any]:
 
 def hold_units(folder: Path) -> dict[str, Any]:
     """What the units add to this process, whose peak is that of loading a tokenizer, and the time to encode a batch."""
-    from dp_assets.generation.generator import encoder, unit_rows
+    from dp_assets.generation.private_rows import RowEncoder, unit_rows
     from resources.models.loaders import LanguageModel
 
     tokenizer = LanguageModel(cache_root=str(folder / "models")).load_tokenizer()
     rows = pl.scan_parquet(folder / "home/private/artifacts/real_instructions/*.parquet")
     before = resident_bytes()
-    units = unit_rows(rows.filter(pl.col("split") == "train"), encoder(tokenizer, prompt_ids=(1,), max_tokens=128))
+    units = unit_rows(rows.filter(pl.col("split") == "train"), RowEncoder(tokenizer, prompt_ids=(1,), max_tokens=128))
     held = resident_bytes() - before
     started = time.perf_counter()
     drawn = [each[0] for each in list(units.values())[:DRAWN]]

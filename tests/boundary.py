@@ -2,10 +2,10 @@
 they are read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,22 +13,21 @@ from polars.io.plugins import register_io_source
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.pipeline.partitions import Partition
-from dp_assets.pipeline.release_protocol import Mechanism, obtain
-from dp_assets.privacy.claim import check_dpsgd, check_votes
-from dp_assets.privacy.evidence import Evidence
+from dp_assets.pipeline.release_protocol import Readiness, ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
-from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration
 from dp_assets.selection.bins import digest_of
-from dp_assets.selection.release import release_votes
+from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Charge, Ledger
+from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 from resources.storage.stores import ReleaseStore
 from tests.tiny_pipeline import register, tiny_profile
+from tests.toy_mechanism import NothingElse
 
 LEVEL, SNAPSHOT = "eps-8", "1"
+NOTHING_ELSE = NothingElse()
 CENTROIDS = np.eye(4, dtype=np.float32)
 REAL_ROWS = pl.DataFrame(
     {
@@ -86,57 +85,38 @@ class Boundary:
     def charges(self) -> list[ChargeRecord]:
         return list(self.ledger.state().charges.values())
 
-    def mechanism(self, name: str, key: str) -> Mechanism:
-        place = self.plan, Partition("all", LEVEL), self.registration.corpus_id
-        return Mechanism(name, *place, SNAPSHOT, key, made_with=self.made_with)
+    def identity(self, key: str) -> ReleaseIdentity:
+        partition = Partition("all", LEVEL)
+        return ReleaseIdentity(partition, self.registration.corpus_id, SNAPSHOT, key, made_with=self.made_with)
 
-    def vote(self, charge: Charge) -> tuple[Table, Evidence]:
-        return release_votes(
-            charge,
-            table=self.table,
-            centroids=CENTROIDS.copy(),
-            bins=digest_of(CENTROIDS),
-            noise_stddev=self.plan.votes.noise_stddev,
-            key=self.ledger.key,
-            upstream_ids=(),
+    def obtain(self, mechanism: Any, key: str, rest_of_run: Readiness) -> Any:
+        return obtain(
+            mechanism, self.identity(key), ledger=self.ledger, releases=self.releases, rest_of_run=rest_of_run
         )
+
+    def votes(self, kind: "type[UntriedVotes] | None" = None) -> NoisyVotes:
+        centroids, digest = CENTROIDS.copy(), digest_of(CENTROIDS)
+        bins, of = Table(pl.LazyFrame()), kind or UntriedVotes
+        return of(self.plan, self.table, bins, centroids, digest, embedder="any", key=self.ledger.key)
 
     def histogram(
-        self,
-        key: str = "key",
-        run: Callable[[Charge], tuple[Table, Evidence]] | None = None,
-        ready: Callable[[], None] = lambda: None,
+        self, key: str = "key", mechanism: NoisyVotes | None = None, rest_of_run: Readiness = NOTHING_ELSE
     ) -> Table:
-        return obtain(
-            self.mechanism(HISTOGRAM, key),
-            ledger=self.ledger,
-            releases=self.releases,
-            run=run or self.vote,
-            ready=(ready,),
-            check=partial(check_votes, self.plan.votes, self.plan.unit),
-        )
+        table: Table = self.obtain(mechanism or self.votes(), key, rest_of_run)
+        return table
 
-    def generator(self, key: str = "key", ready: Callable[[], None] = lambda: None) -> Adapter:
-        from dp_assets.generation.generator import can_resume, public_record, train_generator
+    def generator(self, key: str = "key", rest_of_run: Readiness = NOTHING_ELSE) -> Adapter:
+        from tests.untried_generator import UntriedGenerator
 
         model = LanguageModel(model=self.profile.language_model, device="cpu", cache_root=str(self.home / "models"))
-        load_model = cache(partial(model.load, dtype="float32"))
         checkpoints = self.home / Zone.PRIVATE / "checkpoints"
-        return obtain(
-            self.mechanism(GENERATOR, key),
-            ledger=self.ledger,
-            releases=self.releases,
-            run=partial(
-                train_generator,
-                table=self.table,
-                plan=self.plan,
-                load_model=load_model,
-                base_model="tiny",
-                checkpoints_root=checkpoints,
-                **self.profile.generator.tuning(),
-            ),
-            ready=(ready,),
-            check=partial(check_dpsgd, self.plan.dpsgd, self.plan.unit, delta=self.plan.delta),
-            resumable=partial(can_resume, checkpoints, self.plan.dpsgd.spare_steps),
-            describe=partial(public_record, self.plan, load_model),
-        )
+        mechanism = UntriedGenerator(self.plan, self.profile.generator, self.table, model, checkpoints)
+        adapter: Adapter = self.obtain(mechanism, key, rest_of_run)
+        return adapter
+
+
+class UntriedVotes(NoisyVotes):
+    """The real votes over vectors that no embedder made."""
+
+    def require_ready(self) -> None:
+        """The embedders are not compared."""

@@ -52,9 +52,9 @@ DOWN_TO_THE_HISTOGRAM = (
 PRIVATE_STEPS = {
     "preparing": ("real_instructions", "dp_assets.assets.real_instructions:prepare"),
     "storing": ("real_instructions", "resources.storage.stores:write_artifact"),
-    "training": ("dp_generator", "dp_assets.generation.generator:encode_instruction"),
+    "training": ("dp_generator", "dp_assets.generation.private_rows:encode_instruction"),
     "embedding": ("real_embeddings", "resources.models.loaders:Embedder.encode_alone"),
-    "voting": ("dp_histogram", "dp_assets.selection.release:exact_votes"),
+    "voting": ("dp_histogram", "dp_assets.selection.noisy_votes:exact_votes"),
     "reporting": ("restricted_report", "dp_assets.evaluation.restricted:copy_figures"),
 }
 
@@ -87,7 +87,7 @@ class Witness:
         self.seen: dict[str, list[Any]] = {name: [] for name in ("tokenised", "batches", "voters", "talks", "files")}
 
     def watch(self) -> None:
-        self._listen("dp_assets.generation.generator:encode_instruction", self._tokenised)
+        self._listen("dp_assets.generation.private_rows:encode_instruction", self._tokenised)
         self._listen("dp_assets.dpsgd.training:_sample", self._drawn)
         self._listen("dp_assets.selection.votes:one_row_each_unit", self._voted)
         sys.addaudithook(self._heard)

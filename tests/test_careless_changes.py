@@ -12,17 +12,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dp_assets.artifacts import PrivateTable, Table
+from dp_assets.artifacts import Table
 from dp_assets.assets import dp_histogram as histogram_module
 from dp_assets.corpus import prepare
 from dp_assets.dpsgd import training
 from dp_assets.dpsgd.checkpoints import Checkpoints
-from dp_assets.pipeline.release_protocol import Mechanism
+from dp_assets.pipeline.release_protocol import ReleaseIdentity
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.mechanisms import PoissonSampler
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.selection import release, votes
+from dp_assets.selection import noisy_votes, votes
 from resources.models.loaders import Embedder
 from resources.storage import artifact_files, stores
 from tests.test_reads_before_the_charge import PLANNED, TOO_LARGE, Site
@@ -68,8 +68,8 @@ def on_the_way_to_the_disk(change: Callable[[Table], Table]) -> Change:
 
 
 def say_more_in_the_evidence(patch: pytest.MonkeyPatch) -> None:
-    evidence_of = release.votes_evidence
-    patch.setattr(release, "votes_evidence", lambda **kwargs: evidence_of(**kwargs).also(units=4929))
+    evidence_of = noisy_votes.votes_evidence
+    patch.setattr(noisy_votes, "votes_evidence", lambda **kwargs: evidence_of(**kwargs).also(units=4929))
 
 
 def count_every_row(patch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def count_every_row(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_noise(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(release, "noisy_votes", lambda exact, noise: exact)
+    patch.setattr(noisy_votes, "noisy_votes", lambda exact, noise: exact)
 
 
 def with_column(table: Table) -> Table:
@@ -160,14 +160,14 @@ def test_an_embedder_that_looks_at_texts_together_is_refused(site: Site, monkeyp
 def test_rows_that_are_counted_before_the_charge_are_seen_to_be_opened(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = Mechanism.of
+    of = ReleaseIdentity.of
 
-    def counting(context: Any, ledger: Any, profile: Any, table: PrivateTable, **kwargs: Any) -> Mechanism:
-        table.store(lambda rows: rows.select(pl.len()).collect())
-        return of(context, ledger, profile, table, **kwargs)
+    def counting(mechanism: Any, *args: Any, **kwargs: Any) -> ReleaseIdentity:
+        mechanism.table.store(lambda rows: rows.select(pl.len()).collect())
+        return of(mechanism, *args, **kwargs)
 
     assert site.opened_by(TOO_LARGE, HISTOGRAM) == ("ChargeRefused", set())
-    monkeypatch.setattr(Mechanism, "of", staticmethod(counting))
+    monkeypatch.setattr(ReleaseIdentity, "of", staticmethod(counting))
     stopped, opened = site.opened_by(TOO_LARGE, HISTOGRAM)
     assert (stopped, len(opened)) == ("ChargeRefused", 1)
 
@@ -176,7 +176,7 @@ def test_an_error_that_quotes_a_row_is_not_told(site: Site, monkeypatch: pytest.
     def quoting(*_: Any, **__: Any) -> None:
         raise ValueError(SECRET)
 
-    monkeypatch.setattr(release, "exact_votes", quoting)
+    monkeypatch.setattr(noisy_votes, "exact_votes", quoting)
     said = failures(site, PLANNED, HISTOGRAM)
     assert SECRET not in said
     assert "private log" in said

@@ -150,7 +150,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
 def test_the_secrets_reached_training_batches_and_votes(lived: Played, tiny_model_folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    from dp_assets.generation.generator import PUBLIC_TEXT
+    from dp_assets.generation.private_rows import PUBLIC_TEXT
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     rows = lived.private_rows("real_instructions").filter(pl.col("text").str.contains_any(secrets()))

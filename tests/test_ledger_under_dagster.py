@@ -23,17 +23,18 @@ import pytest
 import yaml
 
 from dp_assets.artifacts import EMBEDDER, PrivateTable, Table
-from dp_assets.assets import dp_histogram as module
 from dp_assets.assets.dp_histogram import dp_histogram
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.pipeline import running
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.release_protocol import Mechanism, obtain
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM
+from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
 from resources.build import build_resources
 from resources.ledger.charging import Charge, Ledger
@@ -42,6 +43,7 @@ from resources.private.private_log import CONSTANT_MESSAGE
 from resources.private.private_output import log_file
 from tests.tiny_pipeline import register, tiny_profile, write_corpus
 from tests.toy_graph import SILENT
+from tests.toy_mechanism import NothingElse, ToyMechanism
 
 ROOT = Path(__file__).parents[1]
 PLACE, OTHER_PLACE = "all|eps-2.86", "all|eps-1"
@@ -155,15 +157,15 @@ def break_at(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("the machine went down")
 
-    def read_then_fail(charge: Charge, *, table: PrivateTable, **_: Any) -> None:
-        table.open(charge).collect()
+    def read_then_fail(self: NoisyVotes, charge: Charge) -> None:
+        self.table.open(charge).collect()
         fail()
 
     match moment:
         case "before it reads":
-            monkeypatch.setattr(module, "release_votes", fail)
+            monkeypatch.setattr(NoisyVotes, "run", fail)
         case "after it read":
-            monkeypatch.setattr(module, "release_votes", read_then_fail)
+            monkeypatch.setattr(NoisyVotes, "run", read_then_fail)
         case "before it settles":
             monkeypatch.setattr(Charge, "settle", fail)
 
@@ -194,9 +196,11 @@ def careless(site: Site, run: Callable[[Charge], Any]) -> dg.JobDefinition:
     def dp_histogram(
         context: dg.AssetExecutionContext, profile: dg.ResourceParam[Profile], real_embeddings: PrivateTable
     ) -> Table:
-        mechanism = Mechanism.of(context, site.ledger, profile, real_embeddings, release=1, inputs={})
+        ledger, plan = site.ledger, profile.plan(Partition.of(context).level)
+        mechanism = ToyMechanism(HISTOGRAM, plan, run)
+        identity = ReleaseIdentity.of(mechanism, context, ledger, profile, real_embeddings, release=1, inputs={})
         releases = build_resources(profile, site.home / "data")["releases"]
-        return obtain(mechanism, ledger=site.ledger, releases=releases, run=run, check=lambda evidence: [])
+        return obtain(mechanism, identity, ledger=ledger, releases=releases, rest_of_run=NothingElse())
 
     return histogram_job(*site.job, retries=3, assets=(real_instructions, real_embeddings, dp_histogram))
 
@@ -415,9 +419,9 @@ def test_renamed_cohorts_and_columns_are_refused(site: Site, settings: dict[str,
 
 def hold_while_reading(home: Path) -> None:
     """The mechanism stops once it has opened its rows, until a file appears."""
-    release_votes = module.release_votes
+    run = NoisyVotes.run
 
-    def wait(charge: Charge, *, table: PrivateTable, **arguments: Any) -> Any:
+    def wait(self: NoisyVotes, charge: Charge) -> Any:
         opened = Charge.mark_opened
 
         def open_and_wait(self: Charge) -> None:
@@ -427,10 +431,10 @@ def hold_while_reading(home: Path) -> None:
                 time.sleep(0.02)
 
         Charge.mark_opened = open_and_wait  # type: ignore[method-assign]
-        return release_votes(charge, table=table, **arguments)
+        return run(self, charge)
 
     answers = os.dup(1)  # the mechanism's own output is kept inside the private zone
-    module.release_votes = wait
+    NoisyVotes.run = wait  # type: ignore[assignment,method-assign]
 
 
 def main(home: str, budget: str, act: str, place: str = PLACE) -> int:

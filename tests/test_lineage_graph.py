@@ -17,7 +17,8 @@ import pytest
 from dp_assets.artifacts import PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.pipeline.asset import table_schema
 from dp_assets.pipeline.asset_metadata import result
-from dp_assets.pipeline.release_protocol import Mechanism, ReleaseConfig, obtain
+from dp_assets.pipeline.partitions import Partition
+from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
 from dp_assets.privacy import accounting
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone
@@ -31,6 +32,7 @@ from resources.storage.artifact_files import read_artifact, stored_charge_ids
 from resources.storage.stores import COLUMNS_METADATA, LineageLost, UnprotectedInput, artifact_folder
 from tests.tiny_pipeline import register, tiny_profile
 from tests.toy_graph import SILENT
+from tests.toy_mechanism import NothingElse, ToyMechanism
 
 COHORTS = {
     PrivacyUnit.USER: ({"kind": "user_bucket", "num_buckets": 2}, ("bucket-0", "bucket-1")),
@@ -76,14 +78,17 @@ def release(
 ) -> dg.MaterializeResult[Table]:
     """A mechanism that opens the rows under its charge and returns a table; its evidence is taken as it comes."""
     ledger, profile = context.resources.ledger, context.resources.profile
-    mechanism = Mechanism.of(context, ledger, profile, table, release=config.release, inputs={})
 
     def run(charge: Charge) -> tuple[Table, Evidence]:
         table.open(charge).collect()
         value = Table(pl.LazyFrame({"noise": [0.5]}), union_of_ids(*upstream))
         return value, Evidence(public={}, restricted={}, content=content_digest(value))
 
-    value = obtain(mechanism, ledger=ledger, releases=context.resources.releases, run=run, check=lambda evidence: [])
+    plan = profile.plan(Partition.of(context).level)
+    mechanism = ToyMechanism(context.asset_key.to_user_string(), plan, run)
+    identity = ReleaseIdentity.of(mechanism, context, ledger, profile, table, release=config.release, inputs={})
+    releases = context.resources.releases
+    value = obtain(mechanism, identity, ledger=ledger, releases=releases, rest_of_run=NothingElse())
     return result(context, value, ledger=ledger, profile=profile, extra={})
 
 

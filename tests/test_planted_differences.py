@@ -9,6 +9,7 @@ import copy
 import hashlib
 import inspect
 import random
+import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,9 +33,10 @@ from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.corpus.stability import preparation_of, probe_rows
 from dp_assets.dpsgd import clipping, training
 from dp_assets.dpsgd.checkpoints import Checkpoints, TrainingState
-from dp_assets.dpsgd.clipping import Gradients
+from dp_assets.dpsgd.clipping import Clipping, Gradients
 from dp_assets.dpsgd.packing import ROWS_APART, TokenRow, attending_within_rows
-from dp_assets.generation import generator
+from dp_assets.generation import generator, private_rows
+from dp_assets.generation.private_rows import RowEncoder
 from dp_assets.pipeline import release_protocol
 from dp_assets.privacy import mechanisms, randomness
 from dp_assets.privacy.claim import STEP_COUNTS
@@ -42,10 +44,10 @@ from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, P
 from dp_assets.privacy.metadata import SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.randomness import SystemRandomness
-from dp_assets.selection import bins, release, votes
+from dp_assets.selection import bins, noisy_votes, votes
+from dp_assets.selection.noisy_votes import NoisyVotes
 from resources.ledger.charging import ChargeRefused
 from resources.storage import stores
-from tests import boundary as boundary_module
 from tests.boundary import LEVEL, REAL_ROWS, Boundary
 from tests.corpus.test_stability import prepare_rows, without_duplicates
 from tests.household import interrupt_in_step
@@ -118,13 +120,13 @@ def publicly_seeded(*, sampling_probability: float, source: Any) -> PoissonSampl
 
 def sample_instructions(patch: pytest.MonkeyPatch) -> None:
     """Every row of a user is drawn by itself."""
-    by_unit = generator.unit_rows
+    by_unit = private_rows.unit_rows
 
     def by_instruction(*args: Any, **kwargs: Any) -> dict[str, list[TokenRow]]:
         units = by_unit(*args, **kwargs)
         return {f"{unit}/{number}": [row] for unit, rows in units.items() for number, row in enumerate(rows)}
 
-    patch.setattr(generator, "unit_rows", by_instruction)
+    patch.setattr(private_rows, "unit_rows", by_instruction)
 
 
 def exchange_batch(change: Callable[[list[TokenRow], tuple[str, ...]], Any]) -> Plant:
@@ -162,38 +164,38 @@ def is_of_real_rows(rows: Any, unit_ids: Any) -> bool:
 
 def clip_with(change: Callable[[int], dict[str, float]]) -> Plant:
     """Constants of the clip follow from the number of units in the batch."""
-    clipped_sum = training.clipped_sum
+    clipped_sum = clipping.clipped_sum
 
-    def adapted(model: nn.Module, rows: Any, unit_ids: Any, **constants: Any) -> Any:
-        changed = change(len(unit_ids)) if is_of_real_rows(rows, unit_ids) else {}
-        return clipped_sum(model, rows, unit_ids, **(constants | changed))
+    def adapted(model: nn.Module, rows: Any, unit_ids: Any, terms: Clipping) -> Any:
+        changed: Any = change(len(unit_ids)) if is_of_real_rows(rows, unit_ids) else {}
+        return clipped_sum(model, rows, unit_ids, replace(terms, **changed))
 
-    return lambda patch: patch.setattr(training, "clipped_sum", adapted)
+    return lambda patch: patch.setattr(clipping, "clipped_sum", adapted)
 
 
 def lengthen_real_sums(patch: pytest.MonkeyPatch) -> None:
     """The clip of real rows says one norm and uses another."""
-    clipped_sum = training.clipped_sum
+    clipped_sum = clipping.clipped_sum
 
-    def longer(model: nn.Module, rows: Any, unit_ids: Any, **constants: Any) -> Any:
-        sums, clipping = clipped_sum(model, rows, unit_ids, **constants)
+    def longer(model: nn.Module, rows: Any, unit_ids: Any, terms: Clipping) -> Any:
+        sums, evidence = clipped_sum(model, rows, unit_ids, terms)
         factor = 1e6 if is_of_real_rows(rows, unit_ids) else 1
-        return {name: factor * tensor for name, tensor in sums.items()}, clipping
+        return {name: factor * tensor for name, tensor in sums.items()}, evidence
 
-    patch.setattr(training, "clipped_sum", longer)
+    patch.setattr(clipping, "clipped_sum", longer)
 
 
 def count_in_a_buffer(patch: pytest.MonkeyPatch) -> None:
     """As a layer does that keeps a running mean."""
-    clipped_sum = training.clipped_sum
+    clipped_sum = clipping.clipped_sum
 
-    def counted(model: nn.Module, rows: Any, unit_ids: Any, **constants: Any) -> Any:
-        clipped = clipped_sum(model, rows, unit_ids, **constants)
+    def counted(model: nn.Module, rows: Any, unit_ids: Any, terms: Clipping) -> Any:
+        clipped = clipped_sum(model, rows, unit_ids, terms)
         if is_of_real_rows(rows, unit_ids):
             next(model.buffers()).view(-1)[0] += 1e-6 * (1 + len(rows))
         return clipped
 
-    patch.setattr(training, "clipped_sum", counted)
+    patch.setattr(clipping, "clipped_sum", counted)
 
 
 def average_the_loss(patch: pytest.MonkeyPatch) -> None:
@@ -210,8 +212,8 @@ def average_the_loss(patch: pytest.MonkeyPatch) -> None:
 def average_over_micro_batches(patch: pytest.MonkeyPatch) -> None:
     running_sums = clipping._running_sums
 
-    def averaged(*args: Any, **constants: Any) -> Iterator[Any]:
-        *before, (total, norms) = running_sums(*args, **constants)
+    def averaged(*args: Any) -> Iterator[Any]:
+        *before, (total, norms) = running_sums(*args)
         yield {name: tensor / max(1, len(before)) for name, tensor in total.items()}, norms
 
     patch.setattr(clipping, "_running_sums", averaged)
@@ -257,11 +259,11 @@ def clip_each_tensor(patch: pytest.MonkeyPatch) -> None:
 
 def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
     """A second optimiser, whose gradient is neither clipped nor noised, takes a step with each clipped sum."""
-    clipped_sum = training.clipped_sum
+    clipped_sum = clipping.clipped_sum
 
-    def trained_besides(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        clipped = clipped_sum(model, *args, **kwargs)
-        if is_of_real_rows(*args):
+    def trained_besides(model: nn.Module, rows: Any, unit_ids: Any, terms: Clipping) -> Any:
+        clipped = clipped_sum(model, rows, unit_ids, terms)
+        if is_of_real_rows(rows, unit_ids):
             parameter = choose(model)
             parameter.grad = torch.zeros_like(parameter)
             parameter.grad.view(-1)[0] = 1
@@ -269,7 +271,7 @@ def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
             parameter.grad = None
         return clipped
 
-    return lambda patch: patch.setattr(training, "clipped_sum", trained_besides)
+    return lambda patch: patch.setattr(clipping, "clipped_sum", trained_besides)
 
 
 def an_embedding(model: nn.Module) -> nn.Parameter:
@@ -345,28 +347,38 @@ class Seeded(SystemRandomness):
 def train_with(**changes: Any) -> Plant:
     """Other settings than the plan's reach the training loop."""
     train = training.train_privately
-    return lambda patch: patch.setattr(
-        generator, "train_privately", lambda *args, **kwargs: train(*args, **(kwargs | changes))
-    )
+
+    def otherwise(model: nn.Module, rows: Any, plan: Any, settings: Any, **kwargs: Any) -> Any:
+        return train(model, rows, *changed(plan, settings, changes), **kwargs)
+
+    return lambda patch: patch.setattr(generator, "train_privately", otherwise)
+
+
+def changed(plan: Any, settings: Any, changes: dict[str, Any]) -> tuple[Any, Any]:
+    """Plan and settings in which these values are others."""
+    of_plan = {name: changes[name] for name in vars(plan.dpsgd).keys() & changes}
+    of_settings = {name: changes[name] for name in vars(settings).keys() & changes}
+    assert {**of_plan, **of_settings} == changes
+    return replace(plan, dpsgd=replace(plan.dpsgd, **of_plan)), replace(settings, **of_settings)
 
 
 def train_with_counts_of_the_data(name: str, count: Callable[[int], int]) -> Plant:
     """A setting is taken from the number of units."""
     train = training.train_privately
 
-    def counting(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
+    def counting(model: nn.Module, rows: Any, plan: Any, settings: Any, **kwargs: Any) -> Any:
         units = REAL_ROWS["unit_id"].n_unique()
-        return train(model, read, **(kwargs | {name: count(units)}))
+        return train(model, rows, *changed(plan, settings, {name: count(units)}), **kwargs)
 
     return lambda patch: patch.setattr(generator, "train_privately", counting)
 
 
 def divide_by_the_batch(patch: pytest.MonkeyPatch) -> None:
     """The loop divides the noisy sum by the number of units in it."""
-    descend, drawn = training._Trainee.descend, watch_batch_sizes(patch)
+    descend, drawn = training._TrainedAdapter.take_step, watch_batch_sizes(patch)
     patch.setattr(
-        training._Trainee,
-        "descend",
+        training._TrainedAdapter,
+        "take_step",
         lambda self, noisy, *, expected_batch_size: descend(self, noisy, expected_batch_size=100 + drawn[-1]),
     )
 
@@ -375,14 +387,14 @@ def divide_by_the_batch(patch: pytest.MonkeyPatch) -> None:
 
 
 def give_rows_of_the_next_unit(patch: pytest.MonkeyPatch) -> None:
-    by_unit = generator.unit_rows
+    by_unit = private_rows.unit_rows
 
     def rotated(*args: Any, **kwargs: Any) -> dict[str, Any]:
         units = by_unit(*args, **kwargs)
         rows = list(units.values())
         return dict(zip(units, [*rows[1:], *rows[:1]], strict=True))
 
-    patch.setattr(generator, "unit_rows", rotated)
+    patch.setattr(private_rows, "unit_rows", rotated)
 
 
 def cut_to_the_shortest(rows: list[TokenRow], unit_ids: tuple[str, ...]) -> Any:
@@ -417,83 +429,78 @@ SAMPLE = training._sample
 
 def give_each_text_once(patch: pytest.MonkeyPatch) -> None:
     """A text that several units wrote is left to one of them."""
-    by_unit = generator.unit_rows
+    by_unit = private_rows.unit_rows
     patch.setattr(
-        generator, "unit_rows", lambda rows, encode: by_unit(rows.unique("text", maintain_order=True), encode)
+        private_rows, "unit_rows", lambda rows, encoder: by_unit(rows.unique("text", maintain_order=True), encoder)
     )
 
 
 def cut_to_the_median(patch: pytest.MonkeyPatch) -> None:
     """Every text is cut to the median length of all of them, once those are known."""
-    make_encoder, by_unit, lengths = generator.encoder, generator.unit_rows, list[int]()
+    encode, by_unit, lengths = RowEncoder.encode, private_rows.unit_rows, list[int]()
 
-    def cutting(*args: Any, **kwargs: Any) -> Callable[[str], TokenRow]:
-        encode = make_encoder(*args, **kwargs)
-        return lambda text: replace(encode(text), target_ids=encode(text).target_ids[: lengths[0] if lengths else None])
+    def cutting(self: RowEncoder, text: str) -> TokenRow:
+        row = encode(self, text)
+        return replace(row, target_ids=row.target_ids[: lengths[0] if lengths else None])
 
-    def measured(rows: pl.LazyFrame, encode: Callable[[str], TokenRow]) -> Any:
-        units = by_unit(rows, encode)
+    def measured(rows: pl.LazyFrame, encoder: Any) -> Any:
+        units = by_unit(rows, encoder)
         lengths.append(int(np.median([len(row.target_ids) for unit in units.values() for row in unit])) - 1)
         return units
 
-    patch.setattr(generator, "PUBLIC_TEXT", "Why?")  # shorter than the rows, as any is where rows may be long
-    patch.setattr(generator, "encoder", cutting)
-    patch.setattr(generator, "unit_rows", measured)
+    patch.setattr(private_rows, "PUBLIC_TEXT", "Why?")  # shorter than the rows, as any is where rows may be long
+    patch.setattr(RowEncoder, "encode", cutting)
+    patch.setattr(private_rows, "unit_rows", measured)
 
 
 def learn_a_vocabulary(patch: pytest.MonkeyPatch) -> None:
     """A token is replaced by its place among all that were met so far."""
-    make_encoder = generator.encoder
+    encode, met = RowEncoder.encode, dict[int, int]()
 
-    def learning(*args: Any, **kwargs: Any) -> Callable[[str], TokenRow]:
-        encode, met = make_encoder(*args, **kwargs), dict[int, int]()
+    def learned(self: RowEncoder, text: str) -> TokenRow:
+        row = encode(self, text)
+        places = tuple(met.setdefault(token, len(met)) for token in sorted(row.target_ids, reverse=bool(met)))
+        met.pop(row.target_ids[0])
+        return TokenRow(row.prompt_ids, places)
 
-        def learned(text: str) -> TokenRow:
-            row = encode(text)
-            places = tuple(met.setdefault(token, len(met)) for token in sorted(row.target_ids, reverse=bool(met)))
-            met.pop(row.target_ids[0])
-            return TokenRow(row.prompt_ids, places)
-
-        return learned
-
-    patch.setattr(generator, "encoder", learning)
+    patch.setattr(RowEncoder, "encode", learned)
 
 
 # Updates
 
 
 def exact_gradients_in_the_moments(patch: pytest.MonkeyPatch) -> None:
-    add_noise, descend, exact = training._add_noise, training._Trainee.descend, dict[str, Tensor]()
+    add_noise, descend, exact = training._add_noise, training._TrainedAdapter.take_step, dict[str, Tensor]()
 
     def noticed(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
         exact.update(exact_sum)
         return add_noise(exact_sum, noise)
 
-    def with_momentum(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def with_momentum(self: training._TrainedAdapter, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         for name, parameter in self.parameters.items():
             self.optimizer.state[parameter]["exp_avg"] += (1e-3 + exact[name]).to(parameter)
 
     patch.setattr(training, "_add_noise", noticed)
-    patch.setattr(training._Trainee, "descend", with_momentum)
+    patch.setattr(training._TrainedAdapter, "take_step", with_momentum)
 
 
 def learning_rate_of_the_batch(patch: pytest.MonkeyPatch) -> None:
-    descend, drawn = training._Trainee.descend, watch_batch_sizes(patch)
+    descend, drawn = training._TrainedAdapter.take_step, watch_batch_sizes(patch)
 
-    def scaled(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def scaled(self: training._TrainedAdapter, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         self.optimizer.param_groups[0]["lr"] = 1e-3 * (1 + drawn[-1])
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
 
-    patch.setattr(training._Trainee, "descend", scaled)
+    patch.setattr(training._TrainedAdapter, "take_step", scaled)
 
 
 def decay_right_before_the_step(patch: pytest.MonkeyPatch) -> None:
-    """A hook that comes after the witness's changes what the optimizer was handed."""
-    add_witness = training.Witness
+    """A hook that comes after the run monitor's changes what the optimizer was handed."""
+    add_monitor = training.RunMonitor
 
-    def witness(model: nn.Module, optimizer: torch.optim.Optimizer, **kwargs: Any) -> Any:
-        made = add_witness(model, optimizer, **kwargs)
+    def monitor(model: nn.Module, optimizer: torch.optim.Optimizer, **kwargs: Any) -> Any:
+        made = add_monitor(model, optimizer, **kwargs)
 
         def decay(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             for parameter in optimizer.param_groups[0]["params"]:
@@ -502,7 +509,7 @@ def decay_right_before_the_step(patch: pytest.MonkeyPatch) -> None:
         optimizer.register_step_pre_hook(decay)
         return made
 
-    patch.setattr(training, "Witness", witness)
+    patch.setattr(training, "RunMonitor", monitor)
 
 
 # Before and beside the run
@@ -512,12 +519,19 @@ def knowing_the_rows(change: Callable[[nn.Module], None]) -> Plant:
     """The rows are opened before training starts, and the model is made to fit them."""
     train = training.train_privately
 
-    def trained(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
-        units = read()
+    def trained(model: nn.Module, rows: Any, *args: Any, **kwargs: Any) -> Any:
+        opened = already_open(rows)
         change(model)
-        return train(model, lambda: units, **kwargs)
+        return train(model, opened, *args, **kwargs)
 
     return lambda patch: patch.setattr(generator, "train_privately", trained)
+
+
+def already_open(rows: Any) -> Any:
+    """The same rows, which are opened now and never again."""
+    units = rows.open()
+    rows.open = lambda: units
+    return rows
 
 
 def swap_tokens(model: nn.Module) -> None:
@@ -529,14 +543,14 @@ def swap_tokens(model: nn.Module) -> None:
 
 def with_each_clip(change: Callable[[nn.Module], None]) -> Plant:
     """Something is done to the model with each clipped sum of real rows."""
-    clipped_sum = training.clipped_sum
+    clipped_sum = clipping.clipped_sum
 
-    def changed(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if is_of_real_rows(*args):
+    def changed(model: nn.Module, rows: Any, unit_ids: Any, terms: Clipping) -> Any:
+        if is_of_real_rows(rows, unit_ids):
             change(model)
-        return clipped_sum(model, *args, **kwargs)
+        return clipped_sum(model, rows, unit_ids, terms)
 
-    return lambda patch: patch.setattr(training, "clipped_sum", changed)
+    return lambda patch: patch.setattr(clipping, "clipped_sum", changed)
 
 
 def change_an_embedding(model: nn.Module) -> None:
@@ -548,20 +562,20 @@ def keep_the_better_of_two_runs(patch: pytest.MonkeyPatch) -> None:
     """The run is made twice on rows that were opened once; which is better, the rows tell."""
     train = training.train_privately
 
-    def twice(model: nn.Module, read: Callable[[], Any], **kwargs: Any) -> Any:
-        units, before = read(), copy.deepcopy(model.state_dict())
-        train(model, lambda: units, **(kwargs | {"checkpoints": None}))
+    def twice(model: nn.Module, rows: Any, *args: Any, **kwargs: Any) -> Any:
+        opened, before = already_open(rows), copy.deepcopy(model.state_dict())
+        train(model, opened, *args, **(kwargs | {"checkpoints": None}))
         model.load_state_dict(before)
-        return train(model, lambda: units, **kwargs)
+        return train(model, opened, *args, **kwargs)
 
     patch.setattr(generator, "train_privately", twice)
 
 
 def release_the_best_step(patch: pytest.MonkeyPatch) -> None:
     """The weights after one of the steps are released; which one, the rows tell."""
-    train, descend, kept = training.train_privately, training._Trainee.descend, list[dict[str, Tensor]]()
+    train, descend, kept = training.train_privately, training._TrainedAdapter.take_step, list[dict[str, Tensor]]()
 
-    def keeping(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def keeping(self: training._TrainedAdapter, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         kept.append({name: parameter.detach().clone() for name, parameter in self.parameters.items()})
 
@@ -570,7 +584,7 @@ def release_the_best_step(patch: pytest.MonkeyPatch) -> None:
         model.load_state_dict(kept[1], strict=False)
         return kept[1], evidence
 
-    patch.setattr(training._Trainee, "descend", keeping)
+    patch.setattr(training._TrainedAdapter, "take_step", keeping)
     patch.setattr(generator, "train_privately", best_of_steps)
 
 
@@ -596,27 +610,27 @@ class Drawing:
 
 def take_a_bad_step_back(patch: pytest.MonkeyPatch) -> None:
     """One step is undone and taken again, as after an interruption."""
-    descend, make = training._Trainee.descend, training.Witness
-    witnesses, undone = list[Any](), list[int]()
+    descend, make = training._TrainedAdapter.take_step, training.RunMonitor
+    monitors, undone = list[Any](), list[int]()
 
     def noticed(*args: Any, **kwargs: Any) -> Any:
-        witnesses.append(make(*args, **kwargs))
-        return witnesses[-1]
+        monitors.append(make(*args, **kwargs))
+        return monitors[-1]
 
-    def descend_and_return(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def descend_and_return(self: training._TrainedAdapter, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         if undone:
             return descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         undone.append(1)
-        witnesses[-1]._sampler.samples_drawn -= 1
-        state = copy.deepcopy(self.state(witnesses[-1]))
+        monitors[-1]._sampler.samples_drawn -= 1
+        state = copy.deepcopy(self.state(monitors[-1]))
         descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         self.restore(state, spare_steps=9)
         kept = dict(state.observed, noise_digests=[], noise_coordinates=0)
-        witnesses[-1].resume(kept, optimizer=state.optimizer)
+        monitors[-1].resume(kept, optimizer=state.optimizer)
         return None
 
-    patch.setattr(training, "Witness", noticed)
-    patch.setattr(training._Trainee, "descend", descend_and_return)
+    patch.setattr(training, "RunMonitor", noticed)
+    patch.setattr(training._TrainedAdapter, "take_step", descend_and_return)
 
 
 # What is released
@@ -733,9 +747,9 @@ GENERATOR_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
         ("l2_clip_norm",),
     ),
     "sums longer than they say": (lengthen_real_sums, ("sums",)),
-    "a loss that follows the batch": (clip_with(lambda units: {"loss_normaliser": 1.0 + units}), ("constants",)),
+    "a loss that follows the batch": (clip_with(lambda units: {"loss_normalizer": 1.0 + units}), ("constants",)),
     "a loss read off the corpus": (
-        train_with_counts_of_the_data("loss_normaliser", lambda units: float(units)),
+        train_with_counts_of_the_data("loss_normalizer", lambda units: float(units)),
         ("constants",),
     ),
     "a learning rate read off the corpus": (
@@ -819,15 +833,15 @@ def test_another_number_of_steps_is_refused_and_charged_without_a_bound(
 def test_an_empty_batch_that_is_skipped_is_refused(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    descend, drawn = training._Trainee.descend, watch_batch_sizes(monkeypatch)
+    descend, drawn = training._TrainedAdapter.take_step, watch_batch_sizes(monkeypatch)
 
-    def skip_empty(self: training._Trainee, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def skip_empty(self: training._TrainedAdapter, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         if drawn[-1]:
             descend(self, noisy_sum, expected_batch_size=expected_batch_size)
         else:
             self.steps_taken += 1
 
-    monkeypatch.setattr(training._Trainee, "descend", skip_empty)
+    monkeypatch.setattr(training._TrainedAdapter, "take_step", skip_empty)
     assert_refused(Boundary(tmp_path, tiny_model_folder, NOBODY), GENERATOR, "steps", "noised_tensors", "rows")
 
 
@@ -976,7 +990,7 @@ def count_every_row(patch: pytest.MonkeyPatch) -> None:
 
 def count_votes_twice(patch: pytest.MonkeyPatch) -> None:
     exact_votes = votes.exact_votes
-    patch.setattr(release, "exact_votes", lambda *args, **kwargs: 2 * exact_votes(*args, **kwargs))
+    patch.setattr(noisy_votes, "exact_votes", lambda *args, **kwargs: 2 * exact_votes(*args, **kwargs))
 
 
 def noise_on_filled_bins_only(patch: pytest.MonkeyPatch) -> None:
@@ -985,14 +999,14 @@ def noise_on_filled_bins_only(patch: pytest.MonkeyPatch) -> None:
         released[exact > 0] += noise.draw(int((exact > 0).sum()))
         return released
 
-    patch.setattr(release, "noisy_votes", noisy_where_filled)
+    patch.setattr(noisy_votes, "noisy_votes", noisy_where_filled)
 
 
 def noise_taken_back_from_empty_bins(patch: pytest.MonkeyPatch) -> None:
     # A draw of zero is a fair one, so it is left out here to make the test certain.
     patch.setattr(randomness, "discrete_gaussian", lambda source, n, noise_stddev: np.full(n, 3, dtype=np.int64))
     patch.setattr(
-        release, "noisy_votes", lambda exact, noise: np.where(exact > 0, exact + noise.draw(len(exact)), exact)
+        noisy_votes, "noisy_votes", lambda exact, noise: np.where(exact > 0, exact + noise.draw(len(exact)), exact)
     )
 
 
@@ -1000,7 +1014,7 @@ def count_changed(change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Plant:
     """Votes are counted of rows that were changed together."""
     exact_votes = votes.exact_votes
     return lambda patch: patch.setattr(
-        release, "exact_votes", lambda vectors, **kwargs: exact_votes(change(vectors.lazy()), **kwargs)
+        noisy_votes, "exact_votes", lambda vectors, **kwargs: exact_votes(change(vectors.lazy()), **kwargs)
     )
 
 
@@ -1026,18 +1040,18 @@ def bins_moved_in_place(patch: pytest.MonkeyPatch) -> None:
             centroids += rows["vector"].to_numpy().mean(axis=0)
         return exact_votes(rows, centroids=centroids, **kwargs)
 
-    patch.setattr(release, "exact_votes", refitted)
+    patch.setattr(noisy_votes, "exact_votes", refitted)
 
 
 def bins_moved_before_the_votes(patch: pytest.MonkeyPatch) -> None:
     """As a run does that reads the vectors to fit its bins anew, and hands those on."""
-    release_votes = release.release_votes
+    run = NoisyVotes.run
 
-    def refitted(charge: Any, *, table: Any, centroids: Any, **kwargs: Any) -> Any:
-        vectors = table._rows.collect()["vector"].to_numpy()
-        return release_votes(charge, table=table, centroids=centroids + vectors.mean(axis=0), **kwargs)
+    def refitted(self: NoisyVotes, charge: Any) -> Any:
+        vectors = self.table._rows.collect()["vector"].to_numpy()
+        return run(replace(self, centroids=self.centroids + vectors.mean(axis=0)), charge)
 
-    patch.setattr(boundary_module, "release_votes", refitted)
+    patch.setattr(NoisyVotes, "run", refitted)
 
 
 def without_one_unit(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -1045,30 +1059,31 @@ def without_one_unit(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def release_changed(change: Callable[[Any], Any]) -> Plant:
-    noisy_votes = release.noisy_votes
-    return lambda patch: patch.setattr(release, "noisy_votes", lambda exact, noise: change(noisy_votes(exact, noise)))
+    add_noise = noisy_votes.noisy_votes
+    return lambda patch: patch.setattr(noisy_votes, "noisy_votes", lambda exact, noise: change(add_noise(exact, noise)))
 
 
-def edited(function: str, *edits: tuple[str, str]) -> Plant:
-    """A function of `release` with other text in its body."""
-    source = inspect.getsource(getattr(release, function))
+def edited(method: str, *edits: tuple[str, str]) -> Plant:
+    """A method of `NoisyVotes` with other text in its body."""
+    source = textwrap.dedent(inspect.getsource(getattr(NoisyVotes, method)))
     for old, new in edits:
         assert old in source
         source = source.replace(old, new)
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        scope = dict(vars(release))
+        scope = dict(vars(noisy_votes))
         exec(source, scope)
-        patch.setattr(boundary_module, function, scope[function])
+        patch.setattr(NoisyVotes, method, scope[method])
 
     return plant
 
 
 SEVERAL_DRAWS = edited(
-    "release_votes",
+    "run",
     (
         "released = noisy_votes(exact, noise)",
-        "noises = [DiscreteGaussianNoise(noise_stddev=noise_stddev, source=SystemRandomness()) for _ in range(3)]\n"
+        "stddev = self.plan.votes.noise_stddev\n"
+        "    noises = [DiscreteGaussianNoise(noise_stddev=stddev, source=SystemRandomness()) for _ in range(3)]\n"
         "    released, noise = min(((noisy_votes(exact, one), one) for one in noises), key=lambda d: abs(d[0]).sum())",
     ),
 )
@@ -1081,15 +1096,15 @@ def nothing_below_zero(noisy: Any) -> Any:
 
 def table_changed(change: Callable[[pl.DataFrame, Any], pl.DataFrame]) -> Plant:
     """The released table is put together with the exact votes at hand."""
-    noisy_votes, rows, exact = release.noisy_votes, release._rows, list[Any]()
+    add_noise, rows, exact = noisy_votes.noisy_votes, noisy_votes._rows, list[Any]()
 
     def noticed(votes: Any, noise: DiscreteGaussianNoise) -> Any:
         exact.append(votes)
-        return noisy_votes(votes, noise)
+        return add_noise(votes, noise)
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(release, "noisy_votes", noticed)
-        patch.setattr(release, "_rows", lambda noisy: change(rows(noisy).collect(), exact[-1]).lazy())
+        patch.setattr(noisy_votes, "noisy_votes", noticed)
+        patch.setattr(noisy_votes, "_rows", lambda noisy: change(rows(noisy).collect(), exact[-1]).lazy())
 
     return plant
 
@@ -1127,15 +1142,15 @@ def centred_where_bins_are_found(patch: pytest.MonkeyPatch) -> None:
 
 def best_of_draws_in_a_pool(patch: pytest.MonkeyPatch) -> None:
     """Noise is tried in other threads, and how large it came decides nothing that is seen."""
-    noisy_votes = release.noisy_votes
+    add_noise = noisy_votes.noisy_votes
 
     def tried(exact: Any, noise: DiscreteGaussianNoise) -> Any:
         others = [DiscreteGaussianNoise(noise_stddev=noise.noise_stddev, source=SystemRandomness()) for _ in range(3)]
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda other: other.draw(len(exact)), others))
-        return noisy_votes(exact, noise)
+        return add_noise(exact, noise)
 
-    patch.setattr(release, "noisy_votes", tried)
+    patch.setattr(noisy_votes, "noisy_votes", tried)
 
 
 VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
@@ -1166,14 +1181,14 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
         table_changed(lambda table, exact: table.cast({"noisy_votes": pl.Float64})),
         ("content",),
     ),
-    "a figure more in the evidence": (say_more(release, "votes_evidence"), ("evidence",)),
+    "a figure more in the evidence": (say_more(noisy_votes, "votes_evidence"), ("evidence",)),
     "a figure more in the record": (say_more_in_the_record, ("record",)),
     "another table on the disk": (store_something_else(with_a_smaller_bin), ("content",)),
     "the best of three noisy counts": (SEVERAL_DRAWS, ("noise_randomness",)),
     "noisy counts tried in other threads": (best_of_draws_in_a_pool, ("noise_randomness",)),
     "vectors moved where bins are found": (centred_where_bins_are_found, ("votes",)),
     "publicly seeded noise": (
-        lambda patch: patch.setattr(release, "SystemRandomness", lambda: ReplayableSource(0)),
+        lambda patch: patch.setattr(noisy_votes, "SystemRandomness", lambda: ReplayableSource(0)),
         ("noise_randomness",),
     ),
 }
@@ -1193,16 +1208,16 @@ def test_votes_that_differ_from_their_plan_are_refused(
 def test_noise_of_votes_that_is_changed_around_its_draw_and_set_back_releases_nothing(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, changed: Any
 ) -> None:
-    noisy_votes = release.noisy_votes
+    add_noise = noisy_votes.noisy_votes
 
     def changed_meanwhile(exact: Any, noise: DiscreteGaussianNoise) -> Any:
         planned = getattr(noise, name)
         setattr(noise, name, changed)
-        released = noisy_votes(exact, noise)
+        released = add_noise(exact, noise)
         setattr(noise, name, planned)
         return released
 
-    monkeypatch.setattr(release, "noisy_votes", changed_meanwhile)
+    monkeypatch.setattr(noisy_votes, "noisy_votes", changed_meanwhile)
     boundary = Boundary(tmp_path, tiny_model_folder)
     with pytest.raises(AttributeError, match=name):
         boundary.histogram()

@@ -12,14 +12,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from dp_assets.artifacts import Table
+from dp_assets.artifacts import OpenableCharge, Table
 from dp_assets.dpsgd import training
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from resources.ledger.charging import Charge, ChargeRefused
 from resources.storage import stores
 from resources.storage.stores import OtherContent
-from tests.boundary import CENTROIDS, LEVEL, Boundary
+from tests.boundary import CENTROIDS, LEVEL, Boundary, UntriedVotes
 from tests.household import interrupt_in_step
 
 READINGS = {GENERATOR: 2, HISTOGRAM: 2}  # of the rows under one charge; votes are counted twice
@@ -78,12 +78,13 @@ def test_what_is_kept_of_private_training_holds_no_step(boundary: Boundary, capf
 
 
 def test_a_mechanism_that_fails_after_reading_has_spent(boundary: Boundary) -> None:
-    def read_then_fail(charge: Charge) -> tuple[Table, Evidence]:
-        boundary.vote(charge)
-        raise RuntimeError("the machine went down")
+    class ReadsThenFails(UntriedVotes):
+        def run(self, charge: OpenableCharge) -> tuple[Table, Evidence]:
+            super().run(charge)
+            raise RuntimeError("the machine went down")
 
     with pytest.raises(RuntimeError, match="went down"):
-        boundary.histogram(run=read_then_fail)
+        boundary.histogram(mechanism=boundary.votes(ReadsThenFails))
     (charge,) = boundary.charges
     assert (charge.opened, charge.settled, charge.counts) == (True, False, True)
     with pytest.raises(ChargeRefused):
@@ -92,22 +93,24 @@ def test_a_mechanism_that_fails_after_reading_has_spent(boundary: Boundary) -> N
 
 
 def test_a_charge_under_which_nothing_was_read_is_used_by_the_next_run(boundary: Boundary) -> None:
-    def fail_at_once(charge: Charge) -> tuple[Table, Evidence]:
-        raise RuntimeError("no memory for the model")
+    class FailsAtOnce(UntriedVotes):
+        def run(self, charge: OpenableCharge) -> tuple[Table, Evidence]:
+            raise RuntimeError("no memory for the model")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        boundary.histogram(run=fail_at_once)
+        boundary.histogram(mechanism=boundary.votes(FailsAtOnce))
     (unused,) = boundary.charges
     assert boundary.histogram().charge_ids == (unused.charge_id,)
 
 
 def test_a_run_that_differs_from_its_plan_is_charged_without_a_bound_and_closes_the_cohort(boundary: Boundary) -> None:
-    def skip_a_bin(charge: Charge) -> tuple[Table, Evidence]:
-        value, evidence = boundary.vote(charge)
-        return value, evidence.also(noised_bins=len(CENTROIDS) - 1)
+    class SkipsABin(UntriedVotes):
+        def run(self, charge: OpenableCharge) -> tuple[Table, Evidence]:
+            value, evidence = super().run(charge)
+            return value, evidence.also(noised_bins=len(CENTROIDS) - 1)
 
     with pytest.raises(dg.Failure, match="noised_bins: planned 4, ran otherwise") as failure:
-        boundary.histogram(run=skip_a_bin)
+        boundary.histogram(mechanism=boundary.votes(SkipsABin))
     assert failure.value.allow_retries is False
     planned, supplement = boundary.charges
     assert supplement.supplement_of == planned.charge_id
@@ -168,11 +171,13 @@ def test_an_unsettled_release_that_was_changed_since_is_refused(
 
 
 def test_what_a_mechanism_says_about_its_release_is_dropped(boundary: Boundary) -> None:
-    def talkative(charge: Charge) -> tuple[Table, Evidence]:
-        value, evidence = boundary.vote(charge)
-        return replace(value, record={"units": 20}), evidence
+    class Talks(UntriedVotes):
+        def run(self, charge: OpenableCharge) -> tuple[Table, Evidence]:
+            value, evidence = super().run(charge)
+            return replace(value, record={"units": 20}), evidence
 
-    assert boundary.histogram(run=talkative).record.keys() == {"evidence", "content_sha256", "private_rows_made_with"}
+    record = boundary.histogram(mechanism=boundary.votes(Talks)).record
+    assert record.keys() == {"evidence", "content_sha256", "private_rows_made_with"}
 
 
 @pytest.mark.parametrize("record", [{}, {"evidence": {"mechanism": "votes"}}])
@@ -215,7 +220,7 @@ def test_a_continuation_that_is_interrupted_before_it_reads_a_row_uses_no_spare_
     reads = len(boundary.spy.seen)
     for _ in range(boundary.plan.dpsgd.spare_steps + 1):
         with monkeypatch.context() as patch:
-            patch.setattr(training, "probe_shares", Mock(side_effect=KeyboardInterrupt))
+            patch.setattr(training, "probe_sensitivity", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 boundary.generator()
     assert len(boundary.spy.seen) == reads

@@ -5,7 +5,6 @@ Opened may be what holds no row: the ledger, its key, locks, logs, and the prove
 
 import shutil
 from copy import copy
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.stages.preflight import RestOfRun
 from resources.annotator import NotReady
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder
@@ -99,7 +99,7 @@ def test_no_private_row_is_opened_where_a_public_check_stops_the_run(
     def unavailable(*_: Any, **__: Any) -> None:
         raise NotReady("not here")
 
-    monkeypatch.setattr(import_module(f"dp_assets.assets.{mechanism}"), "check_rest_of_run", unavailable)
+    monkeypatch.setattr(RestOfRun, "require_ready", unavailable)
     before = site.charges
     assert site.opened_by(PLANNED, mechanism) == ("NotReady", set())
     assert site.charges == before

@@ -47,7 +47,7 @@ def num_adapter_parameters(profile: Profile) -> int:
     config = language_model_of(profile).load_config()
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config)
-    model = with_new_adapter(base, **profile.generator.tuning())
+    model = with_new_adapter(base, profile.generator)
     return sum(parameter.numel() for parameter in adapter_parameters(model).values())
 
 
@@ -57,12 +57,12 @@ def measure_speed(profile: Profile) -> Speed:
     Raises:
       ModelUnavailable: the model is neither on this machine nor fetchable.
     """
-    from dp_assets.dpsgd.clipping import clipped_sum
+    from dp_assets.dpsgd.clipping import Clipping, clipped_sum
     from dp_assets.generation.generator import with_new_adapter
 
     settings = profile.generator
     base, tokenizer = language_model_of(profile).load(dtype=settings.dtype)
-    model = with_new_adapter(base, **settings.tuning())
+    model = with_new_adapter(base, settings)
     row = _public_row(tokenizer, profile)
     a_micro_batch = max(1, settings.tokens_per_micro_batch // len(row))
 
@@ -72,9 +72,7 @@ def measure_speed(profile: Profile) -> Speed:
             model,
             [row] * num_rows,
             [str(index) for index in range(num_rows)],
-            l2_clip_norm=settings.l2_clip_norm,
-            loss_normaliser=settings.loss_normaliser,
-            tokens_per_micro_batch=settings.tokens_per_micro_batch,
+            Clipping(settings.l2_clip_norm, settings.loss_normaliser, settings.tokens_per_micro_batch),
         )
         _ = {name: tensor.cpu() for name, tensor in total.items()}  # waits for the device
         return time.perf_counter() - started

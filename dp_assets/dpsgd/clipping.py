@@ -2,7 +2,7 @@
 
 Guarantee: `clipped_sum` returns the sum over units u of
 
-    g_u * min(1, C / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normaliser)
+    g_u * min(1, C / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normalizer)
 
 where the L2 norm is one flat norm over every trainable tensor. Adding or removing one unit therefore moves the sum by
 at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping them one by one would multiply its
@@ -34,10 +34,10 @@ device or model that rounds more coarsely is refused, and below float32 one that
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -75,12 +75,37 @@ class MicroBatchTooLarge(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Clipping:
+    """The public constants of a clipped sum.
+
+    `tokens_per_micro_batch` bounds memory only.
+
+    Raises:
+      ValueError: a constant is not positive and finite, or `l2_clip_norm` is so small or large that float32 does not
+        hold its square with room to spare.
+    """
+
+    l2_clip_norm: float
+    loss_normalizer: float
+    tokens_per_micro_batch: int
+
+    def __post_init__(self) -> None:
+        constants = self.l2_clip_norm, self.loss_normalizer, self.tokens_per_micro_batch
+        if not all(0 < constant < math.inf for constant in constants):
+            raise ValueError("l2_clip_norm, loss_normalizer and tokens_per_micro_batch must be positive and finite")
+        if (
+            not LEAST_CLIP_NORM <= self.l2_clip_norm <= 1 / LEAST_CLIP_NORM
+        ):  # beyond, squares leave the range of float32
+            raise ValueError(f"l2_clip_norm must lie in [{LEAST_CLIP_NORM:g}, {1 / LEAST_CLIP_NORM:g}]")
+
+
+@dataclass(frozen=True)
 class ClippingEvidence:
     """What was clipped, at which constants. Those are public; every count is restricted and absent from `repr`."""
 
     names: tuple[str, ...]
     l2_clip_norm: float
-    loss_normaliser: float
+    loss_normalizer: float
     num_units: int = field(repr=False)
     num_clipped: int = field(repr=False)
     num_non_finite: int = field(repr=False)
@@ -97,70 +122,57 @@ class ClippingEvidence:
         }
 
 
+@dataclass(frozen=True)
+class GradientEngine:
+    """A model with the constants of its clip. The probe and every step of a training call one and the same."""
+
+    model: nn.Module
+    clipping: Clipping
+
+    def clipped_sum(self, rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> tuple[Gradients, ClippingEvidence]:
+        """The sum of the clipped gradients of these units: see `clipped_sum`."""
+        return clipped_sum(self.model, rows, unit_ids, self.clipping)
+
+
 def clipped_sum(
-    model: nn.Module,
-    rows: Sequence[TokenRow],
-    unit_ids: Sequence[str],
-    *,
-    l2_clip_norm: float,
-    loss_normaliser: float,
-    tokens_per_micro_batch: int,
+    model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], clipping: Clipping
 ) -> tuple[Gradients, ClippingEvidence]:
     """The sum of clipped unit gradients: one float64 tensor by parameter name, each of its parameter's shape.
 
     `unit_ids[i]` is the unit of `rows[i]`. A unit whose norm is not finite contributes exactly zero, and no rows give
-    zeros. `tokens_per_micro_batch` bounds memory only: units are never split over micro-batches, and a unit longer
-    than the budget gets a micro-batch of its own. Each micro-batch is computed in full, so a budget of the size of a
-    whole batch wastes up to half of it. One that runs out of memory is computed again in halves, the one case in which
-    a share's rounding may follow from the state of the memory.
+    zeros. Units are never split over micro-batches, and a unit longer than the budget gets a micro-batch of its own.
+    Each micro-batch is computed in full, so a budget of the size of a whole batch wastes up to half of it. One that
+    runs out of memory is computed again in halves, the one case in which the rounding of a clipped gradient may follow
+    from the state of the memory.
 
     Raises:
       UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
       RowsInteract: a layer in training mode mixes rows or drops activations.
       MicroBatchTooLarge: a single unit does not fit into memory.
-      ValueError: a constant is not positive, `l2_clip_norm` is so small or large that float32 does not hold its
-        square with room to spare, or rows and unit ids differ in length.
+      ValueError: rows and unit ids differ in length.
     """
-    *_, (total, norms) = _running_sums(
-        model,
-        rows,
-        unit_ids,
-        l2_clip_norm=l2_clip_norm,
-        loss_normaliser=loss_normaliser,
-        tokens_per_micro_batch=tokens_per_micro_batch,
-    )
-    return total, _evidence(tuple(total), norms, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
+    *_, (total, norms) = _running_sums(model, rows, unit_ids, clipping)
+    return total, _evidence(tuple(total), norms, clipping)
 
 
 def _running_sums(
-    model: nn.Module,
-    rows: Sequence[TokenRow],
-    unit_ids: Sequence[str],
-    *,
-    l2_clip_norm: float,
-    loss_normaliser: float,
-    tokens_per_micro_batch: int,
+    model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], clipping: Clipping
 ) -> Iterator[Clipped]:
     """The sum and the norms of the units so far: of none, then after each micro-batch. The last is that of all units.
 
     The sum's tensors are the same ones each time. Leave the model alone in between: its attention is swapped.
     """
-    if not all(0 < constant < math.inf for constant in (l2_clip_norm, loss_normaliser, tokens_per_micro_batch)):
-        raise ValueError("l2_clip_norm, loss_normaliser and tokens_per_micro_batch must be positive and finite")
-    if not LEAST_CLIP_NORM <= l2_clip_norm <= 1 / LEAST_CLIP_NORM:  # beyond, squares leave the range of float32
-        raise ValueError(f"l2_clip_norm must lie in [{LEAST_CLIP_NORM:g}, {1 / LEAST_CLIP_NORM:g}]")
     layers = low_rank_layers(model)
     _refuse_interaction(model)
     model.zero_grad(set_to_none=True)
     total = {name: torch.zeros_like(matrix, dtype=torch.float64) for name, matrix in _named_matrices(layers).items()}
     norms = torch.zeros(0, dtype=torch.float64)
     yield total, norms
-    clip = partial(_clip_micro_batch, model, layers, l2_clip_norm=l2_clip_norm, loss_normaliser=loss_normaliser)
     with attending_within_rows(model):
-        for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), tokens_per_micro_batch):
-            for clipped, unit_norms in _within_memory(clip, micro_batch):
-                for name, share in clipped.items():
-                    total[name] += share if share.shape == total[name].shape else share.mT
+        for micro_batch in micro_batches(_rows_by_unit(rows, unit_ids), clipping.tokens_per_micro_batch):
+            for clipped, unit_norms in _clip_within_memory(model, layers, micro_batch, clipping):
+                for name, gradient in clipped.items():
+                    total[name] += gradient if gradient.shape == total[name].shape else gradient.mT
                 norms = torch.cat([norms, unit_norms.cpu()])
             yield total, norms
 
@@ -257,10 +269,14 @@ def _num_tokens(unit: Unit) -> int:
     return sum(map(len, unit))
 
 
-def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> Iterator[Clipped]:
-    """`clip(batch)`, or the same units in micro-batches of half the tokens where memory runs out. No unit is lost."""
+def _clip_within_memory(
+    model: nn.Module, layers: Sequence[LowRankLayer], batch: MicroBatch, clipping: Clipping
+) -> Iterator[Clipped]:
+    """The clipped sum of a micro-batch, or those of the same units in micro-batches of half the tokens where memory
+    runs out. No unit is lost.
+    """
     try:
-        clipped = clip(batch)
+        clipped = _clip_micro_batch(model, layers, batch, clipping)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -273,7 +289,7 @@ def _within_memory(clip: Callable[[MicroBatch], Clipped], batch: MicroBatch) -> 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     for smaller in micro_batches(batch.units, batch.num_tokens // 2):
-        yield from _within_memory(clip, smaller)
+        yield from _clip_within_memory(model, layers, smaller, clipping)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -285,19 +301,14 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _clip_micro_batch(
-    model: nn.Module,
-    layers: Sequence[LowRankLayer],
-    batch: MicroBatch,
-    *,
-    l2_clip_norm: float,
-    loss_normaliser: float,
+    model: nn.Module, layers: Sequence[LowRankLayer], batch: MicroBatch, clipping: Clipping
 ) -> Clipped:
     """The clipped sum over some units, [narrow, wide] each, and the norm of each before clipping, shape [units]."""
     packed, owners = pack(batch, next(model.parameters()).device)
     with _forming_row_gradients(layers, packed) as row_gradients:
-        backpropagate(model, packed, loss_normaliser)
+        backpropagate(model, packed, clipping.loss_normalizer)
     _refuse_untapped(layers, row_gradients)
-    return _clip(_add_rows(row_gradients, owners, len(batch.units)), l2_clip_norm)
+    return _clip(_add_rows(row_gradients, owners, len(batch.units)), clipping.l2_clip_norm)
 
 
 def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
@@ -310,7 +321,7 @@ def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
     return PackedRows(rows, batch.num_tokens, device), torch.tensor(owners, device=device)
 
 
-def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) -> None:
+def backpropagate(model: nn.Module, packed: PackedRows, loss_normalizer: float) -> None:
     """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
 
     The head runs on places that have a label only, in chunks of one size: their logits are the largest tensors of all,
@@ -325,7 +336,7 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normaliser: float) 
         learnt = leaf[:, places].masked_fill((labels == IGNORED)[:, None], 0)
         logits = logits_of(base, output, learnt)
         loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
-        (loss / loss_normaliser).backward()
+        (loss / loss_normalizer).backward()
     if hidden.requires_grad:
         hidden.backward(leaf.grad)
 
@@ -414,17 +425,15 @@ def _in_pieces(values: Tensor) -> Tensor:
     return (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
 
 
-def _evidence(
-    names: tuple[str, ...], norms: Tensor, *, l2_clip_norm: float, loss_normaliser: float
-) -> ClippingEvidence:
+def _evidence(names: tuple[str, ...], norms: Tensor, clipping: Clipping) -> ClippingEvidence:
     finite = norms[torch.isfinite(norms)]
     quantiles = torch.quantile(finite, finite.new_tensor(NORM_QUANTILES)).tolist() if len(finite) else ()
     return ClippingEvidence(
         names=names,
-        l2_clip_norm=l2_clip_norm,
-        loss_normaliser=loss_normaliser,
+        l2_clip_norm=clipping.l2_clip_norm,
+        loss_normalizer=clipping.loss_normalizer,
         num_units=len(norms),
-        num_clipped=int((finite > l2_clip_norm).sum()),
+        num_clipped=int((finite > clipping.l2_clip_norm).sum()),
         num_non_finite=len(norms) - len(finite),
         norm_quantiles=tuple(quantiles),
     )

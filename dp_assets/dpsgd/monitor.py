@@ -1,6 +1,6 @@
-"""What really happens to the model, seen from beside the training loop: the observations that DP-SGD's evidence states.
+"""Observes sampling, clipping, noise and parameter updates, and records what happened as evidence.
 
-    clip             watched: whose rows were clipped, how many each unit gave, at which constants, and the exact sum
+    clipped sum      told by the loop: whose rows were clipped, how many each unit gave, at which constants, to what sum
     optimizer        its own hooks: the gradients that it is handed, and a replica of it that takes the same steps
     every tensor     nothing but those steps changes anything
 
@@ -16,7 +16,7 @@ resume too, and none can be replayed. Left out: a change of a frozen tensor that
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,22 +25,24 @@ from torch import Tensor, nn
 
 from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parameters
 from dp_assets.dpsgd.packing import TokenRow
+from dp_assets.dpsgd.private_rows import Picks, PrivateRows
 from dp_assets.dpsgd.replica import NewOptimizer, Replica, digests_of, same_bits, tensors_of
+from dp_assets.dpsgd.sensitivity_probe import ProbeResult
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler, name_of
 from dp_assets.privacy.randomness import origin
 
 HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # of the norm of a gradient handed over in float32
 
-Clip = Callable[[Sequence[TokenRow], Sequence[str]], tuple[Gradients, ClippingEvidence]]
-Picks = Mapping[str, tuple[int, int]]  # by unit: the index of the row that was drawn, and of how many
-Owns = Callable[[Sequence[TokenRow], Sequence[str], Picks, int], bool]
 WATCHED_FROM, WATCHED_TO = "watched_from", "watched_to"
-"""Under these names the restricted evidence says which tensors the witness started from, and where they led."""
+"""Under these names the restricted evidence says which tensors the monitor started from, and where they led."""
 
 
 @dataclass
 class Observations:
-    """What a checkpoint carries on: everything seen so far, but for what the sampler and the noise count themselves."""
+    """What a checkpoint carries on: everything seen so far, but for what the sampler and the noise count themselves.
+
+    Checkpoints hold these names, so they stay as they are.
+    """
 
     steps: int = 0
     batches_as_drawn: bool = True
@@ -59,11 +61,13 @@ class Observations:
     changed_elsewhere: list[str] = field(default_factory=list)
 
 
-class Witness:
-    """Watches one training. Hand it what acts, before anything happens; ask for `observed()` at the end.
+class RunMonitor:
+    """Observes one training. Give it what acts before anything happens; ask for `observed()` at the end.
 
-    `normaliser` is the constant that the noisy sum is to be divided by; `new_optimizer` makes the replica's optimizer,
-    as it made `optimizer`. `largest_share` and `rounding_slack` are what the probe of this process found.
+    Args:
+      new_optimizer: makes the replica's optimizer, as it made `optimizer`.
+      normalizer: the constant that the noisy sum is to be divided by.
+      probed: what the sensitivity probe of this process measured.
     """
 
     def __init__(
@@ -74,18 +78,19 @@ class Witness:
         new_optimizer: NewOptimizer,
         sampler: PoissonSampler,
         noise: GaussianNoise,
-        normaliser: float,
-        largest_share: float,
-        rounding_slack: float,
+        normalizer: float,
+        probed: ProbeResult,
     ) -> None:
-        self._model, self._sampler, self._noise, self._normaliser = model, sampler, noise, normaliser
+        self._model, self._sampler, self._noise, self._normalizer = model, sampler, noise, normalizer
         self._parameters = adapter_parameters(model)
         self._replica = Replica(self._parameters, new_optimizer)
-        self._seen = Observations(parts=[self._parts()], largest_share=largest_share, rounding_slack=rounding_slack)
+        self._seen = Observations(parts=[self._parts()], **dataclasses.asdict(probed))
         self._steps_before = 0
         self._exact_sum: Gradients = {}
         self._frozen = self._frozen_digests()
-        self.watched_from: Mapping[str, str] = {}  # digests of all tensors, known once `watching` was called
+        self._private_rows: PrivateRows
+        self._unit_ids: KeysView[str] = {}.keys()
+        self.watched_from: Mapping[str, str] = {}  # digests of all tensors, known once `begin` was called
         optimizer.register_step_pre_hook(lambda *_: self._before_step())
         optimizer.register_step_post_hook(lambda *_: self._after_step())
 
@@ -112,28 +117,24 @@ class Witness:
             "replica": self._replica.digest,
         }
 
-    def watching(self, clip: Clip, unit_ids: KeysView[str], *, owns: Owns) -> Clip:
-        """`clip`, of batches that should hold the sampled ones of `unit_ids`, each once.
-
-        `owns(rows, unit_ids, picks, steps)` tells whether each row is the one that was drawn of its unit's, by the
-        table, after so many steps of this process.
-        """
+    def begin(self, private_rows: PrivateRows, unit_ids: KeysView[str]) -> None:
+        """From now on batches should hold the sampled ones of `unit_ids`, each once, with rows of `private_rows`."""
         self.watched_from = self._frozen | digests_of(self._replica.parameters)
         self._steps_before = self._seen.steps
+        self._private_rows, self._unit_ids = private_rows, unit_ids
 
-        def watched(rows: Sequence[TokenRow], clipped_ids: Sequence[str]) -> tuple[Gradients, ClippingEvidence]:
-            exact_sum, clipping = clip(rows, clipped_ids)
-            self._see_batch(clipped_ids, unit_ids)
-            steps_here = self._seen.steps - self._steps_before
-            self._seen.rows_of_their_units &= owns(rows, clipped_ids, self._picks(), steps_here)
-            self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
-            self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normaliser})
-            self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}
-            norm = sum(float(tensor.double().square().sum()) for tensor in self._exact_sum.values()) ** 0.5
-            self._seen.sums_within_clip &= norm <= len(set(clipped_ids)) * clipping.l2_clip_norm
-            return exact_sum, clipping
-
-        return watched
+    def observe_clipped_sum(
+        self, rows: Sequence[TokenRow], unit_ids: Sequence[str], exact_sum: Gradients, clipping: ClippingEvidence
+    ) -> None:
+        """Note what was clipped, before noise is added to it; without it the next step counts as one without noise."""
+        self._see_batch(unit_ids)
+        steps_here = self._seen.steps - self._steps_before
+        self._seen.rows_of_their_units &= self._private_rows.are_drawn(rows, unit_ids, self._picks(), steps_here)
+        self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
+        self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normalizer})
+        self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}
+        norm = sum(float(tensor.double().square().sum()) for tensor in self._exact_sum.values()) ** 0.5
+        self._seen.sums_within_clip &= norm <= len(set(unit_ids)) * clipping.l2_clip_norm
 
     def observed(self) -> dict[str, Any]:
         """What the evidence says, by the names of `dpsgd_evidence`."""
@@ -142,7 +143,7 @@ class Witness:
         kept, parts = seen.pop("normaliser_kept"), seen.pop("parts")
         seen["batches_as_drawn"] &= len(parts) == 1  # the evidence names those of the last process
         return seen | {
-            "normalisers": (self._normaliser,) if kept else (),
+            "normalisers": (self._normalizer,) if kept else (),
             "noised_tensors": seen["noised_tensors"] or (),
             "learning_rate": self._replica.optimizer.defaults["lr"],
             "trained_tensors": self._parameters.keys(),
@@ -159,10 +160,11 @@ class Witness:
         return [
             *(name_of(sampler), origin(sampler.source), sampler.sampling_probability),
             *(name_of(noise), origin(noise.source), noise.noise_stddev),
-            *(self._normaliser, self._replica.optimizer.defaults["lr"]),
+            *(self._normalizer, self._replica.optimizer.defaults["lr"]),
         ]
 
-    def _see_batch(self, clipped_ids: Sequence[str], unit_ids: KeysView[str]) -> None:
+    def _see_batch(self, clipped_ids: Sequence[str]) -> None:
+        unit_ids = self._unit_ids
         rows_of = Counter(clipped_ids)
         self._seen.most_rows_per_unit = max(self._seen.most_rows_per_unit, *rows_of.values(), 1)
         as_drawn = rows_of.keys() == set(self._sampler.last_sample) and rows_of.keys() <= unit_ids
@@ -184,14 +186,14 @@ class Witness:
         for name, exact, drawn in self._expected():
             parameter, noisy = self._parameters[name], exact + drawn
             handed = _flat(parameter.grad, like=exact)
-            self._seen.noise_energy += float((handed * self._normaliser - exact).square().sum())
+            self._seen.noise_energy += float((handed * self._normalizer - exact).square().sum())
             handed_norm += float(handed.square().sum())
             noisy_norm += float(noisy.square().sum())
-            expected = (noisy / self._normaliser).to(parameter)
+            expected = (noisy / self._normalizer).to(parameter)
             if parameter.grad is None or not same_bits(parameter.grad, expected):
                 noised.discard(name)
         self._seen.noised_tensors = sorted(noised & self._exact_sum.keys())
-        self._seen.normaliser_kept &= _about(handed_norm * self._normaliser**2, noisy_norm)
+        self._seen.normaliser_kept &= _about(handed_norm * self._normalizer**2, noisy_norm)
         self._exact_sum = {}
         self._replica.take({name: parameter.grad for name, parameter in self._parameters.items()})
 

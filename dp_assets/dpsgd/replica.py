@@ -1,4 +1,4 @@
-"""The adapter and its optimizer once more, kept by the witness and moved by nothing but the gradients that it checked.
+"""A second copy of the adapter and its optimizer, which the run monitor moves by the gradients that it checked alone.
 
 Guarantee: after each step the trained parameters are, to the last bit, what an optimizer of public constants makes of
 the gradients so far. An exact gradient in a moment, a learning rate that follows the batch or a parameter set by hand

@@ -16,16 +16,15 @@ none of it. Measured with the packaged model on the CPU: below 1e-15, in float32
 Left out: a proof for every device. The slack is measured, on these rows, in this run.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parameters
+from dp_assets.dpsgd.clipping import GradientEngine, adapter_parameters
 from dp_assets.dpsgd.packing import TokenRow, require_rows_apart
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.mechanisms import largest_rounding_slack
@@ -48,50 +47,52 @@ OF_ADDING_UP = 1e-12  # more than the float64 sum of equal shares rounds
 COPIES = 4  # of the longest row: kernels may choose how they split a row by its length and by how many there are
 SMALL = 2 * max(map(len, PROBE_ROWS))  # tokens of a micro-batch, of which two copies of the fixed units fill three
 
-Clip = Callable[..., tuple[Gradients, ClippingEvidence]]
-
 
 class RoundingTooCoarse(PublicError, ValueError):
     """This model in this precision rounds more than can be allowed for. No private row was read."""
 
 
-def probe_shares(
-    model: nn.Module,
-    clip: Clip,
-    *,
-    l2_clip_norm: float,
-    loss_normaliser: float,
-    largest_batch: float,
-    tokens_per_micro_batch: int,
-    longest: int = 0,
-) -> dict[str, Any]:
-    """`largest_share` over `l2_clip_norm`, and `rounding_slack` over the largest share, for `clip` of `model`.
+@dataclass(frozen=True)
+class ProbeResult:
+    """What was measured on public rows, by the names of the evidence.
 
-    `clip(rows, unit_ids, loss_normaliser=..., tokens_per_micro_batch=...)` is the run's `clipped_sum`. Rows of
-    `longest` tokens, as long as any row of the run may be, take part besides the fixed ones.
+    `largest_share` is the norm of the largest clipped gradient over the clip norm, `rounding_slack` what the sum of
+    several differs by from the sum of each alone, over the largest of them.
+    """
+
+    largest_share: float
+    rounding_slack: float
+
+
+def probe_sensitivity(engine: GradientEngine, *, largest_batch: float, longest_row: int) -> ProbeResult:
+    """Measure the engine of the run on the fixed rows, and on rows of `longest_row` tokens, as long as any of the run.
 
     Raises:
       RoundingTooCoarse: train in float32, without TF32, or with `tokens_per_micro_batch = 1`.
-      UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `per_unit`; no private row was read yet.
+      UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `clipped_sum`; no private row was read yet.
     """
-    require_rows_apart(model, longest=longest)
+    clipping = engine.clipping
+    require_rows_apart(engine.model, longest=longest_row)
     units = dict.fromkeys(PROBE_UNITS, 1)
-    if longest > max(map(len, PROBE_ROWS)):
-        units[(TokenRow((3, 7), tuple(5 + place % 20 for place in range(longest - 2))),)] = COPIES
-    runs = (units, tokens_per_micro_batch), (dict.fromkeys(PROBE_UNITS, 2), min(tokens_per_micro_batch, SMALL))
+    if longest_row > max(map(len, PROBE_ROWS)):
+        units[(TokenRow((3, 7), tuple(5 + index % 20 for index in range(longest_row - 2))),)] = COPIES
+    budget = clipping.tokens_per_micro_batch
+    runs = (units, budget), (dict.fromkeys(PROBE_UNITS, 2), min(budget, SMALL))
     largest_share = rounding_slack = 0.0
-    with _public_adapter(model):
+    with _public_adapter(engine.model):
         for scale, (copies_of, tokens) in product(SCALES, runs):
-            scaled = partial(clip, loss_normaliser=loss_normaliser * scale, tokens_per_micro_batch=tokens)
-            flat_sum = partial(_flat_sum, scaled)
-            together = flat_sum([owned for unit, copies in copies_of.items() for owned in _copied(unit, copies)])
-            alone = {unit: flat_sum(_copied(unit, 1)) for unit in copies_of}
-            largest = max(float(share.norm()) for share in alone.values())
-            largest_share = max(largest_share, largest / l2_clip_norm)
+            loss_normalizer = clipping.loss_normalizer * scale
+            terms = replace(clipping, loss_normalizer=loss_normalizer, tokens_per_micro_batch=tokens)
+            scaled = replace(engine, clipping=terms)
+            copied = [owned for unit, copies in copies_of.items() for owned in _copied(unit, copies)]
+            together = _flat_sum(scaled, copied)
+            alone = {unit: _flat_sum(scaled, _copied(unit, 1)) for unit in copies_of}
+            largest = max(float(gradient.norm()) for gradient in alone.values())
+            largest_share = max(largest_share, largest / clipping.l2_clip_norm)
             apart = together - sum(copies * alone[unit] for unit, copies in copies_of.items())
             rounding_slack = max(rounding_slack, float(apart.norm()) / largest)
     largest_slack = largest_rounding_slack(largest_batch)
-    if _is_coarse(model):
+    if _is_coarse(engine.model):
         largest_slack = min(largest_slack, OF_ADDING_UP)
     if largest_slack < rounding_slack <= COARSEST_ROUNDING:
         raise RoundingTooCoarse(
@@ -101,7 +102,7 @@ def probe_shares(
             " number of units, which bounds how many a step may sample; a charge under which no row was read yet is"
             " freed by `dp-instructions ledger void`"
         )
-    return {"largest_share": largest_share, "rounding_slack": rounding_slack}
+    return ProbeResult(largest_share, rounding_slack)
 
 
 def _is_coarse(model: nn.Module) -> bool:
@@ -119,9 +120,9 @@ def _copied(unit: Unit, copies: int) -> list[tuple[TokenRow, str]]:
     return [(row, f"probe-{hash(unit)}-{copy}") for copy in range(copies) for row in unit]
 
 
-def _flat_sum(clip: Clip, owned: Sequence[tuple[TokenRow, str]]) -> Tensor:
+def _flat_sum(engine: GradientEngine, owned: Sequence[tuple[TokenRow, str]]) -> Tensor:
     """The clipped sum of rows and their units, float64, shape [parameters]."""
-    exact_sum, _ = clip([row for row, _ in owned], [unit for _, unit in owned])
+    exact_sum, _ = engine.clipped_sum([row for row, _ in owned], [unit for _, unit in owned])
     return torch.cat([tensor.flatten().cpu().double() for tensor in exact_sum.values()])
 
 

@@ -5,19 +5,20 @@
 Guarantee, for add-or-remove neighbours of one unit: `steps` updates are a composition of that many Poisson-subsampled
 Gaussians of `noise_multiplier`, whatever Adam makes of the noisy sums (post-processing). It holds for any number of
 interruptions, because each continuation is accounted as one more step. Whatever shapes the run besides the sampled
-rows is a public constant: steps, sampling probability, normalisers, learning rate. The run never stops early, never
+rows is a public constant: steps, sampling probability, normalizers, learning rate. The run never stops early, never
 picks a best step and never looks at a loss.
 
 What ran is observed from beside the loop (`monitor.py`), and by a probe of public rows before it
-(`sensitivity_probe.py`). The weights that come back are those that the witness saw, not those that the model holds.
+(`sensitivity_probe.py`). The weights that come back are those that the run monitor saw, not those that the model holds.
 
 An empty sample is a step on noise alone. A sampled unit contributes one of its rows, drawn afresh. The learning rate
 is constant because a schedule is one more public knob and nobody has measured a gain from it at a few hundred noisy
 steps.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,127 +26,116 @@ import torch
 from torch import Tensor, nn
 
 from dp_assets.dpsgd.checkpoints import Checkpoints, TrainingState
-from dp_assets.dpsgd.clipping import Gradients, adapter_parameters, clipped_sum
-from dp_assets.dpsgd.monitor import WATCHED_FROM, WATCHED_TO, Owns, Witness
+from dp_assets.dpsgd.clipping import Clipping, GradientEngine, Gradients, adapter_parameters
+from dp_assets.dpsgd.monitor import WATCHED_FROM, WATCHED_TO, RunMonitor
 from dp_assets.dpsgd.packing import TokenRow
+from dp_assets.dpsgd.private_rows import PrivateRows, UnitRows
 from dp_assets.dpsgd.replica import NewOptimizer, digests_of
-from dp_assets.dpsgd.sensitivity_probe import probe_shares
+from dp_assets.dpsgd.sensitivity_probe import probe_sensitivity
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
+from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import RandomSource
 from dp_assets.progress import Advance
-
-UnitRows = Mapping[str, Sequence[TokenRow]]  # by unit id; a sampled unit contributes one of its rows
 
 
 class NoSpareStep(PublicError, RuntimeError):
     """The plan has no spare step left for a continuation; discard the checkpoint and train under a new charge."""
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Public constants of a training that shape its result and not its guarantee.
+
+    No row has more than `longest_row` tokens, which is how long rows of the sensitivity probe are.
+    """
+
+    learning_rate: float
+    loss_normalizer: float
+    tokens_per_micro_batch: int
+    longest_row: int
+
+
 def train_privately(
     model: nn.Module,
-    read_unit_rows: Callable[[], UnitRows],
+    private_rows: PrivateRows,
+    plan: PrivacyPlan,
+    settings: TrainingSettings,
     *,
-    owns: Owns,
-    steps: int,
-    spare_steps: int,
-    sampling_probability: float,
-    l2_clip_norm: float,
-    noise_multiplier: float,
-    expected_batch_size: float,
-    largest_batch: float,
-    learning_rate: float,
-    loss_normaliser: float,
-    tokens_per_micro_batch: int,
-    unit: str,
     source: RandomSource,
-    longest: int = 0,
     checkpoints: Checkpoints | None,
     resume_from: TrainingState | None,
-    note_continued: Callable[[str], object],
     advance: Advance,
 ) -> tuple[dict[str, Tensor], Evidence]:
-    """Train the adapter of `model` in place with `steps` noisy updates: its weights by name, and the evidence.
+    """Train the adapter of `model` in place with the plan's noisy updates: its weights by name, and the evidence.
 
-    `read_unit_rows` opens the private rows; it is called once, when the first checkpoint is on disk. `owns` tells
-    whether rows are those that were drawn, by the table and not by `read_unit_rows`.
-    No row has more than `longest` tokens, which is how long rows of the probe are.
-    `expected_batch_size`, `largest_batch` and `loss_normaliser` are public constants, never counts of the data; no step
-    samples more than `largest_batch` units, as far as the plan allows for. `resume_from` is what
-    `checkpoints.load()` returned. `note_continued` records its `digest` in the ledger, after the probe and before the
-    checkpoint is replaced. `unit` says what the ids stand for. `advance` hears of steps only. `model` stays in the mode
-    it is in. The caller adds to the evidence what it saw of the table (see `dpsgd_evidence`).
+    `model` stays in the mode it is in. The caller adds to the evidence what it saw of the table (see `dpsgd_evidence`).
+
+    Args:
+      private_rows: opened once, when the first checkpoint is on disk.
+      plan: no step samples more than its `largest_batch` units, as far as it allows for.
+      resume_from: what `checkpoints.load()` returned. Its digest goes to the ledger, after the probe and before the
+        checkpoint is replaced.
+      advance: told of steps only.
 
     Raises:
-      NoSpareStep: `resume_from` has used up the plan's `spare_steps`.
+      NoSpareStep: `resume_from` has used up the plan's spare steps.
       StaleCheckpoint, TrainingInProgress: see `checkpoints`.
-      RoundingTooCoarse: see `probe`.
-      UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `per_unit`.
+      RoundingTooCoarse: see `probe_sensitivity`.
+      UnclippableParameter, RowsInteract, MicroBatchTooLarge: see `clipped_sum`.
     """
-    sampler = PoissonSampler(sampling_probability=sampling_probability, source=source)
-    noise = GaussianNoise(noise_stddev=noise_multiplier * l2_clip_norm, source=source)
-    clip = partial(
-        clipped_sum,
+    dpsgd = plan.dpsgd
+    sampler = PoissonSampler(sampling_probability=dpsgd.sampling_probability, source=source)
+    noise = GaussianNoise(noise_stddev=dpsgd.noise_multiplier * dpsgd.l2_clip_norm, source=source)
+    clipping = Clipping(dpsgd.l2_clip_norm, settings.loss_normalizer, settings.tokens_per_micro_batch)
+    engine = GradientEngine(model, clipping)
+    probed = probe_sensitivity(engine, largest_batch=plan.largest_batch, longest_row=settings.longest_row)
+    new_optimizer: NewOptimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
+    adapter = _TrainedAdapter(model, new_optimizer)
+    monitor = RunMonitor(
         model,
-        l2_clip_norm=l2_clip_norm,
-        loss_normaliser=loss_normaliser,
-        tokens_per_micro_batch=tokens_per_micro_batch,
-    )
-    probed = probe_shares(
-        model,
-        clip,
-        l2_clip_norm=l2_clip_norm,
-        loss_normaliser=loss_normaliser,
-        largest_batch=largest_batch,
-        tokens_per_micro_batch=tokens_per_micro_batch,
-        longest=longest,
-    )
-    new_optimizer: NewOptimizer = partial(torch.optim.Adam, lr=learning_rate)
-    trainee = _Trainee(model, new_optimizer)
-    witness = Witness(
-        model,
-        trainee.optimizer,
+        adapter.optimizer,
         new_optimizer=new_optimizer,
         sampler=sampler,
         noise=noise,
-        normaliser=expected_batch_size,
-        largest_share=probed["largest_share"],
-        rounding_slack=probed["rounding_slack"],
+        normalizer=dpsgd.expected_batch_size,
+        probed=probed,
     )
     if resume_from is not None:
-        trainee.restore(resume_from, spare_steps=spare_steps)
-        witness.resume(resume_from.observed, optimizer=resume_from.optimizer)
-    with _checkpointed(trainee, witness, checkpoints, resume_from, note_continued):
-        unit_rows = read_unit_rows()
-        watched_clip = witness.watching(clip, unit_rows.keys(), owns=owns)
-        while trainee.steps_taken < steps:
+        adapter.restore(resume_from, spare_steps=dpsgd.spare_steps)
+        monitor.resume(resume_from.observed, optimizer=resume_from.optimizer)
+    with _checkpointed(adapter, monitor, checkpoints, resume_from, private_rows):
+        unit_rows = private_rows.open()
+        monitor.begin(private_rows, unit_rows.keys())
+        while adapter.steps_taken < dpsgd.steps:
             rows, unit_ids = _sample(unit_rows, sampler)
-            exact_sum, clipping = watched_clip(rows, unit_ids)
+            exact_sum, clipped = engine.clipped_sum(rows, unit_ids)
+            monitor.observe_clipped_sum(rows, unit_ids, exact_sum, clipped)
             if checkpoints is not None:
                 checkpoints.note_draw()
-            trainee.descend(_add_noise(exact_sum, noise), expected_batch_size=expected_batch_size)
-            trainee.restricted.append(clipping.restricted)
+            adapter.take_step(_add_noise(exact_sum, noise), expected_batch_size=dpsgd.expected_batch_size)
+            adapter.restricted.append(clipped.restricted)
             if checkpoints is not None:
-                checkpoints.save(trainee.state(witness))
+                checkpoints.save(adapter.state(monitor))
             advance(1)
     evidence = dpsgd_evidence(
-        unit=unit,
+        unit=str(plan.unit),
         sampler=sampler,
         noise=noise,
-        continuations=trainee.continuations,
-        spare_steps=spare_steps,
+        continuations=adapter.continuations,
+        spare_steps=dpsgd.spare_steps,
         restricted={
-            "clipping": trainee.restricted,
-            WATCHED_FROM: dict(witness.watched_from),
-            WATCHED_TO: digests_of(witness.weights()),
+            "clipping": adapter.restricted,
+            WATCHED_FROM: dict(monitor.watched_from),
+            WATCHED_TO: digests_of(monitor.weights()),
         },
-        **witness.observed(),
+        **monitor.observed(),
     )
-    return witness.weights(), evidence
+    return monitor.weights(), evidence
 
 
-class _Trainee:
+class _TrainedAdapter:
     """The adapter under training and its optimizer. `restricted` covers the steps of this process only."""
 
     def __init__(self, model: nn.Module, new_optimizer: NewOptimizer) -> None:
@@ -154,7 +144,7 @@ class _Trainee:
         self.steps_taken = self.continuations = 0
         self.restricted: list[dict[str, Any]] = []
 
-    def descend(self, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
+    def take_step(self, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
         """One Adam step on the noisy sum divided by a public constant; every parameter must be in the sum."""
         for name, parameter in self.parameters.items():
             parameter.grad = (noisy_sum[name] / expected_batch_size).to(parameter)
@@ -162,13 +152,13 @@ class _Trainee:
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_taken += 1
 
-    def state(self, witness: Witness) -> TrainingState:
+    def state(self, monitor: RunMonitor) -> TrainingState:
         return TrainingState(
             parameters={name: parameter.detach().cpu() for name, parameter in self.parameters.items()},
             optimizer=self.optimizer.state_dict(),
             steps_taken=self.steps_taken,
             continuations=self.continuations,
-            observed=witness.kept(),
+            observed=monitor.kept(),
         )
 
     def restore(self, state: TrainingState, *, spare_steps: int) -> None:
@@ -186,11 +176,11 @@ class _Trainee:
 
 @contextmanager
 def _checkpointed(
-    trainee: _Trainee,
-    witness: Witness,
+    adapter: _TrainedAdapter,
+    monitor: RunMonitor,
     checkpoints: Checkpoints | None,
     resume_from: TrainingState | None,
-    note_continued: Callable[[str], object],
+    private_rows: PrivateRows,
 ) -> Iterator[None]:
     """Hold the lock, and replace the checkpoint before the first row is read, so that it is never continued again.
 
@@ -204,8 +194,8 @@ def _checkpointed(
     with checkpoints.locked():
         checkpoints.require(resume_from)
         if resume_from is not None:
-            note_continued(resume_from.digest)
-        checkpoints.save(trainee.state(witness))
+            private_rows.note_continued(resume_from.digest)
+        checkpoints.save(adapter.state(monitor))
         yield
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation.prompts import (
     answer_prompt_ids,
     encode_instruction,
@@ -134,12 +133,6 @@ def require_causal(model: PreTrainedModel) -> None:
             "language_model looks at the tokens behind a token, as encoders do, so it cannot write texts; choose a"
             " causal language model"
         )
-
-
-def public_rows(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], *, max_tokens: int) -> list[TokenRow]:
-    """`PUBLIC_TEXTS` as private training would see them."""
-    targets = [encode_instruction(tokenizer, text, max_tokens=max_tokens) for text in PUBLIC_TEXTS]
-    return [TokenRow(tuple(prompt_ids), tuple(target)) for target in targets]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

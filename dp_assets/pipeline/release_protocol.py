@@ -1,9 +1,9 @@
 """The release of a mechanism: found, or charged, made, compared with its plan, stored and settled."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dagster as dg
 
@@ -16,13 +16,12 @@ from dp_assets.artifacts import (
     content_digest,
     union_of_ids,
 )
+from dp_assets.mechanism import Mechanism
 from dp_assets.pipeline.corpus import preparation_digest, registration_of, snapshot_of, terms_of
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_noise_of_others, check_record
-from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
-from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.ledger.release_lock import only_run_making
@@ -47,13 +46,13 @@ UNPROBED = (
 EVIDENCE, ROWS_MADE_WITH = "evidence", "private_rows_made_with"
 
 Released = TypeVar("Released", Table, Adapter)
-Check = Callable[[Mapping[str, Any]], list[Discrepancy]]
-Describe = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def say_nothing(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What most releases say about themselves beside their evidence."""
-    return {}
+class Readiness(Protocol):
+    """What is asked before a charge whether it can be used."""
+
+    def require_ready(self) -> None:
+        """Find what can go wrong without private rows, and raise what is wrong."""
 
 
 class NothingToRead(ValueError):
@@ -77,11 +76,9 @@ ONE_RUN_AT_A_TIME = Lock()
 
 
 @dataclass(frozen=True)
-class Mechanism:
-    """One mechanism at one partition, with the key that names its release and what its private table is made with."""
+class ReleaseIdentity:
+    """Which release of a mechanism is meant: the key that names it, and what is public of its private table."""
 
-    name: str
-    plan: PrivacyPlan
     partition: Partition
     corpus_id: str
     snapshot: str
@@ -90,13 +87,9 @@ class Mechanism:
     has_rows: bool = True
     query: str | None = None
 
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """Where its release is stored."""
-        return self.name, self.plan.level, self.reuse_key
-
     @staticmethod
     def of(
+        mechanism: Mechanism[Any],
         context: dg.AssetExecutionContext,
         ledger: Ledger,
         profile: Profile,
@@ -104,8 +97,8 @@ class Mechanism:
         *,
         release: int,
         inputs: Mapping[str, Any],
-    ) -> "Mechanism":
-        """The mechanism of this asset over `table`; `inputs` are the other public values that decide its release.
+    ) -> "ReleaseIdentity":
+        """The release of `mechanism` over `table`; `inputs` are the public values beside the plan that decide it.
 
         Raises:
           ChargeRefused: the corpus is not registered, or `table` was made from another one or another snapshot of it,
@@ -122,46 +115,47 @@ class Mechanism:
             raise ChargeRefused(UNPROBED)
         if registration.query is None:  # the present query becomes its term, so it must be the one that made the table
             ledger.check_preparation(table.corpus_id, table.snapshot, preparation_digest(profile))
-        name, partition = context.asset_key.to_user_string(), Partition.of(context)
-        plan = profile.plan(partition.level)
+        partition = Partition.of(context)
         key = reuse_key(
-            mechanism=name,
+            mechanism=mechanism.name,
             corpus_id=table.corpus_id,
             snapshot=table.snapshot,
             cohort=partition.cohort,
-            plan=plan.digest,
+            plan=mechanism.plan.digest,
             code_version=context.assets_def.code_versions_by_key[context.asset_key],
             release=release,
             inputs=inputs,
         )
-        identity = {"corpus_id": table.corpus_id, "snapshot": table.snapshot, "reuse_key": key}
-        has_rows = partition.cohort not in table.empty_cohorts
-        query = terms_of(profile, declared_public=False).query
-        return Mechanism(name, plan, partition, **identity, made_with=table.made_with, has_rows=has_rows, query=query)
+        return ReleaseIdentity(
+            partition=partition,
+            corpus_id=table.corpus_id,
+            snapshot=table.snapshot,
+            reuse_key=key,
+            made_with=table.made_with,
+            has_rows=partition.cohort not in table.empty_cohorts,
+            query=terms_of(profile, declared_public=False).query,
+        )
 
 
 def obtain(
-    mechanism: Mechanism,
+    mechanism: Mechanism[Released],
+    identity: ReleaseIdentity,
     *,
     ledger: Ledger,
     releases: ReleaseStore,
-    run: Callable[[Charge], tuple[Released, Evidence]],
-    check: Check,
-    ready: Sequence[Callable[[], None]] = (),
-    resumable: Callable[[ChargeRecord], bool] = lambda record: False,
-    describe: Describe = say_nothing,
+    rest_of_run: Readiness,
 ) -> Released:
     """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
 
-    The order is what makes the account true: the charge is durable before `run` opens anything, the evidence is
-    compared with the plan before the release is stored or returned, and the release is stored before the charge is
+    The order is what makes the account true: the charge is durable before `mechanism.run` opens anything, the evidence
+    is compared with the plan before the release is stored or returned, and the release is stored before the charge is
     settled. A release carries its evidence, so that one which a crash left unsettled is compared again. What it holds
-    must be what was observed, read back as it is stored. What it says about itself, `describe` makes from the public
-    evidence; a record that `run` puts on it is dropped.
+    must be what was observed, read back as it is stored. What it says about itself, `mechanism.describe` makes from the
+    public evidence; a record that `run` puts on it is dropped.
 
-    `ready` are public checks that come before a charge, such as whether a model loads: a mistake that can be found
-    without private rows must cost nothing. They raise what is wrong. After them a charge is refused for a cohort that
-    the preparation left without rows, which nobody outside may be told.
+    `rest_of_run` and the mechanism are asked whether they are ready before a charge: a mistake that can be found
+    without private rows must cost nothing. After them a charge is refused for a cohort that the preparation left
+    without rows, which nobody outside may be told.
 
     Raises:
       ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of
@@ -169,58 +163,59 @@ def obtain(
       NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
       PublicFailure: what ran differs from the plan; the cohort is closed.
     """
-    if _is_paid(mechanism, ledger, releases):
-        return releases.load(*mechanism.place)  # type: ignore[return-value]
-    with only_run_making(ledger.private_root, mechanism.reuse_key):
-        if _is_paid(mechanism, ledger, releases):  # by a run that has ended since
-            return releases.load(*mechanism.place)  # type: ignore[return-value]
-        return _pay_and_run(
-            mechanism, ledger, releases, run=run, check=check, ready=ready, resumable=resumable, describe=describe
-        )
+    place = mechanism.name, mechanism.plan.level, identity.reuse_key
+    if _is_paid(place, ledger, releases):
+        return releases.load(*place)  # type: ignore[return-value]
+    with only_run_making(ledger.private_root, identity.reuse_key):
+        if _is_paid(place, ledger, releases):  # by a run that has ended since
+            return releases.load(*place)  # type: ignore[return-value]
+        return _pay_and_run(mechanism, identity, place, ledger, releases, rest_of_run)
 
 
-def _is_paid(mechanism: Mechanism, ledger: Ledger, releases: ReleaseStore) -> bool:
+Place = tuple[str, str, str]  # where a release is stored: mechanism, level and reuse key
+
+
+def _is_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> bool:
     """Whether the release was made, paid for, compared with its plan and kept."""
-    return ledger.state().find_settled(mechanism.reuse_key) is not None and releases.has(*mechanism.place)
+    *_, key = place
+    return ledger.state().find_settled(key) is not None and releases.has(*place)
 
 
 def _pay_and_run(
-    mechanism: Mechanism,
+    mechanism: Mechanism[Released],
+    identity: ReleaseIdentity,
+    place: Place,
     ledger: Ledger,
     releases: ReleaseStore,
-    *,
-    run: Callable[[Charge], tuple[Released, Evidence]],
-    check: Check,
-    ready: Sequence[Callable[[], None]],
-    resumable: Callable[[ChargeRecord], bool],
-    describe: Describe,
+    rest_of_run: Readiness,
 ) -> Released:
     """A release that is not settled yet: the stored one of a run that ended before it settled, or a new one."""
-    place, unfinished = mechanism.place, ledger.state().find_unfinished(mechanism.reuse_key)
+    unfinished = ledger.state().find_unfinished(identity.reuse_key)
     if unfinished is not None and releases.has(*place):
         stored: Any = releases.load(*place)
         _check_paid_by(unfinished, stored)
-        differences = _differences(mechanism, stored, check)
+        differences = _differences(mechanism, stored, as_made=False)
         return _settled(Charge(unfinished, ledger), stored, differences)  # type: ignore[no-any-return]
     try:
-        metadata.check_made_with(mechanism.made_with)
+        metadata.check_made_with(identity.made_with)
     except metadata.FurtherFigure as refusal:
         raise ChargeRefused(str(refusal)) from None
-    for require in ready:
-        require()
-    if not mechanism.has_rows:
-        raise NothingToRead(mechanism.partition.cohort)
-    charge = _charge(mechanism, ledger, unfinished, resumable)
+    rest_of_run.require_ready()
+    mechanism.require_ready()
+    if not identity.has_rows:
+        raise NothingToRead(identity.partition.cohort)
+    charge = _charge(mechanism, identity, ledger, unfinished)
     with ONE_RUN_AT_A_TIME:
-        value, evidence = run(charge)
+        value, evidence = mechanism.run(charge)
+    said = mechanism.describe(evidence.public)
     record = {
-        **describe(evidence.public),
+        **said,
         EVIDENCE: dict(evidence.public),
         CONTENT: evidence.content,
-        ROWS_MADE_WITH: dict(mechanism.made_with),
+        ROWS_MADE_WITH: dict(identity.made_with),
     }
     release = replace(value, charge_ids=union_of_ids(value, [charge.charge_id]), record=record)
-    differences = _differences(mechanism, release, check, describe)
+    differences = _differences(mechanism, release, as_made=True)
     differences += check_noise_of_others(charge.note_noise(evidence.noise))
     if not differences:
         try:
@@ -230,18 +225,16 @@ def _pay_and_run(
     return _settled(charge, release, differences)
 
 
-def _differences(
-    mechanism: Mechanism, release: Table | Adapter, check: Check, describe: Describe | None = None
-) -> list[Discrepancy]:
+def _differences(mechanism: Mechanism[Any], release: Table | Adapter, *, as_made: bool) -> list[Discrepancy]:
     """How the evidence that a release carries differs from its plan, and the release from its evidence.
 
-    Without `describe` what it says about itself is not made anew: of a stored release that took the model as it was
-    loaded then, maybe on another device.
+    `as_made` compares what a new release says about itself with what the mechanism says once more. Of a stored release
+    that took the model as it was loaded then, maybe on another device.
     """
     said = {name: value for name, value in release.record.items() if name not in (EVIDENCE, CONTENT, ROWS_MADE_WITH)}
     evidence = release.record.get(EVIDENCE, {})
-    found = check(evidence)
-    anew = None if describe is None else describe(evidence)
+    found = mechanism.check(evidence)
+    anew = mechanism.describe(evidence) if as_made else None
     found += check_record(metadata.RECORD_KEYS.get(mechanism.name, ()), said, anew)
     return found + check_content(release.record.get(CONTENT), content_digest(release))
 
@@ -270,20 +263,17 @@ def _settled(charge: Charge, release: Released, differences: list[Discrepancy]) 
 
 
 def _charge(
-    mechanism: Mechanism,
-    ledger: Ledger,
-    unfinished: ChargeRecord | None,
-    resumable: Callable[[ChargeRecord], bool],
+    mechanism: Mechanism[Any], identity: ReleaseIdentity, ledger: Ledger, unfinished: ChargeRecord | None
 ) -> Charge:
     """A charge that an interrupted run left and that may still be used, else a new one."""
-    if unfinished is not None and (not unfinished.opened or resumable(unfinished)):
+    if unfinished is not None and (not unfinished.opened or mechanism.can_resume(unfinished)):
         return Charge(unfinished, ledger)
     return ledger.charge(
         plan=mechanism.plan,
         mechanism=mechanism.name,
-        corpus_id=mechanism.corpus_id,
-        cohort=mechanism.partition.cohort,
-        snapshot=mechanism.snapshot,
-        reuse_key=mechanism.reuse_key,
-        query=mechanism.query,
+        corpus_id=identity.corpus_id,
+        cohort=identity.partition.cohort,
+        snapshot=identity.snapshot,
+        reuse_key=identity.reuse_key,
+        query=identity.query,
     )

@@ -42,7 +42,7 @@ Which checks a difference fails:
     units that changed each other's rows beforehand    preparation
 
 What these checks cannot see: a change to the modules that observe, and chance inside the random source. They guard
-against a loop, a part or a setting that differs, not against an operator who rewrites the witness too.
+against a loop, a part or a setting that differs, not against an operator who rewrites the run monitor too.
 """
 
 from collections.abc import Collection, Mapping

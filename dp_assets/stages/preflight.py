@@ -6,6 +6,7 @@ that was launched in the UI or by a schedule has nobody who asked for it.
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,30 @@ MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preferen
 """The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
 
 
-def check_rest_of_run(
-    context: dg.AssetExecutionContext,
-    profile: Profile,
-    home: str,
-    language_model: LanguageModel,
-    embedder: Embedder,
-) -> None:
-    """Try on public text, and look outside for, what the assets of this run will need.
+@dataclass(frozen=True)
+class RestOfRun:
+    """The assets that a run will make after its mechanism."""
 
-    Raises:
-      NotReady: something cannot be used; see `check_outside`.
-    """
-    wanted = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
-    used = {LANGUAGE_MODEL: language_model, "embedder": embedder, **annotators_of(profile, Path(home))}
-    check_outside(profile, used, Path(home), context.partition_key, wanted)
+    context: dg.AssetExecutionContext
+    profile: Profile
+    home: str
+    language_model: LanguageModel
+    embedder: Embedder
+
+    def require_ready(self) -> None:
+        """Try on public text, and look outside for, what the assets of this run will need.
+
+        Raises:
+          NotReady: something cannot be used; see `check_outside`.
+        """
+        wanted = {key.to_user_string() for key in self.context.job_def.asset_layer.executable_asset_keys}
+        home = Path(self.home)
+        used = {
+            LANGUAGE_MODEL: self.language_model,
+            "embedder": self.embedder,
+            **annotators_of(self.profile, home),
+        }
+        check_outside(self.profile, used, home, self.context.partition_key, wanted)
 
 
 def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, partition: str, wanted: Set[str]) -> None:

@@ -209,8 +209,8 @@ def _try_generator(profile: Profile, language_model: LanguageModel, level: str) 
     from dp_assets.generation.generator import require_trainable
 
     settings = profile.generator
-    load = partial(language_model.load, dtype=settings.dtype)
-    require_trainable(load, profile.plan(level), **settings.tuning())
+    base, tokenizer = language_model.load(dtype=settings.dtype)
+    require_trainable(base, tokenizer, profile.plan(level), settings)
 
 
 def _try_sampling(profile: Profile, loaded: _Loaded, level: str) -> None:
@@ -220,7 +220,7 @@ def _try_sampling(profile: Profile, loaded: _Loaded, level: str) -> None:
 
     require_engine(loaded.language_model, profile.sampling, level=level)
     base, tokenizer = loaded.copied()
-    model = with_new_adapter(base, **profile.generator.tuning()).merge_and_unload()
+    model = with_new_adapter(base, profile.generator).merge_and_unload()
     try_sampling(model, tokenizer, **profile.sampling.arguments())
 
 

@@ -87,7 +87,7 @@ class Workbench:
         from dp_assets.generation.generator import with_new_adapter
 
         language_model = self.resources["language_model"]
-        model = with_new_adapter(language_model.load()[0], **self.profile.generator.tuning())
+        model = with_new_adapter(language_model.load()[0], self.profile.generator)
         made = adapter_from_model(model, base_model=language_model.public_name, charge_ids=tuple(ids), record={})
         values = np.random.default_rng(0)
         weights = {name: values.normal(0, 0.1, each.shape).astype(np.float32) for name, each in made.weights.items()}

@@ -12,8 +12,8 @@ import pytest
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import prepare
 from dp_assets.corpus.sources import ChitchatSource
-from dp_assets.dpsgd.clipping import clipped_sum
-from dp_assets.generation.generator import encoder, unit_rows
+from dp_assets.dpsgd.clipping import Clipping, clipped_sum
+from dp_assets.generation.private_rows import RowEncoder, unit_rows
 from dp_assets.pipeline.corpus import terms_of
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.registration import FIXED, RegistrationError, Terms
@@ -133,9 +133,9 @@ def test_the_busiest_sender_moves_a_training_step_by_at_most_one_clip_norm(bound
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
-    (rows,) = unit_rows(rows_of_the_busiest(bound).lazy(), encoder(tokenizer, prompt_ids=(1,), max_tokens=24)).values()
-    settings = {"l2_clip_norm": CLIP_NORM, "loss_normaliser": 1.0, "tokens_per_micro_batch": 256}
-    total, _ = clipped_sum(lora_model(tiny_model_folder), rows, ["busiest"] * len(rows), **settings)
+    (rows,) = unit_rows(rows_of_the_busiest(bound).lazy(), RowEncoder(tokenizer, (1,), max_tokens=24)).values()
+    clipping = Clipping(CLIP_NORM, loss_normalizer=1.0, tokens_per_micro_batch=256)
+    total, _ = clipped_sum(lora_model(tiny_model_folder), rows, ["busiest"] * len(rows), clipping)
     norm = np.sqrt(sum(float(tensor.double().square().sum()) for tensor in total.values()))
     assert len(rows) == bound
     assert 0.99 * CLIP_NORM < norm <= CLIP_NORM

@@ -17,6 +17,7 @@ from dp_assets.dpsgd import clipping
 from dp_assets.dpsgd.clipping import (
     IGNORED,
     ROUNDING_MARGIN,
+    Clipping,
     ClippingEvidence,
     Gradients,
     MicroBatchTooLarge,
@@ -31,15 +32,13 @@ from dp_assets.privacy.plan import LEAST_CLIP_NORM
 from tests.generation.tiny_lora import ONE_ROW_EACH, PAD, ROWS, SHARED, lora_model
 
 C = 0.3  # between the least and the largest norm of the rows below, so that some units are clipped and some are not
-NORMALISER = 16.0
+NORMALIZER = 16.0
 
 
 def engine(
     model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], *, l2_clip_norm: float = C, budget: int = 40
 ) -> tuple[Gradients, ClippingEvidence]:
-    return clipped_sum(
-        model, rows, unit_ids, l2_clip_norm=l2_clip_norm, loss_normaliser=NORMALISER, tokens_per_micro_batch=budget
-    )
+    return clipped_sum(model, rows, unit_ids, Clipping(l2_clip_norm, NORMALIZER, budget))
 
 
 def loop_over_units(
@@ -54,7 +53,7 @@ def loop_over_units(
         for row in (row for row, owner in zip(rows, unit_ids, strict=True) if owner == unit_id):
             logits = model(input_ids=torch.tensor([row.prompt_ids + row.target_ids])).logits[0].log_softmax(-1)
             first = len(row.prompt_ids) - 1
-            loss = -sum(logits[first + place, token] for place, token in enumerate(row.target_ids)) / NORMALISER
+            loss = -sum(logits[first + place, token] for place, token in enumerate(row.target_ids)) / NORMALIZER
             loss.backward()
         norms.append(float(torch.cat([p.grad.flatten() for p in parameters.values()]).norm()))
         for name, parameter in parameters.items():
@@ -124,7 +123,7 @@ def test_the_engine_equals_opacus(tiny_model_folder: Path, model: nn.Module) -> 
     oracle = GradSampleModule(lora_model(tiny_model_folder), loss_reduction="sum").train()
     tokens, attention, labels = padded(ROWS)
     logits = oracle(input_ids=tokens, attention_mask=attention).logits
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / NORMALISER
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / NORMALIZER
     loss.backward()
     samples = {
         name.removeprefix("_module."): parameter.grad_sample
@@ -224,7 +223,7 @@ def test_no_rows_give_zeros_of_every_shape(model: nn.Module) -> None:
 def test_evidence_shows_names_and_hides_figures(model: nn.Module) -> None:
     _, evidence = engine(model, ROWS, ONE_ROW_EACH)
     assert evidence.names == tuple(sorted(adapter_parameters(model)))
-    constants = f"l2_clip_norm={C}, loss_normaliser={NORMALISER}"
+    constants = f"l2_clip_norm={C}, loss_normalizer={NORMALIZER}"
     assert repr(evidence) == f"ClippingEvidence(names={evidence.names!r}, {constants})"
     assert evidence.restricted["norm_quantiles"] == sorted(evidence.restricted["norm_quantiles"])
 
@@ -366,18 +365,18 @@ def test_batch_norm_is_refused_in_training_mode(model: nn.Module) -> None:
         engine(model.train(), ROWS, ONE_ROW_EACH)
 
 
-@pytest.mark.parametrize("constant", ["l2_clip_norm", "loss_normaliser", "tokens_per_micro_batch"])
+@pytest.mark.parametrize("constant", ["l2_clip_norm", "loss_normalizer", "tokens_per_micro_batch"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
-def test_constants_must_be_positive_and_finite(model: nn.Module, constant: str, value: float) -> None:
-    constants: dict[str, Any] = {"l2_clip_norm": C, "loss_normaliser": 1.0, "tokens_per_micro_batch": 8}
+def test_constants_must_be_positive_and_finite(constant: str, value: float) -> None:
+    constants: dict[str, Any] = {"l2_clip_norm": C, "loss_normalizer": 1.0, "tokens_per_micro_batch": 8}
     with pytest.raises(ValueError, match=constant):
-        clipped_sum(model, ROWS, ONE_ROW_EACH, **(constants | {constant: value}))
+        Clipping(**(constants | {constant: value}))
 
 
 @pytest.mark.parametrize("clip_norm", [LEAST_CLIP_NORM / 2, 2 / LEAST_CLIP_NORM])
-def test_clip_norms_at_which_squares_leave_float32_are_refused(model: nn.Module, clip_norm: float) -> None:
+def test_clip_norms_at_which_squares_leave_float32_are_refused(clip_norm: float) -> None:
     with pytest.raises(ValueError, match="l2_clip_norm"):
-        engine(model, ROWS, ONE_ROW_EACH, l2_clip_norm=clip_norm)
+        Clipping(clip_norm, NORMALIZER, 40)
 
 
 # Layers used in unusual ways

@@ -1,4 +1,4 @@
-"""The witness passes every training that keeps its plan, whatever its numbers, and carries on over a checkpoint."""
+"""The run monitor passes every training that keeps its plan, whatever its numbers, and carries on over a checkpoint."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parameters
-from dp_assets.dpsgd.monitor import Witness
+from dp_assets.dpsgd.monitor import RunMonitor
+from dp_assets.dpsgd.private_rows import UnitRows
+from dp_assets.dpsgd.sensitivity_probe import ProbeResult
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import SystemRandomness
 from tests.generation.tiny_lora import lora_model
@@ -18,8 +20,17 @@ SECURE = SystemRandomness()
 UNITS = {"a": 1, "b": 2}
 
 
-def OWN(*_: object) -> bool:
-    return True
+class AsDrawn:
+    """Rows that are always those that were drawn."""
+
+    def open(self) -> UnitRows:
+        return {}
+
+    def are_drawn(self, *_: object) -> bool:
+        return True
+
+    def note_continued(self, checkpoint: str) -> None:
+        """Nothing is recorded."""
 
 
 ROUNDED, OTHER = 1 + 2**-24, 1 + 2**-12  # a float32 product may be the first; a normaliser that differs is the second
@@ -34,21 +45,20 @@ class Training:
         self.optimizer = new_optimizer(self.parameters.values())
         self.sampler = PoissonSampler(sampling_probability=1.0, source=SECURE)
         self.noise = GaussianNoise(noise_stddev=noise_stddev, source=SECURE)
-        self.witness = Witness(
+        self.monitor = RunMonitor(
             model,
             self.optimizer,
             new_optimizer=new_optimizer,
             sampler=self.sampler,
             noise=self.noise,
-            normaliser=7,
-            largest_share=0.5,
-            rounding_slack=0.0,
+            normalizer=7,
+            probed=ProbeResult(largest_share=0.5, rounding_slack=0.0),
         )
 
     def step(self, size: float, *, change: Callable[[torch.Tensor], torch.Tensor] = lambda handed: handed) -> None:
         exact = {name: size * torch.randn(tensor.shape) for name, tensor in self.parameters.items()}
-        clip = self.witness.watching(lambda rows, unit_ids: (exact, clipping(exact)), UNITS.keys(), owns=OWN)
-        clip([], self.sampler.draw(list(UNITS)))
+        self.monitor.begin(AsDrawn(), UNITS.keys())
+        self.monitor.observe_clipped_sum([], self.sampler.draw(list(UNITS)), exact, clipping(exact))
         drawn = torch.from_numpy(self.noise.draw(sum(tensor.numel() for tensor in exact.values())))
         for (name, tensor), piece in zip(exact.items(), drawn.split([t.numel() for t in exact.values()]), strict=True):
             self.parameters[name].grad = change((tensor.double() + piece.view(tensor.shape)) / 7).float()
@@ -59,7 +69,7 @@ def clipping(exact: Gradients) -> ClippingEvidence:
     return ClippingEvidence(
         names=tuple(exact),
         l2_clip_norm=1.0,
-        loss_normaliser=1.0,
+        loss_normalizer=1.0,
         num_units=2,
         num_clipped=0,
         num_non_finite=0,
@@ -81,7 +91,7 @@ def test_no_size_of_sum_and_noise_is_mistaken_for_a_difference(
     training = Training(model, noise_stddev=noise_stddev)
     for _ in range(20):
         training.step(size)
-    seen = training.witness.observed()
+    seen = training.monitor.observed()
     assert seen["steps"] == 20
     assert seen["batches_as_drawn"]
     assert seen["normalisers"] == (7,)
@@ -92,17 +102,17 @@ def test_no_size_of_sum_and_noise_is_mistaken_for_a_difference(
 def test_a_normaliser_that_differs_a_little_is_seen(model: nn.Module) -> None:
     training = Training(model, noise_stddev=1.0)
     training.step(1.0, change=lambda handed: handed * ROUNDED)
-    assert training.witness.observed()["normalisers"] == (7,)
+    assert training.monitor.observed()["normalisers"] == (7,)
     training.step(1.0, change=lambda handed: handed * OTHER)
-    assert training.witness.observed()["normalisers"] == ()
-    assert training.witness.observed()["noised_tensors"] == ()
+    assert training.monitor.observed()["normalisers"] == ()
+    assert training.monitor.observed()["noised_tensors"] == ()
 
 
 def test_a_step_without_a_clipped_sum_is_seen(model: nn.Module) -> None:
     training = Training(model, noise_stddev=1.0)
     training.step(1.0)
     training.optimizer.step()
-    assert training.witness.observed()["noised_tensors"] == ()
+    assert training.monitor.observed()["noised_tensors"] == ()
 
 
 @pytest.mark.parametrize("name", ["a buffer", "a frozen weight", "a trained tensor"])
@@ -116,15 +126,15 @@ def test_one_changed_value_anywhere_is_seen(model: nn.Module, name: str) -> None
     }[name]
     with torch.no_grad():
         tensor.view(-1)[0] = torch.nextafter(tensor.view(-1)[0], torch.tensor(torch.inf))
-    assert len(training.witness.observed()["changed_elsewhere"]) == 1
+    assert len(training.monitor.observed()["changed_elsewhere"]) == 1
 
 
 def test_what_was_seen_survives_a_checkpoint(model: nn.Module) -> None:
     before, after = Training(model, noise_stddev=1.0), Training(model, noise_stddev=1.0)
     before.step(1.0, change=lambda handed: handed * OTHER)
-    after.witness.resume(before.witness.kept(), optimizer=before.optimizer.state_dict())
+    after.monitor.resume(before.monitor.kept(), optimizer=before.optimizer.state_dict())
     after.step(1.0)
-    seen = after.witness.observed()
+    seen = after.monitor.observed()
     assert (seen["steps"], after.sampler.samples_drawn, len(after.noise.digests)) == (2, 2, 2)
     assert (seen["normalisers"], seen["noised_tensors"]) == ((), ())
-    assert seen["noise_energy"] > before.witness.observed()["noise_energy"]
+    assert seen["noise_energy"] > before.monitor.observed()["noise_energy"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,17 @@ import torch
 from torch import nn
 
 from dp_assets.dpsgd import clipping
-from dp_assets.dpsgd.clipping import adapter_parameters, clipped_sum
-from dp_assets.dpsgd.sensitivity_probe import PROBE_UNITS, SMALL, RoundingTooCoarse, probe_shares
+from dp_assets.dpsgd.clipping import Clipping, GradientEngine, adapter_parameters
+from dp_assets.dpsgd.sensitivity_probe import PROBE_UNITS, SMALL, ProbeResult, RoundingTooCoarse, probe_sensitivity
 from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from tests.generation.tiny_lora import lora_model, round_by_position
 
 C, EXPECTED = 0.3, 4096
 
 
-def probe(model: nn.Module, *, budget: int = 256) -> dict[str, Any]:
-    clip = partial(clipped_sum, model, l2_clip_norm=C, loss_normaliser=16.0, tokens_per_micro_batch=budget)
-    constants = {"l2_clip_norm": C, "loss_normaliser": 16.0, "tokens_per_micro_batch": budget}
-    return probe_shares(model, clip, largest_batch=EXPECTED, **constants)
+def probe(model: nn.Module, *, budget: int = 256) -> ProbeResult:
+    engine = GradientEngine(model, Clipping(C, loss_normalizer=16.0, tokens_per_micro_batch=budget))
+    return probe_sensitivity(engine, largest_batch=EXPECTED, longest_row=0)
 
 
 @pytest.fixture
@@ -42,8 +40,8 @@ def test_shares_add_up_to_the_last_bit_and_none_exceeds_the_clip_norm(
     model: nn.Module, precision: Callable[[nn.Module], nn.Module], budget: int
 ) -> None:
     found = probe(precision(model), budget=budget)
-    assert found["rounding_slack"] < 1e-14
-    assert 0.99 < found["largest_share"] <= 1
+    assert found.rounding_slack < 1e-14
+    assert 0.99 < found.largest_share <= 1
 
 
 @pytest.mark.parametrize(("slack", "verdict"), [(1e-8, nullcontext()), (1e-5, pytest.raises(RoundingTooCoarse))])
@@ -97,7 +95,7 @@ def test_both_factors_of_a_fresh_adapter_take_part(model: nn.Module, monkeypatch
         return add_rows(mixed, *args)
 
     monkeypatch.setattr(clipping, "_add_rows", mix_a)
-    assert probe(model)["rounding_slack"] > ROUNDING_MARGIN
+    assert probe(model).rounding_slack > ROUNDING_MARGIN
 
 
 def test_the_adapter_is_put_back_bit_by_bit_even_after_an_error(

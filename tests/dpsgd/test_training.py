@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dp_assets.dpsgd.checkpoints import Checkpoints, StaleCheckpoint, TrainingInProgress, TrainingState
-from dp_assets.dpsgd.clipping import adapter_parameters, clipped_sum
-from dp_assets.dpsgd.training import NoSpareStep, UnitRows, _sample, train_privately
+from dp_assets.dpsgd.clipping import Clipping, adapter_parameters, clipped_sum
+from dp_assets.dpsgd.private_rows import UnitRows
+from dp_assets.dpsgd.training import NoSpareStep, TrainingSettings, _sample, train_privately
 from dp_assets.privacy.claim import CONFIGURED, check_dpsgd
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
@@ -24,11 +26,29 @@ from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.progress import silent
 from tests.generation.tiny_lora import ROWS, lora_model
+from tests.privacy.plans import small_plan
 from tests.privacy.replay import ReplayableSource
 
 SIGNIFICANCE = 1e-6
+NEVER = 1e-12  # the least that a plan takes is above zero
 UNIT_ROWS = {f"unit-{index}": (row,) for index, row in enumerate(ROWS)}
 NOISELESS = {"sampling_probability": 1.0, "noise_multiplier": 0.0, "l2_clip_norm": 100.0}
+
+
+@dataclass
+class Rows:
+    """Rows that are opened by `read`, and of which each drawn one passes."""
+
+    read: Callable[[], UnitRows]
+
+    def open(self) -> UnitRows:
+        return self.read()
+
+    def are_drawn(self, *_: object) -> bool:
+        return True
+
+    def note_continued(self, checkpoint: str) -> None:
+        """Nothing is recorded."""
 
 
 def read_unit_rows() -> UnitRows:
@@ -39,27 +59,23 @@ def read_nothing() -> UnitRows:
     return {}
 
 
+PLAN = replace(
+    small_plan(),
+    delta=0.1,  # so that the largest batch is the expected one
+    dpsgd=DpSgdPlan(
+        sampling_probability=0.5, steps=3, spare_steps=1, l2_clip_norm=0.5, noise_multiplier=1.0, expected_batch_size=3
+    ),
+)
+SETTINGS = TrainingSettings(learning_rate=1e-2, loss_normalizer=16.0, tokens_per_micro_batch=64, longest_row=0)
+
+
 def train(model: nn.Module, read: Callable[[], UnitRows] = read_unit_rows, **changes: Any) -> Evidence:
-    arguments: dict[str, Any] = {
-        "steps": 3,
-        "spare_steps": 1,
-        "sampling_probability": 0.5,
-        "l2_clip_norm": 0.5,
-        "noise_multiplier": 1.0,
-        "expected_batch_size": 3,
-        "largest_batch": 6,
-        "owns": lambda *_: True,
-        "learning_rate": 1e-2,
-        "loss_normaliser": 16.0,
-        "tokens_per_micro_batch": 64,
-        "unit": "user",
-        "source": SystemRandomness(),
-        "checkpoints": None,
-        "resume_from": None,
-        "note_continued": lambda _: None,
-        "advance": silent,
-    }
-    _, evidence = train_privately(model, read, **(arguments | changes))
+    """Train by the plan and settings above, with `changes` of either or of the other arguments."""
+    dpsgd = {name: changes.pop(name) for name in vars(PLAN.dpsgd).keys() & changes}
+    tuning = {name: changes.pop(name) for name in vars(SETTINGS).keys() & changes}
+    plan, settings = replace(PLAN, dpsgd=replace(PLAN.dpsgd, **dpsgd)), replace(SETTINGS, **tuning)
+    others = {"source": SystemRandomness(), "checkpoints": None, "resume_from": None, "advance": silent}
+    _, evidence = train_privately(model, Rows(read), plan, settings, **(others | changes))
     return evidence
 
 
@@ -115,7 +131,7 @@ def test_noise_has_the_planned_standard_deviation(tiny_model_folder: Path) -> No
 
     watching = register_optimizer_step_pre_hook(take)
     try:
-        train(lora_model(tiny_model_folder, r=16), steps=1, sampling_probability=0.0, noise_multiplier=1.5)
+        train(lora_model(tiny_model_folder, r=16), steps=1, sampling_probability=NEVER, noise_multiplier=1.5)
     finally:
         watching.remove()
     scaled = handed[0].double() * 3 / (1.5 * 0.5)  # the gradient of an empty sample is noise over the expected batch
@@ -133,7 +149,7 @@ def test_each_step_draws_one_sample_and_one_noise(model: nn.Module) -> None:
 
 def test_an_empty_sample_is_a_step_on_noise_alone(model: nn.Module) -> None:
     before = weights(model)
-    evidence = train(model, sampling_probability=0.0)
+    evidence = train(model, sampling_probability=NEVER)
     assert (weights(model) != before).all()
     assert evidence.public["noise_draws"] == 3
     assert [step["num_units"] for step in evidence.restricted["clipping"]] == [0, 0, 0]
@@ -144,9 +160,7 @@ def test_a_corpus_without_units_is_trained_on_noise(model: nn.Module) -> None:
 
 
 def test_without_noise_the_first_step_is_adam_on_the_clipped_sum(model: nn.Module) -> None:
-    expected, _ = clipped_sum(
-        model, ROWS, list(UNIT_ROWS), l2_clip_norm=0.5, loss_normaliser=16.0, tokens_per_micro_batch=64
-    )
+    expected, _ = clipped_sum(model, ROWS, list(UNIT_ROWS), Clipping(0.5, 16.0, 64))
     before = weights(model)
     train(model, steps=1, sampling_probability=1.0, noise_multiplier=0.0)
     gradient = torch.cat([tensor.flatten() for tensor in expected.values()]) / 3
@@ -205,11 +219,8 @@ def test_equal_library_seeds_do_not_repeat_the_noise(tiny_model_folder: Path) ->
 
 
 def test_evidence_satisfies_the_claim(model: nn.Module) -> None:
-    plan = DpSgdPlan(
-        sampling_probability=0.5, steps=3, spare_steps=1, l2_clip_norm=0.5, noise_multiplier=1.0, expected_batch_size=3
-    )
     evidence = train(model).also(preparation="user-wise", population="units", constants=CONFIGURED)
-    assert check_dpsgd(plan, PrivacyUnit.USER, evidence.public, delta=1e-2) == []
+    assert check_dpsgd(PLAN.dpsgd, PrivacyUnit.USER, evidence.public, delta=1e-2) == []
     assert evidence.public["num_parameters"] == weights(model).numel()
 
 

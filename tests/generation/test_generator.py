@@ -5,36 +5,38 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
-from dp_assets.dpsgd.packing import RowsInteract, TokenRow, require_rows_apart
+from dp_assets.dpsgd.packing import RowsInteract, require_rows_apart
 from dp_assets.dpsgd.sensitivity_probe import RoundingTooCoarse
 from dp_assets.generation.fitness import UnfitModel
-from dp_assets.generation.generator import _UnitReader, require_trainable
+from dp_assets.generation.generator import require_trainable
+from dp_assets.generation.settings import GeneratorSettings
 from resources.models.loaders import LanguageModel
 from tests.generation.tiny_lora import round_by_position
 from tests.privacy.plans import small_plan
 from tests.test_planted_differences import Plant, average_over_micro_batches, carry_a_unit_into_the_next_micro_batch
 
-SETTINGS: dict[str, Any] = {
-    "prompt": "user_turn",
-    "rank": 2,
-    "alpha": 4,
-    "target_modules": ("q_proj", "v_proj"),
-    "last_layers": None,
-    "max_tokens": 40,
-    "loss_normaliser": 16.0,
-    "tokens_per_micro_batch": 64,
-    "seed": 0,
-}
+SETTINGS = GeneratorSettings(
+    prompt="user_turn",
+    rank=2,
+    alpha=4,
+    target_modules=("q_proj", "v_proj"),
+    max_tokens=40,
+    loss_normaliser=16.0,
+    tokens_per_micro_batch=64,
+    learning_rate=1e-3,
+    sampling_probability=0.25,
+    expected_batch_size=16,
+    steps=4,
+    spare_steps=2,
+    l2_clip_norm=0.5,
+)
 ROUNDS_WITH_MANY_ROWS = 3e-8  # with the few rows of a short micro-batch it can still be allowed for
 
 
@@ -46,7 +48,7 @@ def loaded(folder: Path, dtype: str) -> Any:
 def test_a_trainable_model_is_left_without_adapter(tiny_model_folder: Path, dtype: str) -> None:
     model, tokenizer = loaded(tiny_model_folder, dtype)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    require_trainable(lambda: (model, tokenizer), small_plan(), **SETTINGS)
+    require_trainable(model, tokenizer, small_plan(), SETTINGS)
     assert not any(isinstance(module, LoraLayer) for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -56,7 +58,7 @@ def test_a_type_in_which_shares_round_too_coarsely_is_refused_beforehand(
 ) -> None:
     round_by_position(monkeypatch, 1e-3)
     with pytest.raises(RoundingTooCoarse, match=r"generator\.dtype"):
-        require_trainable(lambda: loaded(tiny_model_folder, "bfloat16"), small_plan(), **SETTINGS)
+        require_trainable(*loaded(tiny_model_folder, "bfloat16"), small_plan(), SETTINGS)
 
 
 @pytest.mark.parametrize(("delta", "is_refused"), [(1e-5, True), (1e-3, False)])
@@ -68,7 +70,7 @@ def test_the_slack_that_is_refused_beforehand_is_that_of_the_units_which_delta_a
     verdict = pytest.raises(RoundingTooCoarse) if is_refused else nullcontext()
     with verdict:
         plan = replace(small_plan(), delta=delta)
-        require_trainable(lambda: loaded(tiny_model_folder, "float32"), plan, **SETTINGS)
+        require_trainable(*loaded(tiny_model_folder, "float32"), plan, SETTINGS)
 
 
 @pytest.mark.parametrize(("rank", "is_refused"), [(4, False), (5, True)])
@@ -78,9 +80,9 @@ def test_an_adapter_whose_rounding_depends_on_a_micro_batch_is_tried_beforehand_
     """Only a rank that is no multiple of 4 rounds by position, so only for it does the number of rows matter."""
     round_by_position(monkeypatch, ROUNDS_WITH_MANY_ROWS)
     verdict = pytest.raises(RoundingTooCoarse, match="ledger void") if is_refused else nullcontext()
-    settings = SETTINGS | {"rank": rank, "tokens_per_micro_batch": 1024}
+    settings = SETTINGS.model_copy(update={"rank": rank, "tokens_per_micro_batch": 1024})
     with verdict:
-        require_trainable(lambda: loaded(tiny_model_folder, "float32"), small_plan(), **settings)
+        require_trainable(*loaded(tiny_model_folder, "float32"), small_plan(), settings)
 
 
 @pytest.mark.parametrize("dropout", [0.3, 0.002])
@@ -92,7 +94,7 @@ def test_a_tokenizer_that_draws_how_it_cuts_a_text_is_refused_beforehand(
     tokenizer["model"]["dropout"] = dropout
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UnfitModel, match=r"^language_model .* dropout"):
-        require_trainable(lambda: loaded(folder, "float32"), small_plan(), **SETTINGS)
+        require_trainable(*loaded(folder, "float32"), small_plan(), SETTINGS)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -101,9 +103,9 @@ def test_sums_that_do_not_add_up_over_micro_batches_are_refused_beforehand(
     tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, dtype: str
 ) -> None:
     plant(monkeypatch)
-    settings = SETTINGS | {"tokens_per_micro_batch": 512}
+    settings = SETTINGS.model_copy(update={"tokens_per_micro_batch": 512})
     with pytest.raises(UnfitModel, match="do not add up"):
-        require_trainable(lambda: loaded(tiny_model_folder, dtype), small_plan(), **settings)
+        require_trainable(*loaded(tiny_model_folder, dtype), small_plan(), settings)
 
 
 def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand() -> None:
@@ -113,22 +115,3 @@ def test_a_model_that_takes_no_row_as_long_as_the_longest_is_refused_beforehand(
     require_rows_apart(model, longest=20)
     with pytest.raises(RowsInteract, match="window"):
         require_rows_apart(model, longest=21)
-
-
-def test_what_reads_the_rows_shows_none_of_them() -> None:
-    row = {"unit_id": ["user:somebody"], "text": ["only here"], "cohort": ["all"], "split": [TRAIN_SPLIT]}
-    identity = {"corpus_id": "corpus", "snapshot": "1"}
-    charge: Any = SimpleNamespace(**identity, cohort="all", mark_opened=lambda: None)
-    reader = _UnitReader(
-        PrivateTable(pl.LazyFrame(row), **identity),
-        charge,
-        model=torch.nn.Linear(1, 1),
-        encode=lambda text: TokenRow((1,), tuple(text.encode())),
-        public_text="public",
-    )
-    units = reader()
-    drawn = units["user:somebody"][0]
-    shown = f"{reader} {units['user:somebody']!r}"
-    assert shown.startswith("_UnitReader(")
-    for secret in ("somebody", "only here", str(drawn.target_ids)):
-        assert secret not in shown

@@ -1,6 +1,6 @@
 """No mechanism reaches a release without its checks and its charge, whichever stage fails.
 
-    find paid -> ready -> charge -> open -> run -> compare -> store -> settle
+    find paid -> rest of run ready -> mechanism ready -> charge -> open -> run -> compare -> store -> settle
 
 Both real mechanisms run over small real parts. One stage fails before it begins, or is interrupted right after it took
 effect. Each test says which stages were reached, what the ledger and the store hold then, and what a second call does.
@@ -22,9 +22,10 @@ from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.storage.stores import ReleaseStore
-from tests.boundary import LEVEL, Boundary
+from tests.boundary import LEVEL, Boundary, UntriedVotes
+from tests.untried_generator import UntriedGenerator
 
-STAGES = ("find paid", "ready", "charge", "open", "run", "compare", "store", "settle")
+STAGES = ("find paid", "rest of run", "ready", "charge", "open", "run", "compare", "store", "settle")
 BEFORE, AFTER = "before", "after"
 NOISE = {GENERATOR: "normals", HISTOGRAM: "discrete_gaussian"}
 
@@ -38,6 +39,8 @@ SETTLED = (True, True, True, True)
 LEFT_BY = {
     ("find paid", BEFORE): NOTHING,
     ("find paid", AFTER): NOTHING,
+    ("rest of run", BEFORE): NOTHING,
+    ("rest of run", AFTER): NOTHING,
     ("ready", BEFORE): NOTHING,
     ("ready", AFTER): NOTHING,
     ("charge", BEFORE): NOTHING,
@@ -63,7 +66,7 @@ SECOND_CALL = {
     STORED: ("find paid", "compare", "settle"),
     SETTLED: ("find paid",),
 }
-REFUSED = ("find paid", "ready", "charge")
+REFUSED = ("find paid", "rest of run", "ready", "charge")
 
 
 class Failed(RuntimeError):
@@ -82,6 +85,7 @@ class Journal:
         self.ends_at: tuple[str, str] | None = None
         self._patch = patch
         self._watch(LedgerState, "find_settled", "find paid")
+        self._watch(UntriedGenerator if mechanism == GENERATOR else UntriedVotes, "require_ready", "ready")
         self._watch(Ledger, "charge", "charge")
         self._watch(PrivateTable, "open", "open")
         self._watch(randomness, NOISE[mechanism], "run")
@@ -99,8 +103,9 @@ class Journal:
         if self.ends_at == (name, AFTER):
             raise Interrupted
 
-    def ready(self) -> None:
-        with self.stage("ready"):
+    def require_ready(self) -> None:
+        """As the rest of the run."""
+        with self.stage("rest of run"):
             pass
 
     def _watch(self, owner: Any, name: str, stage: str) -> None:
@@ -122,7 +127,7 @@ class Site:
     def call(self) -> Any:
         self.journal.reached.clear()
         run = {GENERATOR: self.boundary.generator, HISTOGRAM: self.boundary.histogram}[self.mechanism]
-        return run(ready=self.journal.ready)
+        return run(rest_of_run=self.journal)
 
     def end_at(self, stage: str, moment: str) -> None:
         """A call that ends there."""

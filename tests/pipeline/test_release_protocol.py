@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import UNKNOWN_PREPARATION, PrivateTable
-from dp_assets.pipeline.release_protocol import Mechanism
+from dp_assets.pipeline.release_protocol import ReleaseIdentity
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import ChargeRefused, Ledger
@@ -36,7 +36,7 @@ class Bench:
             self.ledger.bind_rows(corpus_id, snapshot, rows=rows, texts=rows, preparation="settings")
         return corpus_id
 
-    def mechanism(
+    def identity(
         self,
         *,
         name: str = HISTOGRAM,
@@ -47,13 +47,15 @@ class Bench:
         release: int = 1,
         inputs: Any = None,
         **table: Any,
-    ) -> Mechanism:
+    ) -> ReleaseIdentity:
         key, profile = dg.AssetKey(name), self.profile(corpus, **(settings or {}))
         asset = SimpleNamespace(code_versions_by_key={key: code_version})
         context: Any = SimpleNamespace(asset_key=key, partition_key=partition, assets_def=asset)
         held: dict[str, Any] = {"corpus_id": self.corpus_id, "snapshot": "1", "preparation": "user-wise", **table}
         rows = PrivateTable(pl.LazyFrame(), **held)
-        return Mechanism.of(context, self.ledger, profile, rows, release=release, inputs=inputs or {"bins": "these"})
+        mechanism: Any = SimpleNamespace(name=name, plan=profile.plan(partition.split("|")[1]))
+        inputs = inputs or {"bins": "these"}
+        return ReleaseIdentity.of(mechanism, context, self.ledger, profile, rows, release=release, inputs=inputs)
 
 
 @pytest.fixture
@@ -74,14 +76,14 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_release_is_taken_again_only_where_all_that_decides_it_is_the_same(bench: Bench, other: str) -> None:
-    first = bench.mechanism().reuse_key
-    assert bench.mechanism().reuse_key == first
-    assert bench.mechanism(**OTHERS[other]).reuse_key != first
+    first = bench.identity().reuse_key
+    assert bench.identity().reuse_key == first
+    assert bench.identity(**OTHERS[other]).reuse_key != first
 
 
 def test_a_release_of_one_corpus_is_never_taken_for_another(bench: Bench) -> None:
     second = bench.registered("second")
-    assert bench.mechanism(corpus="second", corpus_id=second).reuse_key != bench.mechanism().reuse_key
+    assert bench.identity(corpus="second", corpus_id=second).reuse_key != bench.identity().reuse_key
 
 
 def erase_somebody(bench: Bench) -> None:
@@ -106,5 +108,5 @@ def test_a_private_table_is_refused_before_a_charge(bench: Bench, table: str) ->
     changes, happens, reason = REFUSED[table]
     happens(bench)
     with pytest.raises(ChargeRefused, match=reason):
-        bench.mechanism(**changes)
+        bench.identity(**changes)
     assert bench.ledger.state().charges == {}

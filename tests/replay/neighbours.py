@@ -19,7 +19,7 @@ from dp_assets.corpus.columns import understood
 from dp_assets.corpus.prepare import prepare
 from dp_assets.corpus.sources import FileSource
 from dp_assets.dpsgd.packing import TokenRow
-from dp_assets.generation.generator import encoder, unit_rows
+from dp_assets.generation.private_rows import RowEncoder, unit_rows
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.privacy.units import PrivacyUnit
 
@@ -203,5 +203,5 @@ def neighbours(
 def token_rows(table: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[TokenRow]]:
     """The rows of each unit as private training reads them."""
     prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt="user_turn"))
-    units = unit_rows(table.lazy(), encoder(tokenizer, prompt_ids=prompt_ids, max_tokens=MAX_TOKENS))
+    units = unit_rows(table.lazy(), RowEncoder(tokenizer, prompt_ids, MAX_TOKENS))
     return {unit_id: list(rows) for unit_id, rows in units.items()}

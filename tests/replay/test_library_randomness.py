@@ -21,12 +21,13 @@ import torch
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.dpsgd.checkpoints import Checkpoints, TrainingState
-from dp_assets.generation.generator import train_generator
+from dp_assets.generation.generator import DpSgdGenerator
+from dp_assets.generation.settings import GeneratorSettings
 from dp_assets.privacy import randomness
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection.bins import digest_of
-from dp_assets.selection.release import release_votes
+from dp_assets.selection.noisy_votes import NoisyVotes
 from resources.models.loaders import Embedder, LanguageModel
 from resources.storage.artifact_files import write_artifact
 from tests.privacy.plans import small_plan
@@ -52,18 +53,22 @@ PYTHON_FUNCTIONS = (
     "choice choices gauss getrandbits getstate normalvariate randbytes randint random sample seed shuffle"
     " SystemRandom uniform Random"
 )
-SETTINGS: dict[str, Any] = {
-    "prompt": "user_turn",
-    "rank": 2,
-    "alpha": 4,
-    "target_modules": ["q_proj", "v_proj"],
-    "last_layers": None,
-    "learning_rate": 1e-2,
-    "max_tokens": 48,
-    "loss_normaliser": 48.0,
-    "tokens_per_micro_batch": 256,
-    "seed": 3,
-}
+SETTINGS = GeneratorSettings(
+    prompt="user_turn",
+    rank=2,
+    alpha=4,
+    target_modules=("q_proj", "v_proj"),
+    learning_rate=1e-2,
+    max_tokens=48,
+    loss_normaliser=48.0,
+    tokens_per_micro_batch=256,
+    seed=3,
+    sampling_probability=0.25,
+    expected_batch_size=16,
+    steps=4,
+    spare_steps=2,
+    l2_clip_norm=0.5,
+)
 CHECKPOINT_TYPES = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
 WORDS_OF_MERSENNE_TWISTER = 624  # of 32 bits; torch keeps them in 5,056 bytes
 
@@ -119,24 +124,15 @@ def private(table: pl.DataFrame) -> PrivateTable:
 
 def trained(folder: Path, model: Path, rows: pl.DataFrame, charge: PoisonousCharge) -> tuple[Adapter, Evidence]:
     language_model = LanguageModel(model=str(model), device="cpu", cache_root=str(folder))
-    return train_generator(
-        charge,
-        table=private(rows),
-        plan=small_plan(),
-        load_model=lambda: language_model.load(dtype="float32"),
-        base_model="tiny",
-        checkpoints_root=folder,
-        **SETTINGS,
-    )
+    return DpSgdGenerator(small_plan(), SETTINGS, private(rows), language_model, folder).run(charge)
 
 
 def voted(rows: pl.DataFrame, charge: PoisonousCharge) -> tuple[Table, Evidence]:
     embedder = Embedder(model="hashing")
     vectors = embedded(rows, embedder).with_columns(cohort=pl.lit("all"), split=pl.lit("train"))
     centroids = bins_of(embedder)
-    settings: dict[str, Any] = {"noise_stddev": 4.0, "key": KEY, "upstream_ids": ()}
-    bins = digest_of(centroids)
-    return release_votes(charge, table=private(vectors), centroids=centroids, bins=bins, **settings)
+    bins, digest, plan = Table(pl.LazyFrame()), digest_of(centroids), small_plan(num_bins=len(centroids))
+    return NoisyVotes(plan, private(vectors), bins, centroids, digest, embedder.public_name, KEY).run(charge)
 
 
 def test_every_poisoned_generator_raises() -> None:

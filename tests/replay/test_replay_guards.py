@@ -1,7 +1,7 @@
 """Each replay check fails when the defect that it guards against is planted in the code that it watches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,7 @@ def loss_averaged_over_the_batch(patch: pytest.MonkeyPatch) -> None:
 
 def rows_clipped_one_by_one(patch: pytest.MonkeyPatch) -> None:
     clip = clipping.clipped_sum
-    patch.setattr(
-        clipping, "clipped_sum", lambda model, rows, _, **constants: clip(model, rows, ids(rows), **constants)
-    )
+    patch.setattr(clipping, "clipped_sum", lambda model, rows, _, constants: clip(model, rows, ids(rows), constants))
 
 
 def ids(rows: Any) -> list[str]:
@@ -42,30 +40,31 @@ def ids(rows: Any) -> list[str]:
 
 
 def sum_divided_by_the_size_of_the_sample(patch: pytest.MonkeyPatch) -> None:
-    clip = training.clipped_sum
+    clip = clipping.clipped_sum
 
-    def average(model: Any, rows: Any, unit_ids: Any, **constants: Any) -> Any:
-        exact_sum, clipping = clip(model, rows, unit_ids, **constants)
-        return {name: tensor / max(1, len(rows)) for name, tensor in exact_sum.items()}, clipping
+    def average(model: Any, rows: Any, unit_ids: Any, constants: Any) -> Any:
+        exact_sum, clipped = clip(model, rows, unit_ids, constants)
+        return {name: tensor / max(1, len(rows)) for name, tensor in exact_sum.items()}, clipped
 
-    patch.setattr(training, "clipped_sum", average)
+    patch.setattr(clipping, "clipped_sum", average)
 
 
-def loss_normaliser_taken_from_the_rows(patch: pytest.MonkeyPatch) -> None:
-    clip = training.clipped_sum
+def loss_normalizer_taken_from_the_rows(patch: pytest.MonkeyPatch) -> None:
+    clip = clipping.clipped_sum
 
-    def by_length(model: Any, rows: Any, unit_ids: Any, **constants: Any) -> Any:
+    def by_length(model: Any, rows: Any, unit_ids: Any, constants: Any) -> Any:
         longest = max((len(row) for row in rows), default=1)
-        return clip(model, rows, unit_ids, **(constants | {"loss_normaliser": float(longest)}))
+        return clip(model, rows, unit_ids, replace(constants, loss_normalizer=float(longest)))
 
-    patch.setattr(training, "clipped_sum", by_length)
+    patch.setattr(clipping, "clipped_sum", by_length)
 
 
 def steps_taken_from_the_data(patch: pytest.MonkeyPatch) -> None:
     train = training.train_privately
 
-    def as_many_as_fit(model: Any, read: Any, **arguments: Any) -> Any:
-        return train(model, read, **(arguments | {"steps": 28 - len(read())}))
+    def as_many_as_fit(model: Any, rows: Any, plan: Any, *args: Any, **kwargs: Any) -> Any:
+        dpsgd = replace(plan.dpsgd, steps=28 - len(rows.open()))
+        return train(model, rows, replace(plan, dpsgd=dpsgd), *args, **kwargs)
 
     patch.setattr(training, "train_privately", as_many_as_fit)
 
@@ -147,7 +146,7 @@ DEFECTS = (
     Defect(loss_averaged_over_the_batch, sums, LENGTHS),
     Defect(rows_clipped_one_by_one, whole_units, LENGTHS),
     Defect(sum_divided_by_the_size_of_the_sample, sums, LENGTHS),
-    Defect(loss_normaliser_taken_from_the_rows, sums, LENGTHS),
+    Defect(loss_normalizer_taken_from_the_rows, sums, LENGTHS),
     Defect(infinite_gradients_let_through, sums, SPOILT),
     Defect(steps_taken_from_the_data, looks, LENGTHS),
     Defect(duplicates_removed_across_units, rows, COPIES),

@@ -24,11 +24,11 @@ import torch
 from dp_assets.artifacts import CONTENT
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.dpsgd.packing import TokenRow
-from dp_assets.generation import generator
+from dp_assets.generation import private_rows
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.selection import release
+from dp_assets.selection import noisy_votes
 from dp_assets.settings.profile import Profile
 from tests.privacy.replay import ReplayableSource
 from tests.replay import checks
@@ -66,7 +66,7 @@ class Side:
 
     def replayed(self, patch: pytest.MonkeyPatch, sampling_probability: float) -> None:
         """Deal the words of this side to both mechanisms, and keep what they count."""
-        group, count = generator.unit_rows, release.exact_votes
+        group, count = private_rows.unit_rows, noisy_votes.exact_votes
 
         def unit_rows(*args: Any, **settings: Any) -> dict[str, Sequence[TokenRow]]:
             units = group(*args, **settings)
@@ -83,8 +83,8 @@ class Side:
             source = self.votes_source if self.exact_votes else self.training
             return source.bits(num_words)
 
-        patch.setattr(generator, "unit_rows", unit_rows)
-        patch.setattr(release, "exact_votes", exact_votes)
+        patch.setattr(private_rows, "unit_rows", unit_rows)
+        patch.setattr(noisy_votes, "exact_votes", exact_votes)
         patch.setattr(SystemRandomness, "bits", bits)
 
 

@@ -16,7 +16,7 @@ Everything else is `train_privately` as it is.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +30,33 @@ from transformers import AutoTokenizer
 
 from dp_assets.dpsgd import clipping, training
 from dp_assets.dpsgd.checkpoints import Checkpoints
-from dp_assets.dpsgd.clipping import Gradients, adapter_parameters
+from dp_assets.dpsgd.clipping import Clipping, Gradients, adapter_parameters
 from dp_assets.dpsgd.packing import TokenRow
+from dp_assets.dpsgd.training import TrainingSettings
 from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.plan import DpSgdPlan
 from dp_assets.privacy.units import PrivacyUnit
 from tests.generation.tiny_lora import lora_model
+from tests.privacy.plans import small_plan
 from tests.privacy.replay import WordsByUnit
 from tests.replay.neighbours import POISON, neighbours, token_rows
 
 STEPS = 3
 C = 0.1  # some units' gradients are longer, some shorter
 PROBABILITY = 0.5
-CONSTANTS: Mapping[str, Any] = {
-    "steps": STEPS,
-    "spare_steps": 1,
-    "sampling_probability": PROBABILITY,
-    "l2_clip_norm": C,
-    "noise_multiplier": 1.0,
-    "expected_batch_size": 12,
-    "largest_batch": 12,
-    "learning_rate": 1e-2,
-    "loss_normaliser": 48.0,
-    "tokens_per_micro_batch": 256,
-    "unit": "user",
-    "resume_from": None,
-    "note_continued": str,
-}
+PLAN = replace(
+    small_plan(),
+    delta=0.1 / 12,  # so that the largest batch is of twelve units
+    dpsgd=DpSgdPlan(
+        sampling_probability=PROBABILITY,
+        steps=STEPS,
+        spare_steps=1,
+        l2_clip_norm=C,
+        noise_multiplier=1.0,
+        expected_batch_size=12,
+    ),
+)
+SETTINGS = TrainingSettings(learning_rate=1e-2, loss_normalizer=48.0, tokens_per_micro_batch=256, longest_row=0)
 
 
 @dataclass(frozen=True)
@@ -109,22 +110,22 @@ class Run:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Within the context every clipped sum of real rows is kept, and the frozen one is handed back."""
-        clip = training.clipped_sum
+        clip = clipping.clipped_sum
 
-        def recorded(model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], **constants: Any) -> Any:
-            exact_sum, clipping = clip(model, rows, unit_ids, **constants)
+        def recorded(model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], terms: Clipping) -> Any:
+            exact_sum, clipped = clip(model, rows, unit_ids, terms)
             if self.source is None:
-                return exact_sum, clipping  # of public rows, before the private ones are opened
+                return exact_sum, clipped  # of public rows, before the private ones are opened
             own = [row for row, unit_id in zip(rows, unit_ids, strict=True) if unit_id == self.newcomer]
-            share = flat(clip(model, own, [str(self.newcomer)] * len(own), **constants)[0]) if own else None
-            self.clip_norm = constants["l2_clip_norm"]
+            share = flat(clip(model, own, [str(self.newcomer)] * len(own), terms)[0]) if own else None
+            self.clip_norm = terms.l2_clip_norm
             self.dtypes |= {parameter.dtype for parameter in model.parameters()}
             self.steps.append(Step(tuple(unit_ids), tuple(rows), exact_sum, share, flat(adapter_parameters(model))))
             handed = exact_sum if self._frozen is None else self._frozen.steps[len(self.steps) - 1].exact_sum
-            return handed, clipping
+            return handed, clipped
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "clipped_sum", recorded)
+            patch.setattr(clipping, "clipped_sum", recorded)
             yield
 
 
@@ -144,19 +145,42 @@ def train(
     """Train `model` on the units by `train_privately`; `folder` is for checkpoints."""
     run = Run(frozen)
 
-    def read() -> Mapping[str, Sequence[TokenRow]]:
-        run.open(list(unit_rows), sampling_probability=PROBABILITY)
-        return unit_rows
-
     def advance(increment: int) -> None:
         run.heard.append(increment)
         run.files.append(sorted(path.name for path in folder.rglob("*")) if folder else [])
 
     checkpoints = Checkpoints(folder) if folder else None
     with run.recording():
-        arguments = {**CONSTANTS, **changes, "source": run, "checkpoints": checkpoints, "advance": advance}
-        _, run.evidence = training.train_privately(model, read, owns=lambda *_: True, **arguments)
+        settings = replace(SETTINGS, **changes)
+        _, run.evidence = training.train_privately(
+            model,
+            Rows(run, unit_rows),
+            PLAN,
+            settings,
+            source=run,
+            checkpoints=checkpoints,
+            resume_from=None,
+            advance=advance,
+        )
     return run
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The units' rows, of which each drawn one passes. Randomness is dealt when they are opened."""
+
+    run: Run
+    unit_rows: Mapping[str, Sequence[TokenRow]]
+
+    def open(self) -> Mapping[str, Sequence[TokenRow]]:
+        self.run.open(list(self.unit_rows), sampling_probability=PROBABILITY)
+        return self.unit_rows
+
+    def are_drawn(self, *_: object) -> bool:
+        return True
+
+    def note_continued(self, checkpoint: str) -> None:
+        """Nothing is recorded."""
 
 
 class Pair:
@@ -199,8 +223,6 @@ def total(model: nn.Module, units: Mapping[str, Sequence[TokenRow]], *, budget: 
         model,
         [row for row, _ in owned],
         [unit_id for _, unit_id in owned],
-        l2_clip_norm=clip_norm,
-        loss_normaliser=CONSTANTS["loss_normaliser"],
-        tokens_per_micro_batch=budget,
+        Clipping(clip_norm, SETTINGS.loss_normalizer, budget),
     )
     return flat(exact_sum)

@@ -1,5 +1,6 @@
 """The votes that are released carry noise on every bin and the evidence of what was counted."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from dp_assets.artifacts import EMBEDDER, PrivateTable, Table, content_digest
 from dp_assets.privacy.evidence import Evidence
+from dp_assets.privacy.plan import VotesPlan
 from dp_assets.selection.bins import digest_of
-from dp_assets.selection.release import EmbeddersDiffer, release_votes, require_same_embedder
+from dp_assets.selection.noisy_votes import EmbeddersDiffer, NoisyVotes, require_same_embedder
+from tests.privacy.plans import small_plan
 
 CENTROIDS = np.eye(4, dtype=np.float32)
 IDENTITY = {"corpus_id": "corpus", "snapshot": "1"}
@@ -35,15 +38,9 @@ def released(noise_stddev: float, *, bins: str | None = None) -> tuple[Table, Ev
     """The release, its evidence, and what the charge was told."""
     told: list[str] = []
     charge: Any = SimpleNamespace(**IDENTITY, cohort="all", mark_opened=lambda: told.append("opened"))
-    votes, evidence = release_votes(
-        charge,
-        table=real_table(),
-        centroids=CENTROIDS,
-        bins=bins or digest_of(CENTROIDS),
-        noise_stddev=noise_stddev,
-        key=b"key",
-        upstream_ids=["above"],
-    )
+    plan = replace(small_plan(), votes=VotesPlan(num_bins=len(CENTROIDS), noise_stddev=noise_stddev))
+    above, digest = Table(pl.LazyFrame(), ("above",)), bins or digest_of(CENTROIDS)
+    votes, evidence = NoisyVotes(plan, real_table(), above, CENTROIDS, digest, embedder="e", key=b"key").run(charge)
     return votes, evidence, told
 
 

@@ -1,0 +1,133 @@
+"""The second mechanism: one vote a unit for its nearest bin, and discrete Gaussian noise on every bin.
+
+    sensitivity   one unit changes one bin's exact votes by one: L2 sensitivity 1 under add-or-remove-one
+    event         `plan.votes.event`: one discrete Gaussian release
+    checks        `check_votes` compares what ran with the plan
+
+The exact votes are a local value of one method and leave it only with noise on them; bins without a vote get noise too.
+They are counted again by other code, and what may be released is what was observed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, content_digest
+from dp_assets.privacy.claim import Discrepancy, check_votes
+from dp_assets.privacy.errors import PublicError
+from dp_assets.privacy.evidence import Evidence, votes_evidence
+from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noise_draws, noisy_votes
+from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan
+from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.selection.bins import digest_of
+from dp_assets.selection.recount import adds_up, are_own, is_everybody, recount
+from dp_assets.selection.votes import exact_votes
+
+NOT_RECORDED = "an embedder that was not recorded"
+
+
+@dataclass(frozen=True)
+class NoisyVotes:
+    """The histogram of one privacy level, over one private table of vectors.
+
+    Args:
+      bins: the stored bins, whose charges the release descends from too.
+      centroids: those bins, float32 of shape (num_bins, d).
+      bins_digest: `digest_of` the stored bins, with which those that were voted on are compared once the votes were
+        counted.
+      embedder: the configured one.
+      key: selects the row that votes for a unit with several rows.
+    """
+
+    name: ClassVar[str] = HISTOGRAM
+
+    plan: PrivacyPlan
+    table: PrivateTable
+    bins: Table
+    centroids: npt.NDArray[np.float32]
+    bins_digest: str
+    embedder: str
+    key: bytes = field(repr=False)
+
+    def require_ready(self) -> None:
+        """Raise what is wrong with the vectors or the bins: see `require_same_embedder`."""
+        require_same_embedder(self.table, self.bins, self.embedder)
+
+    def run(self, charge: OpenableCharge) -> tuple[Table, Evidence]:
+        """The noisy votes for the bins, one row a bin, with the evidence of the release."""
+        noise = DiscreteGaussianNoise(noise_stddev=self.plan.votes.noise_stddev, source=SystemRandomness())
+        count = partial(exact_votes, centroids=self.centroids, key=self.key)
+        are_apart = adds_up(count, self.centroids)
+        drawn_before = noise_draws()
+        opened = self.table.open(charge)
+        ballots: list[tuple[str, int]] = []
+        exact = count(opened.select("unit_id", "instruction_id", "vector"), ballots=ballots)
+        released = noisy_votes(exact, noise)
+        allowed = recount(self.table.as_stored(charge), self.centroids, key=self.key)
+        evidence = votes_evidence(
+            exact_votes=exact,
+            released=released,
+            ballots=ballots,
+            is_everybody=is_everybody(ballots, allowed),
+            are_own=are_apart and are_own(ballots, allowed),
+            are_stored_bins=digest_of(self.centroids) == self.bins_digest,
+            noise=noise,
+            is_only_draw=noise_draws() - drawn_before == 1,
+            preparation=self.table.preparation,
+        )
+        release = Table(_rows(released), tuple(self.bins.charge_ids))
+        return release, replace(evidence, content=_observed(exact, noise))
+
+    def check(self, evidence: Mapping[str, Any]) -> list[Discrepancy]:
+        """Every difference between a release of votes and the plan."""
+        return check_votes(self.plan.votes, self.plan.unit, evidence)
+
+    def can_resume(self, record: ChargeRecord) -> bool:
+        """Never: a count that was interrupted left nothing to go on from."""
+        return False
+
+    def describe(self, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Nothing besides the evidence."""
+        return {}
+
+
+class EmbeddersDiffer(PublicError, ValueError):
+    """Bins and real vectors come from different embedders. Names models and lengths of vectors, which are public."""
+
+
+def require_same_embedder(table: PrivateTable, bins: Table, embedder: str) -> None:
+    """Find vectors or bins of another embedder than the configured one before anything is charged.
+
+    Two embedders may give vectors of one length, and votes of one for bins of the other would be bought for nothing.
+
+    Raises:
+      EmbeddersDiffer: the real vectors or the bins were made by another embedder, by one that was not recorded, or
+        differ in length.
+    """
+    real, synthetic = table.made_with.get(EMBEDDER, NOT_RECORDED), bins.record.get(EMBEDDER, NOT_RECORDED)
+    centroids = bins.rows.collect_schema()["centroid"]
+    lengths = table.width("vector"), centroids.size if isinstance(centroids, pl.Array) else None
+    if {real, synthetic} != {embedder} or lengths[0] != lengths[1]:
+        raise EmbeddersDiffer(
+            f"the real vectors are of {real} ({lengths[0]} numbers each), the bins of {synthetic} ({lengths[1]}), and"
+            f" `embedder` is {embedder}; set it to the one you want, and materialize real_embeddings,"
+            " synthetic_embeddings and synthetic_bins again"
+        )
+
+
+def _rows(noisy: npt.NDArray[np.int64]) -> pl.LazyFrame:
+    return pl.LazyFrame({"bin_id": np.arange(len(noisy), dtype=np.int64), "noisy_votes": noisy})
+
+
+def _observed(exact: npt.NDArray[np.int64], noise: DiscreteGaussianNoise) -> str:
+    """The hash of the one table that may be released: the exact votes with the noise drawn for them, bin by bin."""
+    if exact.shape != noise.last_draw.shape:
+        return ""
+    table = pl.LazyFrame({"bin_id": range(len(exact)), "noisy_votes": exact + noise.last_draw})
+    return content_digest(Table(table))
