@@ -69,7 +69,7 @@ def on_the_way_to_the_disk(change: Callable[[Table], Table]) -> Change:
 
 def say_more_in_the_evidence(patch: pytest.MonkeyPatch) -> None:
     evidence_of = noisy_votes.votes_evidence
-    patch.setattr(noisy_votes, "votes_evidence", lambda **kwargs: evidence_of(**kwargs).also(units=4929))
+    patch.setattr(noisy_votes, "votes_evidence", lambda *args, **kwargs: evidence_of(*args, **kwargs).also(units=4929))
 
 
 def count_every_row(patch: pytest.MonkeyPatch) -> None:

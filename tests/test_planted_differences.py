@@ -1116,7 +1116,9 @@ def with_a_smaller_bin(table: Any) -> Any:
 def say_more(module: Any, function: str) -> Plant:
     """Public evidence names the number of units besides."""
     evidence_of = getattr(module, function)
-    return lambda patch: patch.setattr(module, function, lambda **items: evidence_of(**items).also(units=19))
+    return lambda patch: patch.setattr(
+        module, function, lambda *args, **items: evidence_of(*args, **items).also(units=19)
+    )
 
 
 def say_more_in_the_record(patch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.dpsgd.private_rows import Picks, PrivateRows
 from dp_assets.dpsgd.replica import NewOptimizer, Replica, digests_of, same_bits, tensors_of
 from dp_assets.dpsgd.sensitivity_probe import ProbeResult
+from dp_assets.privacy.evidence import ObservedTraining
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler, name_of
 from dp_assets.privacy.randomness import origin
 
@@ -136,19 +137,29 @@ class RunMonitor:
         norm = sum(float(tensor.double().square().sum()) for tensor in self._exact_sum.values()) ** 0.5
         self._seen.sums_within_clip &= norm <= len(set(unit_ids)) * clipping.l2_clip_norm
 
-    def observed(self) -> dict[str, Any]:
-        """What the evidence says, by the names of `dpsgd_evidence`."""
+    def observed(self) -> ObservedTraining:
+        """What the evidence is made from."""
         self._see_changes(self._frozen_digests())
-        seen = dataclasses.asdict(self._seen)
-        kept, parts = seen.pop("normaliser_kept"), seen.pop("parts")
-        seen["batches_as_drawn"] &= len(parts) == 1  # the evidence names those of the last process
-        return seen | {
-            "normalisers": (self._normalizer,) if kept else (),
-            "noised_tensors": seen["noised_tensors"] or (),
-            "learning_rate": self._replica.optimizer.defaults["lr"],
-            "trained_tensors": self._parameters.keys(),
-            "num_parameters": sum(parameter.numel() for parameter in self._parameters.values()),
-        }
+        seen = self._seen
+        return ObservedTraining(
+            steps=seen.steps,
+            batches_as_drawn=seen.batches_as_drawn and len(seen.parts) == 1,  # evidence names those of the last process
+            rows_of_their_units=seen.rows_of_their_units,
+            sums_within_clip=seen.sums_within_clip,
+            most_rows_per_unit=seen.most_rows_per_unit,
+            l2_clip_norms=tuple(seen.l2_clip_norms),
+            loss_normalizers=tuple(seen.loss_normalisers),
+            normalizers=(self._normalizer,) if seen.normaliser_kept else (),
+            largest_share=seen.largest_share,
+            rounding_slack=seen.rounding_slack,
+            noise_energy=seen.noise_energy,
+            noised_tensors=tuple(seen.noised_tensors or ()),
+            trained_tensors=tuple(self._parameters),
+            changed_elsewhere=tuple(seen.changed_elsewhere),
+            updates_repeated=seen.updates_repeated,
+            num_parameters=sum(parameter.numel() for parameter in self._parameters.values()),
+            learning_rate=self._replica.optimizer.defaults["lr"],
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """What the steps that were watched made of the adapter: the only values that may be released."""

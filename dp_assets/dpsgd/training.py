@@ -120,9 +120,10 @@ def train_privately(
                 checkpoints.save(adapter.state(monitor))
             advance(1)
     evidence = dpsgd_evidence(
+        monitor.observed(),
+        sampler,
+        noise,
         unit=str(plan.unit),
-        sampler=sampler,
-        noise=noise,
         continuations=adapter.continuations,
         spare_steps=dpsgd.spare_steps,
         restricted={
@@ -130,7 +131,6 @@ def train_privately(
             WATCHED_FROM: dict(monitor.watched_from),
             WATCHED_TO: digests_of(monitor.weights()),
         },
-        **monitor.observed(),
     )
     return monitor.weights(), evidence
 

@@ -56,52 +56,62 @@ class Evidence:
         return replace(self, public={**self.public, **public})
 
 
+@dataclass(frozen=True)
+class ObservedTraining:
+    """What the run monitor observed of a training.
+
+    Args:
+      steps: the optimizer's own count of its updates in the result.
+      batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
+      rows_of_their_units: in every step, the clipped row of each unit was the one drawn of its rows in the table.
+      sums_within_clip: no clipped sum was longer than the clip norm times its units, which is all that a sum shows.
+      most_rows_per_unit: in any step; 1 when no unit was drawn.
+      l2_clip_norms, loss_normalizers, normalizers: the different values that were used.
+      largest_share: norm of the largest clipped gradient of a public probe unit, over the clip norm.
+      rounding_slack: how much the clipped sum of public probe units differs from the sum of the clipped probe units,
+        over the largest of them.
+      noise_energy: sum of squares of what was added, over all coordinates and steps.
+      noised_tensors: those whose gradient, in every step, was the exact sum plus the noise drawn for them.
+      updates_repeated: each step led where a second optimizer of public constants came with the gradients checked.
+      changed_elsewhere: tensors of the model that anything but a step of the watched optimizer changed.
+    """
+
+    steps: int
+    batches_as_drawn: bool
+    rows_of_their_units: bool
+    sums_within_clip: bool
+    most_rows_per_unit: int
+    l2_clip_norms: Collection[float]
+    loss_normalizers: Collection[float]
+    normalizers: Collection[float]
+    largest_share: float
+    rounding_slack: float
+    noise_energy: float
+    noised_tensors: Collection[str]
+    trained_tensors: Collection[str]
+    changed_elsewhere: Collection[str]
+    updates_repeated: bool
+    num_parameters: int
+    learning_rate: float
+
+
 def dpsgd_evidence(
-    *,
-    unit: str,
+    observed: ObservedTraining,
     sampler: PoissonSampler,
     noise: GaussianNoise,
-    steps: int,
+    *,
+    unit: str,
     continuations: int,
     spare_steps: int,
-    batches_as_drawn: bool,
-    rows_of_their_units: bool,
-    sums_within_clip: bool,
-    most_rows_per_unit: int,
-    l2_clip_norms: Collection[float],
-    largest_share: float,
-    rounding_slack: float,
-    normalisers: Collection[float],
-    noise_energy: float,
-    noised_tensors: Collection[str],
-    updates_repeated: bool,
-    trained_tensors: Collection[str],
-    changed_elsewhere: Collection[str],
-    num_parameters: int,
-    learning_rate: float,
-    loss_normalisers: Collection[float],
     restricted: Mapping[str, Any],
 ) -> Evidence:
     """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table, puts a
     verdict on the `constants` in their place, and refuses `batches` and `changed_elsewhere` for what it saw there.
 
     Args:
-      steps: the optimiser's own count of its updates in the result.
       continuations: how often the run went on after an interruption. Each may have lost a step whose noise was drawn,
         so the account holds one step more for each. A private row may interrupt a run, so only the verdict is public.
       spare_steps: how many continuations the plan accounts for.
-      batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
-      rows_of_their_units: in every step, the clipped row of each unit was the one drawn of its rows in the table.
-      sums_within_clip: no clipped sum was longer than the clip norm times its units, which is all that a sum shows.
-      most_rows_per_unit: in any step; 1 when no unit was drawn.
-      l2_clip_norms, loss_normalisers, normalisers: the different values that were used.
-      largest_share: norm of the largest clipped share of a public probe unit, over the clip norm.
-      rounding_slack: how much the clipped sum of public probe units differs from the sum of the clipped probe units,
-        over the largest share.
-      noise_energy: sum of squares of what was added, over all coordinates and steps.
-      noised_tensors: those whose gradient, in every step, was the exact sum plus the noise drawn for them.
-      updates_repeated: each step led where a second optimizer of public constants came with the gradients checked.
-      changed_elsewhere: tensors of the model that anything but a step of the watched optimiser changed.
     """
     public = {
         "mechanism": "dpsgd",
@@ -110,42 +120,59 @@ def dpsgd_evidence(
         "sampling_probability": sampler.sampling_probability,
         "sampling_randomness": origin(sampler.source),
         "samples_drawn": sampler.samples_drawn,
-        "batches": "as drawn" if batches_as_drawn else OTHERWISE,
-        "rows": "of their units" if rows_of_their_units else OTHERWISE,
-        "sums": "within the clip" if sums_within_clip else OTHERWISE,
-        "rows_per_sampled_unit": most_rows_per_unit,
-        "l2_clip_norm": _the_only(l2_clip_norms),
-        "largest_share": largest_share,
-        "rounding_slack": rounding_slack,
+        "batches": "as drawn" if observed.batches_as_drawn else OTHERWISE,
+        "rows": "of their units" if observed.rows_of_their_units else OTHERWISE,
+        "sums": "within the clip" if observed.sums_within_clip else OTHERWISE,
+        "rows_per_sampled_unit": observed.most_rows_per_unit,
+        "l2_clip_norm": _the_only(observed.l2_clip_norms),
+        "largest_share": observed.largest_share,
+        "rounding_slack": observed.rounding_slack,
         "noise": name_of(noise),
         "noise_stddev": noise.noise_stddev,
         "noise_randomness": origin(noise.source),
         "noise_draws": len(noise.digests),
         "distinct_noise_draws": len(set(noise.digests)),
         "noise_coordinates": noise.coordinates_drawn,
-        "noise_size": noise_size(noise_energy, steps * num_parameters, noise_stddev=noise.noise_stddev),
-        "normaliser": _the_only(normalisers),
-        "steps": steps,
+        "noise_size": noise_size(
+            observed.noise_energy, observed.steps * observed.num_parameters, noise_stddev=noise.noise_stddev
+        ),
+        "normaliser": _the_only(observed.normalizers),
+        "steps": observed.steps,
         "continuations": verdict_on_continuations(continuations, spare_steps),
-        "noised_tensors": fingerprint(noised_tensors),
-        "updates": "of noisy sums alone" if updates_repeated else OTHERWISE,
-        "constants": {"learning_rate": learning_rate, "loss_normaliser": _the_only(loss_normalisers)},
-        "trained_tensors": fingerprint(trained_tensors),
-        "changed_elsewhere": fingerprint(changed_elsewhere),
-        "num_parameters": num_parameters,
+        "noised_tensors": fingerprint(observed.noised_tensors),
+        "updates": "of noisy sums alone" if observed.updates_repeated else OTHERWISE,
+        "constants": {"learning_rate": observed.learning_rate, "loss_normaliser": _the_only(observed.loss_normalizers)},
+        "trained_tensors": fingerprint(observed.trained_tensors),
+        "changed_elsewhere": fingerprint(observed.changed_elsewhere),
+        "num_parameters": observed.num_parameters,
     }
     return Evidence(public=public, restricted=restricted, noise=tuple(noise.digests))
 
 
+@dataclass(frozen=True)
+class CountedVotes:
+    """Exact votes, and what a second count says of them. All of it is private.
+
+    Args:
+      exact: the votes for each bin.
+      ballots: the votes that were counted, each a unit id and a bin.
+      is_everybody: all units of the table voted that have something to vote with, and no others.
+      are_own: each vote follows from the unit's rows alone, of the table and of a probe of public units.
+      are_stored_bins: the votes were counted, both times, for the bins that were stored before the table was opened.
+    """
+
+    exact: npt.NDArray[np.int64] = field(repr=False)
+    ballots: Sequence[tuple[str, int]] = field(repr=False)
+    is_everybody: bool
+    are_own: bool
+    are_stored_bins: bool
+
+
 def votes_evidence(
-    *,
-    exact_votes: npt.NDArray[np.int64],
+    counted: CountedVotes,
     released: npt.NDArray[np.int64],
-    ballots: Sequence[tuple[str, int]],
-    is_everybody: bool,
-    are_own: bool,
-    are_stored_bins: bool,
     noise: DiscreteGaussianNoise,
+    *,
     is_only_draw: bool,
     preparation: str,
 ) -> Evidence:
@@ -154,28 +181,25 @@ def votes_evidence(
     A bin counts as noised when the released value is the exact one plus the noise drawn for it, which may be zero.
 
     Args:
-      ballots: the votes that were counted, each a unit id and a bin.
-      is_everybody: all units of the table voted that have something to vote with, and no others.
-      are_own: each vote follows from the unit's rows alone, of the table and of a probe of public units.
       is_only_draw: since the table was opened, no other noise was drawn that this one may have been chosen from.
-      are_stored_bins: the votes were counted, both times, for the bins that were stored before the table was opened.
     """
-    is_whole = len(released) == len(exact_votes) == len(noise.last_draw)
+    exact, ballots = counted.exact, counted.ballots
+    is_whole = len(released) == len(exact) == len(noise.last_draw)
     by_bin, by_unit = Counter(bin_id for _, bin_id in ballots), Counter(unit_id for unit_id, _ in ballots)
-    is_sum = exact_votes.tolist() == [by_bin[bin_id] for bin_id in range(len(exact_votes))]
+    is_sum = exact.tolist() == [by_bin[bin_id] for bin_id in range(len(exact))]
     public = {
         "mechanism": "votes",
         "preparation": preparation,
-        "population": "units" if is_everybody else OTHERWISE,
-        "bins": "as stored" if are_stored_bins else OTHERWISE,
+        "population": "units" if counted.is_everybody else OTHERWISE,
+        "bins": "as stored" if counted.are_stored_bins else OTHERWISE,
         "num_bins": len(released),
         "noise": name_of(noise),
         "noise_stddev": noise.noise_stddev,
         "noise_randomness": origin(noise.source) if is_only_draw else OTHERWISE,
         "noise_coordinates": noise.coordinates_drawn,
-        "noised_bins": int((released - exact_votes == noise.last_draw).sum()) if is_whole else 0,
+        "noised_bins": int((released - exact == noise.last_draw).sum()) if is_whole else 0,
         "max_votes_per_unit": max(by_unit.values(), default=1),
-        "votes": "of each unit alone" if are_own else OTHERWISE,
+        "votes": "of each unit alone" if counted.are_own else OTHERWISE,
         "votes_counted": "one a ballot" if is_sum else OTHERWISE,
     }
     return Evidence(public=public, restricted={}, noise=tuple(noise.digests))

@@ -20,7 +20,7 @@ import polars as pl
 from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, content_digest
 from dp_assets.privacy.claim import Discrepancy, check_votes
 from dp_assets.privacy.errors import PublicError
-from dp_assets.privacy.evidence import Evidence, votes_evidence
+from dp_assets.privacy.evidence import CountedVotes, Evidence, votes_evidence
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noise_draws, noisy_votes
 from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan
@@ -70,17 +70,16 @@ class NoisyVotes:
         exact = count(opened.select("unit_id", "instruction_id", "vector"), ballots=ballots)
         released = noisy_votes(exact, noise)
         allowed = recount(self.table.as_stored(charge), self.centroids, key=self.key)
-        evidence = votes_evidence(
-            exact_votes=exact,
-            released=released,
-            ballots=ballots,
+        counted = CountedVotes(
+            exact,
+            ballots,
             is_everybody=is_everybody(ballots, allowed),
             are_own=are_apart and are_own(ballots, allowed),
             are_stored_bins=digest_of(self.centroids) == self.bins_digest,
-            noise=noise,
-            is_only_draw=noise_draws() - drawn_before == 1,
-            preparation=self.table.preparation,
         )
+        is_only_draw = noise_draws() - drawn_before == 1
+        preparation = self.table.preparation
+        evidence = votes_evidence(counted, released, noise, is_only_draw=is_only_draw, preparation=preparation)
         release = Table(_rows(released), tuple(self.bins.charge_ids))
         return release, replace(evidence, content=_observed(exact, noise))
 

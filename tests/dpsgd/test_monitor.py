@@ -92,27 +92,27 @@ def test_no_size_of_sum_and_noise_is_mistaken_for_a_difference(
     for _ in range(20):
         training.step(size)
     seen = training.monitor.observed()
-    assert seen["steps"] == 20
-    assert seen["batches_as_drawn"]
-    assert seen["normalisers"] == (7,)
-    assert set(seen["noised_tensors"]) == set(seen["trained_tensors"])
-    assert seen["changed_elsewhere"] == []
+    assert seen.steps == 20
+    assert seen.batches_as_drawn
+    assert seen.normalizers == (7,)
+    assert set(seen.noised_tensors) == set(seen.trained_tensors)
+    assert seen.changed_elsewhere == ()
 
 
 def test_a_normaliser_that_differs_a_little_is_seen(model: nn.Module) -> None:
     training = Training(model, noise_stddev=1.0)
     training.step(1.0, change=lambda handed: handed * ROUNDED)
-    assert training.monitor.observed()["normalisers"] == (7,)
+    assert training.monitor.observed().normalizers == (7,)
     training.step(1.0, change=lambda handed: handed * OTHER)
-    assert training.monitor.observed()["normalisers"] == ()
-    assert training.monitor.observed()["noised_tensors"] == ()
+    assert training.monitor.observed().normalizers == ()
+    assert training.monitor.observed().noised_tensors == ()
 
 
 def test_a_step_without_a_clipped_sum_is_seen(model: nn.Module) -> None:
     training = Training(model, noise_stddev=1.0)
     training.step(1.0)
     training.optimizer.step()
-    assert training.monitor.observed()["noised_tensors"] == ()
+    assert training.monitor.observed().noised_tensors == ()
 
 
 @pytest.mark.parametrize("name", ["a buffer", "a frozen weight", "a trained tensor"])
@@ -126,7 +126,7 @@ def test_one_changed_value_anywhere_is_seen(model: nn.Module, name: str) -> None
     }[name]
     with torch.no_grad():
         tensor.view(-1)[0] = torch.nextafter(tensor.view(-1)[0], torch.tensor(torch.inf))
-    assert len(training.monitor.observed()["changed_elsewhere"]) == 1
+    assert len(training.monitor.observed().changed_elsewhere) == 1
 
 
 def test_what_was_seen_survives_a_checkpoint(model: nn.Module) -> None:
@@ -135,6 +135,6 @@ def test_what_was_seen_survives_a_checkpoint(model: nn.Module) -> None:
     after.monitor.resume(before.monitor.kept(), optimizer=before.optimizer.state_dict())
     after.step(1.0)
     seen = after.monitor.observed()
-    assert (seen["steps"], after.sampler.samples_drawn, len(after.noise.digests)) == (2, 2, 2)
-    assert (seen["normalisers"], seen["noised_tensors"]) == ((), ())
-    assert seen["noise_energy"] > before.monitor.observed()["noise_energy"]
+    assert (seen.steps, after.sampler.samples_drawn, len(after.noise.digests)) == (2, 2, 2)
+    assert (seen.normalizers, seen.noised_tensors) == ((), ())
+    assert seen.noise_energy > before.monitor.observed().noise_energy

@@ -9,7 +9,15 @@ import pytest
 from scipy import stats
 
 from dp_assets.privacy.claim import CONFIGURED, check_dpsgd, check_votes
-from dp_assets.privacy.evidence import Evidence, dpsgd_evidence, fingerprint, noise_size, votes_evidence
+from dp_assets.privacy.evidence import (
+    CountedVotes,
+    Evidence,
+    ObservedTraining,
+    dpsgd_evidence,
+    fingerprint,
+    noise_size,
+    votes_evidence,
+)
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
 from dp_assets.privacy.randomness import RandomSource, SystemRandomness
@@ -34,12 +42,7 @@ def evidence_of(source: RandomSource, restricted: dict[str, Any], **changes: Any
         sampler.draw(["a", "b"])
         energy += float((noise.draw(NUM_PARAMETERS) ** 2).sum())
     observed: dict[str, Any] = {
-        "unit": str(UNIT),
-        "sampler": sampler,
-        "noise": noise,
         "steps": 5,
-        "continuations": 1,
-        "spare_steps": 2,
         "batches_as_drawn": True,
         "rows_of_their_units": True,
         "sums_within_clip": True,
@@ -47,7 +50,7 @@ def evidence_of(source: RandomSource, restricted: dict[str, Any], **changes: Any
         "l2_clip_norms": [0.5],
         "largest_share": 0.99999,
         "rounding_slack": 1e-9,
-        "normalisers": [8],
+        "normalizers": [8],
         "noise_energy": energy,
         "noised_tensors": ["a", "b"],
         "updates_repeated": True,
@@ -55,27 +58,35 @@ def evidence_of(source: RandomSource, restricted: dict[str, Any], **changes: Any
         "changed_elsewhere": [],
         "num_parameters": NUM_PARAMETERS,
         "learning_rate": 0.1,
-        "loss_normalisers": [16.0],
+        "loss_normalizers": [16.0],
     }
-    evidence = dpsgd_evidence(**(observed | changes), restricted=restricted)
+    others = {"unit": str(UNIT), "continuations": 1, "spare_steps": 2}
+    others = {name: changes.pop(name, value) for name, value in others.items()}
+    training = ObservedTraining(**(observed | changes))
+    evidence = dpsgd_evidence(training, sampler, noise, **others, restricted=restricted)
     return evidence.also(preparation="user-wise", population="units", constants=CONFIGURED)
 
 
 def votes_of(source: RandomSource, **changes: Any) -> Evidence:
     noise = DiscreteGaussianNoise(noise_stddev=10.0, source=source)
     exact = np.array([2, 0, 1, 0], dtype=np.int64)
-    observed: dict[str, Any] = {
-        "exact_votes": exact,
-        "released": exact + noise.draw(4),
+    counted: dict[str, Any] = {
+        "exact": exact,
         "ballots": [("a", 0), ("b", 0), ("c", 2)],
         "is_everybody": True,
         "are_own": True,
         "are_stored_bins": True,
+    }
+    released: dict[str, Any] = {
+        "released": exact + noise.draw(4),
         "noise": noise,
         "is_only_draw": True,
         "preparation": "user-wise",
     }
-    return votes_evidence(**(observed | changes))
+    counted |= {name: changes[name] for name in counted.keys() & changes}
+    released |= {name: changes[name] for name in released.keys() & changes}
+    assert changes.keys() <= counted.keys() | released.keys()
+    return votes_evidence(CountedVotes(**counted), **released)
 
 
 def test_repr_shows_the_public_part_only() -> None:
@@ -93,7 +104,7 @@ def test_the_public_part_is_json_and_does_not_know_the_restricted_one() -> None:
 def test_the_public_part_does_not_know_the_votes() -> None:
     nobody = np.zeros(4, dtype=np.int64)
     noise = DiscreteGaussianNoise(noise_stddev=10.0, source=SystemRandomness())
-    empty = votes_of(SystemRandomness(), exact_votes=nobody, released=nobody + noise.draw(4), ballots=[], noise=noise)
+    empty = votes_of(SystemRandomness(), exact=nobody, released=nobody + noise.draw(4), ballots=[], noise=noise)
     assert json.dumps(empty.public) == json.dumps(votes_of(SystemRandomness()).public)
 
 
@@ -122,8 +133,8 @@ def test_a_run_that_kept_the_plan_satisfies_the_claim() -> None:
         ({"l2_clip_norms": [0.5, 0.6]}, "l2_clip_norm"),
         ({"largest_share": 1.0001}, "largest_share"),
         ({"rounding_slack": 0.01}, "rounding_slack"),
-        ({"normalisers": [9]}, "normaliser"),
-        ({"normalisers": []}, "normaliser"),
+        ({"normalizers": [9]}, "normaliser"),
+        ({"normalizers": []}, "normaliser"),
         ({"noise_energy": 0.0}, "noise_size"),
         ({"noised_tensors": ["a"]}, "noised_tensors"),
         ({"trained_tensors": ["a", "b", "c"]}, "noised_tensors"),
