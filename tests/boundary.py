@@ -86,8 +86,15 @@ class Boundary:
         return list(self.ledger.state().charges.values())
 
     def identity(self, key: str) -> ReleaseIdentity:
-        partition = Partition("all", LEVEL)
-        return ReleaseIdentity(partition, self.registration.corpus_id, SNAPSHOT, key, made_with=self.made_with)
+        return ReleaseIdentity(
+            Partition("all", LEVEL),
+            corpus_id=self.registration.corpus_id,
+            snapshot=SNAPSHOT,
+            reuse_key=key,
+            made_with=self.made_with,
+            has_rows=True,
+            query=None,
+        )
 
     def obtain(self, mechanism: Any, key: str, rest_of_run: Readiness) -> Any:
         return obtain(

@@ -272,7 +272,7 @@ def attend_within_rows(
     return packed_rows.end_to_end(attended)[None], None
 
 
-def require_rows_apart(model: nn.Module, *, longest: int = 0) -> None:
+def require_rows_apart(model: nn.Module, *, longest: int) -> None:
     """Measure on two public texts that what stands before or behind a row does not change its outputs in one bit.
 
     Nor may it where the other text is not finite: a mask that weighs it with 0 would hold until one is, and then void

@@ -1,7 +1,7 @@
 """The release of a mechanism: found, or charged, made, compared with its plan, stored and settled."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -83,9 +83,9 @@ class ReleaseIdentity:
     corpus_id: str
     snapshot: str
     reuse_key: str
-    made_with: Mapping[str, str] = field(default_factory=dict)
-    has_rows: bool = True
-    query: str | None = None
+    made_with: Mapping[str, str]
+    has_rows: bool
+    query: str | None
 
     @staticmethod
     def of(
