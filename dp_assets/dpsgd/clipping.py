@@ -13,24 +13,24 @@ factors of its matrices' gradients (`lora_gradients.py`). Here their product is 
 instead of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing
 trains outside the clip.
 
-What is exploited for speed: the sum over a batch depends neither on its order nor on how it is cut. So units are packed
-into micro-batches of a fixed number of tokens, longest first, their rows laid end to end without padding (`packing.py`
-says how rows stay apart); the language model's head runs only where a token has a label, in chunks; the gradient of a
-low-rank matrix is formed row by row, which costs less than a second backward pass for its norm. None of it changes
-what is computed for a unit.
+Speed. The sum over a batch depends neither on its order nor on how it is cut. So units are packed into micro-batches of
+a fixed number of tokens, longest first, as packed sequences without padding (`packing.py` keeps rows apart). The
+language model's head runs only where a token has a label, in chunks. The gradient of a low-rank matrix is formed row by
+row, which costs less than a second backward pass for its norm. None of it changes what is computed for a unit.
 
-What makes a unit's share its own: the loss of a row is a sum over its tokens divided by a public constant, never a
-mean over the batch; layers that mix rows, or whose random mask depends on the layout of the batch, are refused, and so
-are routed experts, which compute on whatever tokens all rows send them.
+Why the gradient of a unit does not depend on the rest of the batch: the loss of a row is a sum over its tokens divided
+by a public constant, never a mean over the batch. Layers that mix rows, or whose random mask depends on the layout of
+the batch, are refused, and so are routed experts, which compute on whatever tokens all rows send them.
 
-Rounding too. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the length of
-the line in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own length
-where that is greater. In attention and in per-row gradients the unit's rows have a width of their own; how many rows
-of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Shares come
-out the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are multiples of 4.
-They are added up in float64. What another device or width leaves is measured in the run, on rows up to the longest
-(`sensitivity_probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that holds it. A
-device or model that rounds more coarsely is refused, and below float32 one that rounds by company at all.
+Rounding. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the length of the
+packed sequence in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own
+length where that is greater. In attention and in per-row gradients the unit's rows have a width of their own; how many
+rows of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Clipped
+gradients are the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are
+multiples of 4. They are added up in float64. What another device or width leaves is measured in the run, on rows up to
+the longest (`sensitivity_probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that
+holds it. A device or model that rounds more coarsely is refused. Below float32, any dependence of the rounding on the
+rest of the batch is refused.
 """
 
 import math
@@ -234,7 +234,7 @@ def _rows_by_unit(rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> list[Uni
 
 @dataclass
 class MicroBatch:
-    """Units that are computed together, their rows end to end in `num_tokens` places; places left over are idle."""
+    """Units that are computed together, in a packed sequence of `num_tokens` tokens; those left over are idle."""
 
     num_tokens: int
     units: list[Unit] = field(default_factory=list)
@@ -312,7 +312,7 @@ def _clip_micro_batch(
 
 
 def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
-    """The rows of a micro-batch end to end, and for each row its unit's place in the batch."""
+    """The packed sequence of a micro-batch, and for each row the index of its unit in the batch."""
     owned = sorted(
         ((owner, row) for owner, unit in enumerate(batch.units) for row in unit),
         key=lambda owner_and_row: padded_width(len(owner_and_row[1])),
@@ -324,16 +324,16 @@ def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
 def backpropagate(model: nn.Module, packed: PackedRows, loss_normalizer: float) -> None:
     """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
 
-    The head runs on places that have a label only, in chunks of one size: their logits are the largest tensors of all,
-    and each chunk's are gone before the next one's come. Places that fill up a chunk are blanked, as what the head
-    gives there need not be finite, and an ignored label's gradient is 0 times that.
+    The head runs on positions that have a label only, in chunks of one size: their logits are the largest tensors of
+    all, and each chunk's are gone before the next one's come. Positions that fill up a chunk are blanked, as what the
+    head gives there need not be finite, and an ignored label's gradient is 0 times that.
     """
     base = causal_lm(model)
     output = decode(base, packed)
     hidden = output.last_hidden_state  # [1, tokens, features]
     leaf = hidden.detach().requires_grad_()
-    for places, labels in packed.label_chunks:
-        learnt = leaf[:, places].masked_fill((labels == IGNORED)[:, None], 0)
+    for positions, labels in packed.label_chunks:
+        learnt = leaf[:, positions].masked_fill((labels == IGNORED)[:, None], 0)
         logits = logits_of(base, output, learnt)
         loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
         (loss / loss_normalizer).backward()
@@ -345,8 +345,8 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normalizer: float) 
 def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -> Iterator[Gradients]:
     """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, narrow, wide].
 
-    A gradient with more outputs than inputs is formed turned over, since kernels for small products are faster so;
-    `_running_sums` turns its sum back.
+    A gradient with more outputs than inputs is computed transposed, because small batched products run faster that
+    way; `_running_sums` transposes its sum back.
     """
     row_gradients: Gradients = {}
 

@@ -5,7 +5,7 @@
     every tensor     nothing but those steps changes anything
 
 A tensor counts as noised if, in every step, the gradient handed to the optimizer is, bit for bit, the exact sum plus
-the noise that was drawn for this tensor in this step, over the normaliser. The replica (`replica.py`) steps with those
+the noise that was drawn for this tensor in this step, over the normalizer. The replica (`replica.py`) steps with those
 gradients by the public constants of the optimizer, and the parameters must come out the same, bit for bit. Both are the
 operations of the loop done again, so no step that keeps the plan is ever called different.
 

@@ -1,18 +1,19 @@
 """A probe of the gradient engine on public rows, with the very model and functions of the run.
 
-Guarantee measured: the clipped sum of several units is the sum of what each gives alone, and no share is longer than
-the clip norm. That one property rests on everything which makes a unit's share its own: the loss is a sum over tokens
-over a constant, no layer mixes rows, padding is inert, a unit is clipped as a whole, and the cut into micro-batches
-does not matter. The rows are fixed token ids of very different lengths. The adapter is set to fixed values for the
-probe, since a fresh one is zero in half its tensors and would hide theirs, and put back bit by bit. The sum is formed
-twice: in micro-batches of the run, and in three small ones, since bugs may lie between one and the next.
+Guarantee measured: the clipped sum of several units is the sum of what each gives alone, and no clipped gradient is
+longer than the clip norm. It rests on everything that keeps a unit's gradient independent of the rest of the batch: the
+loss is a sum over tokens over a constant, no layer mixes rows, padding is inert, a unit is clipped as a whole, and the
+cut into micro-batches does not matter. The rows are fixed token ids of very different lengths. The adapter is set to
+fixed values for the probe, since a fresh one is zero in half its tensors and would hide theirs, and put back bit by
+bit. The sum is formed twice: in micro-batches of the run, and in three small ones, since bugs may lie between one and
+the next.
 
-Slack. A share should not depend on the company it is in, not even in its last bits (`clipping.py` says how). Where
-kernels round by position or by neighbours, it does: on some devices, and on the CPU in models whose widths are no
-multiples of 4. The clip aims below its norm by a margin; a slack that could exceed the margin if all shares of the
-largest batch that the plan allows for rounded alike is refused before a private row is read. A base coarser than
-float32 must give the same bits, since there a value flips seldom but by a whole unit of its own, and a few rows may see
-none of it. Measured with the packaged model on the CPU: below 1e-15, in float32 and in bfloat16.
+Rounding slack. A clipped gradient should not depend on the rest of the batch, not even in its last bits (`clipping.py`
+says how). Where kernels round by position or by neighboring rows, it does: on some devices, and on the CPU in models
+whose widths are no multiples of 4. The clip aims below its norm by a margin. A slack that could exceed the margin if
+all gradients of the largest batch that the plan allows for rounded alike is refused before a private row is read. A
+base coarser than float32 must give the same bits, since there a value flips seldom but by a whole unit of its own, and
+a few rows may see none of it. Measured with the packaged model on the CPU: below 1e-15, in float32 and in bfloat16.
 Left out: a proof for every device. The slack is measured, on these rows, in this run.
 """
 
