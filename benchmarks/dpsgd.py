@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -251,7 +251,7 @@ def trl(given: argparse.Namespace, folder: Path, *, autocast: bool = False) -> S
 def opacus(given: argparse.Namespace) -> Side:
     from opacus import PrivacyEngine
     from opacus.utils.batch_memory_manager import BatchMemoryManager
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Dataset
 
     model, tokenizer = load(given, dtype=given.dtype)
     rows = [example(row) for row in token_rows(given, tokenizer)]
@@ -259,7 +259,7 @@ def opacus(given: argparse.Namespace) -> Side:
     wrapped, optimizer, loader = PrivacyEngine().make_private(
         module=model.train(),
         optimizer=optimizer,
-        data_loader=DataLoader(rows, batch_size=len(rows), collate_fn=padded),
+        data_loader=DataLoader(cast("Dataset[Any]", rows), batch_size=len(rows), collate_fn=padded),
         noise_multiplier=NOISE_MULTIPLIER,
         max_grad_norm=L2_CLIP_NORM,
         loss_reduction="sum",
@@ -293,9 +293,9 @@ def padded(examples: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch
     """Tokens, attention mask and labels of a batch, each [rows, width]."""
     tokens, labels = zip(*examples, strict=True)
     return (
-        pad_sequence(tokens, batch_first=True),
+        pad_sequence(list(tokens), batch_first=True),
         pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True),
-        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        pad_sequence(list(labels), batch_first=True, padding_value=IGNORED),
     )
 
 

@@ -416,13 +416,15 @@ def _norms(unit_gradients: Gradients) -> Tensor:
     throughout would exceed the clip's margin. A piece whose sum of squares float32 cannot hold makes the norm infinite.
     """
     pieces = [vector_norm(_in_pieces(gradient.flatten(1)), dim=2) for gradient in unit_gradients.values()]
-    return vector_norm(torch.cat(pieces, dim=1), dim=1, dtype=torch.float64)
+    norms: Tensor = vector_norm(torch.cat(pieces, dim=1), dim=1, dtype=torch.float64)
+    return norms
 
 
 def _in_pieces(values: Tensor) -> Tensor:
     """[units, values] as [units, pieces, PIECE], filled up with zeros."""
     missing = -values.shape[1] % PIECE
-    return (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
+    pieces: Tensor = (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
+    return pieces
 
 
 def _evidence(names: tuple[str, ...], norms: Tensor, clipping: Clipping) -> ClippingEvidence:

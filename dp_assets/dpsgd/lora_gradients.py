@@ -52,12 +52,12 @@ class LowRankLayer:
     names: tuple[str | None, str | None]
 
     @property
-    def matrices(self) -> tuple[Tensor, Tensor]:
+    def matrices(self) -> tuple[nn.Parameter, nn.Parameter]:
         """A and B."""
         return self.module.lora_A[self.adapter].weight, self.module.lora_B[self.adapter].weight
 
     @property
-    def trainable(self) -> dict[str, Tensor]:
+    def trainable(self) -> dict[str, nn.Parameter]:
         return {name: matrix for name, matrix in zip(self.names, self.matrices, strict=True) if name}
 
     @property
@@ -137,7 +137,7 @@ def tapped(layers: Sequence[LowRankLayer], tap: Tap, *, num_tokens: int) -> Iter
         if inputs.ndim != 3 or inputs.shape[:2] != (1, num_tokens):
             name = next(iter(layer.trainable))
             raise UnclippableParameter(f"{name} gets an input that is not [1, tokens, features]; freeze it")
-        output: Tensor = _LowRankLinear.apply(inputs, *layer.matrices, layer, tap)
+        output: Tensor = _LowRankLinear.apply(inputs, *layer.matrices, layer, tap)  # type: ignore[no-untyped-call]
         return output
 
     with ExitStack() as taps:

@@ -213,7 +213,8 @@ class RowBuffer:
 
 def causal_lm(model: nn.Module) -> Any:
     """The language model itself, without the wrapper that PEFT puts around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap: Any = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def digests_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def _add(digest: "hashlib._Hash", tensor: Tensor) -> None:
     """Type, shape and bits of a tensor."""
     digest.update(f" {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:

@@ -150,7 +150,7 @@ class _Slots:
         columns, device = self.columns, self.model.device
         columns.begin_step(free=self.free())
         starts = torch.from_numpy(columns.starts).to(device)
-        logits = self.model(
+        logits: Tensor = self.model(
             input_ids=torch.tensor([[0 if text is None else text.last_id] for text in self.texts], device=device),
             attention_mask=torch.arange(columns.oldest, columns.end + 1, device=device) >= starts[:, None],
             position_ids=(columns.end - starts)[:, None],

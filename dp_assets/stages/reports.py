@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -163,10 +164,16 @@ def held_out_losses(
     from dp_assets.generation.prompts import generator_prompt_ids
 
     base, tokenizer = load_model()
-    prompt_ids = generator_prompt_ids(tokenizer, prompt=prompt)
-    measure = {"prompt_ids": prompt_ids, "max_tokens": max_tokens, "batch_size": LIKELIHOOD_BATCH}
-    untrained = mean_token_loss(base, tokenizer, texts, **measure)
-    trained = mean_token_loss(attach_adapter(base, adapter), tokenizer, texts, **measure)
+    measure = partial(
+        mean_token_loss,
+        tokenizer=tokenizer,
+        texts=texts,
+        prompt_ids=generator_prompt_ids(tokenizer, prompt=prompt),
+        max_tokens=max_tokens,
+        batch_size=LIKELIHOOD_BATCH,
+    )
+    untrained = measure(base)
+    trained = measure(attach_adapter(base, adapter))
     return pl.DataFrame(
         {
             "metric": ["held_out_token_loss"] * 2,
