@@ -1,1 +1,4 @@
-"""Everything a privacy reviewer reads. Start at README.md."""
+"""The privacy argument as pure code: mechanisms, accounting, plan, evidence, claim, ledger logic and gate.
+
+A reviewer starts at README.md, which also names the files outside this package that the argument needs.
+"""

@@ -1,9 +1,9 @@
-"""From events to epsilon, and to what else people ask of a guarantee.
+"""Accounting: from events to epsilon, group epsilon, trade-off curve and Renyi DP.
 
-Figures hold for add-or-remove-one neighbours unless a function says otherwise. Claims use privacy loss distributions
-(`losses.py`), which give upper bounds; the adaptive gate of the ledger uses Renyi DP (RDP) at one order that was fixed
-beforehand, because a filter on PLD curves is not valid when later mechanisms are chosen after earlier results. Epsilons
-and true-positive rates are rounded up, and an epsilon is infinite where the PLD certifies none.
+Figures hold for add-or-remove-one neighbors unless a function says otherwise. Claims use privacy loss distributions
+(PLD, `losses.py`), which give upper bounds. The adaptive gate of the ledger uses Renyi DP (RDP) at one order that was
+fixed beforehand, because a filter on PLDs is not valid when later mechanisms are chosen after earlier results. Epsilons
+and true-positive rates are rounded up. An epsilon is infinite where the PLD certifies no finite one.
 """
 
 import functools
@@ -23,14 +23,14 @@ from dp_accounting import (
 from dp_accounting.rdp import RdpAccountant
 
 from dp_assets.privacy.events import DiscreteGaussianDpEvent, UnknownEvent, event_from_json, event_to_json
-from dp_assets.privacy.losses import ONE_UNIT, REPLACED_UNIT, Neighbours, account
+from dp_assets.privacy.losses import ONE_UNIT, REPLACED_UNIT, Neighbors, account
 from dp_assets.privacy.units import RELATION
 
 CERTIFIED_DISCRETIZATION = 1e-4
 CALIBRATION_DISCRETIZATION = 1e-3
 GROUP_DISCRETIZATION = 5e-3
-"""For figures of several units, which cost seconds even so, since each loss of a mixture is inverted in Python. At the
-published setting they are less than 0.5 % looser for it."""
+"""Discretization interval for group epsilons. They take seconds even so, because each loss of a mixture is inverted in
+Python. At the published setting they are less than 0.5 % looser than with a fine interval."""
 GROUP_SIZES = (1, 2, 4, 8)
 EPSILON_DECIMALS, RATE_DECIMALS = 4, 6
 
@@ -38,15 +38,15 @@ _EPSILON_GRID = np.concatenate([[0.0], np.geomspace(1e-5, 30, 4000)])
 
 
 def epsilon(event: DpEvent, delta: float, *, discretization: float = CERTIFIED_DISCRETIZATION) -> float:
-    """The smallest certified epsilon of `event` at `delta`, rounded up; infinity for an event without noise.
+    """Return the smallest certified epsilon of `event` at `delta`, rounded up; infinity for an event without noise.
 
-    `discretization` is the interval of losses asked for; `losses.py` says when another one is taken.
+    `discretization` is the requested interval of losses; `losses.py` says when another one is used.
     """
     return _epsilon(json.dumps(event_to_json(event)), delta, ONE_UNIT, discretization)
 
 
 def replace_one_epsilon(event: DpEvent, delta: float) -> float:
-    """The certified epsilon of `event` when a neighbour has one unit replaced by another, rounded up.
+    """Return the certified epsilon of `event` for neighbors that replace one unit by another, rounded up.
 
     Raises:
       UnknownEvent: an event whose effect on a replaced unit is not known.
@@ -55,7 +55,7 @@ def replace_one_epsilon(event: DpEvent, delta: float) -> float:
 
 
 def group_epsilon(event: DpEvent, delta: float, group_size: int) -> float:
-    """The certified epsilon for one person who owns `group_size` units, all of them added or removed, rounded up.
+    """Return the certified epsilon for one person who owns `group_size` units, all added or removed, rounded up.
 
     Raises:
       UnknownEvent: an event whose effect on a group is not known.
@@ -65,21 +65,21 @@ def group_epsilon(event: DpEvent, delta: float, group_size: int) -> float:
         raise ValueError("group_size must be at least 1")
     if group_size == 1:
         return epsilon(event, delta)
-    return _epsilon(json.dumps(event_to_json(event)), delta, Neighbours(RELATION, group_size), GROUP_DISCRETIZATION)
+    return _epsilon(json.dumps(event_to_json(event)), delta, Neighbors(RELATION, group_size), GROUP_DISCRETIZATION)
 
 
 @functools.lru_cache(maxsize=256)
-def _epsilon(form: str, delta: float, neighbours: Neighbours, discretization: float) -> float:
-    """Cached, because every artifact of a run reports the same few compositions."""
-    return round_up(account(form, neighbours, discretization).get_epsilon(delta), EPSILON_DECIMALS)
+def _epsilon(form: str, delta: float, neighbors: Neighbors, discretization: float) -> float:
+    """Compute a certified epsilon. Cached, because every artifact of a run reports the same few compositions."""
+    return round_up(account(form, neighbors, discretization).get_epsilon(delta), EPSILON_DECIMALS)
 
 
 def trade_off(event: DpEvent, false_positive_rates: Sequence[float]) -> dict[float, float]:
-    """An attacker's largest true-positive rate at each false-positive rate, rounded up, from the PLD of `event`.
+    """Return an attacker's largest true-positive rate at each false-positive rate, rounded up, from the PLD of `event`.
 
-    Every point (epsilon, delta) of the hockey-stick curve bounds it: TPR <= e^epsilon FPR + delta and TPR <= 1 -
-    e^-epsilon (1 - delta - FPR) (Kairouz, Oh and Viswanath, 2015). The least bound over a grid of epsilons is
-    reported, so it is loose by the grid's step only.
+    Every point (epsilon, delta) of the hockey-stick curve gives two bounds: TPR <= e^epsilon FPR + delta and TPR <= 1 -
+    e^-epsilon (1 - delta - FPR) (Kairouz, Oh and Viswanath, 2015). The result is the least bound over a grid of
+    epsilons, so it is loose by the step of the grid only.
     """
     deltas = _delta_curve(json.dumps(event_to_json(event)))
     return {rate: _least_bound(deltas, rate) for rate in false_positive_rates}
@@ -87,7 +87,7 @@ def trade_off(event: DpEvent, false_positive_rates: Sequence[float]) -> dict[flo
 
 @functools.lru_cache(maxsize=64)
 def _delta_curve(form: str) -> tuple[float, ...]:
-    """The certified delta at each epsilon of the grid."""
+    """Return the certified delta at each epsilon of the grid."""
     certified = account(form, ONE_UNIT, CERTIFIED_DISCRETIZATION)
     return tuple(np.broadcast_to(certified.get_delta(_EPSILON_GRID), _EPSILON_GRID.shape).tolist())
 
@@ -101,9 +101,9 @@ def _least_bound(deltas: Sequence[float], false_positive_rate: float) -> float:
 
 
 def compose(events: Sequence[DpEvent]) -> DpEvent:
-    """The composition of several events, with equal ones counted together so that a PLD is built once for each.
+    """Return the composition of several events. Equal events are counted, so that each needs one PLD.
 
-    Their order is the same whatever order they come in, so that a figure does not depend on it.
+    The result does not depend on the order of `events`, so neither does a figure computed from it.
     """
     counts: dict[str, int] = {}
     for event in events:
@@ -118,7 +118,7 @@ def _repeated(event: DpEvent, count: int) -> DpEvent:
 
 
 def rdp(event: DpEvent, order: float) -> float:
-    """The RDP of `event` at one order; infinity for an event without noise.
+    """Return the RDP of `event` at one order; infinity for an event without noise.
 
     Raises:
       UnknownEvent: an event whose RDP is not known.
@@ -132,7 +132,7 @@ def rdp(event: DpEvent, order: float) -> float:
 
 
 def _for_rdp(event: DpEvent) -> DpEvent:
-    """Discrete Gaussians replaced by continuous ones, whose RDP bounds theirs (arXiv 2004.00010, Theorem 4)."""
+    """Replace discrete Gaussians by continuous ones, whose RDP is an upper bound (arXiv 2004.00010, Theorem 4)."""
     if isinstance(event, DiscreteGaussianDpEvent):
         stddev = event.noise_stddev / event.sensitivity
         return GaussianDpEvent(stddev) if stddev > 0 else NonPrivateDpEvent()
@@ -144,25 +144,25 @@ def _for_rdp(event: DpEvent) -> DpEvent:
 
 
 def rdp_to_epsilon(value: float, order: float, delta: float) -> float:
-    """The epsilon of a mechanism with this RDP at this order (arXiv 2004.00010, Proposition 12), rounded up."""
+    """Return the epsilon of a mechanism with this RDP at this order (arXiv 2004.00010, Proposition 12), rounded up."""
     converted = value + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
     return round_up(max(converted, 0.0), EPSILON_DECIMALS)
 
 
 def rdp_epsilon(event: DpEvent, delta: float, order: float) -> float:
-    """The epsilon of `event` through RDP at one order that was fixed before any output was seen."""
+    """Return the epsilon of `event` through RDP at one order that was fixed before any output was seen."""
     return rdp_to_epsilon(rdp(event, order), order, delta)
 
 
 def round_up(value: float, decimals: int) -> float:
-    """`value` rounded towards infinity at this many decimals."""
+    """Round `value` towards infinity at this many decimals."""
     return value if math.isinf(value) else math.ceil(value * 10**decimals) / 10**decimals
 
 
 def signal_to_noise(*, expected_batch_size: float, noise_multiplier: float, num_parameters: int) -> float:
-    """Largest possible norm of an expected clipped sum over the expected norm of one step's noise; both scale with the
-    clip.
+    """Return the largest possible norm of an expected clipped sum, over the expected norm of one step's noise.
 
-    Below about 0.3 a step is mostly noise: shrink the adapter, raise the batch, or accept a larger epsilon.
+    Both norms are proportional to the clip norm, so the ratio does not depend on it. Below about 0.3 a step is mostly
+    noise: shrink the adapter, raise the batch size, or accept a larger epsilon.
     """
     return math.inf if noise_multiplier == 0 else expected_batch_size / (noise_multiplier * math.sqrt(num_parameters))

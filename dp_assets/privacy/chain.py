@@ -1,12 +1,14 @@
-"""The hash chain that holds the ledger together.
+"""The hash chain of the ledger.
 
-Each entry's digest covers its own fields and the digest of the entry before, so an edited, removed or reordered entry
-shows. Length and last digest are kept outside the ledger as well (the anchor), so a shortened or restored one shows
-too. A body is held as its canonical JSON text: what is hashed is what is stored, byte by byte.
+Each entry's digest covers the entry's own fields and the digest of the previous entry. So an entry that was edited,
+removed or reordered is detected. The length and the last digest are also kept outside the ledger (the anchor), so a
+shortened or restored ledger is detected too. A body is stored as its canonical JSON text, and exactly these bytes are
+hashed.
 
-The last digest (the head) is published, and an entry may hold what follows from private rows: what ran where it
-differed from its plan, how often a run was resumed. So each entry has a secret random nonce, without which nobody can
-find the rest by trying, and the number of entries stays in the private zone. Entries of earlier versions have no nonce.
+The last digest (the head) is published. An entry may hold facts that follow from private rows: what ran where it
+differed from its plan, or how often a run was resumed. So each entry has a secret random nonce, without which nobody
+can find its content by trying candidates against the head, and the number of entries stays in the private zone. Entries
+of earlier versions have no nonce.
 """
 
 import hashlib
@@ -24,7 +26,7 @@ NONCE, BYTES_OF_A_NONCE = "nonce", 16
 
 
 class LedgerTampered(PublicError, ValueError):
-    """The stored entries are not the ones that were written: the chain is broken, shortened or replaced."""
+    """The stored entries differ from those that were written: the chain is broken, shortened or replaced."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Entry:
 
     @staticmethod
     def after(head: Anchor, kind: str, at: str, body: Mapping[str, Any]) -> "Entry":
-        """The entry that follows `head` in the chain, with a new nonce."""
+        """Return the entry that follows `head` in the chain, with a new nonce."""
         text = canonical({**body, NONCE: secrets.token_hex(BYTES_OF_A_NONCE)})
         return Entry(head.length, kind, at, text, head.head, digest(head.length, kind, at, text, head.head))
 
@@ -60,23 +62,23 @@ class Entry:
 
 
 def anchor_of(entries: Sequence[Entry]) -> Anchor:
-    """The anchor of a whole ledger."""
+    """Return the anchor of a whole ledger."""
     return Anchor(len(entries), entries[-1].digest) if entries else Anchor()
 
 
 def canonical(body: Mapping[str, Any]) -> str:
-    """The one JSON text of a body: keys sorted, no spaces, ASCII."""
+    """Return the canonical JSON text of a body: keys sorted, no spaces, ASCII."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
 def digest(sequence: int, kind: str, at: str, text: str, previous: str) -> str:
-    """SHA-256 of the JSON list of these values."""
+    """Return the SHA-256 of the JSON list of these values."""
     listed = f"[{sequence},{quoted(kind)},{quoted(at)},{text},{quoted(previous)}]"
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def chain(head: Anchor, at: str, bodies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Entry]:
-    """The entries that follow `head`, one for each (kind, body)."""
+    """Return the entries that follow `head`, one for each (kind, body)."""
     entries: list[Entry] = []
     for kind, body in bodies:
         entries.append(Entry.after(head, kind, at, body))
@@ -87,9 +89,9 @@ def chain(head: Anchor, at: str, bodies: Iterable[tuple[str, Mapping[str, Any]]]
 def verify_chain(
     entries: Sequence[Entry], anchors: Iterable[Anchor], *, heads: Iterable[str] = (), known: int = 0
 ) -> None:
-    """Check every digest, and that the entries continue what each anchor saw and each of these published heads.
+    """Check every digest, and that the entries continue every anchor and every published head.
 
-    The first `known` entries are taken as they are: the caller has checked them before, and that they did not change.
+    The first `known` entries are not checked again: the caller has verified them before, and that they did not change.
 
     Raises:
       LedgerTampered: an entry was edited, removed or reordered, or the ledger is shorter than an anchor.
@@ -113,7 +115,7 @@ def verify_chain(
 
 
 def entries_after(entries: Sequence[Entry], head: str) -> int | None:
-    """How many entries follow the one with this digest; None if there is none."""
+    """Return how many entries follow the entry with this digest; None if no entry has it."""
     if head == GENESIS:
         return len(entries)
     return next((number for number, entry in enumerate(reversed(entries)) if entry.digest == head), None)

@@ -1,48 +1,48 @@
-"""Claim or refuse: whether what ran is what the plan says.
+"""The claim: check that what ran is what the plan says, or refuse to claim an epsilon.
 
 A mechanism returns evidence of what was observed while it ran. Each named check below compares one item with the plan.
-Any difference means that the plan's event does not describe what happened, so the caller fails the asset, adds a
-supplementary charge without a bound, and closes the cohort. Even a mere number of steps gets no event of its own: it
-may have been read off the data, which no event covers, and events are released.
+Any difference means that the plan's event does not describe what happened. The caller then fails the asset, adds a
+supplementary charge without a bound, and closes the cohort. Even a different number of steps gets no event of its own:
+the number may have been chosen from the data, which no event covers, and events are released.
 
-Which checks a difference fails:
+The checks that detect each deviation:
 
-    a fixed-size, shuffled or other sampler            sampler
-    a publicly seeded sampler, publicly seeded noise   sampling_randomness, noise_randomness
-    instructions sampled where the unit is the user    population
-    rows of another cohort or split, or not all rows   population
-    units dropped or added after they were sampled     batches, rows_per_sampled_unit
-    a run or a step thrown away for another            batches
-    votes of which the best noise was kept             noise_randomness
-    a unit given another unit's rows                   rows
-    a row chosen beside the batch                      rows
-    one step more or less                              steps, samples_drawn, noise_draws
-    an empty batch skipped, or sampled once more       steps, samples_drawn, noise_draws
-    a loss averaged over the batch, rows that interact rounding_slack
-    a clip for each row or each tensor                 largest_share
-    a sum of real rows longer than its clipped shares  sums
-    noise forgotten, in part or altogether             noised_tensors, noise_draws
-    noise for each micro-batch                         noise_draws, noised_tensors
-    noise shared between tensors                       noise_coordinates, noised_tensors
-    noise of another size                              noise_stddev, noise_size
-    noise that repeats, after a resume too             distinct_noise_draws
-    noise that another release was made with           noise_of_others
-    a normaliser taken from the data                   normaliser, noised_tensors
-    a learning rate or a loss taken from the data      constants
-    an update by anything but noisy sums               updates
-    a tensor trained past clip and noise               changed_elsewhere
-    a model that was made to fit the rows beforehand   changed_elsewhere
-    a release that holds more or other values          content
-    evidence that says more than its own items         evidence
-    a record that says more than its own items         record
-    a bin without noise, a second vote by a unit       noised_bins, max_votes_per_unit
-    units that do not vote for others' sake            population, votes
-    a vote that follows from other units' rows         votes
-    bins moved by the rows that vote for them          bins
-    units that changed each other's rows beforehand    preparation
+    a fixed-size, shuffled or other sampler               sampler
+    a publicly seeded sampler, publicly seeded noise      sampling_randomness, noise_randomness
+    instructions sampled where the unit is the user       population
+    rows of another cohort or split, or not all rows      population
+    units dropped or added after they were sampled        batches, rows_per_sampled_unit
+    a run or a step discarded in favor of another         batches
+    votes released with the best of several noise draws   noise_randomness
+    a unit given another unit's rows                      rows
+    a row chosen in view of the rest of the batch         rows
+    one step more or less                                 steps, samples_drawn, noise_draws
+    an empty batch skipped, or sampled once more          steps, samples_drawn, noise_draws
+    a loss averaged over the batch, rows that interact    rounding_slack
+    clipping per row or per tensor                        largest_share
+    a sum of real rows longer than its clipped gradients  sums
+    noise omitted, in part or altogether                  noised_tensors, noise_draws
+    noise for each micro-batch                            noise_draws, noised_tensors
+    noise shared between tensors                          noise_coordinates, noised_tensors
+    noise of another size                                 noise_stddev, noise_size
+    noise that repeats, after a resume too                distinct_noise_draws
+    noise that another release was made with              noise_of_others
+    a normalizer computed from the data                   normaliser, noised_tensors
+    a learning rate or a loss computed from the data      constants
+    an update by anything but noisy sums                  updates
+    a tensor trained without clipping and noise           changed_elsewhere
+    a model fitted to the rows beforehand                 changed_elsewhere
+    a release that holds more or other values             content
+    evidence with items beyond its own                    evidence
+    a record with items beyond its own                    record
+    a bin without noise, a second vote by a unit          noised_bins, max_votes_per_unit
+    units that do not vote because of other units         population, votes
+    a vote that follows from other units' rows            votes
+    bins moved by the rows that vote for them             bins
+    units that changed each other's rows beforehand       preparation
 
-What these checks cannot see: a change to the modules that observe, and chance inside the random source. They guard
-against a loop, a part or a setting that differs, not against an operator who rewrites the run monitor too.
+These checks cannot detect a change to the modules that observe, nor chance inside the random source. They guard against
+a training loop, a component or a setting that deviates, not against an operator who also rewrites the run monitor.
 """
 
 from collections.abc import Collection, Mapping
@@ -56,20 +56,20 @@ from dp_assets.privacy.units import PrivacyUnit
 
 SECURE = "operating-system"
 CONFIGURED = "as configured"
-DESCRIPTIONS = ("noise_coordinates", "trained_tensors", "num_parameters")  # that are compared with each other
+DESCRIPTIONS = ("noise_coordinates", "trained_tensors", "num_parameters")  # compared with each other, not with the plan
 STEP_COUNTS = ("steps", "samples_drawn", "noise_draws", "distinct_noise_draws")
 
 
 class ClaimRefused(ValueError):
-    """What ran differs from the plan, so no epsilon is claimed for it."""
+    """The run differs from the plan, so no epsilon is claimed for it."""
 
 
 @dataclass(frozen=True)
 class Discrepancy:
     """One difference between plan and run.
 
-    Names and verdicts of what ran are public. Its numbers may follow from private rows (a normaliser that was a batch
-    size), so only `in_full`, for the ledger, says them.
+    Names and verdicts of what ran are public. Its numbers may follow from private rows (a normalizer that was a batch
+    size), so only `in_full`, which goes to the ledger, states them.
     """
 
     check: str
@@ -82,12 +82,12 @@ class Discrepancy:
 
     @property
     def in_full(self) -> str:
-        """With the numbers, for the private zone."""
+        """The difference with its numbers, for the private zone."""
         return f"{self.check}: planned {self.planned!r}, ran {self.ran!r}"
 
 
 def discrepancies(expected: Mapping[str, Any], evidence: Mapping[str, Any]) -> list[Discrepancy]:
-    """Every expected item that the evidence lacks or contradicts."""
+    """Return every expected item that the evidence lacks or contradicts."""
     return [
         Discrepancy(name, planned, evidence.get(name))
         for name, planned in expected.items()
@@ -96,7 +96,7 @@ def discrepancies(expected: Mapping[str, Any], evidence: Mapping[str, Any]) -> l
 
 
 def excesses(largest: Mapping[str, float], evidence: Mapping[str, Any]) -> list[Discrepancy]:
-    """Every item that is no number between zero and its largest value."""
+    """Return every item that is not a number between zero and its largest allowed value."""
     return [
         Discrepancy(name, f"at most {bound:g}", evidence.get(name))
         for name, bound in largest.items()
@@ -105,14 +105,14 @@ def excesses(largest: Mapping[str, float], evidence: Mapping[str, Any]) -> list[
 
 
 def further_items(known: Collection[str], evidence: Mapping[str, Any]) -> list[Discrepancy]:
-    """Whatever else evidence says. It is published with the release, so nothing may ride on it."""
+    """Refuse items of evidence beyond the known ones. Evidence is published, so it must not carry anything else."""
     return [] if set(evidence) <= set(known) else [Discrepancy("evidence", "nothing but its own items", OTHERWISE)]
 
 
 def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any], *, delta: float) -> list[Discrepancy]:
-    """Compare a DP-SGD run with its plan. A run may go on after an interruption as often as it has spare steps.
+    """Compare a DP-SGD run with its plan. A run may be resumed as often as the plan has spare steps.
 
-    `delta` bounds the units, and so the batch over which roundings may add up.
+    `delta` bounds the number of units, and so the size of a batch over which rounding errors may add up.
     """
     evidence = without_number_of_continuations(plan, evidence)
     draws, num_parameters = evidence.get("noise_draws"), evidence.get("num_parameters")
@@ -143,20 +143,22 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any],
         "continuations": WITHIN_SPARE_STEPS,
     }
     largest = largest_shares(largest_batch(plan, delta=delta))
-    found = discrepancies(expected, evidence) + excesses(largest, evidence)
-    found += further_items({*expected, *largest, *DESCRIPTIONS}, evidence)
+    differences = discrepancies(expected, evidence) + excesses(largest, evidence)
+    differences += further_items({*expected, *largest, *DESCRIPTIONS}, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
-        found.append(Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates")))
-    return found
+        differences.append(
+            Discrepancy("noise_coordinates", "each parameter in each draw", evidence.get("noise_coordinates"))
+        )
+    return differences
 
 
 def largest_shares(largest_batch: float) -> dict[str, float]:
-    """What the probe may find: no share beyond the clip, and no more rounding than its margin holds."""
+    """Return the limits for the sensitivity probe: no clipped gradient beyond the clip norm, and limited rounding."""
     return {"largest_share": 1.0, "rounding_slack": largest_rounding_slack(largest_batch)}
 
 
 def without_number_of_continuations(plan: DpSgdPlan, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The evidence with a verdict on its continuations, where an earlier version recorded how many there were."""
+    """Return the evidence with a verdict on continuations, where an earlier version recorded their number."""
     continuations = evidence.get("continuations")
     if type(continuations) is not int:
         return evidence
@@ -186,7 +188,8 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
 def check_record(
     known: Collection[str], said: Mapping[str, Any], made_anew: Mapping[str, Any] | None = None
 ) -> list[Discrepancy]:
-    """Whatever else the record of a release says: only known items, each one number or text, as when `made_anew`."""
+    """Refuse a record with unknown items, with values that are not one number or text, or that differs from
+    `made_anew`, the record computed again."""
     is_plain = all(value is None or isinstance(value, int | float | str) for value in said.values())
     is_as_made = made_anew is None or said == made_anew
     return (
@@ -197,12 +200,12 @@ def check_record(
 
 
 def check_content(observed: Any, stored: str) -> list[Discrepancy]:
-    """Compare the hash of what a release holds with the one of what was observed."""
+    """Compare the hash of a release's content with the hash of what was observed."""
     return [] if observed == stored else [Discrepancy("content", "as observed", OTHERWISE)]
 
 
 def check_noise_of_others(is_new: bool) -> list[Discrepancy]:
-    """Whether no noise of a release was drawn for another one, whose difference would show what it is to hide."""
+    """Refuse noise that another release shares: the difference of the two releases would reveal what it hides."""
     return [] if is_new else [Discrepancy("noise_of_others", "for this release alone", OTHERWISE)]
 
 

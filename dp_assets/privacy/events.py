@@ -1,8 +1,8 @@
-"""Descriptions of mechanisms: what the ledger stores and the accountant reads.
+"""Events: descriptions of mechanisms that the ledger stores and the accountant reads.
 
 An event holds the parameters that are necessary and sufficient for accounting, in the vocabulary of dp_accounting. This
-module adds the one event it lacks, the discrete Gaussian on integer votes, and a JSON form. An unknown event is
-refused, never guessed, and the meaning of an existing form never changes: a new meaning gets a new name.
+module adds the one event that dp_accounting lacks, the discrete Gaussian on integer votes, and a JSON form. An unknown
+event is refused, never guessed. The meaning of an existing form never changes: a new meaning gets a new name.
 """
 
 import math
@@ -21,15 +21,15 @@ from dp_accounting import (
 
 
 class UnknownEvent(ValueError):
-    """An event or its JSON form that this version does not know; upgrade, or correct the ledger's owner."""
+    """An event, or its JSON form, that this version does not know; upgrade, or restore the ledger that was written."""
 
 
 @dataclass(frozen=True)
 class DiscreteGaussianDpEvent(DpEvent):  # type: ignore[misc]
-    """Integer vector plus independent discrete Gaussian noise of this standard deviation on every coordinate.
+    """An integer vector plus independent discrete Gaussian noise of this standard deviation on every coordinate.
 
-    One unit changes one coordinate by at most `sensitivity` (an integer) and no other. Exact sampler and definition:
-    Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy" (arXiv 2004.00010).
+    One unit changes one coordinate by at most `sensitivity` (an integer) and no other coordinate. Exact sampler and
+    definition: Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy" (arXiv 2004.00010).
     """
 
     noise_stddev: float
@@ -41,13 +41,13 @@ class DiscreteGaussianDpEvent(DpEvent):  # type: ignore[misc]
 
 
 def dpsgd_event(*, sampling_probability: float, noise_multiplier: float, steps: int) -> DpEvent:
-    """DP-SGD with plain Poisson sampling of units: a composition of Poisson-subsampled Gaussians."""
+    """Return the event of DP-SGD with Poisson sampling of units: a composition of Poisson-subsampled Gaussians."""
     step = PoissonSampledDpEvent(sampling_probability, GaussianDpEvent(noise_multiplier))
     return SelfComposedDpEvent(step, steps)
 
 
 def event_to_json(event: DpEvent) -> dict[str, Any]:
-    """The JSON form of an event.
+    """Return the JSON form of an event.
 
     Raises:
       UnknownEvent: no JSON form is defined for this kind of event.
@@ -77,7 +77,7 @@ def event_to_json(event: DpEvent) -> dict[str, Any]:
 
 
 def _number(form: Mapping[str, Any], name: str, *, least: float, largest: float = math.inf, whole: bool = False) -> Any:
-    """A value of an event that makes sense as one: a negative count would take away what others spent."""
+    """Return a number of a form within its bounds. A negative count, say, would subtract from what others spent."""
     value = form[name]
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= largest or math.isinf(value):
@@ -102,7 +102,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], DpEvent]] = {
 
 
 def event_from_json(form: Mapping[str, Any]) -> DpEvent:
-    """The event that `event_to_json` wrote.
+    """Return the event whose JSON form `event_to_json` wrote.
 
     Raises:
       UnknownEvent: the form names no known event, or one with a value that no mechanism has.

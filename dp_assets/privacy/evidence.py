@@ -1,12 +1,14 @@
-"""What a mechanism says about its own run, so that the claim can be compared with what happened.
+"""Evidence: what a mechanism observed of its own run, to be compared with the plan.
 
-Every item is observed where the act happens: counted by the sampler, by the noise, by the optimiser's hooks, or
-compared value by value. Only `unit` repeats what the caller says, for readers; what was observed of it is `population`
-and `preparation`. The public part describes structure; in a run that keeps
-its plan it is a function of public constants, so it may go to metadata. In a run that does not, a count may depend on
-private rows, which is why a refusal names no numbers (`claim.py`). Whatever follows from private rows in a run that
-keeps its plan is a verdict here, or lies in the restricted part (batch sizes, norms), which stays in the private zone
-and is absent from `repr`.
+Every item is observed where it happens: counted by the sampler or the noise, seen by the hooks of the optimizer, or
+compared value by value. Only `unit` repeats what the caller says, for readers; the observations behind it are
+`population` and `preparation`.
+
+- The public part describes structure. In a run that keeps its plan it is a function of public constants, so it may
+  become metadata. In a run that does not, a count may depend on private rows, so a refusal names no numbers
+  (`claim.py`).
+- Where an item follows from private rows even in a run that keeps its plan, the public part holds a verdict only.
+- The restricted part (batch sizes, norms) stays in the private zone and is absent from `repr`.
 """
 
 import hashlib
@@ -30,10 +32,10 @@ WITHIN_SPARE_STEPS = "within the spare steps"
 
 @dataclass(frozen=True)
 class Evidence:
-    """`public` is JSON-serialisable and free of private data; `restricted` never leaves the private zone.
+    """What a run observed. `public` is JSON and free of private data; `restricted` never leaves the private zone.
 
-    `content` is the hash of what may be released, taken from what was observed (`artifacts.content_digest`).
-    `noise` are digests of the noise that was drawn, to be compared with those of other releases; they are restricted.
+    `content` is the hash of what may be released, taken from what was observed (`artifacts.content_digest`). `noise`
+    holds digests of the drawn noise, to be compared with those of other releases; they are restricted.
 
     Raises:
       ValueError: `public` holds something JSON has no form for.
@@ -52,7 +54,7 @@ class Evidence:
             raise ValueError("Evidence.public must be JSON: text, finite numbers, booleans, lists, objects") from None
 
     def also(self, **public: Any) -> "Evidence":
-        """This evidence with further public items, from whoever observed them."""
+        """Return this evidence with further public items, from whoever observed them."""
         return replace(self, public={**self.public, **public})
 
 
@@ -61,19 +63,23 @@ class ObservedTraining:
     """What the run monitor observed of a training.
 
     Args:
-      steps: the optimizer's own count of its updates in the result.
+      steps: the number of updates in the result, as the optimizer counts them.
       batches_as_drawn: in every step, the clipped units were those that the sampler drew from all units.
-      rows_of_their_units: in every step, the clipped row of each unit was the one drawn of its rows in the table.
-      sums_within_clip: no clipped sum was longer than the clip norm times its units, which is all that a sum shows.
-      most_rows_per_unit: in any step; 1 when no unit was drawn.
-      l2_clip_norms, loss_normalizers, normalizers: the different values that were used.
+      rows_of_their_units: in every step, the clipped row of each unit was the one drawn from its rows in the table.
+      sums_within_clip: no clipped sum was longer than the clip norm times its number of units. A sum shows no more.
+      most_rows_per_unit: the largest number in any step; 1 when no unit was drawn.
+      l2_clip_norms, loss_normalizers, normalizers: the distinct values that were used.
       largest_share: norm of the largest clipped gradient of a public probe unit, over the clip norm.
-      rounding_slack: how much the clipped sum of public probe units differs from the sum of the clipped probe units,
-        over the largest of them.
+      rounding_slack: norm of the difference between the clipped sum of public probe units and the sum of their
+        gradients clipped one unit at a time, over the largest of these gradients.
       noise_energy: sum of squares of what was added, over all coordinates and steps.
-      noised_tensors: those whose gradient, in every step, was the exact sum plus the noise drawn for them.
-      updates_repeated: each step led where a second optimizer of public constants came with the gradients checked.
-      changed_elsewhere: tensors of the model that anything but a step of the watched optimizer changed.
+      noised_tensors: tensors whose gradient, in every step, was the exact sum plus the noise drawn for them.
+      trained_tensors: tensors that the optimizer updates.
+      changed_elsewhere: tensors of the model that changed by anything but a step of the monitored optimizer.
+      updates_repeated: in each step, a second optimizer with public constants made the same update from the checked
+        gradients.
+      num_parameters: the number of trained coordinates.
+      learning_rate: the learning rate that the optimizer used.
     """
 
     steps: int
@@ -105,13 +111,19 @@ def dpsgd_evidence(
     spare_steps: int,
     restricted: Mapping[str, Any],
 ) -> Evidence:
-    """The evidence of DP-SGD. The caller adds `preparation` and `population`, which it sees at the table, puts a
-    verdict on the `constants` in their place, and refuses `batches` and `changed_elsewhere` for what it saw there.
+    """Return the evidence of DP-SGD.
+
+    The caller adds `preparation` and `population`, which it observes at the table. It replaces the `constants` by a
+    verdict, and sets `batches` and `changed_elsewhere` to a refusal where its own observations demand one.
 
     Args:
-      continuations: how often the run went on after an interruption. Each may have lost a step whose noise was drawn,
-        so the account holds one step more for each. A private row may interrupt a run, so only the verdict is public.
+      observed: what the run monitor observed.
+      sampler, noise: the objects that drew the samples and the noise.
+      unit: the privacy unit, as the caller states it.
+      continuations: how often the run was resumed. Each resume may have lost a step whose noise was drawn, so the
+        account holds one more step for each. A private row may interrupt a run, so only the verdict is public.
       spare_steps: how many continuations the plan accounts for.
+      restricted: observations that stay in the private zone.
     """
     public = {
         "mechanism": "dpsgd",
@@ -176,12 +188,18 @@ def votes_evidence(
     is_only_draw: bool,
     preparation: str,
 ) -> Evidence:
-    """The evidence of a noisy histogram.
+    """Return the evidence of a noisy histogram.
 
     A bin counts as noised when the released value is the exact one plus the noise drawn for it, which may be zero.
 
     Args:
-      is_only_draw: since the table was opened, no other noise was drawn that this one may have been chosen from.
+      observed: what the run monitor observed.
+      sampler, noise: the objects that drew the samples and the noise.
+      unit: the privacy unit, as the caller states it.
+      continuations: how often the run was resumed. Each resume may have lost a step whose noise was drawn, so the
+        account holds one more step for each. A private row may interrupt a run, so only the verdict is public.
+      spare_steps: how many continuations the plan accounts for.
+      restricted: observations that stay in the private zone.
     """
     exact, ballots = counted.exact, counted.ballots
     is_whole = len(released) == len(exact) == len(noise.last_draw)
@@ -206,31 +224,31 @@ def votes_evidence(
 
 
 def noise_size(energy: float, coordinates: int, *, noise_stddev: float) -> str:
-    """Whether the sum of squares of noise fits its standard deviation: a verdict that independent noise misses with
-    probability at most 1e-12.
+    """Return a verdict on whether the sum of squares of the noise fits its standard deviation.
 
-    Bounds of the chi-square distribution: Laurent and Massart (2000), Lemma 1. For n coordinates they lie at about
-    n +- 10.6 sqrt(n): no noise at all shows from 114 coordinates on, a standard deviation wrong by 5% from 12,000 on.
+    Independent noise fails it with probability at most 1e-12. The bounds of the chi-square distribution are those of
+    Laurent and Massart (2000), Lemma 1. For n coordinates they lie at about n +- 10.6 sqrt(n). So missing noise is
+    detected from 114 coordinates on, and a standard deviation that is wrong by 5% from 12,000 on.
     """
     if noise_stddev == 0:
-        return "as stated"  # that nothing was added is seen tensor by tensor
+        return "as stated"  # a comparison tensor by tensor detects anything added
     excess = energy / noise_stddev**2 - coordinates
     spread = 2 * math.sqrt(coordinates * FALSE_ALARM_EXPONENT)
     return "as stated" if -spread <= excess <= spread + 2 * FALSE_ALARM_EXPONENT else OTHERWISE
 
 
 def verdict_on_continuations(continuations: int, spare_steps: int) -> str:
-    """Whether a run went on after interruptions no more often than its plan accounts for."""
+    """Return a verdict on whether a run was resumed at most as often as its plan accounts for."""
     return WITHIN_SPARE_STEPS if 0 <= continuations <= spare_steps else OTHERWISE
 
 
 def fingerprint(names: Collection[str]) -> dict[str, Any]:
-    """How many names there are, and the SHA-256 of the sorted names, one a line."""
+    """Return the number of names, and the SHA-256 of the sorted names, one per line."""
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
     return {"count": len(names), "sha256": digest}
 
 
 def _the_only(values: Collection[float]) -> float | str:
-    """The one value that was used, or a verdict that says nothing about the others."""
+    """Return the one value that was used, or a verdict that reveals nothing of several values."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else OTHERWISE

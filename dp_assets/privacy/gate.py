@@ -1,11 +1,13 @@
-"""The gate: whether a charge may be made. It is asked before any private row is read.
+"""The gate: decides whether a charge may be made, before any private row is read.
 
-Plans booked together at registration, before any output exists, are admitted if their joint PLD fits the budget, and
-count whole from then on. Any later charge may have been chosen after seeing results, so it is admitted only if the RDP
-of everything charged or booked for the cohort, at the order fixed at registration, fits the budget, together with the
-mechanisms of its plan that are still to come, so that a level which cannot be finished is not begun: an RDP filter is
-valid under full adaptivity at a fixed order (Feldman and Zrnic, arXiv 2008.11193), a filter on PLDs is not. The
-guarantee of a cohort is its budget; what is spent so far is accounting.
+- Plans booked together at registration, before any output exists, are admitted if their joint PLD fits the budget. They
+  count in full from then on.
+- Any later charge may have been chosen after seeing results. It is admitted only if the RDP of everything charged or
+  booked for the cohort, at the order fixed at registration, fits the budget. The mechanisms of its plan that are still
+  to come are included, so that a level which cannot be finished is not begun.
+
+An RDP filter at a fixed order is valid under full adaptivity (Feldman and Zrnic, arXiv 2008.11193); a filter on PLDs is
+not. The guarantee of a cohort is its budget. What is spent so far is accounting.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState, rdp_of_
 from dp_assets.privacy.registration import Registration, RegistrationError
 
 ONE_BUDGET = ("unit", "without_user", "relation", "delta", "budget_epsilon")
-"""Terms that corpora with one budget have in common."""
+"""The terms that corpora of one budget must share."""
 
 
 class BudgetExceeded(PublicError, ValueError):
@@ -30,7 +32,7 @@ class BudgetExceeded(PublicError, ValueError):
 
 
 class CohortClosed(PublicError, ValueError):
-    """A mechanism of this cohort did something else than its plan; the cohort takes no more charges."""
+    """A mechanism of this cohort deviated from its plan; the cohort takes no more charges."""
 
 
 class VoidRefused(PublicError, ValueError):
@@ -38,11 +40,11 @@ class VoidRefused(PublicError, ValueError):
 
 
 class ContinuationRefused(PublicError, ValueError):
-    """A crashed run may go on once from each checkpoint, and as often as its plan has spare steps."""
+    """A crashed run may be resumed once from each checkpoint, and as often as its plan has spare steps."""
 
 
 def check_plans_fit(registration: Registration, cohort: str, events: Sequence[DpEvent]) -> None:
-    """The gate for plans booked together at registration, for one cohort.
+    """Check that plans booked together at registration fit the budget of one cohort.
 
     Raises:
       BudgetExceeded: their joint PLD exceeds the budget.
@@ -56,13 +58,13 @@ def check_plans_fit(registration: Registration, cohort: str, events: Sequence[Dp
 
 
 def check_overlap(state: LedgerState, one: str, other: str) -> None:
-    """The gate for one budget of two corpora and of those that each shares a budget with already.
+    """Check that two corpora, and all that share a budget with either of them, may share one budget.
 
     What was charged before the declaration counts as if it had been charged under it. So a declaration that does not
     fit changes nothing and claims nothing.
 
     Raises:
-      RegistrationError: their terms differ where one budget needs them to be the same.
+      RegistrationError: terms that one budget requires to be equal differ.
       BudgetExceeded: what they spent or booked together does not fit the budget, or nothing bounds it.
     """
     joint = state.with_overlap(one, other)
@@ -84,14 +86,14 @@ def check_overlap(state: LedgerState, one: str, other: str) -> None:
 
 
 def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[ChargeRecord] = ()) -> ChargeRecord:
-    """The gate for one charge: the request as it may be booked, drawing on a booking where one matches.
+    """Return the request as it may be charged, with the booking that it uses where one matches.
 
-    `to_come` are requests of the same cohort and plan that will follow a charge beyond the bookings: they are not
-    booked with it, but have to fit beside it.
+    `to_come` are requests of the same cohort and plan that will follow. Those without a booking must fit the budget
+    together with the request, if it has no booking either. They are not charged by this call.
 
     Raises:
       CohortClosed: the cohort takes no more charges.
-      RegistrationError: the request asks for a run without noise on a source not declared public, or an unknown cohort.
+      RegistrationError: the cohort is unknown, or a run without noise was requested on a source not declared public.
       BudgetExceeded: the charge does not fit the budget.
     """
     registration = state.registrations[request.corpus_id]
@@ -104,7 +106,7 @@ def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[Charge
     booking = _matching_booking(state, request)
     if booking is not None:
         return replace(request, booking_id=booking.booking_id)
-    unbooked = [one for one in to_come if _matching_booking(state, one) is None]
+    unbooked = [later for later in to_come if _matching_booking(state, later) is None]
     _check_adaptive_budget(state, registration, [request, *unbooked])
     return request
 
@@ -116,27 +118,27 @@ def _admit_without_noise(registration: Registration, request: ChargeRecord) -> C
 
 
 def _matching_booking(state: LedgerState, request: ChargeRecord) -> Booking | None:
-    """An unused booking of exactly this mechanism, plan and event. A mechanism run a second time finds none left."""
+    """Return an unused booking of exactly this mechanism, plan and event. Each booking pays for one run."""
     used = state.used_bookings()
-    wanted = (request.corpus_id, request.cohort, request.level, request.mechanism, request.plan_digest)
+    request_key = (request.corpus_id, request.cohort, request.level, request.mechanism, request.plan_digest)
     for booking in state.bookings.values():
         key = (booking.corpus_id, booking.cohort, booking.level, booking.mechanism, booking.plan_digest)
-        if booking.booking_id not in used and key == wanted and booking.event == request.event:
+        if booking.booking_id not in used and key == request_key and booking.event == request.event:
             return booking
     return None
 
 
 def _check_adaptive_budget(state: LedgerState, registration: Registration, requests: Sequence[ChargeRecord]) -> None:
     order, delta, budget = state.gate_order(registration.corpus_id), registration.delta, registration.budget_epsilon
-    request, events = requests[0], [event_from_json(one.event) for one in requests]
+    request, events = requests[0], [event_from_json(asked.event) for asked in requests]
     spent_rdp = state.spent_rdp(request.corpus_id, request.cohort, order)
-    asked_rdp = sum(rdp_of_form(canonical(one.event), order) for one in requests)
+    asked_rdp = sum(rdp_of_form(canonical(asked.event), order) for asked in requests)
     if accounting.rdp_to_epsilon(spent_rdp + asked_rdp, order, delta) <= budget:
         return
     left = _rdp_within(budget, order, delta) - spent_rdp
     fits = accounting.rdp_to_epsilon(left, order, delta) if left > 0 else 0.0
     raise BudgetExceeded(
-        f"{' with '.join(one.mechanism for one in requests)} at level {request.level} needs epsilon"
+        f"{' with '.join(asked.mechanism for asked in requests)} at level {request.level} needs epsilon"
         f" {accounting.epsilon(accounting.compose(events), delta):g} alone, cohort {request.cohort!r} has spent or"
         f" booked {state.cohort_epsilon(request.corpus_id, request.cohort):g} of {budget:g}; the largest single"
         f" mechanism that still fits has epsilon {fits:g}. No private row was read. Reuse the stored release, choose a"
@@ -145,12 +147,12 @@ def _check_adaptive_budget(state: LedgerState, registration: Registration, reque
 
 
 def _rdp_within(budget: float, order: int, delta: float) -> float:
-    """The RDP at `order` whose epsilon is the budget."""
+    """Return the RDP at `order` whose epsilon is the budget."""
     return budget - accounting.rdp_to_epsilon(0.0, order, delta) if budget > 0 else 0.0
 
 
 def check_continuation(charge: ChargeRecord, checkpoint: str) -> None:
-    """Whether a crashed run under `charge` may go on from `checkpoint`, whatever the files of the run say.
+    """Check that a crashed run under `charge` may be resumed from `checkpoint`, whatever the files of the run say.
 
     Raises:
       ContinuationRefused: the checkpoint was continued before, or the plan has no spare step left.

@@ -1,8 +1,9 @@
-"""What a cohort is guaranteed: the one place that decides it, for metadata, statements, reports and the command line.
+"""The guarantee of a cohort, decided only here, for metadata, statements, reports and the command line.
 
-Where everything was fixed before any output existed, what was fixed is the guarantee. Where a run was chosen after
-results, only the budget is, which the gate kept; what was spent so far is accounting. Where a run differed from its
-plan, ran without noise or exceeded the budget, nothing is guaranteed.
+- Everything was fixed before any output existed: the epsilon of what was fixed is the guarantee.
+- A run was chosen after results: only the budget, which the gate enforced, is a guarantee. What was spent so far is
+  accounting.
+- A run differed from its plan, ran without noise or exceeded the budget: nothing is guaranteed.
 """
 
 import math
@@ -11,7 +12,7 @@ from enum import StrEnum
 
 
 class Basis(StrEnum):
-    """What a headline rests on, in words that statements use."""
+    """What a headline epsilon rests on, in the words of statements."""
 
     FIXED_BEFOREHAND = "everything was fixed before any output existed"
     BUDGET = "the budget, since some runs were chosen after results"
@@ -24,8 +25,8 @@ class Basis(StrEnum):
 class Guarantee:
     """The guarantee of one or several cohorts: the worst of them.
 
-    `epsilon` is the headline, infinite where nothing is guaranteed. `spent` is everything charged or booked so far:
-    accounting, and no guarantee where a run was chosen after results.
+    `epsilon` is the headline, infinite where nothing is guaranteed. `spent` is everything charged or booked so far. It
+    is accounting, and not a guarantee where a run was chosen after results.
     """
 
     basis: Basis
@@ -39,12 +40,12 @@ class Guarantee:
 
     @property
     def left(self) -> float:
-        """What may still be charged of the budget: nothing where nothing is guaranteed."""
+        """The part of the budget that may still be charged; zero where nothing is guaranteed."""
         return max(0.0, self.budget - self.spent) if self.holds else 0.0
 
 
 def guarantee(*, spent: float, budget: float, fixed_beforehand: bool, closed: bool, without_noise: bool) -> Guarantee:
-    """The guarantee of cohorts that spent or booked `spent` at most.
+    """Return the guarantee of cohorts that have spent or booked at most `spent`.
 
     Args:
       fixed_beforehand: every charge and booking was fixed before any output existed.

@@ -1,8 +1,11 @@
-"""Which side of the boundary an artifact lies on.
+"""Privacy labels and zones: on which side of the boundary an artifact lies.
 
-A *private* artifact may depend on real rows without noise. A *mechanism* reads private rows and releases noisy results.
-A *released* artifact reads released and public data only, so it is post-processing of the mechanisms above it. The
-level `no-dp` runs without noise, on public sources only, for comparison: nothing it makes may leave the private zone.
+- A *private* artifact may depend on real rows without noise.
+- A *mechanism* reads private rows and releases noisy results.
+- A *released* artifact reads released and public data only, so it is post-processing of the mechanisms upstream.
+
+The level `no-dp` runs without noise, on public sources only, for comparison. Nothing made at it may leave the private
+zone.
 """
 
 from collections.abc import Iterable
@@ -29,9 +32,9 @@ class Zone(StrEnum):
 
 
 def zone(label: Label, level: str | None) -> Zone:
-    """The zone of an artifact with this label made at this privacy level (None for assets without partitions).
+    """Return the zone of an artifact with this label and privacy level (None for assets without partitions).
 
-    IO managers, the catalog, metadata and annotators all ask here, so that they cannot disagree.
+    IO managers, the catalog, metadata and annotators all call this function, so that they cannot disagree.
     """
     if label is Label.PRIVATE or level == NO_DP:
         return Zone.PRIVATE
@@ -39,12 +42,12 @@ def zone(label: Label, level: str | None) -> Zone:
 
 
 def may_read_private(label: Label) -> bool:
-    """Whether an asset with this label may be handed a private table."""
+    """Return whether an asset with this label may receive a private table."""
     return label is not Label.RELEASED
 
 
 def forbidden_edges(labels: dict[str, Label], edges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The edges that lead from a private asset to a released one. A sound graph has none."""
+    """Return the edges that lead from a private asset to a released one. A sound graph has none."""
     return [
         (upstream, downstream)
         for upstream, downstream in edges

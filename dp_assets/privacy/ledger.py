@@ -1,16 +1,16 @@
-"""The ledger's logic: what its entries add up to.
+"""The ledger's logic: its entries, and the totals that follow from them.
 
-This module is pure: storage is in `resources/ledger/charging.py`, the hash chain in `chain.py`, the gate in `gate.py`.
+This module is pure. Storage is in `resources/ledger/charging.py`, the hash chain in `chain.py`, the gate in `gate.py`.
 Entries are only ever appended. An entry stores events, never an epsilon, so every figure is computed anew from what was
 run.
 
-    keyed        which secret key the hashes were made with
+    keyed        the secret key that the hashes were made with, as a commitment
     registered   a corpus and its terms                    opened     private rows were read under a charge
-    planned      one mechanism of a plan booked beforehand continued  a crashed run went on, using one spare step
+    planned      one mechanism of a plan booked beforehand continued  a crashed run was resumed, using one spare step
     charged      one invocation of a mechanism             settled    a mechanism returned and its evidence matched
     bound        the rows of a snapshot, as a keyed hash   voided     a charge under which nothing was read
     raised       a larger budget                           closed     a cohort that takes no more charges
-    completed    a term that the registration, made before there was such a one, lacks
+    completed    a term that is missing in a registration of an earlier version
     erased       a unit whose rows are gone, as a keyed hash
     noised       the noise that was drawn under a charge, as keyed hashes
     overlapping  two corpora that may share units and have one budget from then on
@@ -37,14 +37,14 @@ from dp_assets.privacy.lineage import Spend, worst_case
 from dp_assets.privacy.registration import Registration, RegistrationError
 
 ERASED_SUFFIX = "+erased-"
-"""What the ledger adds to a configured snapshot after erasures, with their number; no configured one may hold it."""
+"""The ledger adds this and the number of erasures to a configured snapshot. No configured name may contain it."""
 
 
 @dataclass(frozen=True)
 class ChargeRecord:
-    """One charge. `reuse_key` names the release it pays for, `booking_id` the booked plan that it draws on.
+    """One charge. `reuse_key` names the release that it pays for, `booking_id` the booking that it uses.
 
-    `spare_steps` is how often a crashed run may go on; None in entries older than that field.
+    `spare_steps` is how often a crashed run may be resumed; None in entries older than that field.
     """
 
     charge_id: str
@@ -66,7 +66,7 @@ class ChargeRecord:
 
     @property
     def counts(self) -> bool:
-        """Whether the charge belongs to the cohort's total. A run without noise never leaves the private zone."""
+        """Whether the charge counts in the cohort's total. A run without noise never leaves the private zone."""
         return not self.voided and self.level != NO_DP
 
 
@@ -85,7 +85,7 @@ class Booking:
 
 @dataclass(frozen=True)
 class BudgetRaise:
-    """A larger budget. From then on it is the guarantee."""
+    """A larger budget, which is the guarantee from then on."""
 
     corpus_id: str
     at: str
@@ -96,10 +96,11 @@ class BudgetRaise:
 
 @dataclass(frozen=True)
 class Bound:
-    """What a snapshot is tied to.
+    """What a snapshot is bound to.
 
-    Keyed hashes of its prepared rows and of the source's texts, a digest of the public settings that turned the one
-    into the other, and a keyed hash of the prepared texts and whose they are. The last two are None in older entries.
+    `rows` and `texts` are keyed hashes of its prepared rows and of the source's texts. `preparation` is a digest of the
+    public settings that prepared the rows. `content` is a keyed hash of the prepared texts with their units. The last
+    two are None in older entries.
     """
 
     rows: str
@@ -113,12 +114,14 @@ CohortKey = tuple[str, str]  # corpus id, cohort
 
 @dataclass
 class LedgerState:
-    """What the entries add up to.
+    """The totals that follow from the entries.
 
-    `booked` and `later` count the events of each cohort as canonical JSON: of everything booked beforehand, and of
-    every charge beyond the bookings, its own ones. `snapshots` says by corpus and snapshot what it is tied to,
-    `overlaps` which corpora have one budget with each, `closed` holds the reasons of each closed cohort, `erasures` the
-    keyed hashes of erased units by corpus, `noise` those of the noise drawn under each charge.
+    - `booked` and `later` count the events of each cohort as canonical JSON: those of all bookings, and those of all
+      charges beyond the bookings, in the cohort itself.
+    - `snapshots` gives by corpus and snapshot what the snapshot is bound to.
+    - `overlaps` gives for each corpus the corpora that share its budget.
+    - `closed` holds the reasons of each closed cohort.
+    - `erasures` holds the keyed hashes of erased units by corpus, `noise` those of the noise drawn under each charge.
     """
 
     registrations: dict[str, Registration] = field(default_factory=dict)
@@ -137,11 +140,11 @@ class LedgerState:
 
     @staticmethod
     def of(entries: Sequence[Entry]) -> "LedgerState":
-        """Fold the entries, which `verify_chain` has checked."""
+        """Return the state of a whole ledger, whose entries `verify_chain` has checked."""
         return LedgerState().after(entries)
 
     def after(self, entries: Sequence[Entry]) -> "LedgerState":
-        """The state that follows when these verified entries are appended; this one stays as it is."""
+        """Return the state after these verified entries are appended. This state does not change."""
         state = LedgerState(**{name: copy(value) for name, value in vars(self).items()})
         state.booked = {key: Counter(forms) for key, forms in self.booked.items()}
         state.later = {key: Counter(forms) for key, forms in self.later.items()}
@@ -150,7 +153,7 @@ class LedgerState:
         return state
 
     def append(self, entry: Entry) -> None:
-        """Take in the next verified entry, in place: for one who reads a whole ledger and keeps no earlier state."""
+        """Apply the next verified entry in place. For readers of a whole ledger that keep no earlier state."""
         self._apply(entry.kind, entry.body, entry.at)
         self.anchor = Anchor(entry.sequence + 1, entry.digest)
 
@@ -208,23 +211,23 @@ class LedgerState:
         self.overlaps |= dict.fromkeys(joint, joint)
 
     def with_overlap(self, one: str, other: str) -> "LedgerState":
-        """The state as it would be if these corpora had one budget."""
+        """Return the state as it would be if these two corpora shared a budget."""
         state = self.after(())
         state._overlap(one, other)
         return state
 
     def together(self, corpus_id: str) -> tuple[str, ...]:
-        """The corpora that have one budget with this one, itself among them, as they were registered."""
+        """Return the corpora that share a budget with this one, itself included, in the order of registration."""
         joint = self.overlaps.get(corpus_id, {corpus_id})
-        return tuple(one for one in self.registrations if one in joint)
+        return tuple(registered for registered in self.registrations if registered in joint)
 
     def apart_from(self, corpus_id: str) -> tuple[str, ...]:
-        """The corpora whose budget does not count what this one spends."""
+        """Return the corpora whose budget does not count what this one spends."""
         joint = self.together(corpus_id)
-        return tuple(one for one in self.registrations if one not in joint)
+        return tuple(registered for registered in self.registrations if registered not in joint)
 
     def holders_of(self, bound: Bound) -> set[str]:
-        """The corpora of which a snapshot was tied to these prepared rows, or to these texts."""
+        """Return the corpora with a snapshot bound to the same prepared rows, source texts or content."""
         return {
             corpus_id
             for (corpus_id, _), known in self.snapshots.items()
@@ -234,11 +237,11 @@ class LedgerState:
         }
 
     def gate_order(self, corpus_id: str) -> int:
-        """The RDP order of a corpus's gate; of corpora with one budget, that of the one that was registered first."""
+        """Return the RDP order of a corpus's gate. Corpora of one budget use the order of the first registered."""
         return self.registrations[self.together(corpus_id)[0]].gate_order
 
     def _elsewhere(self, corpus_id: str) -> list[CohortKey]:
-        """In each other corpus of the same budget, the cohort that spent or booked most: a unit may be in it too."""
+        """Return the cohort that spent or booked most in each other corpus of this budget: a unit may be in it too."""
         order = self.gate_order(corpus_id)
         return [
             max(((other, cohort) for cohort in self.registrations[other].cohorts), key=partial(self._own_rdp, order))
@@ -265,7 +268,7 @@ class LedgerState:
         events.setdefault((spent.corpus_id, spent.cohort), Counter())[canonical(spent.event)] += by
 
     def registration_of_source(self, source_key: str) -> Registration:
-        """The corpus registered from this source.
+        """Return the corpus registered from this source.
 
         Raises:
           RegistrationError: no corpus was registered from it.
@@ -276,15 +279,15 @@ class LedgerState:
         raise RegistrationError("corpus.source is not registered; run `dp-instructions register` first")
 
     def snapshot(self, corpus_id: str, configured: str) -> str:
-        """The public name of the snapshot that is left of `configured` after the corpus's erasures.
+        """Return the public name of what is left of the snapshot `configured` after the corpus's erasures.
 
-        How many units were erased is thereby public; which ones, and how many rows they had, is not.
+        The name makes the number of erased units public, but not which units they are or how many rows they had.
         """
         erased = len(self.erasures.get(corpus_id, ()))
         return f"{configured}{ERASED_SUFFIX}{erased}" if erased else configured
 
     def charges_of(self, corpus_id: str, cohort: str) -> list[ChargeRecord]:
-        """The charges that count towards a cohort's total."""
+        """Return the charges that count in a cohort's total."""
         return [
             charge
             for charge in self.charges.values()
@@ -295,21 +298,21 @@ class LedgerState:
         return {charge.booking_id for charge in self.charges.values() if charge.booking_id and not charge.voided}
 
     def cohort_events(self, corpus_id: str, cohort: str) -> list[DpEvent]:
-        """The events that a cohort answers for: everything booked, whole, and every charge beyond the bookings.
+        """Return the events that count against a cohort: all its bookings, used or not, and every charge beyond them.
 
-        Those of a cohort of each corpus that has one budget with its own are among them.
+        Events of one cohort of each corpus that shares its budget are included.
         """
         forms = (*self.booked_forms(corpus_id, cohort), *self.later_forms(corpus_id, cohort))
         return [event_from_json(form) for form in forms]
 
     def booked_forms(self, corpus_id: str, cohort: str) -> list[Mapping[str, Any]]:
-        """The events, as JSON, of everything booked for a cohort before any output existed."""
+        """Return the events, as JSON, of all bookings of a cohort, which were made before any output existed."""
         return _forms(self.booked, (corpus_id, cohort))
 
     def later_forms(self, corpus_id: str, cohort: str) -> list[Mapping[str, Any]]:
-        """The events, as JSON, of a cohort's charges beyond its bookings, and of all in corpora of the same budget.
+        """Return the events, as JSON, of a cohort's charges beyond its bookings, and all in corpora of the same budget.
 
-        Those may have been chosen after this cohort's results, whether or not they were booked there.
+        The latter may have been chosen after this cohort's results, whether or not they were booked there.
         """
         elsewhere = [form for key in self._elsewhere(corpus_id) for form in self._own_forms(key)]
         return [*_forms(self.later, (corpus_id, cohort)), *elsewhere]
@@ -318,7 +321,7 @@ class LedgerState:
         return [*_forms(self.booked, key), *_forms(self.later, key)]
 
     def spent_rdp(self, corpus_id: str, cohort: str, order: float) -> float:
-        """The RDP at `order` of everything that a cohort answers for."""
+        """Return the RDP at `order` of everything that counts against a cohort."""
         return sum(self._own_rdp(order, key) for key in ((corpus_id, cohort), *self._elsewhere(corpus_id)))
 
     def _own_rdp(self, order: float, key: CohortKey) -> float:
@@ -330,14 +333,14 @@ class LedgerState:
         )
 
     def is_planned(self, corpus_id: str, cohort: str) -> bool:
-        """Whether everything charged so far was fixed before any output existed."""
+        """Return whether everything charged so far was fixed before any output existed."""
         counts = [self.later.get((corpus_id, cohort), Counter())]
         for key in self._elsewhere(corpus_id):
             counts += [self.booked.get(key, Counter()), self.later.get(key, Counter())]
         return not any(any(count.values()) for count in counts)
 
     def cohort_epsilon(self, corpus_id: str, cohort: str) -> float:
-        """What a cohort has spent or booked. What that guarantees is said by `guarantee`."""
+        """Return the epsilon that a cohort has spent or booked. `guarantee` says what is guaranteed."""
         registration = self.registrations[corpus_id]
         if self.is_planned(corpus_id, cohort):
             event = accounting.compose(self.cohort_events(corpus_id, cohort))
@@ -346,42 +349,42 @@ class LedgerState:
         return accounting.rdp_to_epsilon(self.spent_rdp(corpus_id, cohort, order), order, registration.delta)
 
     def guarantee(self, corpus_id: str, cohorts: Iterable[str], *, without_noise: bool = False) -> Guarantee:
-        """What these cohorts of a corpus are guaranteed, and what they spent: the worst of them.
+        """Return the guarantee of these cohorts of a corpus and what they spent: the worst of them.
 
-        `without_noise` is for what descends from a run without noise, which no figure bounds.
+        `without_noise` is for artifacts that descend from a run without noise, which no figure bounds.
         """
         cohorts = tuple(cohorts)
         return headline.guarantee(
-            spent=max((self.cohort_epsilon(corpus_id, one) for one in cohorts), default=0.0),
+            spent=max((self.cohort_epsilon(corpus_id, cohort) for cohort in cohorts), default=0.0),
             budget=self.registrations[corpus_id].budget_epsilon,
-            fixed_beforehand=all(self.is_planned(corpus_id, one) for one in cohorts),
-            closed=any(self.is_closed(corpus_id, one) for one in cohorts),
+            fixed_beforehand=all(self.is_planned(corpus_id, cohort) for cohort in cohorts),
+            closed=any(self.is_closed(corpus_id, cohort) for cohort in cohorts),
             without_noise=without_noise,
         )
 
     def is_closed(self, corpus_id: str, cohort: str) -> bool:
-        """Whether a cohort takes no more charges: a run of it, or of one with its units, differed from its plan."""
+        """Return whether a cohort takes no more charges: a run of it, or in a corpus of its budget, broke its plan."""
         others = set(self.together(corpus_id)) - {corpus_id}
         return (corpus_id, cohort) in self.closed or any(closed in others for closed, _ in self.closed)
 
     def spends(self, charge_ids: Iterable[str]) -> list[Spend]:
-        """The charges behind an artifact, each once, as accounting sees them."""
+        """Return the charges behind an artifact as accounting reads them, each charge once."""
         charges = [self.charges[charge_id] for charge_id in sorted(set(charge_ids))]
         return [Spend(charge.corpus_id, charge.cohort, event_from_json(charge.event)) for charge in charges]
 
     def lineage_epsilon(self, charge_ids: Iterable[str]) -> float:
-        """The joint PLD epsilon of a set of charges, valid when plan and release were fixed beforehand."""
+        """Return the joint PLD epsilon of a set of charges, valid when plan and release were fixed beforehand."""
         spends = self.spends(charge_ids)
         delta = max((self.registrations[spend.corpus_id].delta for spend in spends), default=0.0)
         return worst_case(spends, lambda event: accounting.epsilon(event, delta))
 
     def find_settled(self, reuse_key: str) -> ChargeRecord | None:
-        """The charge that paid for this release, if it was completed."""
+        """Return the settled charge that paid for this release, if there is one."""
         paid = (c for c in self.charges.values() if c.reuse_key == reuse_key and c.settled and not c.voided)
         return next(paid, None)
 
     def find_unfinished(self, reuse_key: str) -> ChargeRecord | None:
-        """The newest charge for this release that was neither settled nor voided: a run that crashed or still runs."""
+        """Return the newest charge for this release, neither settled nor voided: its run crashed or still runs."""
         unfinished = [
             c
             for c in self.charges.values()
@@ -396,17 +399,17 @@ def _forms(events: Mapping[CohortKey, Counter[str]], key: CohortKey) -> list[Map
 
 @functools.lru_cache(maxsize=4096)
 def rdp_of_form(form: str, order: float) -> float:
-    """The RDP of an event in JSON form. Cached, because a ledger holds the same few events many times."""
+    """Return the RDP of an event in JSON form. Cached, because a ledger repeats few events many times."""
     return accounting.rdp(event_from_json(json.loads(form)), order)
 
 
 def reuse_key(**parts: Any) -> str:
-    """The name of a release: a hash of everything public that decides its distribution."""
+    """Return the name of a release: a hash of everything public that decides its distribution."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def booking_bodies(corpus_id: str, cohorts: Iterable[str], plans: Iterable[Any]) -> list[dict[str, Any]]:
-    """The `planned` entries of these plans for every cohort, one a mechanism."""
+    """Return the `planned` entries of these plans for every cohort, one entry per mechanism."""
     return [
         {
             "booking_id": f"{corpus_id[:8]}/{cohort}/{plan.level}/{mechanism}",

@@ -1,9 +1,13 @@
-"""What several charges cost together, for one unit that may have met them.
+"""The joint cost of several charges for one unit that they may all have read.
 
-Cohorts of one corpus are disjoint sets of units. Whoever adds or removes one unit changes one cohort, so the worst
-cohort counts and not their sum (parallel composition); a unit replaced by another may change two, and one person's k
-units up to k. Corpora may share people, so theirs compose. Equal charges count as often as they were made. All this
-holds for mechanisms whose parameters were fixed beforehand; what is chosen later is the gate's business (`ledger.py`).
+- Cohorts of one corpus are disjoint sets of units. Adding or removing one unit changes one cohort, so the worst cohort
+  counts and not the sum over cohorts (parallel composition). Replacing a unit by another may change two cohorts, and k
+  units of one person up to k.
+- Corpora may share people, so charges of several corpora compose.
+- Equal charges count as often as they were made.
+
+All this holds for mechanisms whose parameters were fixed beforehand. Charges chosen later are the matter of the gate
+(`gate.py`).
 """
 
 import itertools
@@ -22,7 +26,7 @@ COHORTS_OF_A_REPLACEMENT = 2
 
 @dataclass(frozen=True)
 class Spend:
-    """One charge as accounting sees it: whose units it met, and what it did."""
+    """One charge as accounting reads it: the units that were read, and the event."""
 
     corpus_id: str
     cohort: str
@@ -32,16 +36,16 @@ class Spend:
 def worst_case(
     spends: Iterable[Spend], figure: Callable[[DpEvent], float], *, cohorts_met: int = COHORTS_OF_A_UNIT
 ) -> float:
-    """The largest `figure` over the compositions that a change of up to `cohorts_met` cohorts of each corpus can meet.
+    """Return the largest `figure` over all compositions that a change of up to `cohorts_met` cohorts per corpus meets.
 
-    `figure` must not fall when an event is added. No charges make one empty composition.
+    `figure` must not decrease when an event is added. Without charges there is one empty composition.
     """
     composed = {json.dumps(event_to_json(event)): event for event in _compositions(spends, cohorts_met)}
     return max(figure(event) for event in composed.values())
 
 
 def _compositions(spends: Iterable[Spend], cohorts_met: int) -> Iterator[DpEvent]:
-    """One composition for each choice of `cohorts_met` cohorts (or all, if there are fewer) in every corpus."""
+    """Yield one composition for each choice of `cohorts_met` cohorts (or all, if there are fewer) in every corpus."""
     corpora: dict[str, dict[str, list[DpEvent]]] = {}
     for spend in spends:
         corpora.setdefault(spend.corpus_id, {}).setdefault(spend.cohort, []).append(spend.event)

@@ -1,16 +1,20 @@
 """Privacy loss distributions (PLD) of events, on grids that keep time and memory bounded.
 
-Guarantee: every delta read from an account here is an upper bound. Losses are rounded pessimistically, whatever the
-grid, and an allowance covers the rounding of the Fourier transforms behind composition. Without it a delta below 1e-9
+Guarantee: every delta read from an account here is an upper bound. Losses are rounded pessimistically on any grid, and
+an allowance covers the rounding of the Fourier transforms behind composition. Without the allowance, a delta below 1e-9
 over thousands of steps comes out too small.
 
-The grid follows the event. It has the interval asked for, a finer one where single losses are tiny beside it (many
-steps of much noise), and a coarser one where losses range over more than `RANGE` (little noise), in proportion, so that
-the number of points is at most `RANGE` over the interval asked for. Beyond `LARGEST_INTERVAL` nothing is resolved, and
-the event counts as one without noise.
+The interval of the grid follows from the event:
 
-Neighbours differ by one unit added or removed, by one unit replaced, or by all units of one person (`Neighbours`).
-Left out: events other than compositions of Gaussians, Poisson-subsampled Gaussians and discrete Gaussians.
+- usually the requested interval;
+- a finer one where single losses are tiny beside it (many steps with much noise);
+- a coarser one where losses range over more than `RANGE` (little noise), in proportion, so that the number of points is
+  at most `RANGE` over the requested interval.
+
+Beyond `LARGEST_INTERVAL` nothing is resolved, and the event counts as one without noise.
+
+Neighbors differ by one unit added or removed, by one unit replaced, or by all units of one person (`Neighbors`). Only
+compositions of Gaussians, Poisson-subsampled Gaussians and discrete Gaussians are supported.
 """
 
 import functools
@@ -39,18 +43,18 @@ from dp_assets.privacy.units import RELATION
 
 FINEST_INTERVAL, LARGEST_INTERVAL = 1e-5, 0.25
 RANGE = 40.0
-"""A step with noise multiplier 0.3 has losses of about this range."""
+"""About the range of losses of one step with noise multiplier 0.3."""
 MOST_COMPOSITIONS = 1_000_000
 LARGEST_NOISE_MULTIPLIER, LARGEST_VOTES_NOISE = 1e6, 1e5
-"""Discrete Gaussians are tabulated: 23 integers a unit of standard deviation."""
+"""Discrete Gaussians are tabulated: 23 integers per unit of standard deviation."""
 
 ROUNDING_A_COMPOSITION = 1e-15
-"""Allowance on delta for each composed mechanism, about a hundred times the errors found against the closed form."""
+"""Allowance on delta for each composed mechanism, about a hundred times the error measured against the closed form."""
 
 SMALLEST_DELTA = 1e-12
 
-_SPREADS = 10.0  # standard deviations of a loss beyond which the mass is far below any delta
-_LARGEST_SHIFT, _ABSURD_SHIFT = 7.0, 1e6  # beyond which the grid is coarse anyway, and products would overflow
+_SPREADS = 10.0  # standard deviations of a loss; the mass beyond them is far below any delta
+_LARGEST_SHIFT, _ABSURD_SHIFT = 7.0, 1e6  # beyond these the grid is coarse anyway, and products would overflow
 
 
 class Unaccountable(ValueError):
@@ -58,21 +62,21 @@ class Unaccountable(ValueError):
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """In what two neighbouring corpora differ: `group_size` units added or removed, or one unit replaced."""
+class Neighbors:
+    """The difference between two neighboring corpora: `group_size` units added or removed, or one unit replaced."""
 
     relation: NeighboringRelation
     group_size: int = 1
 
 
-ONE_UNIT = Neighbours(RELATION)
-REPLACED_UNIT = Neighbours(NeighboringRelation.REPLACE_ONE)
+ONE_UNIT = Neighbors(RELATION)
+REPLACED_UNIT = Neighbors(NeighboringRelation.REPLACE_ONE)
 
 
 class Account(PLDAccountant):  # type: ignore[misc]
     """dp_accounting's PLD accountant that also composes discrete Gaussians, by their own PLD, and allows for rounding.
 
-    The relation of a discrete Gaussian is add-or-remove; `_seen_by` expresses the others by it.
+    It treats discrete Gaussians under add-or-remove. `_seen_by` expresses other relations through that one.
     """
 
     rounding = 0.0
@@ -90,45 +94,45 @@ class Account(PLDAccountant):  # type: ignore[misc]
         return None
 
     def get_epsilon(self, target_delta: float) -> float:
-        """The smallest certified epsilon; infinity where delta is no larger than what rounding may hide."""
+        """Return the smallest certified epsilon; infinity where delta does not exceed the allowance for rounding."""
         left = target_delta - self.rounding
         return float(super().get_epsilon(left)) if left > 0 else math.inf
 
     def get_delta(self, target_epsilon: Any) -> Any:
-        """The certified delta at an epsilon, or at each of an ascending list of them."""
+        """Return the certified delta at an epsilon, or at each of an ascending list of epsilons."""
         return np.minimum(1.0, super().get_delta(target_epsilon) + self.rounding)
 
 
 @functools.lru_cache(maxsize=8)
-def account(form: str, neighbours: Neighbours, interval: float) -> Account:
-    """The account of an event in JSON form, with a grid of this interval where that is possible.
+def account(form: str, neighbors: Neighbors, interval: float) -> Account:
+    """Return the account of an event in JSON form, with a grid of this interval where possible.
 
     Raises:
-      UnknownEvent: an event whose effect on these neighbours is not known.
+      UnknownEvent: an event whose effect on these neighbors is not known.
       Unaccountable: too many compositions, or votes with too much noise to tabulate.
     """
-    event = _map_mechanisms(event_from_json(json.loads(form)), functools.partial(_seen_by, neighbours=neighbours))
+    event = _map_mechanisms(event_from_json(json.loads(form)), functools.partial(_seen_by, neighbors=neighbors))
     refuse_unbounded(event)
-    interval = _suitable_interval(event, neighbours.relation, interval)
+    interval = _suitable_interval(event, neighbors.relation, interval)
     resolved = interval <= LARGEST_INTERVAL
-    certified = Account(neighbours.relation, value_discretization_interval=interval if resolved else LARGEST_INTERVAL)
+    certified = Account(neighbors.relation, value_discretization_interval=interval if resolved else LARGEST_INTERVAL)
     certified.compose(event if resolved else NonPrivateDpEvent())
     return certified
 
 
 @functools.lru_cache(maxsize=8)
 def _votes_losses(noise_stddev: float, sensitivity: int, interval: float) -> Any:
-    """Cached, because calibration composes the same votes with one noise multiplier after another."""
+    """Return the PLD of votes. Cached, because calibration composes the same votes with many noise multipliers."""
     return from_discrete_gaussian_mechanism(
         noise_stddev, sensitivity, value_discretization_interval=interval, use_connect_dots=True
     )
 
 
-# What neighbours see of a mechanism
+# What neighbors see of a mechanism
 
 
 def _map_mechanisms(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpEvent:
-    """`event` with every mechanism in its tree of compositions replaced."""
+    """Return `event` with every mechanism in its tree of compositions replaced by `change` of it."""
     match event:
         case ComposedDpEvent():
             return ComposedDpEvent([_map_mechanisms(part, change) for part in event.events])
@@ -137,36 +141,40 @@ def _map_mechanisms(event: DpEvent, change: Callable[[DpEvent], DpEvent]) -> DpE
     return change(event)
 
 
-def _seen_by(mechanism: DpEvent, *, neighbours: Neighbours) -> DpEvent:
-    """The event that bounds what `mechanism` shows of the difference between such neighbours."""
+def _seen_by(mechanism: DpEvent, *, neighbors: Neighbors) -> DpEvent:
+    """Return the event that bounds what `mechanism` reveals of the difference between such neighbors."""
     match mechanism:
         case NonPrivateDpEvent():
             return mechanism
-        case DiscreteGaussianDpEvent() if neighbours == REPLACED_UNIT:
+        case DiscreteGaussianDpEvent() if neighbors == REPLACED_UNIT:
             return _replaced_vote(mechanism)
         case DiscreteGaussianDpEvent():
-            # All votes of a group in one bin are the worst case (a test compares every other split).
-            return DiscreteGaussianDpEvent(mechanism.noise_stddev, mechanism.sensitivity * neighbours.group_size)
+            # The worst case has all votes of a group in one bin (a test compares every other split).
+            return DiscreteGaussianDpEvent(mechanism.noise_stddev, mechanism.sensitivity * neighbors.group_size)
         case GaussianDpEvent():
-            return GaussianDpEvent(mechanism.noise_multiplier / neighbours.group_size)
-        case PoissonSampledDpEvent(event=GaussianDpEvent()) if neighbours.group_size == 1:
+            return GaussianDpEvent(mechanism.noise_multiplier / neighbors.group_size)
+        case PoissonSampledDpEvent(event=GaussianDpEvent()) if neighbors.group_size == 1:
             return mechanism
         case PoissonSampledDpEvent(event=GaussianDpEvent()):
-            return _sampled_group(mechanism, neighbours.group_size)
-    raise UnknownEvent(f"no account for the event {type(mechanism).__name__} under {neighbours}")
+            return _sampled_group(mechanism, neighbors.group_size)
+    raise UnknownEvent(f"no account for the event {type(mechanism).__name__} under {neighbors}")
 
 
 def _replaced_vote(votes: DiscreteGaussianDpEvent) -> DpEvent:
-    """A vote that moves changes two bins by one each; dp_accounting itself doubles the change of a Gaussian sum."""
+    """Return the event of a vote that moves: two bins change by one each.
+
+    dp_accounting itself doubles the change of a Gaussian sum under replacement.
+    """
     if votes.sensitivity != 1:
         raise UnknownEvent("replace-one is known for one vote a unit only; votes of more have no such account")
     return SelfComposedDpEvent(votes, 2)
 
 
 def _sampled_group(step: PoissonSampledDpEvent, group_size: int) -> DpEvent:
-    """A step in which each of a person's units is drawn on its own (Charles et al., arXiv 2407.07737).
+    """Return the event of a step that samples each of a person's units independently.
 
-    The sum moves by at most a binomial number of clip norms, and the mixture of Gaussians over that number dominates.
+    The sum moves by at most a binomial number of clip norms, and the mixture of Gaussians over that number dominates
+    (Charles et al., arXiv 2407.07737).
     """
     chance = step.sampling_probability
     if chance == 1:
@@ -180,7 +188,7 @@ def _sampled_group(step: PoissonSampledDpEvent, group_size: int) -> DpEvent:
 
 
 def _mechanisms(event: DpEvent, count: int = 1) -> Iterator[tuple[DpEvent, int]]:
-    """The mechanisms of a tree of compositions, each with the number of its uses."""
+    """Yield the mechanisms of a tree of compositions, each with the number of its uses."""
     match event:
         case ComposedDpEvent():
             for part in event.events:
@@ -192,12 +200,12 @@ def _mechanisms(event: DpEvent, count: int = 1) -> Iterator[tuple[DpEvent, int]]
 
 
 def smallest_delta(compositions: int) -> float:
-    """The least delta at which so many composed mechanisms are accounted for with little loss to rounding."""
+    """Return the least delta that this many composed mechanisms support with little loss to rounding."""
     return max(SMALLEST_DELTA, 2 * compositions * ROUNDING_A_COMPOSITION)
 
 
 def refuse_unbounded(event: DpEvent) -> None:
-    """Refuse an event that would take more than seconds or a bounded amount of memory.
+    """Refuse an event that would take more than seconds or unbounded memory.
 
     Raises:
       Unaccountable: too many compositions, or too much noise.
@@ -213,9 +221,9 @@ def refuse_unbounded(event: DpEvent) -> None:
 
 
 def _suitable_interval(event: DpEvent, relation: NeighboringRelation, interval: float) -> float:
-    """`interval`, or a finer or coarser one as the module says.
+    """Return `interval`, or a finer or coarser one as the module docstring says.
 
-    Rounding adds up to a variance of interval^2 a composition, here at most a hundredth of the losses' own.
+    Rounding adds a variance of at most interval^2 per composition, here at most a hundredth of the losses' own.
     """
     mechanisms = [(_shifts(mechanism, relation), count) for mechanism, count in _mechanisms(event)]
     uses = sum(count for shifts, count in mechanisms if shifts)
@@ -228,7 +236,7 @@ Shifts = list[tuple[float, float]]
 
 
 def _shifts(mechanism: DpEvent, relation: NeighboringRelation) -> Shifts:
-    """By how many standard deviations of the noise a mechanism's output moves, each move with its probability."""
+    """Return the shifts of a mechanism's output, in standard deviations of its noise, each with its probability."""
     doubled = 2.0 if relation is NeighboringRelation.REPLACE_ONE else 1.0
     match mechanism:
         case GaussianDpEvent() if mechanism.noise_multiplier > 0:
@@ -244,14 +252,14 @@ def _shifts(mechanism: DpEvent, relation: NeighboringRelation) -> Shifts:
 
 
 def _deviation(shifts: Shifts) -> float:
-    """About the standard deviation of a likelihood ratio: that of each shift, weighted by its probability."""
+    """Approximate the standard deviation of the likelihood ratio: that of each shift, weighted by its probability."""
     return sum(chance * math.sqrt(math.expm1(min(shift, _LARGEST_SHIFT) ** 2)) for chance, shift in shifts)
 
 
 def _range_of_losses(mechanisms: list[tuple[Shifts, int]]) -> float:
-    """About the largest loss that matters, of one use or of all together.
+    """Approximate the largest loss that matters, of one use or of all uses together.
 
-    The loss of a Gaussian at this shift has mean shift^2/2 and variance shift^2, and a mixture's is bounded by the same
+    The loss of a Gaussian at this shift has mean shift^2/2 and variance shift^2. A mixture's loss is bounded by the
     means of its parts.
     """
     uses = [(count * chance, min(shift, _ABSURD_SHIFT)) for shifts, count in mechanisms for chance, shift in shifts]
@@ -262,7 +270,7 @@ def _range_of_losses(mechanisms: list[tuple[Shifts, int]]) -> float:
 
 
 def _too_little_noise(votes: DiscreteGaussianDpEvent) -> bool:
-    """Whether the tabulated noise, cut where its mass is below 1e-30, does not even reach from one count to the other.
+    """Return whether the tabulated noise, cut where its mass is below 1e-30, is narrower than one unit's change.
 
     dp_accounting tabulates 11.6 standard deviations on each side and raises where that is too narrow.
     """

@@ -1,12 +1,11 @@
-"""The three random acts of this project: who is in a batch, noise on a gradient sum, noise on votes.
+"""The randomized operations: Poisson sampling, Gaussian noise, discrete Gaussian noise.
 
-Each is an object that counts what it does, so that evidence states what was observed where the act happened. What an
-object calls itself follows from its exact type (`name_of`): a subclass or a stand-in is named as foreign, and no claim
-rests on it.
+Each is an object that counts its own draws, so evidence states what was observed where the draw happened. `name_of`
+names an object by its exact type: a subclass or a stand-in is named as foreign, and no claim rests on it.
 
-All neighbours are add-or-remove-one unit. Each docstring states the sensitivity the caller must establish and the
-event that the act then is. Probabilities and standard deviations are public constants; the number of units, the sample
-and the noise are private. Digests of noise tell whether a draw came twice; nothing can be replayed from them.
+All neighbors are add-or-remove-one unit. Each docstring states the sensitivity that the caller must establish and the
+event that the operation then is. Probabilities and standard deviations are public constants. The number of units, the
+sample and the noise are private. Digests of noise detect a repeated draw; no draw can be recomputed from them.
 """
 
 import hashlib
@@ -20,29 +19,31 @@ import numpy.typing as npt
 from dp_assets.privacy import randomness
 from dp_assets.privacy.randomness import RandomSource
 
-# A clip aims this much, relative, below its norm, so that rounding lies inside the sensitivity: of the norm itself, and
-# of the other shares of a batch, should they round differently when a unit comes or goes.
+# Gradients are clipped to a norm this much, relative, below the clip norm, so that rounding stays within the
+# sensitivity: rounding of the gradient's own norm, and of the other clipped gradients of a batch, which may round
+# differently when a unit is added or removed.
 ROUNDING_MARGIN = 1e-3
-# A draw that is less likely than exp(-60), whatever it is, does not come twice by chance.
+# Two equal draws, each less likely than exp(-60), are not a coincidence.
 FEWEST_NATS = 60.0
 
 
 def largest_rounding_slack(largest_batch: float) -> float:
-    """How much a share may round with the company it is in, so that a whole batch whose roundings align stays inside.
+    """Return the largest rounding error of one clipped gradient that may depend on the rest of the batch.
 
-    Half the margin is for that, half for the norm itself. A part of the clip norm, unitless.
+    A fraction of the clip norm, unitless. It is chosen so that a full batch of aligned errors stays within half of the
+    margin. The other half is for rounding of the gradient's own norm.
     """
     return ROUNDING_MARGIN / (2 * max(largest_batch, 1.0))
 
 
-Pick = tuple[str, int, int]  # a sampled unit, the index of the row it gives, and how many rows it has
+Pick = tuple[str, int, int]  # a sampled unit, the index of its chosen row, and the number of its rows
 
 
 class PoissonSampler:
-    """Draws each unit with `sampling_probability`, independently of all others and of earlier samples.
+    """Samples each unit with `sampling_probability`, independently of all other units and of earlier samples.
 
-    There is no cap, no shuffle and no second try: an empty sample is a valid one and must be used. Together with
-    Gaussian noise on the sample's sum, a sample is `PoissonSampledDpEvent(sampling_probability,
+    The sample is not capped, shuffled or drawn again: an empty sample is valid and must be used. Together with Gaussian
+    noise on the sample's sum, a sample is `PoissonSampledDpEvent(sampling_probability,
     GaussianDpEvent(noise_multiplier))`.
 
     Raises:
@@ -63,16 +64,16 @@ class PoissonSampler:
 
     @property
     def sampling_probability(self) -> float:
-        """Of each unit, in each sample. Read-only, so that it cannot be another one for a single draw."""
+        """The probability of each unit in each sample. Read-only, so that it cannot differ for a single draw."""
         return self._sampling_probability
 
     @property
     def source(self) -> RandomSource:
-        """Of the randomness of all samples. Read-only too."""
+        """The randomness of all samples. Read-only as well."""
         return self._source
 
     def draw(self, unit_ids: Sequence[str]) -> tuple[str, ...]:
-        """The sampled ones of `unit_ids`, in their order."""
+        """Return the sampled units among `unit_ids`, in their order."""
         members = randomness.bernoulli(self.source, len(unit_ids), self.sampling_probability)
         self.samples_drawn += 1
         self.last_population = tuple(unit_ids)
@@ -81,9 +82,9 @@ class PoissonSampler:
         return self.last_sample
 
     def pick(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Which of its rows each unit of the last sample gives: an index below its size, drawn uniformly.
+        """Return the index of one row for each unit of the last sample, drawn uniformly below the unit's size.
 
-        `sizes` are the numbers of rows of these units, in their order. Once a sample: all picks are kept.
+        `sizes` are the numbers of rows of these units, in their order. Call it once per sample: all picks are recorded.
         """
         draws = randomness.uniforms(self.source, len(sizes)).tolist()
         indices = tuple(int(draw * size) for draw, size in zip(draws, sizes, strict=True))
@@ -96,7 +97,7 @@ _draws = 0
 
 
 def noise_draws() -> int:
-    """How often this process has drawn noise so far, whichever object drew it and in whichever thread."""
+    """Return how often this process has drawn noise so far, in any object and any thread."""
     return _draws
 
 
@@ -107,7 +108,7 @@ def _count_draw() -> None:
 
 
 class _Noise:
-    """What noise is drawn with, fixed from the start: it cannot be something else for a single draw."""
+    """Noise of fixed parameters, which cannot differ for a single draw."""
 
     __slots__ = ("_noise_stddev", "_source", "coordinates_drawn", "digests")
 
@@ -121,21 +122,21 @@ class _Noise:
 
     @property
     def noise_stddev(self) -> float:
-        """Of each value."""
+        """The standard deviation of each value."""
         return self._noise_stddev
 
     @property
     def source(self) -> RandomSource:
-        """Of the randomness of all draws."""
+        """The randomness of all draws."""
         return self._source
 
 
 class GaussianNoise(_Noise):
-    """Draws vectors of independent normal values of standard deviation `noise_stddev`, float64.
+    """Draws float64 vectors of independent normal values with standard deviation `noise_stddev`.
 
     Added to a sum that one unit moves by at most `l2_clip_norm` in L2 norm, with `noise_stddev = noise_multiplier *
     l2_clip_norm`, a draw is `GaussianDpEvent(noise_multiplier)`. One draw serves one step, over all its tensors
-    together: drawn once a micro-batch, the noise would grow with the size of the sample.
+    together. With one draw per micro-batch, the noise would grow with the size of the sample.
 
     Raises:
       ValueError: `noise_stddev` is negative or not finite.
@@ -148,10 +149,10 @@ class GaussianNoise(_Noise):
         self.last_draw: npt.NDArray[np.float64] = np.zeros(0)
 
     def draw(self, size: int) -> npt.NDArray[np.float64]:
-        """`size` fresh values, shape [size]."""
+        """Return `size` fresh values, shape [size]."""
         _count_draw()
         standard = randomness.normals(self.source, size)
-        # Before they are scaled, since a run without noise draws anew in every step too.
+        # The digest is taken before scaling, because a run without noise draws fresh values in every step too.
         self.digests.append(hashlib.sha256(standard.tobytes()).hexdigest())
         self.coordinates_drawn += size
         self.last_draw = standard * self.noise_stddev
@@ -161,8 +162,8 @@ class GaussianNoise(_Noise):
 class DiscreteGaussianNoise(_Noise):
     """Draws vectors of independent, exact discrete Gaussian integers.
 
-    `digests` names the draws that two releases do not have in common by chance. Unlike those of float noise they could
-    be turned back by trying, so whoever keeps them hashes them with a key.
+    `digests` holds the digests of draws that two releases cannot have in common by chance. Unlike digests of float
+    noise, they could be inverted by trying all likely draws. So whoever stores them hashes them with a key.
 
     Raises:
       ValueError: `noise_stddev` is negative or not finite.
@@ -175,7 +176,7 @@ class DiscreteGaussianNoise(_Noise):
         self.last_draw: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def draw(self, size: int) -> npt.NDArray[np.int64]:
-        """`size` fresh integers, shape [size]."""
+        """Return `size` fresh integers, shape [size]."""
         _count_draw()
         self.last_draw = randomness.discrete_gaussian(self.source, size, self.noise_stddev)
         self.coordinates_drawn += size
@@ -185,10 +186,10 @@ class DiscreteGaussianNoise(_Noise):
 
 
 def noisy_votes(exact_votes: npt.NDArray[np.int64], noise: DiscreteGaussianNoise) -> npt.NDArray[np.int64]:
-    """Votes with noise on every bin, empty ones too; shape [num_bins], may be negative.
+    """Return votes with noise on every bin, empty bins included; shape [num_bins], values may be negative.
 
-    One unit casts at most one integer vote, so it moves one bin by one and no other: the release is
-    `DiscreteGaussianDpEvent(noise_stddev)`. Noise on the filled bins only would tell which bins are empty.
+    One unit casts at most one integer vote, so it changes one bin by one and no other bin: the release is
+    `DiscreteGaussianDpEvent(noise_stddev)`. Noise on the non-empty bins alone would reveal which bins are empty.
 
     Raises:
       TypeError: the votes are not int64; exact noise needs integers.
@@ -206,5 +207,5 @@ _NAMES: dict[type, str] = {
 
 
 def name_of(part: object) -> str:
-    """What a sampler or noise is called in evidence: its name if it is exactly one of these, else its class."""
+    """Return the name of a sampler or noise in evidence, or `foreign` and its class if it is of no known exact type."""
     return _NAMES.get(type(part), f"foreign {type(part).__name__}")

@@ -1,9 +1,13 @@
 """The privacy metadata of an artifact: one list of keys, and the functions that fill them.
 
-Two epsilons stand on every artifact. The cohort's is what everything ever charged or booked for its people is
-guaranteed to stay within (`headline.py`), also when somebody chose what to run or release after seeing results. The
-lineage's covers this artifact alone, and holds when its plan and release were fixed beforehand. A private artifact has
-no epsilon, since it is no release. A statement says what was spent and the budget besides, which may change later.
+Every artifact carries two epsilons.
+
+- The cohort's epsilon bounds everything ever charged or booked for the people of the cohort (`headline.py`). It holds
+  also when somebody chose what to run or release after seeing results.
+- The lineage's epsilon covers this artifact alone, and holds when its plan and release were fixed beforehand.
+
+A private artifact has no epsilon, since it is not a release. A statement also names what was spent and the budget,
+either of which may change later.
 """
 
 import math
@@ -38,28 +42,28 @@ ARTIFACT_KEYS = (LABEL, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, 
 MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
 STATEMENT_KEYS = (SPENT_EPSILON, BUDGET_EPSILON)
 PROFILE = "dp_instructions/profile"
-CORPUS = "dp_instructions/corpus"  # its random id, which tells the data folders under one Dagster instance apart
+CORPUS = "dp_instructions/corpus"  # the corpus's random id, which tells data folders under one Dagster instance apart
 SNAPSHOT = "dp_instructions/snapshot"
 OWN_SETTINGS = "dp_instructions/own_settings"
-PUBLIC_SOURCE = "privacy/public_source"  # said beside figures of rows, and only where their source is registered so
+PUBLIC_SOURCE = "privacy/public_source"  # set beside figures of rows, and only where their source is registered public
 RESTRICTED = "restricted/"
 PRIVATE_KEYS = frozenset((*ARTIFACT_KEYS, PROFILE, CORPUS, SNAPSHOT))
 SIGNAL_TO_NOISE, BASE_DTYPE = "signal_to_noise", "base_dtype"
 RECORD_KEYS = {GENERATOR: frozenset((SIGNAL_TO_NOISE, BASE_DTYPE))}
-"""What the record of a mechanism's release says besides its evidence and what its rows were made with."""
+"""What the record of a mechanism's release holds besides its evidence and what its rows were made with."""
 FIGURE_KEYS = {GENERATOR: frozenset([SIGNAL_TO_NOISE]), HISTOGRAM: frozenset(["dagster/row_count"])}
-"""What a mechanism's asset shows besides `MECHANISM_KEYS`: public constants, and rows of a release of planned size."""
+"""What a mechanism's asset shows besides `MECHANISM_KEYS`: public constants, and the row count of a planned size."""
 MADE_WITH_MODELS = frozenset(["embedder"])
 MADE_WITH_VERSION = re.compile(r"(presidio-analyzer|phonenumbers|spacy|[a-z]{2,3}_\w+) \d+(\.\w+)+", re.ASCII)
 NOT_A_RELEASE = "private, not a release"
 
 
 class PrivateFigure(ValueError):
-    """A private artifact was about to be described by more than its terms."""
+    """A private artifact was about to be described by more than the terms of its corpus."""
 
 
 class FurtherFigure(ValueError):
-    """A mechanism was about to publish more than the figures that are declared for it."""
+    """A mechanism was about to publish more than the figures declared for it."""
 
 
 class ForeignLineage(PublicError, ValueError):
@@ -67,7 +71,7 @@ class ForeignLineage(PublicError, ValueError):
 
 
 def private_metadata(registration: Registration) -> dict[str, Any]:
-    """The metadata of a private artifact: its terms, and no figure that depends on a row."""
+    """Return the metadata of a private artifact: the terms of its corpus, and no figure that depends on a row."""
     return _terms(registration, Label.PRIVATE) | {
         COHORT_EPSILON: NOT_A_RELEASE,
         LINEAGE_EPSILON: NOT_A_RELEASE,
@@ -76,9 +80,9 @@ def private_metadata(registration: Registration) -> dict[str, Any]:
 
 
 def check_private_keys(shown: Iterable[str]) -> None:
-    """Refuse metadata of a private artifact beyond the allow-list: the event log lies outside the private zone.
+    """Refuse metadata of a private artifact beyond the allow-list, because the event log lies outside the private zone.
 
-    Figures of rows that their owner registered as public have `RESTRICTED` keys, with `PUBLIC_SOURCE` beside them.
+    Figures of rows whose owner registered them as public have `RESTRICTED` keys, with `PUBLIC_SOURCE` beside them.
 
     Raises:
       PrivateFigure: another key is not in `PRIVATE_KEYS`; the message names keys only.
@@ -97,16 +101,16 @@ def check_mechanism_keys(mechanism: str, shown: Iterable[str]) -> None:
     """Refuse metadata of a mechanism's asset beyond what is declared for it.
 
     Raises:
-      FurtherFigure: another key than these; the message names keys only.
+      FurtherFigure: a key is not declared; the message names keys only.
     """
     _require_none(sorted(set(shown) - {*MECHANISM_KEYS, *FIGURE_KEYS.get(mechanism, ())}), f"metadata of {mechanism}")
 
 
 def check_made_with(made_with: Mapping[str, Any]) -> None:
-    """Refuse what private rows say that they were made with, beyond models and versions: it is published.
+    """Refuse entries about what private rows were made with, beyond models and versions: they are published.
 
     Raises:
-      FurtherFigure: another key, or what is no text of its kind; the message names keys only.
+      FurtherFigure: a key is unknown, or a value is no text of its kind; the message names keys only.
     """
     unknown = [name for name, value in made_with.items() if not _is_maker(name, value)]
     _require_none(sorted(unknown), "what private rows were made with")
@@ -134,13 +138,17 @@ def artifact_metadata(
     level: str | None,
     charge_ids: Sequence[str],
 ) -> dict[str, Any]:
-    """The metadata of a mechanism's release or of an artifact below it.
+    """Return the metadata of a mechanism's release, or of an artifact downstream of it.
 
     The cohort's epsilon is infinite where nothing is guaranteed: in a closed cohort, and without noise.
 
-    `cohort` and `level` are those of the artifact's own partition, None where it has none. What it was made from may
-    belong to other cohorts and levels of the corpus: the headline is then the worst of all cohorts involved.
-
+    Args:
+      state: the totals of the ledger.
+      registration: the corpus of the artifact.
+      label: the privacy label of the asset.
+      cohort, level: those of the artifact's own partition; None where it has none. Its inputs may belong to other
+        cohorts and levels of the corpus. The headline is then the worst of all cohorts involved.
+      charge_ids: the charges behind the artifact.
     Raises:
       ForeignLineage: the artifact descends from an unknown or voided charge or one of another corpus, or would carry a
         run without noise into the released zone.
@@ -159,7 +167,7 @@ def artifact_metadata(
 def check_lineage(
     state: LedgerState, registration: Registration, *, place: Zone, charge_ids: Sequence[str]
 ) -> list[ChargeRecord]:
-    """The charges behind an artifact that is to lie in `place`.
+    """Return the charges behind an artifact that is to be stored in the zone `place`.
 
     Raises:
       ForeignLineage: a charge is unknown, voided or of another corpus, or a run without noise would be released.
@@ -180,9 +188,9 @@ def check_lineage(
 
 
 def joint_metadata(state: LedgerState, charge_ids: Sequence[str]) -> dict[str, Any]:
-    """What released artifacts cost together, as a JSON value: composition over the union of their charges.
+    """Return what released artifacts cost together, as a JSON value: composition over the union of their charges.
 
-    An epsilon that nothing bounds is null. Cohorts of several corpora may share people, so each is listed by itself.
+    An unbounded epsilon is null. Cohorts of several corpora may share people, so each cohort is listed by itself.
 
     Raises:
       ForeignLineage: a charge is unknown to this ledger, or voided.
@@ -206,7 +214,7 @@ def _cohort_figures(state: LedgerState, corpus_id: str, cohort: str) -> dict[str
 
 
 def headline_form(guarantee: Guarantee) -> dict[str, Any]:
-    """A guarantee as a JSON value; an epsilon that nothing bounds is null."""
+    """Return a guarantee as a JSON value; an unbounded epsilon is null."""
     return {
         "headline_epsilon": _json_number(guarantee.epsilon),
         "headline_basis": str(guarantee.basis),
@@ -216,7 +224,7 @@ def headline_form(guarantee: Guarantee) -> dict[str, Any]:
 
 
 def statement_metadata(guarantee: Guarantee) -> dict[str, Any]:
-    """What a statement adds to the metadata of an artifact, so that it can be compared with the ledger later."""
+    """Return what a statement adds to the metadata of an artifact, so that it can be compared with the ledger later."""
     return {SPENT_EPSILON: guarantee.spent, BUDGET_EPSILON: guarantee.budget}
 
 
@@ -225,7 +233,7 @@ def _json_number(value: float) -> float | None:
 
 
 def mechanism_metadata(plan: PrivacyPlan, mechanism: str) -> dict[str, Any]:
-    """What a mechanism adds: its event, its noise and the epsilon of this spend alone."""
+    """Return what a mechanism adds: its event, its noise and the epsilon of this spend alone."""
     event = plan.events[mechanism]
     noise = plan.dpsgd.noise_multiplier if mechanism == GENERATOR else plan.votes.noise_stddev
     return {

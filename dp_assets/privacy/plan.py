@@ -1,9 +1,9 @@
-"""The plan: one frozen value from which sampler, clipping, noise and the accounted event are all taken.
+"""The plan: one frozen value that sampler, clipping, noise and the accounted event are taken from.
 
-Everything in it is a public constant. It yields its own event, so a claim cannot describe something other than what
-ran; the evidence a mechanism returns is compared with it afterwards (`claim.py`). The noise multiplier of DP-SGD is
-calibrated with the histogram and the spare steps inside the account, and rounded up. Any constants are answered within
-seconds and bounded memory, or refused (`UnreachableTarget`).
+Everything in it is a public constant. The plan yields its own event, so a claim cannot describe anything but what was
+planned, and the evidence that a mechanism returns is compared with the plan afterwards (`claim.py`). The noise
+multiplier of DP-SGD is calibrated with the histogram and the spare steps included in the account, and rounded up. For
+any constants, calibration either finishes within seconds and bounded memory or refuses (`UnreachableTarget`).
 """
 
 import functools
@@ -30,13 +30,13 @@ HISTOGRAM = "dp_histogram"
 NOISE_MULTIPLIER_DECIMALS = 4
 SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER = 0.2, 200.0
 CALIBRATION_STEP = 2e-5
-"""A fifth of the last decimal of a noise multiplier of 1."""
+"""Tolerance on the logarithm of the noise multiplier: a fifth of the last decimal of a multiplier of 1."""
 MOST_CORRECTIONS, CORRECTION = 20, 1e-4
 LEAST_CLIP_NORM = 1e-9
 LEAST_EPSILON, MOST_EPSILON = 1e-12, 1e308
 LEVEL_NUMBER = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
 FAILURES_A_CORPUS = 0.1
-"""A mechanism that shows one unit's rows whole with probability delta shows at most this many, in expectation."""
+"""Largest expected number of units whose rows are revealed, by a mechanism that reveals each with probability delta."""
 
 
 class UnreachableTarget(PublicError, ValueError):
@@ -45,7 +45,7 @@ class UnreachableTarget(PublicError, ValueError):
 
 @dataclass(frozen=True)
 class DpSgdPlan:
-    """DP-SGD: `steps` noisy updates, `spare_steps` more for resumes after a crash, all of them accounted.
+    """DP-SGD: `steps` noisy updates, and `spare_steps` more for resumes after a crash. All of them are accounted.
 
     `expected_batch_size` divides every noisy sum. It is a public constant, never a count of the corpus.
     """
@@ -70,12 +70,12 @@ class DpSgdPlan:
 
     @property
     def implied_units(self) -> float:
-        """The number of units at which a step draws the expected batch: a public guess, since both constants are."""
+        """The number of units whose expected sample has `expected_batch_size` units: a guess from public constants."""
         return self.expected_batch_size / self.sampling_probability
 
     @property
     def event(self) -> DpEvent:
-        """The event of all steps, spare ones included."""
+        """The event of all steps, spare steps included."""
         if self.noise_multiplier == 0:
             return NonPrivateDpEvent()
         return dpsgd_event(
@@ -87,7 +87,7 @@ class DpSgdPlan:
 
 @dataclass(frozen=True)
 class VotesPlan:
-    """One integer vote a unit, discrete Gaussian noise of `noise_stddev` votes on each of `num_bins` bins."""
+    """One integer vote per unit, discrete Gaussian noise of `noise_stddev` votes on each of `num_bins` bins."""
 
     num_bins: int
     noise_stddev: float
@@ -116,7 +116,7 @@ class PrivacyPlan:
 
     @property
     def event(self) -> DpEvent:
-        """Both mechanisms together."""
+        """The event of both mechanisms together."""
         return ComposedDpEvent([self.dpsgd.event, self.votes.event])
 
     @property
@@ -130,7 +130,7 @@ class PrivacyPlan:
 
     @property
     def largest_batch(self) -> float:
-        """How many units a step may sample: see `largest_batch`."""
+        """The bound on the units of one step: see the function `largest_batch`."""
         return largest_batch(self.dpsgd, delta=self.delta)
 
     @functools.cached_property
@@ -139,7 +139,7 @@ class PrivacyPlan:
         return accounting.epsilon(self.event, self.delta)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value with every constant of the plan; an infinite target is null."""
+        """Return a JSON value with every constant of the plan; an infinite target is null."""
         form = asdict(self)
         form["target_epsilon"] = None if math.isinf(self.target_epsilon) else self.target_epsilon
         return form
@@ -151,10 +151,12 @@ class PrivacyPlan:
 
 
 def largest_batch(plan: DpSgdPlan, *, delta: float) -> float:
-    """A public bound on the units of a step, exceeded with probability at most 1e-12; never below the expected batch.
+    """Return a public bound on the units of a step, exceeded with probability at most 1e-12.
 
-    As many units are allowed for as `delta` does (`largest_delta`), so nothing has to be counted or trusted besides.
-    Bernstein's inequality for a sum of independent draws, whose variance is at most its mean.
+    - The bound is never below the expected batch.
+    - It assumes the largest number of units for which `delta` is sensible (`largest_delta`). So no unit is counted, and
+      no further assumption is needed.
+    - It is Bernstein's inequality for a sum of independent draws, whose variance is at most its mean.
     """
     units = FAILURES_A_CORPUS / delta
     mean, exponent = plan.sampling_probability * units, math.log(1e12)
@@ -163,7 +165,7 @@ def largest_batch(plan: DpSgdPlan, *, delta: float) -> float:
 
 
 def target_of(level: str) -> float:
-    """The target epsilon that a level names, infinity for `no-dp`.
+    """Return the target epsilon that a level names; infinity for `no-dp`.
 
     Raises:
       ValueError: the name is neither `no-dp` nor `eps-` and a positive number in ASCII digits, without an exponent.
@@ -181,7 +183,7 @@ def target_of(level: str) -> float:
 
 
 def largest_delta(units: float) -> float:
-    """The largest sensible delta for a mechanism over at most this many units."""
+    """Return the largest sensible delta for a mechanism over at most this many units."""
     return FAILURES_A_CORPUS / units
 
 
@@ -199,11 +201,11 @@ def make_plan(
     num_bins: int,
     votes_noise_stddev: float,
 ) -> PrivacyPlan:
-    """The plan of a level, with the least DP-SGD noise whose joint account meets the level's target.
+    """Return the plan of a level, with the least DP-SGD noise whose joint account meets the level's target.
 
     Raises:
-      UnreachableTarget: the histogram alone exceeds the target, the noise would be absurd, or the constants lie beyond
-        what can be accounted for.
+      UnreachableTarget: the histogram alone exceeds the target, the noise multiplier exceeds its largest allowed value,
+        or the constants lie beyond what can be accounted for.
       ValueError: a constant is out of range.
     """
     if not 0 < delta < 1:
@@ -231,7 +233,7 @@ def make_plan(
 
 @functools.lru_cache(maxsize=64)
 def calibrated(plan: PrivacyPlan) -> PrivacyPlan:
-    """`plan` with the least noise multiplier, rounded up to four decimals, whose certified epsilon meets the target.
+    """Return `plan` with the least noise multiplier, rounded up to four decimals, whose epsilon meets the target.
 
     Raises:
       UnreachableTarget: see `make_plan`.
@@ -244,7 +246,7 @@ def calibrated(plan: PrivacyPlan) -> PrivacyPlan:
 
 
 def _least_noise(plan: PrivacyPlan) -> float:
-    """The noise multiplier at which the coarser account meets the target, to within `CALIBRATION_STEP` of itself."""
+    """Return the noise multiplier at which the coarser account meets the target, to a relative `CALIBRATION_STEP`."""
     low, high = (math.log(noise) for noise in (SMALLEST_NOISE_MULTIPLIER, LARGEST_NOISE_MULTIPLIER))
     if _excess(plan, low) <= 0:
         return SMALLEST_NOISE_MULTIPLIER
@@ -252,13 +254,13 @@ def _least_noise(plan: PrivacyPlan) -> float:
 
 
 def _excess(plan: PrivacyPlan, log_noise: float) -> float:
-    """How far the joint epsilon lies above the target, as a logarithm: nearly a line in the logarithm of the noise."""
+    """Return the logarithm of joint epsilon over target. It is nearly linear in the logarithm of the noise."""
     joint = _joint_epsilon(plan, math.exp(log_noise))
     return math.log(min(max(joint, LEAST_EPSILON), MOST_EPSILON)) - math.log(plan.target_epsilon)
 
 
 def _refuse_unreachable(plan: PrivacyPlan) -> None:
-    """Name the constant that stands in the way, before anything is calibrated."""
+    """Refuse a target that cannot be met, naming the constant to change, before calibration."""
     refuse_unbounded(_with_noise(plan, LARGEST_NOISE_MULTIPLIER).event)
     uses = plan.dpsgd.steps + plan.dpsgd.spare_steps + 1
     if plan.delta < (least := smallest_delta(uses)):
@@ -289,7 +291,7 @@ def _with_noise(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
 
 
 def _certified(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:
-    """Raise the noise a little at a time until the finer account meets the target too; usually it does at once."""
+    """Raise the noise in small steps until the finer account meets the target too. Usually the first value does."""
     for _ in range(MOST_CORRECTIONS):
         certified = _with_noise(plan, noise_multiplier)
         if certified.epsilon <= plan.target_epsilon:

@@ -1,18 +1,20 @@
-"""Randomness that hides what a mechanism did: operating-system entropy and the samplers built on it.
+"""Randomness of the mechanisms: operating-system entropy, and the samplers built on it.
 
-Guarantee: every draw of a mechanism is a function of words from a `RandomSource`, handed in by keyword and never
-defaulted. The only source in production reads the operating system's generator, so there is no seed to leak, no state
-to store or to copy by a fork, and no library seed (`torch.manual_seed`, `np.random.seed`) that could make noise
-repeat. Public steps, such as pool sampling or the initial adapter, take public seeds elsewhere.
+Guarantee: every draw of a mechanism is a function of words from a `RandomSource`, which is a keyword argument without a
+default. The only source in production reads the operating system's generator. So there is no seed that could leak, no
+state that could be stored or copied by a fork, and no library seed (`torch.manual_seed`, `np.random.seed`) that could
+make noise repeat. Public steps, such as pool sampling or the initial adapter, take public seeds elsewhere.
 
 Two kinds of noise:
 
-    discrete_gaussian   exact: integer arithmetic from the first bit to the last, for votes
+    discrete_gaussian   exact: integer arithmetic throughout, for votes
     normals             float64: Box-Muller on uniforms of 53 and 106 bits, for gradients
 
-Left out: the float64 normals are not exact. Their finite grid could in principle tell a float attack something about
-the sum (Mironov 2012; arXiv 2112.05307); the statement lists it as not covered. The time a rejection sampler takes is
-not covered either.
+Not covered:
+
+- The float64 normals are not exact. Their finite grid could in principle tell a floating-point attack something about
+  the sum (Mironov 2012; arXiv 2112.05307). The statement lists this as not covered.
+- The running time of a rejection sampler.
 """
 
 import math
@@ -28,20 +30,20 @@ WORD_BITS = 64
 
 
 class RandomSource(Protocol):
-    """Independent uniform 64-bit words. The samplers below assume nothing else."""
+    """Independent uniform 64-bit words. The samplers in this module assume nothing else."""
 
     def bits(self, num_words: int) -> npt.NDArray[np.uint64]:
-        """`num_words` fresh words, shape [num_words]."""
+        """Return `num_words` fresh words, shape [num_words]."""
         ...
 
 
 class SystemRandomness:
-    """The operating system's cryptographic generator: no seed, no state, safe to use on both sides of a fork."""
+    """The operating system's cryptographic generator: no seed, no state, safe on both sides of a fork."""
 
     __slots__ = ()
 
     def bits(self, num_words: int) -> npt.NDArray[np.uint64]:
-        """`num_words` fresh words, shape [num_words]."""
+        """Return `num_words` fresh words, shape [num_words]."""
         return np.frombuffer(os.urandom(8 * num_words), dtype=np.uint64)
 
     def __repr__(self) -> str:
@@ -49,19 +51,19 @@ class SystemRandomness:
 
 
 def origin(source: RandomSource) -> str:
-    """Where the words come from: `operating-system`, or the class name of a source that a claim must not rest on."""
+    """Name the origin of the words: `operating-system`, or the class name of a source that no claim may rest on."""
     return "operating-system" if type(source) is SystemRandomness else type(source).__name__
 
 
 def uniforms(source: RandomSource, n: int) -> npt.NDArray[np.float64]:
-    """`n` multiples of 2^-53 in [0, 1), shape [n]."""
+    """Return `n` uniform multiples of 2^-53 in [0, 1), shape [n]."""
     return _float_integers(source, n).astype(np.float64) * 2.0**-FLOAT_BITS
 
 
 def bernoulli(source: RandomSource, n: int, probability: float) -> npt.NDArray[np.bool_]:
-    """`n` independent coins, shape [n], each true with `probability` rounded down to a multiple of 2^-53.
+    """Return `n` independent coins, shape [n], each true with `probability` rounded down to a multiple of 2^-53.
 
-    Rounding down keeps the real sampling probability at or below the one that is accounted.
+    Rounding down keeps the real sampling probability at or below the accounted one.
 
     Raises:
       ValueError: `probability` lies outside [0, 1].
@@ -72,10 +74,11 @@ def bernoulli(source: RandomSource, n: int, probability: float) -> npt.NDArray[n
 
 
 def normals(source: RandomSource, n: int) -> npt.NDArray[np.float64]:
-    """`n` standard normal values, shape [n], by Box-Muller.
+    """Return `n` standard normal values, shape [n], by Box-Muller.
 
-    The radius comes from a uniform of 106 bits in (0, 1], so the tail reaches 12 standard deviations. With 53 bits it
-    would end at 8.6, which a long run with millions of coordinates would have to add to its delta.
+    The radius comes from a uniform of 106 bits in (0, 1], so the tail reaches 12 standard deviations. With 53 bits the
+    tail would end at 8.6 standard deviations, and a long run with millions of coordinates would have to add that to its
+    delta.
     """
     pairs = (n + 1) // 2
     radius = np.sqrt(-2.0 * np.log(_positive_uniforms(source, pairs)))
@@ -84,10 +87,11 @@ def normals(source: RandomSource, n: int) -> npt.NDArray[np.float64]:
 
 
 def discrete_gaussian(source: RandomSource, n: int, noise_stddev: float) -> npt.NDArray[np.int64]:
-    """`n` exact draws, shape [n], of integers x with P(x) proportional to exp(-x^2 / (2 noise_stddev^2)).
+    """Return `n` exact draws, shape [n], of integers x with P(x) proportional to exp(-x^2 / (2 noise_stddev^2)).
 
-    Algorithms 1 to 3 of Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy" (arXiv
-    2004.00010), on exact rationals: `noise_stddev` is read as the fraction that the float is. Zero gives zeros.
+    Implements Algorithms 1 to 3 of Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy" (arXiv
+    2004.00010), on exact rationals. `noise_stddev` is taken as the exact fraction that the float stands for. A standard
+    deviation of zero gives zeros.
 
     Raises:
       ValueError: `noise_stddev` is negative or not finite.
@@ -103,18 +107,18 @@ def discrete_gaussian(source: RandomSource, n: int, noise_stddev: float) -> npt.
 
 
 def _float_integers(source: RandomSource, n: int) -> npt.NDArray[np.uint64]:
-    """`n` uniform integers below 2^53, which float64 holds exactly."""
+    """Return `n` uniform integers below 2^53, which float64 represents exactly."""
     return source.bits(n) >> np.uint64(WORD_BITS - FLOAT_BITS)
 
 
 def _positive_uniforms(source: RandomSource, n: int) -> npt.NDArray[np.float64]:
-    """`n` uniforms in (0, 1] with 106 random bits: a coarse one, and a second one that fills each of its gaps."""
+    """Return `n` uniforms in (0, 1] with 106 random bits: a coarse uniform, and a fine one that subdivides its grid."""
     coarse, fine = uniforms(source, n), 1.0 - uniforms(source, n)
     return coarse + fine * 2.0**-FLOAT_BITS
 
 
 class _ExactCoins:
-    """Coins of rational bias, and of bias exp(-rational), without any rounding."""
+    """Exact coin flips: with rational probability, and with probability exp(-rational)."""
 
     WORDS_AT_ONCE = 256
 
@@ -123,23 +127,23 @@ class _ExactCoins:
         self._words: list[int] = []
 
     def below(self, bound: int) -> int:
-        """A uniform integer in [0, bound), by rejection of the values a whole number of bits can hold beyond it."""
+        """Return a uniform integer in [0, bound), by rejection sampling over the next power of two."""
         num_bits = (bound - 1).bit_length()
         while (candidate := self._integer(num_bits)) >= bound:
             pass
         return candidate
 
     def biased(self, probability: Fraction) -> bool:
-        """True with a rational probability in [0, 1]."""
+        """Return true with a rational probability in [0, 1]."""
         return self.below(probability.denominator) < probability.numerator
 
     def exponential(self, exponent: Fraction) -> bool:
-        """True with probability exp(-exponent), for a rational exponent of at least 0 (Algorithm 1)."""
+        """Return true with probability exp(-exponent), for a rational exponent of at least 0 (Algorithm 1)."""
         whole = exponent.numerator // exponent.denominator
         return all(self._series(Fraction(1)) for _ in range(whole)) and self._series(exponent - whole)
 
     def _series(self, exponent: Fraction) -> bool:
-        """True with probability exp(-exponent), for an exponent in [0, 1]: the sign of the alternating series."""
+        """Return true with probability exp(-exponent), for an exponent in [0, 1], by its alternating series."""
         terms = 1
         while self.biased(exponent / terms):
             terms += 1
@@ -159,7 +163,7 @@ class _ExactCoins:
 
 
 def _discrete_laplace(coins: _ExactCoins, scale: int) -> int:
-    """P(x) proportional to exp(-|x| / scale) on the integers (Algorithm 2 with an integer scale)."""
+    """Draw x with P(x) proportional to exp(-|x| / scale) on the integers (Algorithm 2 with an integer scale)."""
     while True:
         remainder = coins.below(scale)
         if not coins.exponential(Fraction(remainder, scale)):
@@ -168,12 +172,12 @@ def _discrete_laplace(coins: _ExactCoins, scale: int) -> int:
         while coins.exponential(Fraction(1)):
             quotient += 1
         magnitude, negative = remainder + scale * quotient, coins.below(2) == 1
-        if not (negative and magnitude == 0):  # else zero would be drawn twice as often
+        if not (negative and magnitude == 0):  # otherwise zero would be twice as likely
             return -magnitude if negative else magnitude
 
 
 def _discrete_gaussian(coins: _ExactCoins, variance: Fraction, laplace_scale: int) -> int:
-    """A Laplace draw, kept with the probability that turns its density into the Gaussian one (Algorithm 3)."""
+    """Draw from the discrete Gaussian by rejection sampling from the discrete Laplace distribution (Algorithm 3)."""
     while True:
         candidate = _discrete_laplace(coins, laplace_scale)
         if coins.exponential((abs(candidate) - variance / laplace_scale) ** 2 / (2 * variance)):

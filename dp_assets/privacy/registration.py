@@ -1,7 +1,7 @@
-"""What is fixed about a corpus before any of it is used, under a random id.
+"""The terms of a corpus, fixed under a random id before any of its rows is used.
 
-Nothing here may change after the first charge. The budget may be raised by a logged command, and then the raised budget
-is the guarantee.
+No term may change after the first charge, with one exception: a logged command may raise the budget, and the raised
+budget is then the guarantee.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ FIXED = {
     "cohorts": "corpus.cohorts",
     "cohort_function": "corpus.cohorts",
     "delta": "corpus.delta",
-    "relation": "neighbouring relation",
+    "relation": "neighboring relation",
 }
-"""What registration fixes, and what it is called in a profile."""
+"""The terms that registration fixes, with their names in a profile."""
 OTHER_QUERY = (
     "; for another query about the same people take a corpus.name of its own, and make one budget of both with"
     " `dp-instructions corpus declare-overlap`"
@@ -41,14 +41,15 @@ class RegistrationError(PublicError, ValueError):
 
 @dataclass(frozen=True)
 class Terms:
-    """What an owner fixes by registering a corpus.
+    """The terms that an owner fixes by registering a corpus.
 
-    `unit_columns` says where a row's user and time are read from, since another column would make other units and
-    cohorts of the same rows. `cohorts` is the fixed list of disjoint sets of units, `budget_epsilon` the bound for each
-    at `delta`, `is_public` whether the owner declared the source public, which alone permits runs without noise.
-    `without_user` says what becomes of rows that name no user; a ledger from before that setting kept them. `query` is
-    a digest of the query, which may compute users and times, empty where there is none; a registration from before that
-    term has None until the next charge.
+    - `unit_columns` names the columns of a row's user and time. Other columns would make other units and cohorts of the
+      same rows.
+    - `cohorts` is the fixed list of disjoint sets of units. `budget_epsilon` is the bound for each at `delta`.
+    - `is_public` says whether the owner declared the source public. Runs without noise need this declaration.
+    - `without_user` says what becomes of rows that name no user. A ledger from before that setting kept them.
+    - `query` is a digest of the query, which may compute users and times. It is empty where there is no query. A
+      registration from before that term has None until the next charge.
     """
 
     unit: PrivacyUnit
@@ -70,7 +71,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Registration(Terms):
-    """A registered corpus: its terms, its random id, a keyed hash of its source, the RDP order of its adaptive gate."""
+    """A registered corpus: its terms, random id, keyed hash of its source, and the RDP order of its adaptive gate."""
 
     corpus_id: str
     source_key: str
@@ -89,9 +90,9 @@ class Registration(Terms):
         return Registration(**{**form, **typed})
 
     def check_unchanged(self, terms: Terms) -> None:
-        """Refuse a configuration that differs from what was registered, naming every field that does.
+        """Refuse a configuration that differs from the registered terms, naming every field that differs.
 
-        The budget is not compared: the registered one holds, and only `ledger raise` changes it.
+        The budget is not compared: the registered budget holds, and only `ledger raise` changes it.
 
         Raises:
           RegistrationError: a field that fixes the meaning of the guarantee differs.
@@ -119,7 +120,7 @@ class Registration(Terms):
 
 
 def gate_order(plans: tuple[PrivacyPlan, ...]) -> int:
-    """The RDP order at which the planned mechanisms together look cheapest; a function of public constants only."""
+    """Return the RDP order at which the planned mechanisms together are cheapest; a function of public constants."""
     private = [plan for plan in plans if plan.is_private]
     if not private:
         return GATE_ORDERS[2]

@@ -1,8 +1,8 @@
 """Privacy unit, neighboring relation and keyed hashes.
 
-The unit is whose presence is hidden. Two corpora are neighbours when one holds all rows of one more unit than the other
-(add-or-remove-one), so the number of units is itself private. Where users are the units, a row that names none is a
-unit of its own or dropped, as the corpus was registered.
+The guarantee hides whether a unit is in the corpus. Two corpora are neighbors when one holds all rows of one more unit
+than the other (add-or-remove-one), so the number of units is itself private. With users as units (user-level DP), a row
+that names no user is a unit of its own or is dropped, as the registration of the corpus says.
 """
 
 import hashlib
@@ -22,41 +22,41 @@ class PrivacyUnit(StrEnum):
 
     @property
     def preparation(self) -> str:
-        """What a preparation is called that was seen to treat each of these units apart from all others."""
+        """The verdict in evidence on a preparation that was observed to treat each unit apart from all others."""
         return f"{self}-wise"
 
 
 class WithoutUser(StrEnum):
-    """What becomes of a row that names no user where users are the units."""
+    """The treatment of a row that names no user where users are the units."""
 
     OWN_UNIT = "own_unit"
     DROP = "drop"
 
     @property
     def in_words(self) -> str:
-        """The same for people."""
+        """The treatment in words, for reports and the command line."""
         return "each is a unit of its own" if self is WithoutUser.OWN_UNIT else "left out, whatever they hold"
 
 
 def unit_in_words(unit: PrivacyUnit, without_user: WithoutUser) -> str:
-    """The unit as a statement must name it: a corpus may hold rows without a user."""
+    """Return the unit as a statement must name it: a corpus may hold rows without a user."""
     if unit is PrivacyUnit.USER and without_user is WithoutUser.OWN_UNIT:
         return "user, or one row that names no user"
     return str(unit)
 
 
 def relation_in_words(relation: str) -> str:
-    """A neighboring relation for people, such as "add or remove one"."""
+    """Return a neighboring relation in words, such as "add or remove one"."""
     return relation.lower().replace("_", " ")
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:
-    """128 bits of keyed BLAKE2b over length-prefixed parts, as hex; without the key it says nothing about the parts."""
+    """Return 128 bits of keyed BLAKE2b over length-prefixed parts, as hex; without the key it reveals nothing."""
     return keyed_hash_of_parts(key, parts)
 
 
 def keyed_hash_of_parts(key: bytes, parts: Iterable[str]) -> str:
-    """`keyed_hash` of parts that come one at a time, so that millions of them need not be held."""
+    """Return `keyed_hash` of parts from an iterator, so that millions of parts need not be in memory at once."""
     digest = hashlib.blake2b(key=key, digest_size=16)
     for part in parts:
         encoded = part.encode()
