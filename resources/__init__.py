@@ -1,1 +1,1 @@
-"""Dagster resources and IO managers."""
+"""Dagster resources and IO managers: ledger, storage, private zone, models, queries and annotators."""

@@ -1,8 +1,8 @@
-"""Who writes answers or judges them: the local model, or an endpoint outside. This resource guards the way out.
+"""Annotators: who writes answers or judges them, either the local model or an external endpoint.
 
-It knows the endpoint's settings, where answers are kept, and the name of the variable that holds the key. It holds no
-key: that is read when there is something to ask. Only what lies in the released zone may be sent, and what was made at
-the level no-dp does not.
+This resource knows the endpoint's settings, where answers are stored, and the name of the variable that holds the key.
+It does not hold the key, which is read when a request is made. Only artifacts of the released zone may be sent. Those
+made at the level no-dp do not lie there.
 """
 
 import os
@@ -17,19 +17,19 @@ from dp_assets.settings.profile import Profile
 from resources.public_failure import PublicFailure
 
 NO_KEY = "none"
-"""What a server that needs no key is sent, so that no other key of the environment is."""
+"""Sent as the key to a server that needs none, so that no other key of the environment is sent."""
 
 
 SENDABLE = re.compile(r"[!-~]+")
-"""Printable ASCII without blanks."""
+"""Printable ASCII without spaces."""
 
 
 class NotReady(PublicError, ValueError):
-    """Something outside that a run will need cannot be used; the message names the setting and the remedy."""
+    """An external service that a run will need cannot be used; the message names the setting and the remedy."""
 
 
 class NotReleased(PublicFailure):
-    """Something was about to be sent that does not lie in the released zone."""
+    """An artifact outside the released zone was about to be sent."""
 
     def __init__(self, group: str) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class MissingKey(PublicFailure):
 
 
 class UnusableKey(PublicFailure):
-    """The variable holds something that cannot be sent as a key. What it is stays unsaid."""
+    """The variable holds a value that cannot be sent as a key. The message does not show it."""
 
     def __init__(self, group: str, variable: str) -> None:
         super().__init__(
@@ -67,10 +67,10 @@ class Annotator:
     home: Path
 
     def admitted(self, label: Label, level: str | None) -> EndpointSettings:
-        """The endpoint, for rows with this label made at this level.
+        """Return the endpoint, for rows with this label made at this level.
 
         Raises:
-          NotReleased: such rows lie in the private zone.
+          NotReleased: rows of this label and level lie in the private zone.
           ValueError: there is no endpoint.
         """
         if zone(label, level) is not Zone.RELEASED:
@@ -80,11 +80,11 @@ class Annotator:
         return self.endpoint
 
     def api_key(self) -> str:
-        """The key, from the environment.
+        """Return the key from the environment.
 
         Raises:
           MissingKey: the variable is not set or empty.
-          UnusableKey: it holds what cannot be part of a header.
+          UnusableKey: it holds characters that cannot be part of a header.
         """
         variable = self.endpoint.api_key_variable if self.endpoint is not None else None
         if variable is None:
@@ -97,12 +97,12 @@ class Annotator:
         return key
 
     def answers_file(self, asset: str, partition: str) -> Path:
-        """Where the answers for one partition of a released asset are kept."""
+        """Return the file that stores the answers for one partition of a released asset."""
         return _file_of(self.home, "answers", asset, partition)
 
 
 def annotators_of(profile: Profile, home: Path) -> dict[str, Annotator]:
-    """The endpoints of a profile by the resource's key; each may be none."""
+    """Return the endpoints of a profile by resource key; each may be None."""
     return {
         "annotator": Annotator("annotation.endpoint", profile.annotation.endpoint, home),
         "judge": Annotator("preferences.judge", profile.preferences.judge, home),
@@ -110,7 +110,7 @@ def annotators_of(profile: Profile, home: Path) -> dict[str, Annotator]:
 
 
 def samples_file(home: Path, asset: str, partition: str) -> Path:
-    """Where the answers that a policy gave for one partition of a released asset are kept."""
+    """Return the file that stores a policy's samples for one partition of a released asset."""
     return _file_of(home, "samples", asset, partition)
 
 

@@ -18,7 +18,7 @@ from resources.storage.zones import data_home
 
 
 def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any]:
-    """Every resource by its key; `home` defaults to the data folder of the environment.
+    """Return every resource by its key; `home` defaults to the data folder of the environment.
 
     Raises:
       OtherDataFolder: the data folder was made by another version of this program.
@@ -44,7 +44,7 @@ def build_resources(profile: Profile, home: Path | None = None) -> dict[str, Any
 
 
 def fixed(resources: dict[str, Any]) -> dict[str, dg.ResourceDefinition]:
-    """The resources as a code location offers them: nobody who launches a run can give them another configuration.
+    """Return the resources with an empty configuration schema, so that no launch of a run can configure them.
 
     Otherwise a launch could point the ledger, and so the gate, to another folder.
     """

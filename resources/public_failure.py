@@ -6,7 +6,7 @@ from dp_assets.privacy.errors import PublicError
 
 
 class PublicFailure(PublicError, dg.Failure):
-    """A public error that fails an asset without another try: trying again would change nothing."""
+    """A public error that fails an asset without a retry, because a retry would change nothing."""
 
     def __init__(self, message: str) -> None:
         super().__init__(description=message, allow_retries=False)

@@ -1,1 +1,1 @@
-"""The ledger: its file, its gate, and who else spends on the same people."""
+"""The ledger: its file, its charges, and the detection of other ledgers and corpora of the same people."""

@@ -1,7 +1,7 @@
-"""The ledger as a Dagster resource: the append-only list of what was spent, and the gate before every spend.
+"""The ledger as a Dagster resource: the append-only list of charges, and the gate before every charge.
 
 Every method that writes reads the whole ledger, decides and appends while it holds the ledger's lock
-(`ledger_file.py`), so that processes cannot race each other to the same budget.
+(`ledger_file.py`), so two processes cannot both spend the same budget.
 """
 
 import math
@@ -30,21 +30,21 @@ READ_ALREADY = "another run reads under this charge; wait for it to end, then ru
 
 
 class ChargeRefused(PublicFailure):
-    """A charge that the gate refused: the asset fails, is not retried, and no private row was read."""
+    """The gate refused a charge: the asset fails without a retry, and no private row was read."""
 
 
 class SnapshotConflict(ValueError):
-    """A snapshot held other rows before, or another corpus holds the same ones. Private: it depends on the rows."""
+    """A snapshot held other rows before, or another corpus holds the same rows. Private: it depends on the rows."""
 
 
 @dataclass(frozen=True)
 class Charge:
-    """A booked charge in the hands of a mechanism. Opening a private table marks it first."""
+    """A charge in the ledger, for the mechanism that runs under it. Opening a private table marks it first."""
 
     record: ChargeRecord
     ledger: "Ledger"
     is_continuation: bool = False
-    _openings: list[str] = field(default_factory=list, repr=False, compare=False)  # of a continuation
+    _openings: list[str] = field(default_factory=list, repr=False, compare=False)  # used by a continuation
 
     @property
     def charge_id(self) -> str:
@@ -65,7 +65,7 @@ class Charge:
     def mark_opened(self) -> None:
         """Record durably, once, that private rows are read under this charge.
 
-        A continuation has its own entry, and opens them once as well.
+        A continuation has its own entry, and may open private rows once as well.
 
         Raises:
           ChargeRefused: another run has opened this charge, it was voided, or its cohort is closed.
@@ -84,7 +84,7 @@ class Charge:
         self.ledger.transact(decide)
 
     def continued(self, checkpoint: str) -> "Charge":
-        """Record durably that a crashed run goes on from this checkpoint, using one spare step.
+        """Record durably that a crashed run is resumed from this checkpoint, using one spare step.
 
         Raises:
           ChargeRefused: the checkpoint was continued before, no spare step is left, the charge was voided, or its
@@ -102,7 +102,7 @@ class Charge:
         return replace(self, is_continuation=True, _openings=[])
 
     def _usable(self, state: LedgerState) -> ChargeRecord:
-        """The charge as the ledger has it now, which may have changed since it was booked."""
+        """Return the charge as the ledger has it now, which may have changed since the charge was made."""
         record = state.charges[self.charge_id]
         if record.voided:
             raise ChargeRefused("this charge was voided meanwhile; run again to book a new one")
@@ -111,9 +111,9 @@ class Charge:
         return record
 
     def note_noise(self, digests: Collection[str]) -> bool:
-        """Record durably which noise was drawn under this charge; whether it is none that another charge drew.
+        """Record durably which noise was drawn under this charge; return whether no other charge drew any of it.
 
-        Kept as keyed hashes, in the private zone only.
+        The digests are stored as keyed hashes, in the private zone only.
         """
         draws = {keyed_hash(self.ledger.key, "noise", digest) for digest in digests}
 
@@ -124,10 +124,10 @@ class Charge:
         return all(draws.isdisjoint(noise) for charge_id, noise in known.items() if charge_id != self.charge_id)
 
     def settle(self, evidence: Mapping[str, Any], found: Sequence[Discrepancy]) -> None:
-        """Close the charge if what ran is what was planned; otherwise charge without bound and close the cohort.
+        """Settle the charge if the run matches its plan; otherwise add a charge without bound and close the cohort.
 
         Raises:
-          ClaimRefused: there are discrepancies; they are named, without numbers, which may follow from private rows.
+          ClaimRefused: there are discrepancies; the message names them without numbers, which may follow from rows.
           ChargeRefused: the charge was voided, or its cohort closed, while the mechanism ran.
         """
         if not found:
@@ -155,7 +155,7 @@ class Charge:
 
 
 class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The append-only list of what was spent, and the gate before every spend."""
+    """The append-only list of charges, and the gate before every charge."""
 
     private_root: str
 
@@ -173,7 +173,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._file.key
 
     def state(self) -> LedgerState:
-        """What has been registered, booked and charged.
+        """Return what has been registered, booked and charged.
 
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
@@ -181,7 +181,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._file.state() if self._file.is_used() else LedgerState()
 
     def entries(self) -> Sequence[Entry]:
-        """All entries in their order, verified.
+        """Return all entries in their order, verified.
 
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
@@ -197,11 +197,11 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._file.append(decide)
 
     def register(self, *, locator: str, terms: Terms, plans: Sequence[PrivacyPlan]) -> Registration:
-        """Register a source under a random id and book `plans` whole, or return its earlier registration unchanged.
+        """Register a source under a random id and book `plans` in full, or return its earlier registration unchanged.
 
         Raises:
           BudgetExceeded: the plans together exceed the budget.
-          RegistrationError: the source is registered with other terms, or a plan was made for others.
+          RegistrationError: the source is registered with other terms, or a plan was made for other terms.
         """
         registration = Registration(
             **vars(terms),
@@ -226,14 +226,14 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.transact(decide).registration_of_source(registration.source_key)
 
     def source_key(self, locator: str) -> str:
-        """The keyed hash under which a source is known."""
+        """Return the keyed hash that identifies a source."""
         return keyed_hash(self.key, "source", locator)
 
     def registration(self, locator: str, terms: Terms) -> Registration:
-        """The registration of a source, whose terms must be the ones it was registered with.
+        """Return the registration of a source, whose terms must be equal to `terms`.
 
         Raises:
-          ChargeRefused: it is not registered, or on other terms.
+          ChargeRefused: the source is not registered, or with other terms.
         """
         try:
             registration = self.state().registration_of_source(self.source_key(locator))
@@ -243,10 +243,10 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return registration
 
     def check_preparation(self, corpus_id: str, snapshot: str, preparation: str) -> None:
-        """Refuse other settings of preparation for a snapshot that has been prepared before. Reads no row.
+        """Refuse other settings of preparation for a snapshot that was prepared before. Reads no row.
 
         Raises:
-          ChargeRefused: `preparation`, a digest of public settings, differs from the one that the snapshot is tied to.
+          ChargeRefused: `preparation`, a digest of public settings, differs from the one the snapshot is bound to.
         """
         bound = self.state().snapshots.get((corpus_id, snapshot))
         if bound is not None and bound.preparation not in (None, preparation):
@@ -258,11 +258,16 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
     def bind_rows(
         self, corpus_id: str, snapshot: str, *, rows: str, texts: str, preparation: str, content: str | None = None
     ) -> None:
-        """Tie a snapshot to its rows by keyed hashes: `rows` of the prepared rows, `texts` of the source's texts.
+        """Bind a snapshot to its rows and to the settings that they were prepared with.
 
-        `content` is the hash of the prepared texts and whose they are, which no cohort or split changes. Also to
-        `preparation`, a digest of the public settings that they were prepared with. Whether this fails depends on
-        private rows.
+        Whether this fails depends on private rows.
+
+        Args:
+          corpus_id, snapshot: the snapshot to bind.
+          rows: keyed hash of the prepared rows.
+          texts: keyed hash of the source's texts.
+          preparation: digest of the public settings of preparation.
+          content: keyed hash of the prepared texts with their units. It does not depend on cohorts or splits.
 
         Raises:
           SnapshotConflict: the snapshot held other rows before, or another corpus with a budget of its own holds the
@@ -288,9 +293,9 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.transact(decide)
 
     def bind_remaining(self, corpus_id: str, *, former: str, snapshot: str, rows: str, content: str) -> None:
-        """Tie the snapshot that an erasure left to the rows that are left of `former`, so that no others pass for them.
+        """Bind the snapshot that an erasure left to the rows that are left of `former`, so that no others pass for it.
 
-        Where `former` is not tied to rows itself, nothing can be said of what is left, and nothing is tied.
+        If `former` is not bound to rows itself, nothing is known of what is left, and nothing is bound.
         """
 
         def decide(state: LedgerState) -> Entries:
@@ -313,14 +318,19 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         reuse_key: str,
         query: str | None = None,
     ) -> Charge:
-        """Book one invocation of a mechanism of `plan`, durably, before anything private is read.
+        """Charge one invocation of a mechanism of `plan`, durably, before anything private is read.
 
-        `query` becomes a term of a registration from before there was that term.
+        The mechanisms that follow in the plan must fit the budget too, so that no level is begun that cannot be
+        finished.
 
-        What follows it in the plan has to fit the budget too, or a level would be begun that cannot be finished.
+        Args:
+          plan, mechanism: the plan, and the name of the mechanism in it.
+          corpus_id, cohort, snapshot: the rows that will be read.
+          reuse_key: the name of the release that the charge pays for.
+          query: the digest of the query. It becomes a term of a registration from before there was that term.
 
         Raises:
-          ChargeRefused: the gate refuses; nothing was booked.
+          ChargeRefused: the gate refuses; nothing was charged.
         """
         request = ChargeRecord(
             charge_id=uuid.uuid4().hex,
@@ -354,7 +364,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Charge(admitted[0], self)
 
     def raise_budget(self, corpus_id: str, budget_epsilon: float, reason: str) -> None:
-        """Raise a corpus's budget, which from then on is its guarantee, and that of corpora with one budget.
+        """Raise the budget of a corpus and of those that share it. From then on it is their guarantee.
 
         Raises:
           RegistrationError: the corpus is unknown, the budget would not grow, or it is no finite number.
@@ -372,11 +382,11 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.transact(decide)
 
     def declare_overlap(self, one: str, other: str, reason: str) -> None:
-        """Make one budget of two corpora that may share units: the charges of both count in the account of each.
+        """Give two corpora that may share units one budget: the charges of both count in the account of each.
 
         Raises:
           RegistrationError: a corpus is unknown, or both were not registered on terms that one budget can have.
-          BudgetExceeded: what they spent or booked does not fit one budget, or nothing bounds it.
+          BudgetExceeded: what they spent or booked does not fit one budget, or is unbounded.
         """
 
         def decide(state: LedgerState) -> Entries:
@@ -405,11 +415,11 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.transact(decide)
 
     def erased_hash(self, unit_id: str) -> str:
-        """The keyed hash under which an erased unit is remembered, so that its rows are dropped again."""
+        """Return the keyed hash that identifies an erased unit, so that its rows are dropped again."""
         return keyed_hash(self.key, "erased", unit_id)
 
     def record_erasure(self, corpus_id: str, unit_id: str, reason: str) -> None:
-        """Record durably that a unit's rows go, which gives the corpus another snapshot. A second time adds nothing.
+        """Record durably that a unit's rows are erased, which renames the corpus's snapshot. Repeating adds nothing.
 
         Raises:
           RegistrationError: the corpus is unknown.
@@ -427,6 +437,6 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def _after(mechanism: str, plan: PrivacyPlan) -> list[tuple[str, DpEvent]]:
-    """The mechanisms of a plan that read what this one releases, with their events, in the order of the graph."""
+    """Return the later mechanisms of a plan, with their events, in the order of the graph."""
     names = list(plan.events)
     return [(name, plan.events[name]) for name in names[names.index(mechanism) + 1 :]]

@@ -1,8 +1,8 @@
-"""Which ledgers this user has had for the same source: each has a budget of its own for the same people.
+"""The ledgers that this user has had for the same source. Each has a budget of its own for the same people.
 
-The list lies in the user's state folder, since a data folder knows nothing of others. It holds a hash of each source's
-public name, the data folders' paths, and the digest of each ledger's first entry, which tells a ledger that moved from
-one that is gone. It is a help and no proof: another user or machine is not seen.
+The list lies in the user's state folder, because a data folder knows nothing of others. It holds a hash of each
+source's public name, the paths of the data folders, and the digest of each ledger's first entry, which distinguishes a
+ledger that moved from one that was deleted. It is an aid and not a proof: other users and machines are not covered.
 """
 
 import hashlib
@@ -21,31 +21,33 @@ from resources.storage.zones import atomic_file
 STATE_VARIABLE = "XDG_STATE_HOME"
 
 Known = tuple[Path, str | None]
-"""A data folder and the first digest of its ledger; None if it was listed before digests were."""
+"""A data folder and the first digest of its ledger; None if the entry is older than that field."""
 
 
 @dataclass(frozen=True)
 class OtherLedgers:
-    """The data folders of the other ledgers for a source: those that are there, and those that are gone."""
+    """The data folders of the other ledgers for a source: those that exist, and those that are gone."""
 
     there: Sequence[Path]
     gone: Sequence[Path]
 
 
 def other_ledgers(locator: str, home: Path, first_digest: str | None) -> OtherLedgers:
-    """The other ledgers for this source; `first_digest` is that of the first entry of the one in `home`, if any.
+    """Return the other ledgers for this source.
 
-    One that moved is not gone. Where the list cannot be read, there are none.
+    `first_digest` is the digest of the first entry of the ledger in `home`, if there is one. A ledger that moved is not
+    gone. An unreadable list counts as empty.
     """
     known = _of_source(_read(_list_of_homes()), locator)
-    there = {path: digest for path, digest in known if path != home and _has_ledger(path)}  # the last one of each path
+    # A path that was listed several times counts with its last digest.
+    there = {path: digest for path, digest in known if path != home and _has_ledger(path)}
     kept = {None, first_digest, *there.values()}
     gone = [path for path, digest in known if digest not in kept]
     return OtherLedgers(list(there), list(dict.fromkeys(gone)))
 
 
 def note_home(locator: str, home: Path, first_digest: str) -> None:
-    """Remember the ledger of `home` for this source. Where the list cannot be written, nobody is stopped."""
+    """Record the ledger of `home` for this source. A list that cannot be written is ignored."""
     file = _list_of_homes()
     listed, own = _read(file), (home, first_digest)
     known = _of_source(listed, locator)
@@ -64,7 +66,7 @@ def _name(locator: str) -> str:
 
 
 def _of_source(listed: dict[str, Any], locator: str) -> list[Known]:
-    """What is listed of a source: paths alone, as older versions wrote them, or with digests."""
+    """Return the entries of a source: paths alone, as older versions wrote them, or paths with digests."""
     pairs = ((entry, None) if isinstance(entry, str) else entry for entry in listed.get(_name(locator), []))
     return [(Path(path), digest) for path, digest in pairs]
 

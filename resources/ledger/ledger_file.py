@@ -1,23 +1,28 @@
 """The ledger's file: one DuckDB database in the private root, opened for milliseconds under DuckDB's own lock.
 
-Every use reads all entries and checks the whole chain, both anchors and the key while it holds the lock. Appended
-entries are committed before the anchors are written (beside the database and into the released zone) and before the
-lock is given back, so an anchor can only lag behind a committed ledger, never run ahead of it: a process that is killed
-at any point loses nothing that was committed. A lost, shortened or restored ledger, a lost anchor beside it and a lost
-or changed key are refused, never replaced by new ones. A data folder with releases or
-private tables but without a ledger is refused too. A missing anchor of the released zone is written anew, so that
-whoever deletes it gives up what it would have noticed.
+- Every use reads all entries and checks the whole chain, both anchors and the key while it holds the lock.
+- Appended entries are committed before the anchors are written (one beside the database, one in the released zone), and
+  the anchors before the lock is released. So an anchor may lag behind a committed ledger, but never runs ahead of it. A
+  process that is killed at any point loses nothing that was committed.
+- A lost, shortened or restored ledger, a lost anchor beside it, and a lost or changed key are refused, never replaced
+  by new ones. A data folder with releases or private tables but without a ledger is refused too.
+- A missing anchor in the released zone is written anew. Whoever deletes it loses the protection that it gave.
 
-A process remembers the rows that it has checked, and what they add up to, so that a long ledger is hashed and parsed
-once: later, the stored rows are compared with the remembered ones as they are, and only new ones are hashed. Rows that
-differ anywhere are checked from the first one on.
+A process keeps the rows that it has checked and the totals that follow from them, so a long ledger is hashed and parsed
+once. Later, stored rows are compared with the kept ones as they are, and only new rows are hashed. If any row differs,
+all are checked from the first.
 
-The released anchor holds the last digest only: how many entries there are tells how often runs were resumed.
+The anchor in the released zone holds the last digest only, because the number of entries reveals how often runs were
+resumed.
 
-Schema versions. 1: bodies in any JSON form. 2: bodies in canonical form, which is what the digests always covered. 3:
-new entries have a nonce. An older ledger is brought to the present form at its first use, under the lock and in one
-transaction; where bodies are rewritten, the entries are kept beside it (`ledger-v1.duckdb`). Digests and anchors stay
-as they are. A newer one is refused.
+Schema versions:
+
+    1   bodies in any JSON form
+    2   bodies in canonical form, which the digests have always covered
+    3   new entries have a nonce
+
+An older ledger is migrated at its first use, under the lock and in one transaction. Where bodies are rewritten, the old
+entries are kept beside the ledger (`ledger-v1.duckdb`). Digests and anchors do not change. A newer ledger is refused.
 """
 
 import json
@@ -56,7 +61,7 @@ Entries = list[tuple[str, Mapping[str, Any]]]
 
 SCHEMA_VERSION = 3
 LOCK_TIMEOUT_SECONDS = 60.0
-THREADS = threading.RLock()  # DuckDB's lock excludes other processes only
+THREADS = threading.RLock()  # DuckDB's lock excludes other processes but not other threads
 CREATE = """
 create table if not exists entries (
     sequence bigint primary key, kind varchar, written_at varchar, body varchar, previous varchar, digest varchar
@@ -69,7 +74,7 @@ INSERT = "insert into entries values (?, ?, ?, ?, ?, ?)"
 
 @dataclass(frozen=True)
 class Known:
-    """What this process has read of a ledger and found sound: rows, entries, and what they add up to."""
+    """The part of a ledger that this process has read and verified: rows, entries, and the state they add up to."""
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
@@ -85,15 +90,15 @@ class LedgerFile:
     def __init__(self, private_root: Path) -> None:
         self.home, self.folder = private_root.parent, private_root / "ledger"
         self.database = self.folder / "ledger.duckdb"
-        # Beside the ledger, and in the released zone, so that a private folder restored from a backup is noticed.
+        # The second lies in the released zone, so that a private folder restored from a backup is noticed.
         self.anchor_files = self.folder / "anchor.json", self.home / Zone.RELEASED / "ledger_anchor.json"
 
     @property
     def key(self) -> bytes:
-        """The secret key of every keyed hash in this private root; made once from operating-system entropy.
+        """The secret key of every keyed hash in this private root, made once from operating-system entropy.
 
         Raises:
-          LedgerTampered: there is a ledger but its key is lost. A new one would make strangers of everybody.
+          LedgerTampered: there is a ledger but its key is lost. A new key would change every unit id.
         """
         require_known_version(self.home)
         path, is_used = private_folder(self.folder) / "key", self.is_used()
@@ -104,12 +109,12 @@ class LedgerFile:
         return path.read_bytes()
 
     def is_used(self) -> bool:
-        """Whether anything was ever written here, as far as files tell: those of the ledger, or what came after it."""
+        """Return whether a ledger was ever written here, judging by its files or by files that only follow from one."""
         is_known = self.database.exists() or any(head != GENESIS for head in self._heads().values())
         return is_known or self._has_paid_work()
 
     def _has_paid_work(self) -> bool:
-        """Whether there is what nobody makes without a ledger: releases, or with a key, private tables."""
+        """Return whether there are files that require a ledger: releases or, beside a key, private tables."""
         private = self.home / Zone.PRIVATE
         made = [self.home / zone / "releases" for zone in Zone]
         if (self.folder / "key").exists():
@@ -117,16 +122,16 @@ class LedgerFile:
         return any(next(folder.iterdir(), None) is not None for folder in made if folder.is_dir())
 
     def anchors(self) -> list[Anchor]:
-        """The anchor beside the ledger, if it is there."""
+        """Return the anchor beside the ledger, if it exists."""
         own = self.anchor_files[0]
         return [Anchor(**json.loads(own.read_text()))] if own.exists() else []
 
     def _heads(self) -> dict[Path, str]:
-        """The last digest that each anchor has seen, of those that are there."""
+        """Return the last digest that each existing anchor has seen."""
         return {file: json.loads(file.read_text())["head"] for file in self.anchor_files if file.exists()}
 
     def lags(self) -> dict[Path, int | None]:
-        """How many entries each anchor has not seen; None if it is not there.
+        """Return how many entries each anchor has not seen; None for a missing anchor.
 
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
@@ -135,7 +140,7 @@ class LedgerFile:
         return {file: entries_after(entries, heads[file]) if file in heads else None for file in self.anchor_files}
 
     def state(self) -> LedgerState:
-        """What all entries add up to.
+        """Return the state that all entries add up to.
 
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
@@ -144,7 +149,7 @@ class LedgerFile:
             return self._verified(connection)
 
     def entries(self) -> Sequence[Entry]:
-        """All entries in their order.
+        """Return all entries in their order.
 
         Raises:
           LedgerTampered: the stored entries are not the ones that were written.
@@ -159,7 +164,7 @@ class LedgerFile:
         Raises:
           LedgerTampered: the stored entries are not the ones that were written; nothing was appended.
         """
-        commitment = self._key_commitment()  # the key is made before there is a ledger that could miss it
+        commitment = self._key_commitment()  # creates the key before the ledger that depends on it
         with room_in(self.home), THREADS, self._locked() as connection:
             state = self._verified(connection)
             opening: Entries = [] if state.anchor.length else [("keyed", {"commitment": commitment})]
@@ -173,7 +178,7 @@ class LedgerFile:
 
     @contextmanager
     def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection that no other process shares, waiting with jitter for the file lock."""
+        """Yield a connection that no other process shares, waiting with jitter for the file lock."""
         require_known_version(self.home)
         self._refuse_lost_ledger()
         private_folder(self.folder)
@@ -200,9 +205,9 @@ class LedgerFile:
             raise LedgerTampered("the ledger's anchor is missing; restore private/ledger as a whole")
 
     def _verified(self, connection: duckdb.DuckDBPyConnection) -> LedgerState:
-        """What all entries add up to, once they are checked against one another, the anchors and the key.
+        """Return the state of all entries, after checking them against each other, the anchors and the key.
 
-        Rows that are character for character those which this process has checked before are not hashed again.
+        Rows that are identical to rows which this process has checked before are not hashed again.
         """
         with private_umask():
             self._bring_up_to_date(connection)
@@ -233,7 +238,7 @@ class LedgerFile:
             )
 
     def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Rewrite every body in canonical form, once the chain has been found sound."""
+        """Rewrite every body in canonical form, after verifying the chain."""
         entries = [_canonical_entry(Entry(*row)) for row in _rows(connection)]
         verify_chain(entries, self.anchors(), heads=self._heads().values())
         _keep_entries(connection, self.folder / "ledger-v1.duckdb")
@@ -244,7 +249,7 @@ class LedgerFile:
         connection.commit()
 
     def _key_commitment(self) -> str:
-        """A hash that tells whether the key is the one of the ledger, and nothing else."""
+        """Return a hash that identifies the ledger's key and reveals nothing else."""
         return keyed_hash(self.key, "commitment")
 
     def _write_anchors(self, anchor: Anchor) -> None:
@@ -255,12 +260,12 @@ class LedgerFile:
 
 
 def _make_database(database: Path) -> None:
-    """An empty database, put in its place as a whole: a half-made one, on a full disk, could never be opened."""
+    """Create an empty database and link it to its path in one step: a partial one, on a full disk, would not open."""
     made = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
     try:
         with private_umask(), duckdb.connect(str(made)) as connection:
             connection.execute(CREATE)
-            connection.execute("checkpoint")  # raises here what closing would swallow
+            connection.execute("checkpoint")  # raises errors here that closing would suppress
         with suppress(FileExistsError):  # another process was faster
             os.link(made, database)
     finally:
@@ -270,7 +275,7 @@ def _make_database(database: Path) -> None:
 
 @contextmanager
 def _interrupts_as_such() -> Iterator[None]:
-    """DuckDB says of Ctrl-C during a query only that the query was interrupted, which would pass for a failure."""
+    """Raise KeyboardInterrupt for Ctrl-C during a query, which DuckDB reports as an ordinary error."""
     try:
         yield
     except (RuntimeError, duckdb.Error) as error:
@@ -295,7 +300,7 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
 
 
 def _store(connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
-    """All of them or none, durably."""
+    """Insert all entries in one durable transaction."""
     with private_umask():
         connection.begin()
         for entry in entries:
@@ -304,7 +309,7 @@ def _store(connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
 
 
 def _keep_entries(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
-    """Copy the entries into a database of their own, which is whole or not there."""
+    """Copy the entries into a database of their own, which is either complete or absent."""
     with atomic_file(copy, Zone.PRIVATE) as temporary, private_umask():
         quoted = str(temporary).replace("'", "''")
         connection.execute(f"attach '{quoted}' as copied")

@@ -1,9 +1,9 @@
-"""Whether corpora of one private root share units: a keyed sketch of each, which never leaves the private zone.
+"""Overlap of corpora in one private root: an estimate from keyed sketches, which never leave the private zone.
 
-A sketch holds the smallest keyed hashes of a corpus's unit ids (bottom-k). Two sketches reach up to the smaller of
-their bounds; what both hold below it is shared, and its part of what one holds estimates the part of that corpus. With
-at most `SIZE` units the figure is exact. A unit that writes under other ids, or in other words where rows are the
-units, is not recognized.
+A sketch holds the smallest keyed hashes of a corpus's unit ids (bottom-k). Two sketches are comparable up to the
+smaller of their bounds. The hashes below it that both hold are shared units, and their fraction of one sketch estimates
+the fraction of that corpus. With at most `SIZE` units the figure is exact. A unit that appears under another id, or in
+other words where rows are the units, is not recognized.
 
 Whether corpora overlap follows from private rows, so nothing outside the private zone may depend on it.
 """
@@ -22,32 +22,32 @@ SIZE = 1024
 
 
 def sketch_hash(unit_id: str, *, key: bytes) -> str:
-    """The hash of a unit in a sketch."""
+    """Return the hash of a unit in a sketch."""
     return keyed_hash(key, "overlap", unit_id)
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """The hashes of a corpus's units up to `bound`, or all of them where it is None."""
+    """The hashes of a corpus's units up to `bound`, or all hashes where `bound` is None."""
 
     hashes: frozenset[str] = frozenset()
     bound: str | None = None
 
     @staticmethod
     def of(hashes: Iterable[str]) -> "Sketch":
-        """The smallest of these hashes."""
+        """Return the sketch of these hashes: the smallest of them."""
         smallest = nsmallest(SIZE + 1, set(hashes))
         bound = smallest[SIZE - 1] if len(smallest) > SIZE else None
         return Sketch(frozenset(smallest[:SIZE]), bound)
 
     def with_units_of(self, other: "Sketch") -> "Sketch":
-        """The sketch of the units of both."""
+        """Return the sketch of the union of the units."""
         bound = _smaller(self.bound, other.bound)
         joined = Sketch.of(_up_to(self.hashes | other.hashes, bound))
         return Sketch(joined.hashes, _smaller(bound, joined.bound))
 
     def part_shared_with(self, other: "Sketch") -> float:
-        """The estimated part of these units that are also the other's."""
+        """Return the estimated fraction of these units that the other corpus holds too."""
         bound = _smaller(self.bound, other.bound)
         own = _up_to(self.hashes, bound)
         return len(own & other.hashes) / len(own) if own else 0.0
@@ -63,23 +63,23 @@ def _up_to(hashes: Collection[str], bound: str | None) -> frozenset[str]:
 
 
 class Sketches:
-    """The sketches of the corpora of a private root, over all snapshots that were prepared."""
+    """The sketches of the corpora of a private root, over all prepared snapshots."""
 
     def __init__(self, private_root: Path) -> None:
         self._folder = private_root / "overlap"
 
     def add(self, corpus_id: str, sketch: Sketch) -> None:
-        """Add the units of a prepared snapshot."""
+        """Add the units of a prepared snapshot to a corpus's sketch."""
         self._write(corpus_id, self.read(corpus_id).with_units_of(sketch))
 
     def forget(self, corpus_id: str, hashed: str) -> None:
-        """Take an erased unit out."""
+        """Remove an erased unit from a corpus's sketch."""
         former = self.read(corpus_id)
         if hashed in former.hashes:
             self._write(corpus_id, Sketch(former.hashes - {hashed}, former.bound))
 
     def read(self, corpus_id: str) -> Sketch:
-        """The sketch of a corpus; an empty one where nothing was prepared."""
+        """Return the sketch of a corpus; an empty one if no snapshot was prepared."""
         file = self._file(corpus_id)
         if not file.exists():
             return Sketch()
@@ -87,7 +87,7 @@ class Sketches:
         return Sketch(frozenset(form["hashes"]), form["bound"])
 
     def parts_shared(self, corpus_id: str, others: Iterable[str]) -> dict[str, float]:
-        """The estimated part of a corpus's units that each of `others` holds too, where there is any."""
+        """Return the estimated fraction of a corpus's units that each of `others` holds too, where above zero."""
         own = self.read(corpus_id)
         parts = {other: own.part_shared_with(self.read(other)) for other in others}
         return {other: part for other, part in parts.items() if part > 0}

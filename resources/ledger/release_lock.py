@@ -1,7 +1,7 @@
-"""One run at a time makes a release, so that two that start together do not both pay for it.
+"""A lock per release, so that two runs that start together do not both pay for it.
 
-The cap on what is spent is the ledger's; this only saves budget. The lock is one of the operating system on a file of
-the private root, so it ends with the process that holds it, however that ends, and a crashed run stops nobody.
+The ledger limits what is spent; the lock only saves budget. It is an operating-system lock on a file of the private
+root. It ends with the process that holds it, so a crashed run blocks nobody.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ IN_PROGRESS = "another run makes this release; wait for it to end, then run agai
 
 @contextmanager
 def only_run_making(private_root: str, reuse_key: str) -> Iterator[None]:
-    """Hold the lock of the release that this key names.
+    """Hold the lock of the release that `reuse_key` names.
 
     Raises:
       ChargeRefused: another run holds it; nothing was charged.

@@ -1,1 +1,1 @@
-"""The two zones of the data folder, and how artifacts lie in them."""
+"""The two zones of the data folder, and the layout of artifacts in them."""

@@ -1,11 +1,11 @@
-"""An adapter as a folder, and back. `PeftModel.from_pretrained(base, folder)` opens the same folder.
+"""Write an adapter to a folder and read it back. `PeftModel.from_pretrained(base, folder)` opens the same folder.
 
     adapter_config.json         PEFT's configuration
     adapter_model.safetensors   the float32 tensors
     provenance.json             base model, charge ids and training record
 
-The provenance lies in the folder itself, so that a copied adapter still says what it descends from. Needs no torch.
-Writing in one step (temporary name, then rename) is the caller's part.
+The provenance lies in the folder itself, so that a copied adapter still states its lineage. This module needs no torch.
+Writing in one step (temporary name, then rename) is left to the caller.
 """
 
 import json
@@ -22,7 +22,7 @@ PROVENANCE_FILE = "provenance.json"
 
 
 def save_adapter(adapter: Adapter, folder: Path) -> None:
-    """Write the three files of `adapter` into `folder`, which is made if it is missing."""
+    """Write the three files of `adapter` into `folder`, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     provenance = {
         "base_model": adapter.base_model,
@@ -32,14 +32,14 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(_pretty(dict(adapter.config)), encoding="utf-8")
     (folder / PROVENANCE_FILE).write_text(_pretty(provenance), encoding="utf-8")
     tensors = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in adapter.weights.items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})  # The mark that Hugging Face loaders look for.
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})  # Hugging Face loaders look for this mark
 
 
 def load_adapter(folder: Path) -> Adapter:
-    """The adapter that `save_adapter` wrote to `folder`.
+    """Return the adapter that `save_adapter` wrote to `folder`.
 
     Raises:
-      FileNotFoundError: a file is missing. An adapter without provenance would pass for one of no privacy cost.
+      FileNotFoundError: a file is missing. An adapter without provenance would appear to have no privacy cost.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE):
         if not (folder / name).is_file():

@@ -1,15 +1,15 @@
-"""What a released artifact may consist of: the files of its kind, and in them what is declared.
+"""The allow-list for released artifacts: the files of each kind, and their declared content.
 
-A library that one day adds a log, a cache or a training state to what it saves would otherwise publish it unseen, and
-so would a change that adds a column of exact votes to a table. Everything is read back from the files as they lie in
-the folder that is about to be published, never from the value that was written.
+Without it, a library that one day adds a log, a cache or a training state to what it saves would publish it unnoticed,
+and so would a change that adds a column of exact votes to a table. All checks read the files in the folder that is
+about to be published, never the value that was written.
 
     Table      exactly the columns of its asset, with their types and in their order
     Adapter    float32 LoRA factors in pairs of the configured rank, and heads that the configuration names
     Document   its data, and the charges behind it
 
-Beside these a file holds provenance of known keys only. What `record` and `data` say is made from public values and
-checked by whoever makes them.
+Besides these a file holds provenance with known keys only. The content of `record` and `data` is made from public
+values and checked by the code that makes it.
 """
 
 import json
@@ -35,7 +35,7 @@ ALLOWED: dict[type, tuple[str, ...]] = {
 
 
 class UnexpectedFile(PublicFailure):
-    """A released artifact was about to be published with a file that its kind does not consist of."""
+    """A released artifact was about to be published with a file that its kind does not have."""
 
     def __init__(self, kind: type, name: str) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ class UnexpectedFile(PublicFailure):
 
 
 class UnexpectedContent(PublicFailure):
-    """A released artifact was about to be published with something that it is not declared to hold."""
+    """A released artifact was about to be published with content that is not declared."""
 
     def __init__(self, asset: str, problem: str) -> None:
         super().__init__(
@@ -59,14 +59,14 @@ def check_files(folder: Path, kind: type) -> None:
     """Refuse to publish a folder that holds anything but the files of its kind of artifact.
 
     Raises:
-      UnexpectedFile: it does; the first one is named.
+      UnexpectedFile: the folder holds another file; the message names the first one.
     """
     for path in unexpected_files(folder, kind):
         raise UnexpectedFile(kind, str(path.relative_to(folder)))
 
 
 def unexpected_files(folder: Path, kind: type) -> Iterator[Path]:
-    """What a folder holds besides the files of this kind of artifact: other names, folders, links."""
+    """Yield what a folder holds besides the files of this kind of artifact: other names, folders, links."""
     for path in sorted(folder.rglob("*")):
         plain = path.parent == folder and path.is_file() and not path.is_symlink()
         if not (plain and any(re.fullmatch(pattern, path.name) for pattern in ALLOWED[kind])):
@@ -74,12 +74,12 @@ def unexpected_files(folder: Path, kind: type) -> Iterator[Path]:
 
 
 def check_content(folder: Path, kind: type, *, asset: str, columns: Mapping[str, str] | None) -> None:
-    """Refuse to publish files that hold more, or something else, than is declared.
+    """Refuse to publish files with undeclared content.
 
-    `columns` are the types of a table's columns (`column_types`); None where they are not compared.
+    `columns` are the types of a table's columns (`column_types`); None skips their comparison.
 
     Raises:
-      UnexpectedContent: they do; names of columns, tensors and keys are named, and no value is.
+      UnexpectedContent: a column, tensor or key is not declared; the message names it and no value.
     """
     for problem in _problems(folder, kind, columns):
         raise UnexpectedContent(asset, problem)
@@ -122,7 +122,7 @@ def _problems_of_adapter(folder: Path) -> Iterator[str]:
 
 
 def _is_factor(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
-    """Whether a tensor is one of a pair of LoRA factors: A of shape (r, inputs) and B of shape (outputs, r)."""
+    """Return whether a tensor belongs to a pair of LoRA factors: A of shape (r, inputs), B of shape (outputs, r)."""
     layer, _, factor = name.rpartition(".lora_")
     if factor not in ("A.weight", "B.weight") or layer.rpartition(".")[2] not in config["target_modules"]:
         return False

@@ -1,18 +1,18 @@
-"""How each kind of artifact looks as a folder. The same form serves the IO manager and the store of releases.
+"""The layout of each kind of artifact as a folder, used by the IO manager and the store of releases.
 
-Table          part-<number>-<tag>.parquet, with provenance in the Parquet key-value metadata
-PrivateTable   part-<number>-<tag>.parquet, with provenance in provenance.json beside them
-Adapter        a PEFT adapter folder plus provenance.json
-Document       document.json, document.md, and document.html if it has one
+    Table          part-<number>-<tag>.parquet, with provenance in the Parquet key-value metadata
+    PrivateTable   part-<number>-<tag>.parquet, with provenance in provenance.json beside them
+    Adapter        a PEFT adapter folder plus provenance.json
+    Document       document.json, document.md, and document.html if it has one
 
-A private table is handed over before a charge is made, so its provenance lies outside the files of its rows: none of
-those is opened until the rows are used.
+A private table is passed to an asset before a charge is made, so its provenance lies outside the files of its rows:
+none of them is opened until the rows are used.
 
-The tag binds rows to provenance. A table is read when it is handed over (provenance) and again when its rows are used,
-and its folder may be replaced in between. Two tables never share a file name, so the second reading then finds no file
-instead of rows of other charges or another corpus; `read_kept` keeps a private table through that. The tag of a
-released shard is a digest of its content, so that equal tables have equal folders; that of a private one is drawn,
-since a digest of private rows could be compared.
+The tag binds rows to provenance. A table is read twice: its provenance when it is passed to an asset, and its rows when
+they are used. Its folder may be replaced in between. Two tables never share a file name, so the second read then fails
+instead of reading rows of other charges or another corpus. `read_kept` keeps a private table readable in that case. The
+tag of a released shard is a digest of its content, so that equal tables have equal folders. The tag of a private shard
+is random, because a digest of private rows could be compared.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ Artifact = Table | PrivateTable | Adapter | Document
 
 
 class UnreadableArtifact(PublicError, ValueError):
-    """A folder that holds no known artifact."""
+    """A folder holds no known artifact."""
 
 
 UNREADABLE = (
@@ -54,7 +54,7 @@ UNREADABLE = (
     RecursionError,
     pl.exceptions.PolarsError,
 )
-"""What reading an artifact raises that somebody else wrote."""
+"""The errors of reading an artifact that another program may have written."""
 
 
 def write_artifact(folder: Path, artifact: Artifact) -> None:
@@ -77,10 +77,10 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
 
 
 def read_kept(folder: Path, private_root: Path) -> Artifact:
-    """The artifact in a folder; the rows of a private table stay what they are though the folder be replaced.
+    """Return the artifact in a folder. The rows of a private table stay readable when the folder is replaced.
 
-    For that its files get second names in the scratch folder of this process, which takes no space and is gone with the
-    table. On a file system that has no second names, a table that is replaced is not found any more.
+    For this, its files are hard-linked into a scratch folder of this process, which takes no space and is removed with
+    the table. On a file system without hard links, the rows of a replaced table can no longer be read.
     """
     if not (folder / PROVENANCE_FILE).exists() or (folder / CONFIG_FILE).exists():
         return read_artifact(folder)
@@ -95,7 +95,7 @@ def read_kept(folder: Path, private_root: Path) -> Artifact:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """The artifact in a folder; tables are scanned lazily.
+    """Return the artifact in a folder; tables are scanned lazily.
 
     Raises:
       UnreadableArtifact: the folder is missing, holds no artifact, or was replaced while it was read.
@@ -114,7 +114,7 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _read_private(folder: Path, *, held: object = None) -> PrivateTable:
-    """The private table of a folder. Only its provenance is read; a shard is opened when its rows are."""
+    """Return the private table of a folder. Only its provenance is read; a shard is opened when its rows are."""
     provenance = json.loads((folder / PROVENANCE_FILE).read_text())
     rows = pl.scan_parquet([folder / name for name in provenance[SHARD_NAMES]])
     known = {name: provenance[name] for name in PRIVATE_PROVENANCE}
@@ -122,7 +122,7 @@ def _read_private(folder: Path, *, held: object = None) -> PrivateTable:
 
 
 def _read_whole(folder: Path, read: Callable[[Path], Artifact]) -> Artifact:
-    """An artifact of several files, all of one folder: one that is replaced meanwhile would mix two of them."""
+    """Return an artifact of several files. Refuse one that was replaced meanwhile: it could mix two artifacts."""
     before = folder.stat()
     artifact = read(folder)
     if not os.path.samestat(before, folder.stat()):
@@ -131,10 +131,10 @@ def _read_whole(folder: Path, read: Callable[[Path], Artifact]) -> Artifact:
 
 
 def stored_charge_ids(folder: Path, *, shards: str = SHARDS) -> tuple[str, ...]:
-    """The charge ids stored with a released artifact, wherever its folder was copied to; no rows or tensors are read.
+    """Return the charge ids stored with a released artifact, also in a copy elsewhere. Reads no rows or tensors.
 
     Args:
-      shards: how the files of a table are called there.
+      shards: pattern of the names of a table's files there.
 
     Raises:
       UnreadableArtifact: the folder holds no artifact, or a private one, which is no release.
@@ -146,7 +146,7 @@ def stored_charge_ids(folder: Path, *, shards: str = SHARDS) -> tuple[str, ...]:
 
 
 def stored_record(folder: Path) -> Mapping[str, Any]:
-    """The public facts stored with a released table or adapter; no rows or tensors are read.
+    """Return the public facts stored with a released table or adapter. Reads no rows or tensors.
 
     Raises:
       UnreadableArtifact: the folder holds no artifact.
@@ -156,7 +156,7 @@ def stored_record(folder: Path) -> Mapping[str, Any]:
 
 
 def _provenances(folder: Path, shards: str = SHARDS) -> Iterator[Mapping[str, Any]]:
-    """What each part of an artifact says about where it comes from."""
+    """Yield the provenance stored with each part of an artifact."""
     for file in (PROVENANCE_FILE, DOCUMENT):
         if (folder / file).exists():
             yield json.loads((folder / file).read_text())
@@ -181,7 +181,7 @@ def _shards(folder: Path, pattern: str = SHARDS) -> list[Path]:
 
 
 def _write_private(folder: Path, rows: pl.LazyFrame, known: Mapping[str, Any]) -> None:
-    """Write the rows of a private table, and what is known of it without them."""
+    """Write the rows of a private table, and the provenance that is known without reading them."""
     _write_shards(folder, rows, metadata={}, tag=_drawn_tag)
     widths = {name: kind.size for name, kind in rows.collect_schema().items() if isinstance(kind, pl.Array)}
     names = [shard.name for shard in _shards(folder)]
@@ -189,7 +189,7 @@ def _write_private(folder: Path, rows: pl.LazyFrame, known: Mapping[str, Any]) -
 
 
 def _write_shards(folder: Path, rows: pl.LazyFrame, *, metadata: dict[str, str], tag: Callable[[Path], str]) -> None:
-    """Stream rows into numbered and tagged shards. An empty table still gets one, so that its schema is kept."""
+    """Stream rows into numbered and tagged shards. An empty table gets one shard too, which keeps its schema."""
     shards = pl.PartitionBy(
         folder,
         file_path_provider=lambda shard: f"part-{shard.index_in_partition:05d}.parquet",

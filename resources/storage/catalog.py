@@ -2,16 +2,16 @@
 
     <asset>      a view over every partition of a released table, with `cohort` and `level` as first columns
     lineage      one row for each charge that a released artifact descends from
-    costs        one row a charge of the ledger, with the epsilon of that charge alone
-    statements   one row a privacy statement: the figures of the whole release
+    costs        one row per charge of the ledger, with the epsilon of that charge alone
+    statements   one row per privacy statement: the figures of the whole release
     metrics      figures of the quality reports and of the reward models
 
-It holds nothing of its own: it is rebuilt from the released folder and the ledger under a temporary name and swapped
-in, so an open reader never stops a run. It is written in a storage version that older DuckDB clients read.
+The catalog holds nothing of its own. It is rebuilt from the released folder and the ledger under a temporary name and
+swapped in, so an open reader never blocks a run. Its storage version can be read by older DuckDB clients.
 
-Views name their files below the released folder. Where that lies is written into them as an absolute path, because a
-relative one would follow each reader's working directory; a reader of a copy says where it lies with
-`set variable released = '/mnt/released'`, and a rebuild writes the new place.
+Views name their files below the released folder. They hold its absolute path, because a relative path would be resolved
+in each reader's working directory. A reader of a copy sets the path with `set variable released = '/mnt/released'`, and
+a rebuild writes the new path.
 """
 
 import json
@@ -68,7 +68,7 @@ def catalog_file(home: Path) -> Path:
 def rebuild(home: Path, state: LedgerState) -> Path:
     """Write the catalog of everything released so far and return its path.
 
-    A run may replace an artifact while it is looked at; all of them are then looked at again.
+    A run may replace an artifact while it is read. All artifacts are then read again.
 
     Raises:
       UnreadableArtifact: a released folder holds no artifact.
@@ -90,7 +90,7 @@ def _rebuild(home: Path, state: LedgerState) -> Path:
         "statements": pl.DataFrame(list(_statements(places)), schema=STATEMENTS, orient="row"),
         "metrics": pl.DataFrame(list(_metrics(places)), schema=METRICS, orient="row"),
     }
-    # The connection closes first, so that the file is whole when it takes its name.
+    # The connection closes first, so that the file is complete when it gets its name.
     with atomic_file(catalog_file(home), Zone.RELEASED) as temporary, duckdb.connect() as connection:
         connection.execute(f"attach {_literal(temporary)} as catalog (storage_version '{STORAGE_VERSION}')")
         connection.execute("use catalog")
@@ -103,14 +103,14 @@ def _rebuild(home: Path, state: LedgerState) -> Path:
 
 
 def released_places(home: Path) -> Iterator[Place]:
-    """Asset, cohort, level and folder of every released artifact."""
+    """Yield asset, cohort, level and folder of every released artifact."""
     root = home / Zone.RELEASED / "artifacts"
     for folder in sorted(path for path in root.glob("*/*/*") if path.is_dir() and not path.name.startswith(".")):
         yield (*folder.relative_to(root).parts, folder)  # type: ignore[misc]
 
 
 def _views(places: Iterable[Place], released: Path) -> Iterator[str]:
-    """One view an asset over all of its partitions, with `cohort` and `level` as first columns."""
+    """Yield one view per asset over all of its partitions, with `cohort` and `level` as first columns."""
     root = f"coalesce(getvariable('{RELEASED_VARIABLE}'), {_literal(_glob_of(released))})"
     parts: dict[str, list[str]] = {}
     for asset, cohort, level, folder in places:
@@ -174,13 +174,13 @@ def _numbers(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _data(folder: Path) -> Mapping[str, Any]:
-    """The JSON value of a document."""
+    """Return the JSON value of a document."""
     data: Mapping[str, Any] = json.loads((folder / DOCUMENT).read_text())["data"]
     return data
 
 
 def _glob_of(folder: Path) -> str:
-    """The pattern that matches this folder only, whatever characters its name holds."""
+    """Return the pattern that matches this folder only, whatever characters its name holds."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(folder))
 
 

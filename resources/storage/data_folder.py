@@ -1,9 +1,9 @@
-"""The version of a data folder: how its zones, artifacts, releases and checkpoints are laid out.
+"""The version of a data folder, which fixes the layout of its zones, artifacts, releases and checkpoints.
 
-A folder says its version in `data_folder.json`, written with the first entry of its ledger. A folder without that file
-was made before versions were written, when the layout was that of version 1, and gets the file with the next entry. A
-version that this program does not know is refused before anything in the folder is read or written. The ledger's file
-has a schema version of its own (`ledger_file.py`).
+The version is in `data_folder.json`, which is written with the first entry of the ledger. A folder without that file is
+older than the file. It has the layout of version 1, and gets the file with the next entry. An unknown version is
+refused before anything in the folder is read or written. The ledger's file has a schema version of its own
+(`ledger_file.py`).
 """
 
 import json
@@ -18,7 +18,7 @@ VERSION_FILE, VERSION = "data_folder.json", 1
 
 
 class OtherDataFolder(PublicFailure):
-    """The data folder was made by a version of this program that lays it out in another way."""
+    """The data folder has the layout of another version of this program."""
 
     def __init__(self, home: Path, found: object) -> None:
         super().__init__(
@@ -31,7 +31,7 @@ def require_known_version(home: Path) -> None:
     """Refuse a data folder that this program cannot read.
 
     Raises:
-      OtherDataFolder: it says another version than ours, or none that can be read.
+      OtherDataFolder: the folder has another version, or one that cannot be read.
     """
     file = home / VERSION_FILE
     if file.exists() and (found := _version(file)) != VERSION:
@@ -39,7 +39,7 @@ def require_known_version(home: Path) -> None:
 
 
 def write_version(home: Path) -> None:
-    """Write down the version of a folder that does not say it."""
+    """Write the version of a folder that has none."""
     if not (home / VERSION_FILE).exists():
         with atomic_file(home / VERSION_FILE, Zone.RELEASED) as temporary:
             temporary.write_text(json.dumps({"version": VERSION}) + "\n")

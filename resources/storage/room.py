@@ -1,7 +1,7 @@
-"""When the disk is full: one message with the remedy, whichever library ran into it.
+"""Errors of a full disk: one message with the remedy, whichever library reports it.
 
-Writers put things in place as a whole (`zones.py`), so what was stored before is still there. Writing private rows is
-left out: how much room they take depends on them, so that failure shows the constant message.
+Writers put files in place as a whole (`zones.py`), so earlier content is intact. Writing private rows is not covered:
+the space that they need depends on the rows, so that failure shows the constant message.
 """
 
 import errno
@@ -15,18 +15,18 @@ from resources.public_failure import PublicFailure
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAYINGS = tuple(os.strerror(number) for number in NO_ROOM)
-"""How the system puts it. Polars, DuckDB and safetensors pass that on, but not the number."""
+"""The messages of the system. Polars, DuckDB and safetensors pass on the message but not the number."""
 
 
 LEAST_BYTES = 256 * 2**20
-"""What a small run writes; what a large one does depends on more than is known beforehand."""
+"""What a small run writes. What a large run writes is not known beforehand."""
 
 
 def require_room(home: Path) -> None:
-    """Find out, without writing, whether the data folder can be written to and some room is left.
+    """Check, without writing, that the data folder is writable and has some space left.
 
     Raises:
-      ValueError: it cannot be written to, or nearly nothing is left.
+      ValueError: the folder is not writable, or almost no space is left.
     """
     there = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -42,7 +42,7 @@ def require_room(home: Path) -> None:
 
 
 class NoRoom(PublicFailure):
-    """Something could not be written because the disk, the quota or the largest size of a file is reached."""
+    """A write failed because the disk is full, or a quota or the largest file size is reached."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ def room_in(home: Path) -> Iterator[None]:
     """Turn the errors of a full disk into `NoRoom`.
 
     Raises:
-      NoRoom: a library said that there is no room.
+      NoRoom: a library reported that there is no space.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Folders of the private zone for rows on their way, which are gone when nobody holds the rows any more.
+"""Temporary folders of the private zone for rows in transit, removed when nothing refers to the rows any more.
 
-A process that is killed cannot remove its folder. The next one does: a folder in use is locked by the operating system,
-and a lock ends with the process that holds it.
+A process that is killed cannot remove its folder. The next process does: a folder in use holds an operating-system
+lock, which ends with the process.
 """
 
 import fcntl
@@ -21,15 +21,15 @@ PREFIX = "rows-"
 
 
 class Scratch:
-    """A new, empty `folder` for private rows, and those that ended processes left behind are removed.
+    """A new, empty `folder` for private rows. Creating it removes the folders that ended processes left behind.
 
-    It is removed when nothing refers to this object any more, at the latest when the process ends, and as a context
-    manager when the block fails. Whoever hands on rows that lie in it hands on this object too.
+    The folder is removed when nothing refers to this object any more, at the latest when the process ends, and as a
+    context manager when the block fails. Code that passes on rows in the folder passes on this object too.
     """
 
     def __init__(self, private_root: str) -> None:
         place = private_folder(temporary_folder(Path(private_root)))
-        with _opened(place) as in_turn:  # nobody else looks between making a folder and locking it
+        with _opened(place) as in_turn:  # no other process looks between creation and locking of the folder
             fcntl.flock(in_turn, fcntl.LOCK_EX)
             _remove_abandoned(place)
             self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
@@ -46,14 +46,14 @@ class Scratch:
 
 
 def _remove(folder: Path, descriptor: int, *, owner: int) -> None:
-    if os.getpid() == owner:  # a forked process ends earlier than the one that needs the folder
+    if os.getpid() == owner:  # a forked process may end before the process that needs the folder
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
 
 
 def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(f"{PREFIX}*"):
-        # Its owner may remove it meanwhile.
+        # The owner may remove the folder meanwhile.
         with suppress(FileNotFoundError), _opened(folder) as descriptor:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,12 @@
-"""Shards of a released table that takes long to make, kept as each is finished, so that a stopped run goes on.
+"""Finished shards of a released table that takes long to make, stored so that a stopped run can be resumed.
 
     <home>/released/spool/<asset>/<cohort>/<level>/<key>/<name>.parquet
 
-The key is a digest of everything that decides the rows. A folder of another key is of no use any more and is removed.
-Shards are put in place whole, and stay after the table was stored: a larger pool of the same settings begins with them.
+The key is a digest of everything that decides the rows. A folder with another key is useless and is removed. Shards are
+written atomically, and stay after the table is stored: a larger pool with the same settings begins with them.
 
-Without noise (level no-dp) shards stay in memory: an erasure has to find all that was made from exact rows.
+Without noise (level no-dp) shards stay in memory, because an erasure must find everything that was made from exact
+rows.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ class ShardStore(dg.ConfigurableResource):  # type: ignore[type-arg]
     home: str
 
     def open(self, asset: str, partition: str, *, adapter: Adapter, decided_by: Mapping[str, Any]) -> "Shards":
-        """The shards of one partition made from `adapter` and whatever else decides the rows; others are removed."""
+        """Return the shards of one partition made from `adapter` and whatever else decides its rows. Remove others."""
         *cohort, level = partition.split("|")
         if zone(Label.RELEASED, level) is not Zone.RELEASED:
             return Shards(None)
@@ -43,22 +44,22 @@ class ShardStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class Shards:
-    """Tables by name: in a folder, or in memory where that is None."""
+    """Tables by name, in a folder, or in memory if the folder is None."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def found(self, name: str) -> pl.LazyFrame | None:
-        """The shard of this name, if it was finished."""
+        """Return the shard of this name, if it was finished."""
         if self._folder is None or not self._path(self._folder, name).exists():
             return None
         return pl.scan_parquet(self._path(self._folder, name))
 
     def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame:
-        """`rows`, once they are on disk.
+        """Store `rows` and return them as a scan of the file; return them as they are where nothing is stored.
 
         Raises:
-          NoRoom: the disk is full; shards that were kept before are whole.
+          NoRoom: the disk is full; shards stored before are intact.
         """
         if self._folder is None:
             return rows.lazy()

@@ -1,11 +1,13 @@
-"""Where artifacts lie, and who may read them.
+"""The stores of artifacts and releases, and the rules on who may read them.
 
-    <home>/<zone>/artifacts/<asset>[/<cohort>/<level>]/     the newest materialization, kept by the IO manager
+    <home>/<zone>/artifacts/<asset>[/<cohort>/<level>]/     the newest materialization, written by the IO manager
     <home>/<zone>/releases/<asset>/<reuse key>/             every output of a mechanism, for reuse at no cost
 
-The zone follows from the asset's label and privacy level. What a private asset makes is a private table, which no
-released asset is handed, and what was made without noise (level `no-dp`) is handed to nothing that will lie in the
-released zone. An artifact is stored only with the charge ids of all that was read to make it.
+The zone follows from the asset's label and privacy level.
+
+- A private asset makes a private table, which is never passed to a released asset.
+- An artifact made without noise (level `no-dp`) is never passed to an asset of the released zone.
+- An artifact is stored only with the charge ids of everything that was read to make it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ from resources.storage.room import room_in
 from resources.storage.zones import atomic_folder, folders_in_place
 
 COLUMNS_METADATA = "dagster/column_schema"
-"""Under this name Dagster knows and shows the columns of a table."""
+"""The metadata key under which Dagster stores and shows the columns of a table."""
 
 
 class BoundaryViolation(PublicFailure):
@@ -42,7 +44,7 @@ class BoundaryViolation(PublicFailure):
 
 
 class OpenRows(PublicFailure):
-    """What a private asset made was about to be stored in a form that whoever gets it may read."""
+    """A private asset's value was about to be stored in a form that any reader may open."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
@@ -62,7 +64,7 @@ class UnprotectedInput(PublicFailure):
 
 
 class LineageLost(PublicFailure):
-    """An artifact was about to be stored without the charges of what was read to make it."""
+    """An artifact was about to be stored without the charges of everything that was read to make it."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
@@ -72,7 +74,7 @@ class LineageLost(PublicFailure):
 
 
 class OtherContent(PublicFailure):
-    """A release, read back as it was stored, does not hold what was observed while it was made."""
+    """A release, read back as stored, differs from what was observed while it was made."""
 
     def __init__(self, asset: str, digest: str) -> None:
         super().__init__(
@@ -83,7 +85,7 @@ class OtherContent(PublicFailure):
 
 
 class RowsErased(PublicFailure):
-    """What was made from exact rows was about to be stored, and may hold a unit which was erased since."""
+    """An artifact made from exact rows was about to be stored, and may hold a unit that was erased since."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(
@@ -93,7 +95,7 @@ class RowsErased(PublicFailure):
 
 
 class ArtifactStore(dg.ConfigurableIOManager):
-    """The IO manager of every asset: one folder an artifact, replaced as a whole."""
+    """The IO manager of every asset: one folder per artifact, replaced as a whole."""
 
     home: str
     _read: dict[tuple[str, str], set[str]] = PrivateAttr(default_factory=dict)  # charge ids, by run and step
@@ -106,10 +108,10 @@ class ArtifactStore(dg.ConfigurableIOManager):
           OpenRows: a private asset holds anything else.
           PrivateFigure: a private table comes with metadata beyond the allow-list.
           LineageLost: the artifact lacks the charge ids of an artifact that the asset read.
-          UnexpectedFile: the artifact was to be published with a file that its kind does not consist of.
-          UnexpectedContent: it was to be published with a column, a tensor or a key that is not declared.
-          OtherContent: a release, as stored, holds something else than was observed.
-          RowsErased: a unit of the private table's corpus was erased since it was made.
+          UnexpectedFile: a released artifact has a file that its kind does not have.
+          UnexpectedContent: a released artifact has an undeclared column, tensor or key.
+          OtherContent: a release, as stored, differs from what was observed.
+          RowsErased: a unit of the private table's corpus was erased since the rows were read.
           NoRoom: the disk is full; the former artifact is still there.
         """
         label, asset = _label(context), context.asset_key.to_user_string()
@@ -128,12 +130,12 @@ class ArtifactStore(dg.ConfigurableIOManager):
             obj.release()
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The artifact an asset asks for; a dict by partition key when it reads several partitions.
+        """Return the artifact that an asset reads; a dict by partition key when it reads several partitions.
 
-          Raises:
-            BoundaryViolation: a released asset or a check asks for a private table.
-            UnprotectedInput: what will lie in the released zone asks for an artifact made without noise.
-        UnreadableArtifact: there is none.
+        Raises:
+          BoundaryViolation: a released asset or a check reads a private table.
+          UnprotectedInput: an asset of the released zone reads an artifact made without noise.
+          UnreadableArtifact: there is no such artifact.
         """
         upstream = context.upstream_output
         if upstream is None:
@@ -166,13 +168,13 @@ class ArtifactStore(dg.ConfigurableIOManager):
 
 
 def artifact_folder(home: Path, asset: Sequence[str], label: Label, partition: str | None) -> Path:
-    """Where the newest artifact of an asset lies; `cohort` and `level` become two path parts."""
+    """Return the folder of the newest artifact of an asset; `cohort` and `level` become two path parts."""
     parts = partition.split("|") if partition else []
     return home.joinpath(zone(label, _level_of(partition)), "artifacts", *asset, *parts)
 
 
 class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Every output of a mechanism under the key of what decided it, so that asking again costs nothing."""
+    """Every output of a mechanism under the key of what decided it, so that making it again costs nothing."""
 
     home: str
 
@@ -183,13 +185,13 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Store a release durably, before its charge is settled.
 
         Raises:
-          OtherContent: as stored, it holds something else than was observed; nothing is kept.
+          OtherContent: the release, as stored, differs from what was observed; nothing is kept.
         """
         place = zone(Label.MECHANISM, level)
         _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), place, asset=mechanism)
 
     def load(self, mechanism: str, level: str, reuse_key: str) -> Artifact:
-        """A stored release.
+        """Return a stored release.
 
         Raises:
           UnreadableArtifact: it was deleted.
@@ -209,10 +211,10 @@ def _store(
     asset: str,
     columns: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an artifact as a whole; `columns` are those that a released table must have, None where anything goes.
+    """Write an artifact as a whole. `columns` are the columns that a released table must have; None skips the check.
 
-    In the private zone it may hold exact rows, and may compute them only now: what that says stays private, and none of
-    a unit that was erased meanwhile are stored.
+    An artifact of the private zone may hold exact rows, and may compute them only while it is written. So the output of
+    that step stays private, and nothing is stored if a unit was erased meanwhile.
     """
     if place is Zone.RELEASED:
         with room_in(home), atomic_folder(folder, place) as temporary:
@@ -234,7 +236,7 @@ def _check_observed(folder: Path, artifact: Artifact, asset: str) -> None:
     """Compare a release, read back from its folder, with what was observed while it was made.
 
     Raises:
-      OtherContent: they differ.
+      OtherContent: the two differ.
     """
     if not isinstance(artifact, Table | Adapter) or CONTENT not in artifact.record:
         return
@@ -245,7 +247,7 @@ def _check_observed(folder: Path, artifact: Artifact, asset: str) -> None:
 
 
 def _holds_present_units(ledger: LedgerFile, artifact: Artifact) -> bool:
-    """Whether no unit was erased since the artifact's rows were read: a snapshot's name counts the erasures."""
+    """Return whether no unit was erased since the artifact's rows were read: a snapshot's name counts erasures."""
     if not ledger.is_used():
         return True
     state = ledger.state()
@@ -262,17 +264,17 @@ def _charge_ids(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _label(context: dg.OutputContext) -> Label:
-    """From the asset's definition metadata, which Dagster also hands over for an upstream asset outside the run."""
+    """Return the label in the asset's definition metadata, which Dagster also passes for assets outside the run."""
     return Label(context.definition_metadata[LABEL_METADATA])
 
 
 def _partition(context: dg.OutputContext) -> str | None:
-    """The asset's own partition; an unpartitioned output of a partitioned run has none, though the run has one."""
+    """Return the asset's own partition. An unpartitioned output of a partitioned run has none."""
     return context.asset_partition_key if context.has_asset_partitions else None
 
 
 def _columns(context: dg.OutputContext) -> dict[str, str]:
-    """The types of the declared columns of an asset's table, by name; an asset that declares none has none."""
+    """Return the types of the declared columns of an asset's table, by name; empty if it declares none."""
     declared = context.definition_metadata.get(COLUMNS_METADATA)
     return {} if declared is None else {column.name: column.type for column in declared.columns}
 
@@ -286,12 +288,12 @@ def _level_of(partition: str | None) -> str | None:
 
 
 def _reader_label(context: dg.InputContext) -> Label:
-    """From the op tag of the asset that reads. What has none, such as a check, is seen by people: released."""
+    """Return the label in the reading asset's op tag. Readers without one, such as checks, count as released."""
     return Label(context.op_def.tags.get(TAG, Label.RELEASED))
 
 
 def _reader_zone(context: dg.InputContext) -> Zone:
-    """Where the reader's own artifact will lie. A reader without partitions has no level, though its run may have."""
+    """Return the zone of the reader's own artifact. A reader without partitions has no level, though its run may."""
     reader = context.step_context.assets_def
     is_partitioned = reader is not None and reader.partitions_def is not None
     return zone(_reader_label(context), _level_of(context.partition_key) if is_partitioned else None)

@@ -1,9 +1,9 @@
-"""The two roots of the data folder and how files get there.
+"""The two roots of the data folder, and atomic writes to them.
 
-Private artifacts live under `private/` (directories 0700, files 0600), released ones under `released/`. Writers go
-through `atomic_file` and `atomic_folder`: a temporary name beside the target, then a rename, so that a reader never
-sees half an artifact and a failed write leaves the old one in place. Two that replace the same folder take turns, and a
-reader within `folders_in_place` sees none between two names.
+Private artifacts live under `private/` (directories 0700, files 0600), released ones under `released/`. Writers use
+`atomic_file` and `atomic_folder`: a temporary name beside the target, then a rename. So a reader never sees a partial
+artifact, and a failed write leaves the old one in place. Writers that replace the same folder take turns, and a reader
+within `folders_in_place` never finds the folder missing in between.
 """
 
 import fcntl
@@ -21,12 +21,12 @@ HOME_VARIABLE = "DP_INSTRUCTIONS_HOME"
 
 
 def data_home() -> Path:
-    """The data folder: `$DP_INSTRUCTIONS_HOME`, else `data` in the working directory."""
+    """Return the data folder: `$DP_INSTRUCTIONS_HOME`, or `data` in the working directory."""
     return Path(os.environ.get(HOME_VARIABLE, "data")).absolute()
 
 
 def private_folder(folder: Path) -> Path:
-    """Create a folder of the private zone, whatever the umask; those between it and the private root are closed too."""
+    """Create a folder of the private zone with mode 0700, also for its parents up to the private root, at any umask."""
     folder.mkdir(parents=True, exist_ok=True)
     lineage = [folder, *folder.parents]
     names = [path.name for path in lineage]
@@ -38,7 +38,7 @@ def private_folder(folder: Path) -> Path:
 
 @contextmanager
 def private_umask() -> Iterator[None]:
-    """Files that a library makes meanwhile are closed to others from their first moment. It holds for all threads."""
+    """Close all files that are created meanwhile to other users, from their creation on. Affects all threads."""
     former = os.umask(PRIVATE_UMASK)
     try:
         yield
@@ -71,7 +71,7 @@ def atomic_file(target: Path, zone: Zone) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(target: Path, zone: Zone) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`, and put it in `target`'s place if the block succeeds."""
+    """Yield a temporary folder beside `target`, and replace `target` by it if the block succeeds."""
     prepare_folder(target.parent, zone)
     temporary = prepare_folder(target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp"), zone)
     retired = temporary.with_suffix(".old")
@@ -102,14 +102,14 @@ def _put_in_place(made: Path, target: Path, retired: Path) -> None:
 
 @contextmanager
 def folders_in_place(parent: Path) -> Iterator[None]:
-    """Meanwhile no folder in `parent` is replaced by another; one that is to be waits."""
+    """Prevent replacement of any folder in `parent` meanwhile; writers wait."""
     with _locked(parent, fcntl.LOCK_SH):
         yield
 
 
 @contextmanager
 def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Hold a lock of the operating system on a folder, which ends with the process at the latest."""
+    """Hold an operating-system lock on a folder, which ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, kind)
@@ -119,7 +119,7 @@ def _locked(folder: Path, kind: int) -> Iterator[None]:
 
 
 def create_once(path: Path, content: bytes) -> None:
-    """Create a private file with this content, unless another process was faster; nobody sees it half written."""
+    """Create a private file with this content atomically, unless another process was faster."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE_MODE), "wb") as stream:
         stream.write(content)
