@@ -1,1 +1,1 @@
-"""The public models, and where they are loaded from."""
+"""The public models and how they are loaded."""

@@ -1,13 +1,12 @@
-"""Vectors of texts by a sentence-transformers model, without padding and in batches of chosen shapes.
+"""Text embeddings by a sentence-transformers model, without padding and in batches of chosen shapes.
 
-`SentenceTransformer.encode` sorts by characters and pads to the longest text of 32. Here texts of as many tokens share
-a batch, so nothing is padded.
+`SentenceTransformer.encode` sorts by characters and pads to the longest text of 32. Here all texts of a batch have
+equally many tokens, so nothing is padded.
 
-Which kernels run, and so how a product rounds, follows from the shapes of tensors. For private texts a batch has a
-shape that follows from the number of tokens of each text in it and a public constant: places that no text needs are
-filled. Who else is embedded then decides only which other contents the same kernels see. `require_alone`
-(`dp_assets/corpus/stability.py`) tests in the run that vectors come out the same to the last bit, and refuses a model
-or device where they do not.
+The shapes of tensors decide which kernels run, and so how a product rounds. For private texts, the shape of a batch
+follows from the number of tokens of each text in it and a public constant; unused rows of a batch are filled. The other
+texts then decide only the other contents that the same kernels read. `require_alone` (`dp_assets/corpus/stability.py`)
+tests in the run that vectors are equal to the last bit, and refuses a model or device where they are not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 TOKENS_IN_FIXED_SHAPE = 256
-"""Small, since the last batch of each length is computed in full, and enough to keep a processor busy."""
+"""Small, because the last batch of each length is computed in full, and large enough to keep a processor busy."""
 TOKENS_BY_LENGTH = 1024
 
 Batches = Callable[[npt.NDArray[np.int64]], Iterator[npt.NDArray[np.int64]]]
-"""From the number of tokens of each text to batches of indices of texts, all of a batch of as many tokens. Texts of
-none are in no batch."""
+"""Maps the number of tokens of each text to batches of indices of texts, with equally many tokens within a batch. Texts
+without tokens are in no batch."""
 
 
 def sentence_vectors(model: Any, texts: Sequence[str], batches: Batches) -> npt.NDArray[np.float32]:
-    """L2-normalised vectors of shape (number of texts, dimension), each computed in a batch of its own length.
+    """Return L2-normalized vectors of shape (number of texts, dimension), batched by number of tokens.
 
     The vector of a text in which the model finds no token is zero.
     """
@@ -37,7 +36,7 @@ def sentence_vectors(model: Any, texts: Sequence[str], batches: Batches) -> npt.
         return vectors
     features = _features(model, texts)
     with torch.inference_mode():
-        if "attention_mask" not in features:  # such as static embeddings, which are sums of vectors from a table
+        if "attention_mask" not in features:  # for example static embeddings, which are sums of vectors from a table
             for index, text in enumerate(texts):
                 vectors[index] = _embedded(model, _features(model, [text]))[0]
             return vectors
@@ -49,17 +48,17 @@ def sentence_vectors(model: Any, texts: Sequence[str], batches: Batches) -> npt.
 
 
 def dimension_of(model: Any) -> int:
-    """Length of a vector of the model, which may be cut to its first numbers (Matryoshka embeddings)."""
+    """Return the length of the model's vectors, which may be truncated (Matryoshka embeddings)."""
     return int(model.get_embedding_dimension())
 
 
 def _features(model: Any, texts: Sequence[str]) -> Any:
-    """What the model reads of texts, after its default prompt if it has one, as `encode` puts it before each text."""
+    """Return the model's inputs for texts, each after the model's default prompt if it has one, as in `encode`."""
     return model.preprocess(list(texts), prompt=model.prompts.get(model.default_prompt_name))
 
 
 def _embedded(model: Any, features: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """Vectors of length one, cut to the model's dimension as `encode` cuts them."""
+    """Return vectors of length one, truncated to the model's dimension as in `encode`."""
     import torch
 
     on_device = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in features.items()}
@@ -69,7 +68,7 @@ def _embedded(model: Any, features: Mapping[str, Any]) -> npt.NDArray[np.float32
 
 
 def batches_by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """As many texts as there are of one length, up to a number of tokens."""
+    """Yield batches of texts of one length, up to a number of tokens."""
     for length in np.unique(lengths[lengths > 0]):
         indices = np.flatnonzero(lengths == length)
         slots = max(1, TOKENS_BY_LENGTH // int(length))
@@ -77,7 +76,7 @@ def batches_by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np
 
 
 def batches_of_fixed_shape(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """The same number of texts in each batch of one length: the last batch repeats its first text."""
+    """Yield batches with the same number of texts for one length; the last batch repeats its first text."""
     for length in np.unique(lengths[lengths > 0]):
         indices = np.flatnonzero(lengths == length)
         slots = max(1, TOKENS_IN_FIXED_SHAPE // int(length))
@@ -87,6 +86,6 @@ def batches_of_fixed_shape(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArr
 
 
 def _rows(value: Any, batch: npt.NDArray[np.int64], columns: npt.NDArray[np.bool_]) -> Any:
-    """The tokens of some texts, of a feature that has one number a token; features of another form are as they are."""
+    """Return the tokens of some texts in a feature with one number per token; other features are unchanged."""
     is_by_token = getattr(value, "ndim", 0) == 2 and value.shape[1] == len(columns)
     return value[batch][:, columns] if is_by_token else value

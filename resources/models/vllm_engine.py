@@ -1,13 +1,13 @@
-"""Sampling in vLLM, an optional extra for GPUs: paged attention, kernels of its own, and all texts in flight at once.
+"""Sampling in vLLM, an optional extra for GPUs: paged attention, its own kernels, and continuous batching.
 
-The frozen model is loaded by vLLM itself and the generator's LoRA adapter from a folder as it is released, not folded
-into the weights. vLLM computes it in the model's type, so texts may differ from those of transformers by rounding; its
-random numbers differ anyway. Each text has a seed of its own that follows from the public seed and its number, so which
-texts are in flight together decides nothing but rounding.
+vLLM loads the frozen model itself, and the generator's LoRA adapter from a folder as it is released, without merging it
+into the weights. It computes the adapter in the model's type, so texts may differ from those of transformers by
+rounding; its random numbers differ anyway. Each text has a seed of its own, which follows from the public seed and its
+number. So the texts that are sampled together affect one another by rounding only.
 
-vLLM is imported when the engine starts, with its reports of usage to its makers switched off. It takes most of the
-GPU's free memory until the engine is let go of. The folder of the adapter is a temporary one: no private adapter may
-come here.
+vLLM is imported when the engine starts, with its usage reports to its makers switched off. It takes most of the GPU's
+free memory until the engine is deleted. The adapter's folder is a temporary one, so no private adapter may be loaded
+here.
 """
 
 import os
@@ -24,7 +24,7 @@ from resources.storage.adapter_io import save_adapter
 
 
 class HowTokensAreChosen(Protocol):
-    """What is read of `dp_assets.generation.decoding.Decoding`."""
+    """The parts of `dp_assets.generation.decoding.Decoding` that are read."""
 
     @property
     def max_new_tokens(self) -> int: ...
@@ -39,11 +39,11 @@ class HowTokensAreChosen(Protocol):
 
 
 def require_usable(*, dtype: str, device: str) -> None:
-    """Find out what can be found out without starting the engine.
+    """Check what can be checked without starting the engine.
 
     Raises:
-      ImportError: vLLM is not installed, or does not fit what is.
-      ValueError: its kernels for adapters do not compute in this type there.
+      ImportError: vLLM is not installed, or does not fit the installed packages.
+      ValueError: its kernels for adapters do not compute in this type on this device.
     """
     _vllm()
     if device.startswith("cuda") and dtype == "float32":
@@ -61,9 +61,9 @@ class VllmModel:
     """A causal language model in vLLM, with a LoRA adapter on it unless `adapter` is None.
 
     Args:
-      reference: what `from_pretrained` would take.
+      reference: the argument that `from_pretrained` would take.
       dtype: "float32" or "bfloat16".
-      texts_in_flight: the most that are written at once.
+      texts_in_flight: the largest number of texts that are sampled at once.
 
     Raises:
       ValueError: the adapter's rank is larger than vLLM serves.
@@ -77,8 +77,8 @@ class VllmModel:
             model=reference,
             dtype=dtype,
             max_num_seqs=texts_in_flight,
-            skip_tokenizer_init=True,  # prompts are token ids already, and token ids are what is wanted
-            generation_config="vllm",  # a model's own settings would change how tokens are chosen
+            skip_tokenizer_init=True,  # prompts and results are token ids
+            generation_config="vllm",  # the model's own settings would change how tokens are chosen
             **({} if adapter is None else {"enable_lora": True, "max_lora_rank": _room_for(adapter)}),
         )
 
@@ -91,7 +91,7 @@ class VllmModel:
         first_number: int,
         advance: Callable[[int], None],
     ) -> list[list[int]]:
-        """What `dp_assets.generation.decoding.decode` does, but `batch_size` is not read: the engine batches itself."""
+        """Do the same as `dp_assets.generation.decoding.decode`. The engine batches itself and ignores `batch_size`."""
         outputs = self._engine.generate(
             [{"prompt_token_ids": list(prompt)} for prompt in prompts],
             [_parameters(decoding, first_number + index) for index in range(len(prompts))],
@@ -131,5 +131,5 @@ def _parameters(decoding: HowTokensAreChosen, number: int) -> Any:
 
 
 def _seed_of_text(seed: int, number: int) -> int:
-    """63 bits from a public seed and a text's number: texts of one prompt and one seed would be the same text."""
+    """Return 63 bits from a public seed and a text's number. With one seed, texts of one prompt would be equal."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))

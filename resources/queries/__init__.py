@@ -1,1 +1,1 @@
-"""Sources that are queries."""
+"""Sources that are database queries, and the check that a query is row-wise."""

@@ -1,10 +1,10 @@
-"""A query's result in batches: from DuckDB, which also reads Parquet and other files, or from any SQLAlchemy database.
+"""Read a query's result in batches, from DuckDB, which also reads Parquet and other files, or by SQLAlchemy.
 
-Databases are only read from. What they say when they refuse a query may quote rows, so it is printed, which leads to
-the private log, and the error names its kind only.
+Databases are only read. Their error messages may quote rows, so such a message is printed, which leads to the private
+log, and the raised error names its type only.
 
-DuckDB's queries are run only if they take each row by itself (`row_wise`). For other dialects that is the owner's to
-check; no parser here reads them all.
+A DuckDB query runs only if it is row-wise (`row_wise`). For other dialects the owner has to check this, because no
+parser here reads them all.
 """
 
 import json
@@ -27,27 +27,27 @@ from resources.queries.row_wise import Catalog, columns_named, files_read, not_r
 ROWS_IN_A_BATCH = 5_000
 IN_MEMORY = ":memory:"
 LEADING = re.compile(r"(?:[\s;]|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
-"""What says nothing before a statement and after its end."""
+"""Characters without meaning before a statement and after its end."""
 TOKENS = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/|(?P<end>;)", re.DOTALL
 )
-"""What may hold a semicolon that ends nothing, and one that does."""
+"""Tokens that may contain a semicolon which ends nothing, and the semicolon that ends a statement."""
 MIXED = """
 select name from (
     select file_name, name, list_sort(list(distinct if(type in ('FLOAT', 'DOUBLE'), type, ''))) as kinds
     from parquet_schema(?) where type is not null group by all
 ) group by name having count(distinct kinds) > 1
 """
-"""Columns that are floats of a width in some files only."""
-NOT_READ = ("interval", "union")  # types of DuckDB for which Polars has none
+"""Selects the columns that are floats of one width in some files only."""
+NOT_READ = ("interval", "union")  # DuckDB types without a Polars type
 
 
 class QueryRefused(ValueError):
-    """A query that cannot be run as configured. The message quotes configuration only."""
+    """A query cannot be run as configured. The message quotes configuration only."""
 
 
 def duckdb_batches(database: Path | None, query: str, spill_folder: Path) -> Generator[pl.DataFrame, None, None]:
-    """Rows of one SELECT on a DuckDB file, opened read-only, or on what the query itself names, such as Parquet files.
+    """Yield the rows of one SELECT on a DuckDB file, opened read-only, or on files that the query itself names.
 
     Raises:
       QueryRefused: the file cannot be opened, the query is no single SELECT, DuckDB refuses it, or it is not row-wise.
@@ -62,7 +62,7 @@ def duckdb_batches(database: Path | None, query: str, spill_folder: Path) -> Gen
 
 
 def duckdb_columns(database: Path | None, query: str) -> list[str]:
-    """The names of the columns of the same result; no row of it is computed.
+    """Return the column names of the same result. No row of it is computed.
 
     Raises:
       QueryRefused: see `duckdb_batches`.
@@ -73,7 +73,7 @@ def duckdb_columns(database: Path | None, query: str) -> list[str]:
 
 @contextmanager
 def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyRelation]:
-    """The result of a query, not computed yet.
+    """Yield the lazy result of a query.
 
     Raises:
       QueryRefused: see `duckdb_batches`.
@@ -98,16 +98,17 @@ def _in_duckdb(database: Path | None, query: str, settings: Mapping[str, str]) -
 
 
 def sql_batches(url_variable: str, query: str) -> Generator[pl.DataFrame, None, None]:
-    """Rows of a SELECT on the database whose SQLAlchemy address is in an environment variable.
+    """Yield the rows of a SELECT on the database whose SQLAlchemy address is in an environment variable.
 
-    Nothing is committed. Columns are of objects, as the driver gives them: a database may hold any type in any row.
+    Nothing is committed. Columns hold objects as the driver gives them, because a database may hold any type in any
+    row.
 
     Raises:
       QueryRefused: the variable is not set, the database cannot be reached, or it refuses the query.
     """
     with _connected(url_variable, query) as (connection, statement):
         try:
-            # As it stands: a colon or a percent sign in it names no parameter.
+            # The statement is sent as it is: a colon or a percent sign in it names no parameter.
             options = connection.execution_options(yield_per=ROWS_IN_A_BATCH, no_parameters=True)
             result = options.exec_driver_sql(statement)
         except sqlalchemy.exc.SQLAlchemyError as error:
@@ -120,7 +121,7 @@ def sql_batches(url_variable: str, query: str) -> Generator[pl.DataFrame, None, 
 
 
 def require_database(url_variable: str, query: str) -> None:
-    """Connect to the database of `sql_batches` and ask it nothing.
+    """Connect to the database of `sql_batches` without sending a query.
 
     Raises:
       QueryRefused: the variable is not set, the database cannot be reached, or the query is no SELECT.
@@ -131,7 +132,7 @@ def require_database(url_variable: str, query: str) -> None:
 
 @contextmanager
 def _connected(url_variable: str, query: str) -> Iterator[tuple[sqlalchemy.Connection, str]]:
-    """A connection, and the query as it is to be sent."""
+    """Yield a connection, and the query as it is to be sent."""
     address = os.environ.get(url_variable, "").strip()
     if not address:
         raise QueryRefused(
@@ -142,8 +143,8 @@ def _connected(url_variable: str, query: str) -> Iterator[tuple[sqlalchemy.Conne
     try:
         engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, hide_parameters=True)
         connection = None if _lacks_its_file(engine.url) else engine.connect()
-    except Exception as error:  # drivers raise errors of their own
-        # The address may hold a password, so nothing of what is said about it is repeated, even inside.
+    except Exception as error:  # drivers raise their own types
+        # The address may hold a password, so no message about it is repeated, not even as a cause.
         raise QueryRefused(
             f"the database of {url_variable} cannot be reached ({type(error).__name__}); check the address, and that"
             " its driver is installed"
@@ -157,17 +158,17 @@ def _connected(url_variable: str, query: str) -> Iterator[tuple[sqlalchemy.Conne
 
 
 def _lacks_its_file(address: sqlalchemy.URL) -> bool:
-    """Whether an SQLite address names a file that is missing: SQLite would make an empty one."""
+    """Return whether an SQLite address names a missing file, which SQLite would create."""
     name = address.database or IN_MEMORY
     is_file = address.get_backend_name() == "sqlite" and name != IN_MEMORY and not name.startswith("file:")
     return is_file and not Path(name).is_file()
 
 
 def _one_select(query: str) -> str:
-    """The query without comments and semicolons around it.
+    """Return the query without surrounding comments and semicolons.
 
     Raises:
-      QueryRefused: it is no SELECT, or more than one statement.
+      QueryRefused: the query is no SELECT, or more than one statement.
     """
     ends = [token for token in TOKENS.finditer(query) if token.lastgroup == "end"]
     rest = query[ends[0].end() :] if ends else ""
@@ -178,7 +179,7 @@ def _one_select(query: str) -> str:
 
 
 def _stripped(text: str) -> str:
-    """The text without white space, comments and semicolons at its beginning."""
+    """Return the text without leading white space, comments and semicolons."""
     leading = LEADING.match(text)
     return text[leading.end() :] if leading else text
 
@@ -190,7 +191,7 @@ def _require_distinct(names: Iterable[str]) -> None:
 
 
 def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Refuse a query unless its form shows that it takes each row by itself."""
+    """Refuse a query unless its parsed form shows that it takes each row by itself."""
     (text,) = connection.execute("select json_serialize_sql(?::varchar)", [query]).fetchone() or ("{}",)
     form = json.loads(text)
     if form.get("error", True):
@@ -206,7 +207,10 @@ def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None
 
 
 def _require_like_floats(connection: duckdb.DuckDBPyConnection, form: Mapping[str, Any]) -> None:
-    """Refuse files read as one table that hold floats in one and whole numbers in another: DuckDB casts in silence."""
+    """Refuse files read as one table with a column of floats in one and whole numbers in another.
+
+    DuckDB would cast them silently.
+    """
     named = columns_named(form)
     for files in files_read(form):
         mixed = [name for (name,) in connection.execute(MIXED, [files]).fetchall()]
@@ -231,7 +235,7 @@ def _catalog(connection: duckdb.DuckDBPyConnection) -> Catalog:
 
 
 def _names(connection: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
-    """Names in lower case as a query may write them: with database and schema, with the schema, or alone."""
+    """Return names in lower case as a query may write them: with database and schema, with the schema, or alone."""
     rows = connection.execute(query).fetchall()
     return frozenset(".".join(row[start:]).lower() for row in rows for start in range(len(row)))
 

@@ -1,8 +1,8 @@
-"""Whether a DuckDB query takes each row by itself, read off the form into which DuckDB parses it.
+"""Check that a DuckDB query is row-wise, that is, takes each row by itself, from the form into which DuckDB parses it.
 
-The guarantee counts on it: one person's rows must not decide what becomes of another's. Everything is refused that is
-not listed here: each part of a query by its kind, each key of a part, each function by name. So a form that a later
-DuckDB adds is refused until it is listed. What is listed composes: rows of tables and Parquet files pass through
+The guarantee depends on this: one person's rows must not decide what becomes of another's. Everything that is not
+listed here is refused: each part of a query by its kind, each key of a part, each function by name. So a form that a
+later DuckDB adds is refused until it is listed. The listed parts compose: rows of tables and Parquet files pass through
 expressions of the same row, `WHERE` on such expressions, queries in `FROM`, `WITH`, and `UNION ALL`.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 ANY: frozenset[object] = frozenset()
-"""Stands for any value of a key; what lies below it is checked as well."""
+"""Stands for any value of a key. What lies below the key is checked as well."""
 
-# Parts that give rows, by type. A key that is not listed must be empty; a listed one holds one of the values, or any.
+# Parts that yield rows, by type. A key that is not listed must be empty; a listed key holds one of the values, or any.
 RELATIONS: Mapping[str, Mapping[str, frozenset[object]]] = {
     "SELECT_NODE": {
         "cte_map": ANY,
@@ -48,7 +48,7 @@ RELATIONS: Mapping[str, Mapping[str, frozenset[object]]] = {
         "nearest_order_type": ANY,
     },
 }
-# Parts that give values, by class.
+# Parts that yield values, by class.
 EXPRESSIONS: Mapping[str, Mapping[str, frozenset[object]]] = {
     "COLUMN_REF": {"column_names": ANY},
     "CONSTANT": {"literal": ANY, "value": ANY},
@@ -70,7 +70,7 @@ EXPRESSIONS: Mapping[str, Mapping[str, frozenset[object]]] = {
         "rename_list": ANY,
     },
 }
-# Objects without a type of their own, which hold the parts above.
+# Objects without a type of their own, which contain the parts above.
 WRAPPERS: Mapping[str, frozenset[object]] = dict.fromkeys(
     (
         "statements",
@@ -90,7 +90,7 @@ WRAPPERS: Mapping[str, frozenset[object]] = dict.fromkeys(
     ),
     ANY,
 )
-# Keys that say where a part stands and what it is called.
+# Keys that give the position and the name of a part.
 LABELS = frozenset(
     ["class", "type", "alias", "query_location", "query_location_length", "qualified_name", "column_name_alias"]
 )
@@ -112,7 +112,7 @@ OPERATORS = frozenset(
     ]
 )
 
-# Scalar functions whose value follows from their arguments alone: no state, clock, chance, catalog or statistics.
+# Scalar functions whose value follows from their arguments alone: no state, clock, randomness, catalog or statistics.
 OPERATORS_AND_PATTERNS = """
     + - * / // % ** ^ || = != < <= > >= & | << >> @> <@ ^@ ~~ !~~ ~~* !~~* ~~~ ->> not_like_escape like_escape
     ilike_escape not_ilike_escape regexp_matches regexp_full_match regexp_replace regexp_extract
@@ -160,13 +160,13 @@ FUNCTIONS = frozenset(
     " ".join([OPERATORS_AND_PATTERNS, TEXT, CHOICES_AND_NUMBERS, TIME, JSON, LISTS_AND_STRUCTS]).split()
 )
 ROW_MAKERS = frozenset(["unnest", "range", "generate_series"])
-"""Table functions of constants, or of the row beside them."""
+"""Table functions of constants, or of the row that they are joined to."""
 PARQUET = "read_parquet"
 PARQUET_OPTIONS = frozenset(["filename", "hive_partitioning", "hive_types_autocast", "binary_as_string"])
 PLAIN_FOLDERS = frozenset(["hive_partitioning", "hive_types_autocast"])
-"""Options of which one must be off where a pattern names folders: else the names of all of them decide a type."""
+"""Options of which one must be off where a pattern names folders. Otherwise all folder names together decide a type."""
 
-# Names that DuckDB gives a meaning where no column has them: a row's place among others, and the clock.
+# Names to which DuckDB gives a meaning where no column has them: a row's position among others, and the clock.
 NO_COLUMNS = frozenset(
     [
         "rowid",
@@ -179,7 +179,7 @@ NO_COLUMNS = frozenset(
         "localtimestamp",
     ]
 )
-# How a query writes what its form calls otherwise.
+# The words of a query for names in its parsed form.
 SAID = {
     "WINDOW": "a window function",
     "SUBQUERY": "a subquery in an expression",
@@ -206,21 +206,21 @@ SAID = {
 
 @dataclass(frozen=True)
 class Catalog:
-    """What the database itself defines, in lower case, each name also with its schema, and with its database."""
+    """The names that the database itself defines, in lower case, each also with its schema, and with its database."""
 
     tables: frozenset[str]
     computed: frozenset[str]
-    """Tables with generated columns, which may hide a sequence or chance."""
+    """Tables with generated columns, which may hide a sequence or randomness."""
     views: frozenset[str]
     macros: frozenset[str]
-    """Of values and of tables. DuckDB prefers one to a function of its own with the same name."""
+    """Macros for values and for tables. DuckDB prefers a macro to its own function of the same name."""
 
 
 def not_row_wise(form: Mapping[str, Any], catalog: Catalog) -> list[str]:
-    """What a query uses beyond the parts that take each row by itself; nothing if it is row-wise.
+    """Return what a query uses beyond row-wise parts; empty if the query is row-wise.
 
     Args:
-      form: what `json_serialize_sql` makes of one statement.
+      form: the result of `json_serialize_sql` for one statement.
       catalog: the names that the database defines.
     """
     named_queries = {str(entry["key"]).lower() for part in _objects(form) for entry in _named_queries(part)}
@@ -229,7 +229,7 @@ def not_row_wise(form: Mapping[str, Any], catalog: Catalog) -> list[str]:
 
 
 def files_read(form: Mapping[str, Any]) -> list[list[str]]:
-    """The names or patterns of Parquet files that each table of a row-wise query is read from, as one table."""
+    """Return the names or patterns of the Parquet files behind each table of a row-wise query."""
     read = []
     for part in _objects(form):
         if part.get("type") == "BASE_TABLE" and str(part["table_name"]).lower().endswith(".parquet"):
@@ -241,7 +241,7 @@ def files_read(form: Mapping[str, Any]) -> list[list[str]]:
 
 
 def columns_named(form: Mapping[str, Any]) -> frozenset[str] | None:
-    """The names of columns in a query, in lower case; None if it selects all."""
+    """Return the names of columns in a query, in lower case; None if it selects all."""
     parts = list(_objects(form))
     if any(_kind(part) == "STAR" for part in parts):
         return None
@@ -249,7 +249,7 @@ def columns_named(form: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def _named_queries(part: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """The named queries of a `WITH`."""
+    """Return the named queries of a `WITH`."""
     defined = part.get("cte_map")
     return defined.get("map", ()) if isinstance(defined, Mapping) else ()
 
@@ -262,7 +262,7 @@ def _objects(form: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _parts(form: object) -> Iterator[Mapping[str, Any]]:
-    """The parts of a form from the top, without what is below one that is refused or is a constant."""
+    """Yield the parts of a form from the top, except those below a refused part or a constant."""
     if isinstance(form, list):
         for below in form:
             yield from _parts(below)
@@ -278,14 +278,14 @@ def _kind(part: Mapping[str, Any]) -> str:
 
 
 def _listed(part: Mapping[str, Any]) -> Mapping[str, frozenset[object]] | None:
-    """The keys that a part may fill, or None if its kind is refused."""
+    """Return the keys that a part may fill, or None if its kind is refused."""
     if "class" in part:
         return EXPRESSIONS.get(_kind(part))
     return RELATIONS.get(_kind(part)) if "type" in part else WRAPPERS
 
 
 def _is_empty(value: object) -> bool:
-    if isinstance(value, Mapping):  # a function has an order even where it has none
+    if isinstance(value, Mapping):  # DuckDB gives a function an order even where the query has none
         return all(_is_empty(below) or below == "ORDER_MODIFIER" for below in value.values())
     return value is None or value is False or value == "" or value == []
 
@@ -370,7 +370,7 @@ def _table_function_faults(function: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _option(argument: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """An argument's name, empty for the files, and its value; DuckDB reads `name = value` as a comparison."""
+    """Return an argument's name, empty for the files, and its value; DuckDB parses `name = value` as a comparison."""
     expression = argument["expression"]
     if _kind(expression) == "COMPARISON" and _kind(expression["left"]) == "COLUMN_REF":
         return str(expression["left"]["column_names"][-1]).lower(), expression["right"]
@@ -391,5 +391,5 @@ def _folder_faults(pattern: str, *, plain: bool) -> Iterator[str]:
 
 
 def _reads(form: object) -> bool:
-    """Whether rows of a table or of files come out of this part of a query."""
+    """Return whether a part of a query yields rows of a table or of files."""
     return any(part.get("type") == "BASE_TABLE" or part.get("function_name") == PARQUET for part in _objects(form))
