@@ -3,12 +3,11 @@
     Table         released rows with the ids of the charges they descend from
     PrivateTable  a handle on private rows; opening it needs a charge
     Adapter       a LoRA adapter: tensors, PEFT configuration, charge ids
-    Document      a JSON value and its Markdown (and perhaps HTML) rendering, with charge ids
+    Document      a JSON value and its Markdown (and optional HTML) rendering, with charge ids
 
-A `LazyFrame` cannot carry the ids of the charges behind it through an in-memory run, hence `Table`. The IO managers
-store the ids with the artifact itself (Parquet key-value metadata, a JSON file beside an adapter), so an artifact that
-is copied elsewhere keeps its provenance. Tensors are NumPy arrays: this module is imported wherever assets are, and
-must not pull in torch.
+A `LazyFrame` cannot carry charge ids through an in-memory run, so `Table` does. The IO managers store the ids with the
+artifact itself (in Parquet key-value metadata, or in a JSON file beside an adapter), so a copied artifact keeps its
+provenance. Tensors are NumPy arrays, because this module is imported wherever assets are and must not import torch.
 """
 
 import hashlib
@@ -25,13 +24,13 @@ import polars as pl
 TRAIN_SPLIT = "train"
 UNKNOWN_PREPARATION = "unknown"
 EMBEDDER = "embedder"
-"""Under this name a table of vectors, or of bins, says which embedder made them."""
+"""The record key under which a table of vectors, or of bins, names the embedder that made them."""
 SHORTAGE = "shortage"
-"""Under this name the filtered set says how many of its rows stand in for rows that their bins could not give."""
+"""The record key under which the filtered set gives the number of rows that replace rows missing in their bins."""
 
 
 def column_types(schema: pl.Schema) -> dict[str, str]:
-    """The type of each column in words, in the order of the columns; arrays of one element type are alike."""
+    """Return the type of each column in words, in column order, without the lengths of arrays."""
     return {
         name: f"Array({kind.inner})" if isinstance(kind, pl.Array) and len(kind.shape) == 1 else str(kind)
         for name, kind in schema.items()
@@ -39,7 +38,7 @@ def column_types(schema: pl.Schema) -> dict[str, str]:
 
 
 def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tuple[str, ...]:
-    """The sorted set union of the charge ids of several artifacts, so that a diamond in the graph counts once."""
+    """Return the sorted union of the charge ids of several artifacts, so that a diamond in the graph counts once."""
     ids: set[str] = set()
     for artifact in artifacts:
         ids.update(artifact.charge_ids if isinstance(artifact, Table | Adapter | Document) else artifact)
@@ -48,7 +47,7 @@ def union_of_ids(*artifacts: "Table | Adapter | Document | Iterable[str]") -> tu
 
 @dataclass(frozen=True)
 class Table:
-    """Released rows, the ids of every charge they descend from, and public facts about how they came about."""
+    """Released rows, the ids of every charge they descend from, and public facts about how they were made."""
 
     rows: pl.LazyFrame
     charge_ids: tuple[str, ...] = ()
@@ -62,9 +61,10 @@ class Table:
 class Adapter:
     """A PEFT LoRA adapter.
 
-    `weights` maps PEFT state-dict names to float32 arrays, `config` is the content of `adapter_config.json`,
-    `base_model` the id under which users find the base model, `record` public facts about the training; those of
-    alignment have the form that `alignment/record.py` describes.
+    - `weights` maps PEFT state-dict names to float32 arrays.
+    - `config` is the content of `adapter_config.json`.
+    - `base_model` is the id under which users find the base model.
+    - `record` holds public facts about the training. `alignment/record.py` describes those of aligned models.
     """
 
     weights: Mapping[str, npt.NDArray[np.float32]]
@@ -75,7 +75,7 @@ class Adapter:
 
 
 def adapter_digest(weights: Mapping[str, npt.NDArray[np.float32]], config: Mapping[str, Any]) -> str:
-    """A hash of an adapter: its tensors by name, and its configuration."""
+    """Return a hash of an adapter: of its tensors by name, and its configuration."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
@@ -84,11 +84,11 @@ def adapter_digest(weights: Mapping[str, npt.NDArray[np.float32]], config: Mappi
 
 
 CONTENT = "content_sha256"
-"""Under this name a release says what it holds, as those observed it who watched it being made."""
+"""The record key under which a release states the hash of its content, as observed while it was made."""
 
 
 def content_digest(artifact: Table | Adapter) -> str:
-    """A hash of what a release holds: columns, types, rows and their order, or tensors and configuration."""
+    """Return a hash of a release's content: columns, types, rows and their order, or tensors and configuration."""
     if isinstance(artifact, Adapter):
         return adapter_digest(artifact.weights, {**artifact.config, "base_model": artifact.base_model})
     rows = artifact.collect()
@@ -98,7 +98,7 @@ def content_digest(artifact: Table | Adapter) -> str:
 
 @dataclass(frozen=True)
 class Document:
-    """A report: `data` is JSON-serialisable, `markdown` says the same for people, and so does `html` if it is there."""
+    """A report: `data` is JSON-serializable; `markdown` and the optional `html` present the same to people."""
 
     data: Mapping[str, Any]
     markdown: str
@@ -107,7 +107,7 @@ class Document:
 
 
 class OpenableCharge(Protocol):
-    """What a `PrivateTable` asks of a charge. The ledger resource implements it."""
+    """The interface that `PrivateTable` needs of a charge. The ledger resource implements it."""
 
     @property
     def corpus_id(self) -> str: ...
@@ -123,29 +123,32 @@ class OpenableCharge(Protocol):
 
 
 class ResumableCharge(OpenableCharge, Protocol):
-    """What a mechanism that can be interrupted asks of its charge besides."""
+    """The further interface that a resumable mechanism needs of its charge."""
 
     @property
     def charge_id(self) -> str: ...
 
     def continued(self, checkpoint: str) -> "ResumableCharge":
-        """Record durably that the run goes on from this checkpoint; the result opens tables as a continuation."""
+        """Record durably that the run is resumed from this checkpoint. The result opens tables as a continuation."""
 
 
 class ChargeMismatch(ValueError):
-    """Rows of another corpus or snapshot than the charge's, or the other table's, were asked for."""
+    """Rows were requested for a charge of another corpus or snapshot, or tables of different corpora were combined."""
 
 
 class PrivateTable:
-    """A handle on private rows whose `repr` says nothing and that refuses to be pickled.
+    """A handle on private rows. Its `repr` reveals nothing, and it refuses to be pickled.
 
     Rows leave it in two ways only: `open(charge)`, for a mechanism, with `as_stored` for its evidence, and `map`, whose
     result is private again.
-    `preparation` is the verdict of a probe on how the rows came about, such as "user-wise" (`corpus/stability.py`).
-    `made_with` names the models and the versions of libraries that made the rows. It is public: a release that reads
-    the table repeats it. `empty_cohorts` names planned cohorts that the preparation left without a row to train on; it
-    is as private as the rows. `held` lives as long as this table and those made from it, such as a folder of its rows.
-    `widths` are those of its columns of arrays, where they are known without opening the rows.
+
+    - `preparation` is a probe's verdict on how the rows were prepared, such as "user-wise" (`corpus/stability.py`).
+    - `made_with` names the models and library versions that made the rows. It is public: a release that reads the table
+      repeats it.
+    - `empty_cohorts` names planned cohorts that the preparation left without a training row. It is as private as the
+      rows.
+    - `held` is an object that lives as long as this table and those made from it, such as a folder of its rows.
+    - `widths` are the lengths of its array columns, where they are known without opening the rows.
     """
 
     __slots__ = (
@@ -183,10 +186,10 @@ class PrivateTable:
         self.empty_cohorts = tuple(sorted(empty_cohorts))
 
     def open(self, charge: OpenableCharge) -> pl.LazyFrame:
-        """The training rows of the charge's cohort; the charge is marked as opened first.
+        """Return the training rows of the charge's cohort, after marking the charge as opened.
 
         Raises:
-          ChargeMismatch: the charge was booked for another corpus or snapshot.
+          ChargeMismatch: the charge is for another corpus or snapshot.
         """
         if (charge.corpus_id, charge.snapshot) != (self.corpus_id, self.snapshot):
             raise ChargeMismatch(
@@ -198,9 +201,9 @@ class PrivateTable:
         return self._rows.filter(pl.col("cohort") == charge.cohort, pl.col("split") == TRAIN_SPLIT)
 
     def as_stored(self, charge: OpenableCharge) -> pl.LazyFrame:
-        """The rows that `open` should have given, read again, so that evidence can compare what a mechanism used.
+        """Return the rows that `open` should have returned, read again, for comparison with what a mechanism used.
 
-        Shares no code with `open`, which may be changed.
+        Shares no code with `open`, so that a change of `open` is detected.
 
         Raises:
           ChargeMismatch: the table was not opened under this charge.
@@ -217,11 +220,12 @@ class PrivateTable:
         made_with: Mapping[str, str] | None = None,
         held: object = None,
     ) -> "PrivateTable":
-        """Private rows computed from the rows of this and other private tables, passed in order.
+        """Return private rows computed from the rows of this and other private tables, passed in order.
 
-        `transform` must not keep or show what it sees, and must compute each row from rows of the same unit: the
-        result is called prepared as the tables are, where they agree. It is made with what the tables are made with,
-        and `made_with`; `held` is what its own rows need.
+        - `transform` must not keep or show the rows, and must compute each row from rows of the same unit. The result
+          keeps the preparation of the tables if they agree on one.
+        - `made_with` is added to what the tables were made with.
+        - `held` is an object that the new rows need.
 
         Raises:
           ChargeMismatch: the tables hold different corpora or snapshots.
@@ -244,9 +248,9 @@ class PrivateTable:
         )
 
     def width(self, column: str) -> int:
-        """How long each array of a column is: public, since it follows from configuration and never from a row.
+        """Return the length of each array in a column. It is public: it follows from configuration, never from a row.
 
-        Asked before a charge, so a stored table answers without opening its rows.
+        It is read before a charge, so a stored table answers without opening its rows.
         """
         if self._widths is not None and column in self._widths:
             return self._widths[column]
@@ -256,11 +260,11 @@ class PrivateTable:
         return stored.size
 
     def store(self, write: Callable[[pl.LazyFrame], None]) -> None:
-        """Hand the rows to a writer of the private zone. For IO managers only."""
+        """Pass the rows to a writer of the private zone. For IO managers only."""
         write(self._rows)
 
     def release(self) -> None:
-        """Let go of what was `held` for the rows, which are read from where they are stored. For IO managers only."""
+        """Drop what was `held` for the rows, which are read from their stored files now. For IO managers only."""
         self._held = None
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
 """The code location: assets, checks, jobs (the whole graph, a new snapshot), sensors, resources and the executor.
 
-Loads without torch: whatever needs it is imported inside an asset's body.
+It loads without torch: modules that need torch are imported inside asset bodies.
 """
 
 import warnings

@@ -1,11 +1,11 @@
-"""Live progress on standard error: what is done, of how many, and how long it will still take.
+"""Live progress on standard error: the finished amount, the total, and the estimated remaining time.
 
 Only public quantities are counted: steps of a plan, synthetic samples, rows of released tables. While private rows are
-read, standard error leads into the private zone; what is public is then shown on the stream that `shown_on` names.
+read, standard error leads into the private zone. Public progress is then shown on the stream that `shown_on` names.
 
-The pace of work over private rows follows from them: a step of private training takes as long as its batch is large. So
-it is shown live on the operator's terminal only, who is trusted. What is kept (Dagster's compute logs, a file, a pipe)
-gets when such work began and ended, and a beat of fixed rhythm between.
+The pace of work over private rows depends on them: a step of private training takes longer for a larger batch. So its
+progress is shown live on the terminal of the operator only, who is trusted. Streams that are stored (Dagster's compute
+logs, a file, a pipe) get the beginning and the end of such work, and a message at fixed intervals in between.
 """
 
 import os
@@ -27,24 +27,24 @@ _outside: ContextVar[TextIO | None] = ContextVar("outside", default=None)
 
 
 class _Terminal:
-    """The terminal of whoever started the command, if there is one."""
+    """The terminal of the person who started the command, if there is one."""
 
     stream: TextIO | None = None
 
 
 def keep_terminal() -> None:
-    """Keep this process's terminal for live progress, since Dagster leads standard error into a file during a step."""
+    """Keep this process's terminal for live progress, because Dagster redirects standard error during a step."""
     if sys.stderr.isatty():
         _Terminal.stream = os.fdopen(os.dup(sys.stderr.fileno()), "w")
 
 
 def silent(_: int) -> None:
-    """The `Advance` that shows nothing."""
+    """Do nothing: the `Advance` that shows no progress."""
 
 
 @contextmanager
 def shown_on(stream: TextIO) -> Iterator[None]:
-    """Show progress on `stream` meanwhile, wherever standard error leads."""
+    """Show progress on `stream` within the block, wherever standard error leads."""
     token = _outside.set(stream)
     try:
         yield
@@ -54,9 +54,9 @@ def shown_on(stream: TextIO) -> Iterator[None]:
 
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
-    """Show `label` with a count towards `total`; the yielded function is called with each increment.
+    """Show `label` with a count towards `total`. Call the yielded function with each increment.
 
-    A terminal gets one line redrawn in place, anything else a line now and then.
+    A terminal gets one line that is redrawn in place; other streams get a line now and then.
     """
     with _counted_on(_outside.get() or sys.stderr, label, total, unit) as advance:
         yield advance
@@ -64,7 +64,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def private_progress(label: str, total: int, unit: str) -> Iterator[Advance]:
-    """`progress` of work whose pace follows from private rows: live on a terminal, and nothing of it elsewhere."""
+    """Show progress of work whose pace depends on private rows: live on a terminal, and no counts elsewhere."""
     outside = _outside.get() or sys.stderr
     if outside.isatty():
         with _counted_on(outside, label, total, unit) as advance:
@@ -80,7 +80,7 @@ def private_progress(label: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def _beating_on(stream: TextIO, label: str) -> Iterator[None]:
-    """Say that work began, that it still runs at fixed intervals, and that it ended, however it did."""
+    """Report the beginning of work, at fixed intervals that it still runs, and its end, successful or not."""
     ended = threading.Event()
 
     def say(what: str) -> None:

@@ -33,7 +33,7 @@ app.add_typer(config_app, name="config")
 
 
 def main() -> None:
-    """The entry point. An interrupt outside a run ends with the same code as one inside."""
+    """Run the command. An interrupt outside a run ends with the same exit code as one inside."""
     quiet_process()
     keep_terminal()
     try:

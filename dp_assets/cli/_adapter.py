@@ -1,4 +1,4 @@
-"""What only the language model can tell a planner: how large its adapter is, and how fast this machine trains it.
+"""Figures for a planner that need the language model: the size of its adapter, and its training speed on this machine.
 
 The size needs no weights: the model is built from its configuration on torch's meta device, which holds shapes only.
 The speed is measured on public rows with the loaded model, and never on rows of the corpus.
@@ -21,18 +21,18 @@ TIMED_MICRO_BATCHES = 2
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast clipped sums are computed here, and what that means for one level's training."""
+    """The measured speed of clipped sums on this machine."""
 
     tokens_per_second: float
     tokens_a_row: int
 
     def seconds(self, *, steps: int, expected_batch: float) -> float:
-        """Seconds for the whole training if every row were of the greatest length; drawing the noise is not in it."""
+        """Return the seconds of a whole training if every row had the greatest length, without drawing the noise."""
         return steps * expected_batch * self.tokens_a_row / self.tokens_per_second
 
 
 def num_adapter_parameters(profile: Profile) -> int:
-    """The number of parameters that DP-SGD of this profile trains. Loads no weights, fetches and writes nothing.
+    """Return the number of parameters that DP-SGD of this profile trains. Needs no weights, downloads, or writes.
 
     Raises:
       ModelUnavailable: the model's configuration is not on this machine.
@@ -52,10 +52,10 @@ def num_adapter_parameters(profile: Profile) -> int:
 
 
 def measure_speed(profile: Profile) -> Speed:
-    """Time clipped sums of public rows as long as the profile allows. Loads the model, converting it on first use.
+    """Time clipped sums of public rows of the greatest length. Loads the model, and converts it on first use.
 
     Raises:
-      ModelUnavailable: the model is neither on this machine nor fetchable.
+      ModelUnavailable: the model is neither on this machine nor downloadable.
     """
     from dp_assets.dpsgd.clipping import Clipping, clipped_sum
     from dp_assets.generation.generator import with_new_adapter
@@ -83,7 +83,7 @@ def measure_speed(profile: Profile) -> Speed:
 
 
 def language_model_of(profile: Profile) -> LanguageModel:
-    """The language model that a profile names."""
+    """Return the language model that a profile names."""
     return LanguageModel(
         model=profile.language_model,
         device=profile.device,
@@ -93,7 +93,7 @@ def language_model_of(profile: Profile) -> LanguageModel:
 
 
 def _public_row(tokenizer: Any, profile: Profile) -> "TokenRow":
-    """A row of public text after the generator's prompt, as long as the profile allows."""
+    """Return a row of public text after the generator's prompt, as long as the profile allows."""
     from dp_assets.dpsgd.packing import TokenRow
     from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 

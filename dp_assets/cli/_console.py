@@ -1,4 +1,4 @@
-"""What all commands share: where they print, how they refuse, and the ledger they open."""
+"""The common parts of all commands: consoles, the reporting of refusals, and the ledger."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ WRONG_USAGE, INTERRUPTED = 2, 130
 
 
 class HandoffRefused(PublicError, ValueError):
-    """Something cannot be handed out to people or taken back; the message says what to do."""
+    """A handoff to people is not possible, or its result cannot be taken back; the message says what to do."""
 
 
 UNUSABLE_PLACE = frozenset(
@@ -31,21 +31,21 @@ PLACE_REMEDY = "check the path, DP_INSTRUCTIONS_HOME and who may write there"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value for scripts.")]
 
-# Lines stay whole, so that paths can be copied and scripts can read them; tables alone fit the terminal (`_tables`).
+# Lines are not wrapped, so that paths can be copied and scripts can read them. Tables fit the terminal (`_tables`).
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output, never in colors. What does not show, or turns text around, is escaped."""
+    """Print one JSON value on standard output, without colors. Unprintable and bidirectional characters are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     print("".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text))
 
 
 def refusals(command: Callable[..., None]) -> Callable[..., None]:
-    """Print a public error as one message and exit with 1; anything else is a defect and keeps its traceback.
+    """Print a public error as one message and exit with 1. Any other error is a defect and keeps its traceback.
 
-    What DuckDB says of its own files is shown too: only the owner is at the terminal.
+    DuckDB's errors about its own files are shown too, because only the owner uses the terminal.
     """
 
     @wraps(command)
@@ -68,7 +68,7 @@ def refusals(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def complain(what: str, reason: str) -> None:
-    """One message on standard error. Brackets in a reason are not markup, and long lines stay whole for scripts."""
+    """Print one message on standard error. Brackets in a reason are not markup, and long lines are not wrapped."""
     err.print(f"[bold red]{what}[/]: {escape(reason)}")
 
 

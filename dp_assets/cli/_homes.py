@@ -1,4 +1,4 @@
-"""Warnings of budgets that do not count each other: of other ledgers, and of other corpora in this one."""
+"""Warnings of budgets that do not count each other: of other ledgers, and of other corpora in this ledger."""
 
 import typer
 from rich.markup import escape
@@ -11,9 +11,9 @@ from resources.storage.zones import data_home
 
 
 def warn_of_other_homes(profile: Profile) -> bool:
-    """Warn on standard error of other ledgers for the profile's source, and say whether one of them is gone.
+    """Warn on standard error of other ledgers for the profile's source. Return whether one of them is gone.
 
-    A packaged public source has nobody to protect.
+    A packaged public source needs no warning, because it has no people to protect.
     """
     if is_public_package(profile):
         return False
@@ -32,7 +32,7 @@ def warn_of_other_homes(profile: Profile) -> bool:
 
 
 def remember_home(profile: Profile) -> None:
-    """Remember that the data folder's ledger has the profile's source."""
+    """Record that the data folder's ledger has the profile's source."""
     first_digest = _first_digest()
     if first_digest is not None and not is_public_package(profile):
         note_home(locator_of(profile), data_home(), first_digest)
@@ -43,17 +43,17 @@ def _first_digest() -> str | None:
 
 
 def require_meant(profile: Profile) -> None:
-    """Ask whether a source gets a new budget though an earlier ledger for it is gone.
+    """Ask for confirmation if a source would get a new budget though an earlier ledger for it is gone.
 
     Raises:
-      typer.Abort: it does not, or nobody answers.
+      typer.Abort: the user does not confirm, or nobody answers.
     """
     if warn_of_other_homes(profile):
         typer.confirm("Register it with a new budget for the same people?", abort=True, err=True)
 
 
 def warn_of_other_corpora(profile: Profile) -> None:
-    """Warn on standard error if the data folder has another corpus. It depends on the registrations only."""
+    """Warn on standard error if the data folder has another corpus, judging by the registrations only."""
     from dp_assets.pipeline.overlap import OTHER_CORPORA
 
     ledger = open_ledger()

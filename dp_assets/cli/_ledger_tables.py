@@ -1,7 +1,7 @@
-"""What `dp-instructions ledger show` prints: one JSON value, and the same as tables.
+"""The output of `dp-instructions ledger show`: one JSON value, and the same as tables.
 
-Everything here is public or a keyed hash. Of a closed cohort, the failed checks and what was planned are shown; what
-ran may be a number that follows from private rows, so it stays in the ledger's entry, inside the private zone.
+Everything here is public or a keyed hash. For a closed cohort, the failed checks and the planned values are shown. A
+value that ran may be a number that follows from private rows, so it stays in the ledger's entry, in the private zone.
 """
 
 import math
@@ -23,7 +23,7 @@ Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
 
 
 def overview(state: LedgerState) -> Row:
-    """The whole ledger as one JSON value. An epsilon that nothing bounds is null."""
+    """Return the whole ledger as one JSON value. An unbounded epsilon is null."""
     return {
         "corpora": [registration.to_json() for registration in state.registrations.values()],
         "cohorts": _cohorts(state),
@@ -90,7 +90,7 @@ def _charge(state: LedgerState, charge: ChargeRecord) -> Row:
 
 
 def _state_of(charge: ChargeRecord) -> str:
-    """How far a charge has come, in one word."""
+    """Return the state of a charge in one word."""
     if charge.voided:
         return "voided"
     if charge.settled:
@@ -99,7 +99,7 @@ def _state_of(charge: ChargeRecord) -> str:
 
 
 def _alone(state: LedgerState, spent: ChargeRecord | Booking) -> float | None:
-    """The epsilon of one spend by itself, at its corpus's delta."""
+    """Return the epsilon of one charge or booking by itself, at its corpus's delta."""
     return _finite(accounting.epsilon(event_from_json(spent.event), state.registrations[spent.corpus_id].delta))
 
 
@@ -116,7 +116,7 @@ def epsilon_in_words(epsilon: float | None) -> str:
 
 
 def _history(charge: Mapping[str, Any]) -> str:
-    """The state of a charge, how often its run went on after a crash, and what it was charged beside."""
+    """Return the state of a charge, how often its run was resumed, and the charge that it supplements."""
     history = [charge["state"]]
     if charge["continuations"]:
         spare = "" if charge["spare_steps"] is None else f" of {charge['spare_steps']}"
@@ -127,7 +127,7 @@ def _history(charge: Mapping[str, Any]) -> str:
 
 
 def _corpus(row: Mapping[str, Any]) -> str:
-    """As much of a corpus's id as tells it from others."""
+    """Return enough of a corpus's id to distinguish it from others."""
     return str(row["corpus_id"][:8])
 
 
@@ -142,7 +142,7 @@ def _partition(row: Mapping[str, Any]) -> str:
     return f"{row['cohort']}|{row['level']}"
 
 
-# Title, the part of the overview, and each column with what it says of a row.
+# Title, the part of the overview, and each column with a function from a row to its cell.
 TABLES: tuple[tuple[str, str, Columns], ...] = (
     (
         "corpora",
@@ -217,7 +217,7 @@ WHOLE = ("corpus", "charge", "mechanism", "alone")  # columns that are never wra
 
 
 def print_tables(out: Console, shown: Mapping[str, Any]) -> None:
-    """The tables of an `overview`; a part that is empty has none."""
+    """Print the tables of an `overview`, except those of empty parts."""
     for title, part, columns in TABLES:
         if shown[part]:
             rows = [[say(row) for say in columns.values()] for row in shown[part]]

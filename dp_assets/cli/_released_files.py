@@ -1,6 +1,6 @@
-"""The released files that a statement names, beside those that lie there.
+"""Compare the released files that a statement names with the files that are there.
 
-Digests are declared: they show that a file is the one that the statement was made for, not that what it says is true.
+Digests are declared: they show that a file is the one that the statement was made for, not that the statement is true.
 """
 
 import os
@@ -18,7 +18,7 @@ from resources.storage.digests import file_digest, files_under, holds, is_left_b
 
 NAMED = 5
 DEPTH = 3
-"""Asset, cohort and level stand before the name of a file below `artifacts`."""
+"""Below `artifacts`, a file's name follows asset, cohort and level."""
 FILES_OF_AN_EXPORT, FOLDERS_OF_AN_EXPORT = (MANIFEST, CARD, CHECKSUMS), (Kind.TABLE, Kind.MODEL, MERGED)
 OWN_FILES = (DOCUMENT, MARKDOWN_PAGE, HTML_PAGE)
 RELEASED = {"release_report", *(part.asset for part in PARTS)}
@@ -27,11 +27,11 @@ LATER = "made after the statement, which does not name its files; an export name
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where the files of a statement lie.
+    """The location of a statement's files.
 
     Attributes:
-      root: the folder from which their places are counted: an export, or the folder `artifacts` of a released zone.
-      whole: whether it is an export, all of which the statement names.
+      root: the folder to which their paths are relative: an export, or the folder `artifacts` of a released zone.
+      whole: whether `root` is an export, all of whose files the statement names.
       statement: the folder that holds the statement itself.
     """
 
@@ -41,7 +41,7 @@ class Shelf:
 
     @staticmethod
     def of(document: Path, files: Mapping[str, str], root: Path | None) -> "Shelf":
-        """The shelf of a statement's document; `root` if somebody says where the files are."""
+        """Return the shelf of a statement's document; `root` is the folder of the files, if the user names one."""
         statement = Path(os.path.abspath(document)).parent
         export = _export_around(statement)
         whole = (
@@ -55,28 +55,30 @@ class Shelf:
         return Shelf(Path(os.path.abspath(root or above)), whole, statement)
 
     def statements(self) -> list[Path]:
-        """The folders in which the statement, or a copy of it, may lie with its pages."""
+        """Return the folders in which the statement, or a copy of it, may lie with its pages."""
         return [
             self.statement,
             *([self.root / STATEMENT] if self.whole and self.root / STATEMENT != self.statement else []),
         ]
 
     def partition(self) -> tuple[str, ...]:
-        """Cohort and level in whose place the statement lies; nothing if it lies in the place of none."""
+        """Return cohort and level of the folder in which the statement lies; empty if it is no partition's folder."""
         asset, *partition = self.statement.parts[-3:]
         return tuple(partition) if asset == STATEMENT and len(partition) == 2 else ()
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether anything is there that an export has, links too; its folders have common names, so count beside a
-    statement only."""
+    """Return whether a folder holds anything that an export has, links included.
+
+    The folders of an export have common names, so they count only beside a statement.
+    """
     beside = os.path.lexists(folder / STATEMENT)
     names = (*FILES_OF_AN_EXPORT, *(FOLDERS_OF_AN_EXPORT if beside else ()))
     return any(os.path.lexists(folder / name) for name in names)
 
 
 def _export_around(statement: Path) -> Path | None:
-    """The export in whose folder a statement lies, though its own folder was renamed or moved deeper."""
+    """Return the export around a statement, even if the statement's folder was renamed or moved deeper."""
     around = [folder for folder in statement.parents[:DEPTH] if folder != folder.parent]
     for depth, folder in enumerate(around):
         inside = around[depth - 1] if depth else statement
@@ -87,7 +89,7 @@ def _export_around(statement: Path) -> Path | None:
 
 
 def file_findings(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the files on a shelf come to: those that the statement names, and those that it does not."""
+    """Yield findings on the files of a shelf: those that the statement names, and those that it does not."""
     files = statement["files"]
     if not files and not shelf.whole:
         yield Finding("files", Outcome.NOT_CHECKED, "the statement names none")
@@ -104,7 +106,7 @@ def file_findings(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Findin
 
 
 def _groups(shelf: Shelf, files: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The named files by the folder that holds nothing else: an artifact, or the whole export."""
+    """Return the named files by the folder that holds nothing else: an artifact's, or that of the whole export."""
     groups: dict[str, dict[str, str]] = {"": {}} if shelf.whole else {}
     for place, digest in files.items():
         folder = "" if shelf.whole else PurePosixPath(place).parent.as_posix()
@@ -137,12 +139,12 @@ def _compared(shelf: Shelf, folder: Path, named: Mapping[str, str]) -> tuple[Out
 
 
 def _ways(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The folder itself and every folder above it, below the root."""
+    """Return all prefixes of a relative path: the folder itself and every folder above it, below the root."""
     return [parts[: depth + 1] for depth in range(len(parts))]
 
 
 def _required(shelf: Shelf) -> list[str]:
-    """The files without which nothing is an export."""
+    """Return the files that every export has."""
     own = [f"{STATEMENT}/{name}" for name in OWN_FILES]
     return [*FILES_OF_AN_EXPORT, *own] if shelf.whole else []
 
@@ -152,7 +154,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _checksums(shelf: Shelf, files: Mapping[str, str]) -> Finding:
-    """The list for `sha256sum -c`, which no hash can cover, must list what the statement does, and the statement."""
+    """Compare the list for `sha256sum -c`, which no hash covers, with the statement and the files that it names."""
     listed, own = shelf.root / CHECKSUMS, (shelf.root / STATEMENT / name for name in OWN_FILES)
     digests = dict(files) | {
         f"{STATEMENT}/{path.name}": file_digest(path) for path in own if path.exists() and is_plain(path)
@@ -164,7 +166,7 @@ def _checksums(shelf: Shelf, files: Mapping[str, str]) -> Finding:
 
 
 def _further(shelf: Shelf, there: Mapping[str, Path], named: set[str], own: set[Path]) -> list[str]:
-    """Files that nobody named, hidden ones too, but for those that desktops and git leave behind."""
+    """Return the files that the statement does not name, except those that desktops and git leave behind."""
     return [
         place
         for place, path in sorted(there.items())
@@ -179,7 +181,7 @@ def _unlike(path: Path, digest: str) -> str:
 
 
 def _untrue(shelf: Shelf, group: str, statement: Mapping[str, Any]) -> list[str]:
-    """What files, which are those that the statement names, say otherwise than it does."""
+    """Return contradictions between the statement and files that have the stated digests."""
     if not shelf.whole:
         return _foreign(shelf.root / group, statement)
     from dp_assets.export.checking import problems_of_export
@@ -188,7 +190,7 @@ def _untrue(shelf: Shelf, group: str, statement: Mapping[str, Any]) -> list[str]
 
 
 def _foreign(folder: Path, statement: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the charges that an artifact descends from."""
+    """Return what is wrong with the charges that an artifact descends from."""
     if not all(map(is_plain, files_under(folder))):
         return ["it holds a link or another special file"]
     try:
@@ -204,7 +206,7 @@ def _foreign(folder: Path, statement: Mapping[str, Any]) -> list[str]:
 
 
 def _beside(shelf: Shelf) -> Iterator[Finding]:
-    """Files beside a statement in its place in a data folder, where only its own lie."""
+    """Yield findings on files beside a statement in a data folder, where only its own files belong."""
     if not shelf.partition():
         return
     own = {shelf.statement / name for name in OWN_FILES}
@@ -215,7 +217,7 @@ def _beside(shelf: Shelf) -> Iterator[Finding]:
 
 
 def _later(shelf: Shelf, named: Collection[str], statement: Mapping[str, Any]) -> Iterator[Finding]:
-    """Other artifacts of the partition in whose place the statement lies."""
+    """Yield findings on other artifacts of the partition in whose folder the statement lies."""
     partition = shelf.partition()
     if not partition or shelf.statement.parents[2] != shelf.root:
         return

@@ -1,4 +1,4 @@
-"""The profile in a statement: only settings that a profile has, each of its kind, so that no text rides on it."""
+"""Check the profile in a statement: it holds only known settings of the right types, so that it carries no text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
@@ -11,7 +11,7 @@ from dp_assets.statements.verification import DIFFERENCES_NAMED, Finding, Outcom
 
 
 def profile_finding(profile: Mapping[str, Any]) -> Finding:
-    """Whether the profile of a statement holds known settings only; one of an earlier version may hold fewer."""
+    """Return whether a statement's profile holds known settings only. An earlier version may have fewer settings."""
     wrong = list(_unknown(Profile, profile, "configuration.profile"))[:DIFFERENCES_NAMED]
     return Finding("profile", Outcome.DIFFERS if wrong else Outcome.AGREES, "; ".join(wrong))
 
@@ -28,13 +28,13 @@ def _unknown(model: type[BaseModel], stated: Mapping[str, Any], name: str) -> It
 
 
 def _group_of(annotation: Any) -> type[BaseModel] | None:
-    """The group of settings that an annotation allows, if it does."""
+    """Return the group of settings that an annotation allows, or None."""
     allowed = (annotation, *get_args(annotation))
     return next((one for one in allowed if isinstance(one, type) and issubclass(one, BaseModel)), None)
 
 
 def _is_of_kind(annotation: Any, value: Any) -> bool:
-    """Whether a setting may hold this JSON value as it stands: 8 passes for no 8.0 and a text for no number."""
+    """Return whether a setting may hold this JSON value unconverted: 8 does not pass for 8.0, nor text for a number."""
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     try:
         return canonical(adapter.dump_python(adapter.validate_python(value), mode="json")) == canonical(value)

@@ -1,7 +1,7 @@
-"""Tables that fit the terminal and cut nothing off, however narrow it is.
+"""Tables that fit a terminal of any width without truncation.
 
-A column is as wide as its text if there is room. If not, the widest ones wrap, but no heading and no word of an
-ordinary cell is broken. Where even that does not fit, each row is shown as a list of its columns.
+A column is as wide as its text if there is room. Otherwise the widest columns wrap, without breaking a heading or a
+word of an ordinary cell. Where even that does not fit, each row is printed as a list of its columns.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -15,7 +15,7 @@ from rich.text import Text
 
 GAP = 2
 LEAST = 12
-"""Cells of texts without blanks, such as paths, are broken into lines of at least so many characters."""
+"""Cells of texts without spaces, such as paths, are broken into lines of at least this many characters."""
 
 
 def print_table(
@@ -63,7 +63,7 @@ def _widths(
     whole: Collection[str],
     folding: Collection[str],
 ) -> list[int] | None:
-    """How wide each column is; None if they do not fit side by side."""
+    """Return the width of each column; None if the columns do not fit side by side."""
     natural, least = [], []
     for number, heading in enumerate(headings):
         cells = [row[number] for row in rows]

@@ -1,8 +1,8 @@
-"""`dp-instructions backfill` and `snapshot`: many partitions one after another, and reading the source again.
+"""`dp-instructions backfill` and `snapshot`: run many partitions in sequence, and read the source again.
 
-A backfill runs each partition as `run` does, so a second one skips what is up to date and goes on where the first
-stopped. It goes on after a partition that the gate refused, since nothing was read for it, and ends at any other
-failure, whose cause might spend the budgets of the next partitions in vain.
+A backfill runs each partition as `run` does, so repeating it skips what is up to date and continues where it stopped.
+It continues after a partition that the gate refused, because nothing was read for it. It stops at any other failure,
+whose cause might waste the budgets of the next partitions.
 """
 
 import math
@@ -32,10 +32,10 @@ GOES_ON: tuple[How, ...] = (*DONE, "refused")
 
 @dataclass(frozen=True)
 class Line:
-    """What became of one partition.
+    """The result for one partition.
 
-    `charges` are the ids that it was charged under now and `epsilon` what they cost together, None if nothing bounds
-    it; `guarantee` is that of its cohort by then, with everything spent on or booked for it.
+    `charges` are the ids of the charges that this run made, and `epsilon` is their joint cost, None if unbounded.
+    `guarantee` is that of the cohort after the run, with everything spent or booked for it.
     """
 
     partition: str
@@ -45,7 +45,7 @@ class Line:
     guarantee: Guarantee
 
     def to_json(self) -> dict[str, Any]:
-        """The line as a JSON value; an epsilon that nothing bounds is null."""
+        """Return the line as a JSON value; an unbounded epsilon is null."""
         told = {name: value for name, value in vars(self).items() if name != "guarantee"}
         return told | headline_form(self.guarantee) | {"left": self.guarantee.left}
 
@@ -71,10 +71,10 @@ def backfill(
 
 
 def chosen_partitions(cohorts: str, levels: str | None) -> "list[Partition]":
-    """The partitions that the options name.
+    """Return the partitions that the options name.
 
     Raises:
-      typer.BadParameter: a name or pattern fits none that this profile has, or no level is named and none planned.
+      typer.BadParameter: a name or pattern matches nothing in this profile, or no level is named and none planned.
     """
     from dp_assets.pipeline.partitions import UnknownPartition, matching_partitions
 
@@ -92,10 +92,10 @@ def _parts(option: str) -> list[str]:
 
 
 def run_all(partitions: "Sequence[Partition]") -> list[Line]:
-    """Run the partitions in this order, until one fails in another way than at the gate.
+    """Run the partitions in this order, until one fails other than at the gate.
 
     Raises:
-      ChargeRefused: the corpus is not registered, or on other terms.
+      ChargeRefused: the corpus is not registered, or with other terms.
     """
     from dp_assets.pipeline.running import persistent_instance
 
@@ -114,7 +114,7 @@ def run_all(partitions: "Sequence[Partition]") -> list[Line]:
 
 
 def how_it_ended(outcome: "Outcome") -> How:
-    """The end of one partition's run in a word or two."""
+    """Return the result of one partition's run in a word or two."""
     if outcome.interrupted:
         return "interrupted"
     if outcome.success:
@@ -123,7 +123,7 @@ def how_it_ended(outcome: "Outcome") -> How:
 
 
 def line_of(partition: "Partition", how: How, earlier: Collection[str]) -> Line:
-    """What became of a partition, from the ledger as it is now; `earlier` are the charges from before its run."""
+    """Return the result for a partition from the present ledger; `earlier` are the charges from before its run."""
     ledger = open_ledger()
     registration, state = registration_of(ledger, selected_profile()), ledger.state()
     here = (registration.corpus_id, partition.cohort, partition.level)
@@ -146,7 +146,7 @@ def _finite(epsilon: float) -> float | None:
 
 
 def code_of(lines: Sequence[Line]) -> int:
-    """The code that a backfill ends with."""
+    """Return the exit code of a backfill."""
     if any(line.how == "interrupted" for line in lines):
         return INTERRUPTED
     return int(not all(line.how in DONE for line in lines))

@@ -1,4 +1,4 @@
-"""`dp-instructions sql`: questions to the catalog of everything released."""
+"""`dp-instructions sql`: queries on the catalog of everything released."""
 
 import math
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from resources.storage.zones import data_home
 def sql(
     query: Annotated[str, typer.Argument(help="A query, for example 'from metrics'.")], as_json: AsJson = False
 ) -> None:
-    """Ask the catalog: a view over every released table, and the tables lineage, costs and metrics."""
+    """Query the catalog: a view over every released table, and the tables lineage, costs, statements and metrics."""
     from resources.storage.catalog import rebuild
 
     path = rebuild(data_home(), open_ledger().state())
@@ -30,12 +30,12 @@ def sql(
 
 
 def _shown(value: Any) -> str:
-    """A value in a table; `--json` prints every digit."""
+    """Return a value as shown in a table; `--json` prints every digit."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def refresh() -> None:
-    """Rebuild the catalog for its readers after a run, which never fails for that."""
+    """Rebuild the catalog for its readers after a run. A failure is reported but does not fail the run."""
     from resources.storage.catalog import rebuild
 
     try:
@@ -45,7 +45,7 @@ def refresh() -> None:
 
 
 def in_json(value: Any) -> Any:
-    """A value of the database as JSON: what JSON lacks is a string, and a number that is not finite is null."""
+    """Return a database value as JSON: types that JSON lacks become strings, numbers that are not finite null."""
     match value:
         case float():
             return value if math.isfinite(value) else None

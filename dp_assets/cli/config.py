@@ -1,4 +1,4 @@
-"""`dp-instructions config`: whether a profile holds together, and what all of its settings are."""
+"""`dp-instructions config`: check whether a profile is consistent, and show all of its settings."""
 
 import json
 import re
@@ -46,7 +46,7 @@ CHECKS = {
     "rlhf": "rlhf: one step on public text",
     "generator": "generator: clipped gradients of public texts",
 }
-"""What each check looks at; endpoints stand under their own settings."""
+"""What each check examines; endpoints are listed under their own settings."""
 PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -59,11 +59,11 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Name everything that is wrong with a profile. Nothing is written, spent or read of the rows. Ends with 1 if any.
+    """Name everything that is wrong with a profile, and end with 1 if anything is. Writes, spends and reads no rows.
 
-    With --here, of the source the names and types of its columns are read, endpoints are asked whether they answer, and
-    models are fetched (the packaged one is converted) and tried in one tiny step of every stage on public text, which
-    takes minutes. Each check is named on standard error as it begins and as it ends.
+    With --here, the names and types of the source's columns are read, endpoints are asked whether they answer, and
+    models are downloaded (the packaged one is converted) and tried in one tiny step of every stage on public text. That
+    takes minutes. Each check is named on standard error when it begins and ends.
     """
     name = file or selected_name()
     checked: list[str] = []
@@ -89,9 +89,9 @@ def check(
 
 
 def problems_of(name: str, *, here: bool, tell: Tell = say_nothing) -> list[Problem]:
-    """Everything that is wrong with a profile; with `here`, also with this machine for it. `tell` hears of each check.
+    """Return everything that is wrong with a profile; with `here`, also what this machine lacks for it.
 
-    Of the settings, what `load` refuses is all that is found.
+    `tell` is called for each check. If `load` refuses the settings, its problems are the only ones returned.
     """
     try:
         profile = load(name).profile
@@ -105,7 +105,7 @@ def problems_of(name: str, *, here: bool, tell: Tell = say_nothing) -> list[Prob
 
 
 def _missing_here(profile: Profile, tell: Tell) -> Iterator[Problem]:
-    """What a run on this machine would miss: each public check of each stage, and the source."""
+    """Yield what a run on this machine would lack: the problems of each stage's public checks, and of the source."""
     from dp_assets.stages.preflight import endpoint_checks  # loads partitions, which need a profile that is valid
 
     language_model, embedder = language_model_of(profile), Embedder(model=profile.embedder, device=profile.device)
@@ -119,7 +119,7 @@ def _missing_here(profile: Profile, tell: Tell) -> Iterator[Problem]:
 @config_app.command("show")
 @refusals
 def show(file: Name = None, as_json: AsJson = False) -> None:
-    """Print all settings as one TOML file, each with where it comes from. Passwords in addresses are left out."""
+    """Print all settings as one TOML file, each with its origin. Passwords in addresses are left out."""
     loaded = load(file or selected_name())
     settings = without_passwords(loaded.profile.model_dump(mode="json"))
     if as_json:
@@ -131,7 +131,7 @@ def show(file: Name = None, as_json: AsJson = False) -> None:
 
 
 def without_passwords(value: Any) -> Any:
-    """The same settings, where what stands before the @ of an address is replaced."""
+    """Return the same settings with the user information before the @ of an address replaced."""
     match value:
         case str():
             return PASSWORD.sub("***", value)
@@ -144,7 +144,7 @@ def without_passwords(value: Any) -> Any:
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; an empty table and one of the user's own names count as values."""
+    """Yield dotted names and values. An empty table, or a table with the user's own names, counts as a value."""
     for name, value in settings.items():
         if isinstance(value, Mapping) and is_group(name, value):
             yield from leaves(value, f"{prefix}{name}.")
@@ -153,12 +153,12 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def is_group(name: str, value: Mapping[str, Any]) -> bool:
-    """Whether a table is one of settings, and not a mapping such as the columns of a source."""
+    """Return whether a table holds settings, and is not a mapping such as the columns of a source."""
     return bool(value) and name not in ("columns", "extra_body")
 
 
 def toml_lines(settings: Mapping[str, Any], loaded: LoadedProfile, prefix: str = "") -> Iterator[str]:
-    """The lines of a table: first its own settings, then the tables in it. TOML has no null: those are comments."""
+    """Yield the lines of a table: its own settings, then its tables. TOML has no null, so those become comments."""
     groups = {name: value for name, value in settings.items() if isinstance(value, Mapping) and is_group(name, value)}
     for name, value in settings.items():
         if name not in groups:
@@ -171,7 +171,7 @@ def toml_lines(settings: Mapping[str, Any], loaded: LoadedProfile, prefix: str =
 
 
 def toml_value(value: Any) -> str:
-    """A value as TOML, in one line."""
+    """Return a value as TOML on one line."""
     match value:
         case Mapping():
             entries = (f"{json.dumps(name)} = {toml_value(item)}" for name, item in value.items() if item is not None)

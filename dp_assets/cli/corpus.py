@@ -1,4 +1,4 @@
-"""`dp-instructions register`, `erase` and `corpus`: terms of a corpus, taking a unit out of it, what is read of it."""
+"""`dp-instructions register`, `erase` and `corpus`: register a corpus, erase a unit, and inspect what is read."""
 
 import re
 import sys
@@ -37,7 +37,7 @@ SHOWN_TO_THE_OWNER = (
 UNSEEN = "registered without a preview here; `dp-instructions corpus preview` shows what is read and spends nothing"
 FROM_STANDARD_INPUT = "-"
 UNIT_ID = re.compile(r"(user|instruction):[0-9a-f]{32}")
-# Constant texts: they are the same whether or not the unit had any rows, since what a command prints may be logged.
+# Constant texts: they do not depend on whether the unit had any rows, because output of a command may be logged.
 REMOVED = (
     "the unit's rows from the private tables, if it had any: real_instructions and real_embeddings",
     "restricted reports and everything of level no-dp, which are made from exact rows",
@@ -65,7 +65,7 @@ corpus_app.command("preview")(preview)
 @corpus_app.command("overlaps")
 @refusals
 def overlaps(as_json: AsJson = False) -> None:
-    """Show, to the owner only, about which part of a corpus's units each other corpus here holds too."""
+    """Show, to the owner only, which fraction of a corpus's units each other corpus here holds too."""
     ledger = open_ledger()
     sketches, corpora = Sketches(Path(ledger.private_root)), tuple(ledger.state().registrations)
     parts = {one: sketches.parts_shared(one, set(corpora) - {one}) for one in corpora}
@@ -86,7 +86,7 @@ def declare_overlap(
     reason: Annotated[str, typer.Option(help="Kept in the ledger in plain text: name nobody.")] = "not stated",
     as_json: AsJson = False,
 ) -> None:
-    """Make one budget of two corpora that may share units. For good: what either spends counts for both."""
+    """Give two corpora that may share units one budget, for good. What either spends counts for both."""
     ledger = open_ledger()
     ledger.declare_overlap(one, other, reason)
     together = ledger.state().together(one)
@@ -109,8 +109,8 @@ def register(
 ) -> None:
     """Register the profile's corpus with its unit, bounds and budget, and book its planned levels.
 
-    A source that is not registered yet is opened first, because a misspelt column could not be corrected afterwards. On
-    a terminal its preview is offered. Where an earlier ledger for the source is gone, a new budget must be confirmed.
+    A source that is not registered yet is opened first, because a misspelled column could not be corrected afterwards.
+    On a terminal a preview is offered. If an earlier ledger for the source is gone, a new budget must be confirmed.
     """
     ledger, profile = open_ledger(), selected_profile()
     if yes or is_registered(ledger, profile):
@@ -135,10 +135,10 @@ def register(
 
 
 def offer_preview(ledger: Ledger, profile: Profile, *, asking: bool) -> None:
-    """Show the preview if somebody is there and wants it, and let them stop then. Nothing is kept of whether they did.
+    """Offer the preview if somebody can answer, and let them stop after it. Nothing of their choice is stored.
 
     Raises:
-      typer.Abort: what they saw is not what they want to register.
+      typer.Abort: they do not want to register what they saw.
     """
     if not (asking and somebody_answers()):
         err.print(UNSEEN)
@@ -161,9 +161,9 @@ def erase(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a unit out of everything private, for good. Charges and releases stay; it says what else is to be done.
+    """Erase a unit from everything private, for good. Charges and releases stay; the output lists what is left to do.
 
-    What is printed does not depend on whether the unit has any rows.
+    The output does not depend on whether the unit has any rows.
     """
     ledger, profile = open_ledger(), selected_profile()
     registration = registration_of(ledger, profile)
@@ -177,10 +177,10 @@ def erase(
 
 
 def unit_named(name: str, *, is_unit_id: bool, unit: PrivacyUnit, key: bytes, is_confirmed: bool) -> str:
-    """The unit id that the command line names.
+    """Return the unit id that the command line names.
 
     Raises:
-      typer.BadParameter: it names none, or names a user where rows are the units.
+      typer.BadParameter: it names no unit, or names a user where rows are the units.
     """
     if name == FROM_STANDARD_INPUT:
         if not is_confirmed:
@@ -203,7 +203,7 @@ def unit_named(name: str, *, is_unit_id: bool, unit: PrivacyUnit, key: bytes, is
 
 
 def print_erasure(corpus_id: str, snapshot: str, *, as_json: bool) -> None:
-    """What an erasure did, what stays and what the owner has to do."""
+    """Print what an erasure removed, what stays and what the owner has to do."""
     if as_json:
         lists = {"removed": REMOVED, "stays": STAYS, "next": NEXT}
         print_json({"corpus_id": corpus_id, "snapshot": snapshot, **lists})

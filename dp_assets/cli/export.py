@@ -1,4 +1,4 @@
-"""`dp-instructions export`: one partition's released artifacts as a folder in the form of the Hugging Face hub."""
+"""`dp-instructions export`: write one partition's released artifacts as a folder for the Hugging Face hub."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -60,7 +60,7 @@ def export(
 
 
 def _check_partition(partition: str) -> None:
-    """End with the code of wrong usage if there is no such partition."""
+    """Exit with the code of wrong usage if there is no such partition."""
     from dp_assets.pipeline.partitions import RELEASES
 
     if not RELEASES.has_partition_key(partition):
@@ -69,7 +69,7 @@ def _check_partition(partition: str) -> None:
 
 
 def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Release":
-    """What is exported, or the refusal of `gather`."""
+    """Return what is exported, or raise the refusal of `gather`."""
     from dp_assets.export.release import gather
 
     return gather(
@@ -84,7 +84,7 @@ def _release(partition: str, parts: Sequence[Part], *, as_stored: bool) -> "Rele
 
 
 def _stale(partition: str) -> set[str]:
-    """The assets that a run of this partition would make again."""
+    """Return the assets that a run of this partition would make again."""
     from dp_assets.pipeline.running import persistent_instance
 
     with persistent_instance() as instance:
@@ -92,10 +92,10 @@ def _stale(partition: str) -> set[str]:
 
 
 def _verified(folder: Path, partition: str) -> Mapping[str, Any]:
-    """The statement in a folder, built anew from what it declares.
+    """Return the statement in a folder, rebuilt from what it declares.
 
     Raises:
-      ExportRefused: it does not verify, or was made for other artifacts; every difference is named.
+      ExportRefused: it does not verify, or was made for other artifacts; the message names every difference.
     """
     from dp_assets.export.release import remake
 
@@ -111,7 +111,7 @@ def _verified(folder: Path, partition: str) -> Mapping[str, Any]:
 
 
 def _merging() -> "Merge":
-    """How full models are written, from the base model of the profile."""
+    """Return a writer of full models, which uses the base model of the profile."""
     from dp_assets.export.merging import write_merged
     from resources.build import build_resources
 

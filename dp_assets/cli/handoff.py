@@ -1,7 +1,7 @@
-"""`dp-instructions handoff`: released rows out to people as tasks for Label Studio, and a look at what comes back.
+"""`dp-instructions handoff`: write released rows as tasks for Label Studio, and check what people return.
 
-Only what lies in the released zone is handed out, and only while it is up to date, so that nobody works on rows that
-the next run replaces. What comes back is taken in by the assets themselves, from the path that the profile names.
+Only artifacts of the released zone are handed out, and only while they are up to date, so that nobody works on rows
+that the next run replaces. The assets themselves take in what comes back, from the path that the profile names.
 """
 
 import json
@@ -32,20 +32,20 @@ handoff_app = typer.Typer(no_args_is_help=True, help="Hand released rows to peop
 
 
 class Kind(StrEnum):
-    """What is handed out."""
+    """The kind of tasks."""
 
     INSTRUCTIONS = "instructions"
     PAIRS = "pairs"
 
 
 HANDED_OUT = {Kind.INSTRUCTIONS: ("filtered_instructions",), Kind.PAIRS: ("annotated_instructions", "sft_model")}
-"""The assets that tasks are made from; the first holds the rows that what comes back is held against."""
+"""The assets that tasks are made from. The returned tasks are compared with the rows of the first."""
 
 SETTINGS = {Kind.INSTRUCTIONS: "annotation", Kind.PAIRS: "preferences"}
 
 Released = TypeVar("Released", Table, Adapter)
 HandedOut = tuple[list[dict[str, dict[str, str]]], dict[str, int], tuple[str, ...]]
-"""Tasks, how many were left out by reason, and the charges that they descend from."""
+"""Tasks, the number of omitted pairs by reason, and the charges that the tasks descend from."""
 
 KindArgument = Annotated[Kind, typer.Argument(help="instructions to be answered, or pairs of answers to be compared")]
 PartitionOption = Annotated[str, typer.Option("--partition", help="cohort|level, for example 'all|eps-8'")]
@@ -59,7 +59,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", file_okay=False, help="The folder for tasks and configuration.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write tasks and the labelling configuration for a Label Studio project, and what the tasks descend from."""
+    """Write tasks and the labeling configuration for a Label Studio project, and the provenance of the tasks."""
     _check_released(kind, partition)
     tasks, left_out, charge_ids = _instructions(partition) if kind is Kind.INSTRUCTIONS else _pairs(partition)
     files = _write(to, kind, partition, tasks, charge_ids)
@@ -80,7 +80,7 @@ def check(
     file: Annotated[Path | None, typer.Option(help="The export to look at, instead of the profile's path.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what the asset would take from an export of Label Studio, and what not and why. Stores nothing."""
+    """Show what the asset would take from an export of Label Studio, and what it would drop and why. Stores nothing."""
     _check_released(kind, partition)
     taken = _take(kind, partition, _path(kind, file), _read(HANDED_OUT[kind][0], partition, Table).collect())
     if as_json:
@@ -94,10 +94,10 @@ def check(
 
 
 def _check_released(kind: Kind, partition: str) -> None:
-    """Whether what tasks of this kind are made from may be handed out, and is what a run would keep.
+    """Check that the sources of tasks of this kind may be handed out, and are what a run would keep.
 
     Raises:
-      HandoffRefused: it lies in the private zone, or is missing or out of date.
+      HandoffRefused: a source lies in the private zone, or is missing or out of date.
       typer.BadParameter: there is no such partition.
     """
     from dp_assets.pipeline.partitions import RELEASES
@@ -120,10 +120,10 @@ def _check_released(kind: Kind, partition: str) -> None:
 
 
 def _read(asset: str, partition: str, kind: type[Released]) -> Released:
-    """The newest artifact of a released asset.
+    """Return the newest artifact of a released asset.
 
     Raises:
-      HandoffRefused: it is of another kind.
+      HandoffRefused: the artifact is of another kind.
     """
     artifact = read_artifact(artifact_folder(data_home(), [asset], Label.RELEASED, partition))
     if not isinstance(artifact, kind):
@@ -132,7 +132,7 @@ def _read(asset: str, partition: str, kind: type[Released]) -> Released:
 
 
 def _instructions(partition: str) -> HandedOut:
-    """A task for each filtered instruction."""
+    """Return a task for each filtered instruction."""
     from dp_assets.alignment.handoff import instruction_tasks
 
     filtered = _read("filtered_instructions", partition, Table)
@@ -140,10 +140,10 @@ def _instructions(partition: str) -> HandedOut:
 
 
 def _pairs(partition: str) -> HandedOut:
-    """A task for each prompt with two answers of the policy that can be compared: those that a judge would see.
+    """Return a task for each prompt with two comparable answers of the policy: those that a judge would see.
 
     Raises:
-      HandoffRefused: another run is sampling them.
+      HandoffRefused: another run is sampling the answers.
     """
     from dp_assets.alignment.handoff import pair_tasks
     from dp_assets.alignment.samples import answers_to_compare
@@ -166,7 +166,7 @@ def _pairs(partition: str) -> HandedOut:
 def _write(
     folder: Path, kind: Kind, partition: str, tasks: Sequence[Mapping[str, Any]], charge_ids: tuple[str, ...]
 ) -> list[Path]:
-    """The files of a project, each replaced as a whole."""
+    """Write the files of a project, each replaced as a whole, and return their paths."""
     from dp_assets.alignment.label_studio import INSTRUCTIONS_CONFIG, PAIRS_CONFIG
 
     provenance = {"made_from": HANDED_OUT[kind], "partition": partition, "charge_ids": charge_ids}

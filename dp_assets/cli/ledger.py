@@ -1,4 +1,4 @@
-"""`dp-instructions ledger`: look at the ledger, check it, raise a budget, void an unused charge."""
+"""`dp-instructions ledger`: show and check the ledger, raise a budget, void an unused charge."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ NOT_SHOWN = (
 @ledger_app.command("show")
 @refusals
 def show(as_json: AsJson = False) -> None:
-    """Corpora, what each cohort has spent or booked of its budget, every charge, and how the ledger ends."""
+    """Show corpora, what each cohort has spent or booked of its budget, every charge, and the ledger's head."""
     shown = overview(open_ledger().state())
     if as_json:
         print_json(shown)
@@ -40,7 +40,7 @@ def check(
     head: Annotated[list[str] | None, typer.Option(help="The ledger's head as a published statement has it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify the chain of entries, the key, both anchors and published heads. Fails if any does not fit."""
+    """Verify the chain of entries, the key, both anchors and published heads. Fails if any does not match."""
     checked = verified(open_ledger(), head or ())
     if as_json:
         print_json(checked)
@@ -56,10 +56,10 @@ def check(
 
 
 def verified(ledger: Ledger, heads: Sequence[str] = ()) -> dict[str, Any]:
-    """Length and head of a ledger whose entries, key and anchors fit, and how far anchors and `heads` lag behind.
+    """Return length and head of a verified ledger, and how many entries the anchors and `heads` have not seen.
 
     Raises:
-      LedgerTampered: something does not fit, or the ledger lacks the entry with one of these heads.
+      LedgerTampered: a check fails, or the ledger lacks the entry with one of these heads.
       RegistrationError: there is no ledger yet.
     """
     file = LedgerFile(Path(ledger.private_root))

@@ -1,6 +1,6 @@
-"""`dp-instructions lineage`: what released artifacts cost, each alone and all of them together.
+"""`dp-instructions lineage`: the cost of released artifacts, of each alone and of all together.
 
-Reads the charge ids that are stored with each artifact, wherever its folder was copied to, and asks the ledger.
+Reads the charge ids that are stored with each artifact, also in a copied folder, and looks them up in the ledger.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def lineage(
     artifacts: Annotated[list[Path], typer.Argument(exists=True, file_okay=False, help="Folders of artifacts.")],
     as_json: AsJson = False,
 ) -> None:
-    """What each released artifact cost, and all of them together: the composition over the union of their charges."""
+    """Show the cost of each released artifact, and of all together: composition over the union of their charges."""
     state = open_ledger().state()
     ids = {str(path): stored_charge_ids(path) for path in artifacts}
     rows = [{"artifact": path, **joint_metadata(state, own)} for path, own in ids.items()]

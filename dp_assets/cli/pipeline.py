@@ -1,4 +1,4 @@
-"""`dp-instructions run`, `demo` and `home`: the asset graph from the command line."""
+"""`dp-instructions run`, `demo` and `home`: run the asset graph from the command line."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,8 +59,8 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
     """Materialize what is missing or out of date of a known partition, or everything.
 
     Raises:
-      ChargeRefused: the corpus is not registered, or on other terms.
-      NotReady: an endpoint, a key, a model or a file that it will need is not there; nothing was spent.
+      ChargeRefused: the corpus is not registered, or with other terms.
+      NotReady: an endpoint, a key, a model or a file that the run will need is missing; nothing was spent.
     """
     from dp_assets.definitions import defs
     from dp_assets.pipeline.running import Outcome, materialize
@@ -82,7 +82,7 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
 
 
 def stale_assets(instance: "DagsterInstance", partition: str) -> "list[AssetKey]":
-    """What must run for a partition under the selected profile."""
+    """Return the assets that must run for a partition under the selected profile."""
     from dp_assets.definitions import defs
     from dp_assets.pipeline.running import out_of_date
 
@@ -100,7 +100,7 @@ def stale_assets(instance: "DagsterInstance", partition: str) -> "list[AssetKey]
 
 
 def summary_of(outcome: "Outcome", partition: str) -> dict[str, object]:
-    """What a run made and what failed, for scripts."""
+    """Return what a run made and what failed, for scripts."""
     return {
         "partition": partition,
         "success": outcome.success,
@@ -111,7 +111,7 @@ def summary_of(outcome: "Outcome", partition: str) -> dict[str, object]:
 
 
 def exit_code(outcome: "Outcome") -> int:
-    """The code that a run ends with; what failed is said on standard error."""
+    """Report failures on standard error and return the exit code of a run."""
     for asset, reason in outcome.failed:
         if outcome.interrupted:
             complain(f"{asset} was interrupted", "run the same command again to go on from here")
@@ -122,7 +122,7 @@ def exit_code(outcome: "Outcome") -> int:
 
 @refusals
 def demo() -> None:
-    """Register the packaged sample, run the whole graph for all|eps-8, and show what came out."""
+    """Register the packaged sample, run the whole graph for all|eps-8, and show the results."""
     from dp_assets.cli.summary import print_summary
 
     profile, partition = selected_profile(), "all|eps-8"
@@ -135,7 +135,7 @@ def demo() -> None:
 
 @refusals
 def home(as_json: AsJson = False) -> None:
-    """Make the Dagster home of the data folder, if it is missing."""
+    """Create the Dagster home of the data folder, if it is missing."""
     from dp_assets.pipeline.running import persistent_instance
 
     with persistent_instance() as instance:

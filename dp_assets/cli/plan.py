@@ -1,7 +1,7 @@
-"""`dp-instructions plan`: what each level costs and whether it can work, before anything is spent.
+"""`dp-instructions plan`: the cost of each level, and whether it can work, before anything is spent.
 
-It reads the profile and the public configuration of the language model. No private row is read and nothing is written,
-so the corpus need not be registered, nor even exist. How many units it has is the owner's public guess.
+It reads the profile and the public configuration of the language model. It reads no private row and writes nothing, so
+the corpus need not be registered, nor even exist. The number of units is the owner's public guess.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ SECONDS_AN_HOUR = 3600
 
 
 def check_levels(levels: list[str] | None) -> list[str] | None:
-    """Levels as given on the command line, refused as wrong usage if they are none."""
+    """Return the levels given on the command line; refuse invalid ones as wrong usage."""
     try:
         for level in levels or ():
             target_of(level)
@@ -36,7 +36,7 @@ def check_levels(levels: list[str] | None) -> list[str] | None:
 
 @dataclass(frozen=True)
 class Planned:
-    """Everything that the command prints. `num_units` counts those of the training split; None is unknown."""
+    """Everything that the command prints. `num_units` counts units of the training split; None if unknown."""
 
     reports: tuple[LevelReport, ...]
     joint_epsilon: float
@@ -49,14 +49,14 @@ class Planned:
     advice: tuple[str, ...]
 
     def hours(self, report: LevelReport) -> float | None:
-        """Hours of one level's training here, were every row of the greatest length."""
+        """Return the hours of one level's training on this machine if every row had the greatest length."""
         if self.speed is None:
             return None
         seconds = self.speed.seconds(steps=report.plan.dpsgd.steps, expected_batch=report.expected_batch)
         return seconds / SECONDS_AN_HOUR
 
     def to_json(self) -> dict[str, Any]:
-        """One value for scripts."""
+        """Return one JSON value for scripts."""
         return {
             "levels": [report.to_json() | {"hours": self.hours(report)} for report in self.reports],
             "joint_epsilon": self.joint_epsilon,
@@ -80,7 +80,7 @@ def plan(
     time: Annotated[bool, typer.Option("--time", help="Load the model and time a step of public rows here.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What each level costs and whether it can work, before anything is spent and without reading private data."""
+    """Show what each level costs and whether it can work, before anything is spent. Reads no private data."""
     profile = selected_profile()
     planned = _planned(profile, levels or list(profile.corpus.planned_levels), units=units, time=time)
     if as_json:
@@ -128,7 +128,7 @@ def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time
 
 
 def _adapter_size(profile: Profile) -> tuple[int | None, str | None]:
-    """The number of trained parameters, or why it is unknown."""
+    """Return the number of trained parameters, or the reason why it is unknown."""
     try:
         return num_adapter_parameters(profile), None
     except ValueError as error:
@@ -184,7 +184,7 @@ def _or_unknown(value: float | None, form: str) -> str:
 
 
 def _print_groups(reports: Sequence[LevelReport]) -> None:
-    """Only where a person may own several units."""
+    """Print epsilons of groups. There are none where a person owns one unit only."""
     sizes = [size for report in reports[:1] for size in report.group_epsilons]
     if not sizes:
         return

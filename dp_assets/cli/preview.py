@@ -1,7 +1,7 @@
-"""`dp-instructions corpus preview`: what is read of the source, shown to its owner before anything is spent.
+"""`dp-instructions corpus preview`: show the owner what is read of the source, before anything is spent.
 
-It shows private rows. So it prints on a terminal and nowhere else: no log, no metadata, no file, and nothing is kept of
-it. Whoever wants it elsewhere asks for `--json`, and what becomes of that is their own choice.
+A preview shows private rows. So it is printed on a terminal only, in no log, metadata or file, and nothing of it is
+stored. With `--json` the owner takes responsibility for where the output goes.
 """
 
 import sys
@@ -27,10 +27,10 @@ NO_TERMINAL = (
 
 @refusals
 def preview(as_json: AsJson = False) -> None:
-    """Read the source and show you, on the terminal only, what a run would make of it. Spends and keeps nothing.
+    """Read the source and show, on the terminal only, what a run would make of it. Spends and stores nothing.
 
-    Shown are files, rows, units, missing values, what each step of the preparation drops with an example, the sizes of
-    cohorts and the first rows. They are private: keep them so.
+    The preview has files, rows, units, missing values, what each step of the preparation drops with an example, the
+    sizes of cohorts and the first rows. All of it is private: do not pass it on.
     """
     from dp_assets.stages.preview import preview_of
 
@@ -43,7 +43,7 @@ def preview(as_json: AsJson = False) -> None:
 
 
 def show_preview(ledger: Ledger, profile: Profile) -> None:
-    """Read and print a preview on the terminal that is there, or why a document cannot be read.
+    """Read and print a preview on the present terminal, or the reason why a document cannot be read.
 
     Raises:
       typer.Exit: a document cannot be read.
@@ -58,17 +58,17 @@ def show_preview(ledger: Ledger, profile: Profile) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether a person sees what is printed, whatever colors are forced."""
+    """Return whether a person sees the output, even where colors are forced."""
     return sys.stdout.isatty()
 
 
 def somebody_answers() -> bool:
-    """Whether a person sees what is printed and can answer a question."""
+    """Return whether a person sees the output and can answer a question."""
     return on_terminal() and sys.stdin.isatty()
 
 
 def print_preview(shown: Mapping[str, Any]) -> None:
-    """All of a preview, the warnings last, where they are seen."""
+    """Print a preview, with the warnings last, where they are noticed."""
     files, rows, units = shown["files"], shown["rows"], shown["units"]
     _print_table("files", ("file", "rows", "no user"), _files(files))
     columns = ((ours, column["from"], _share(column["missing"], rows)) for ours, column in shown["columns"].items())
@@ -104,7 +104,7 @@ def _steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    """A row in a few lines: what a step may have looked at, and its text, which may be long, at last."""
+    """Return a row on one line: the columns that a step may have read, then its text, which may be long."""
     names = ("user_id", "language", "created_at")
     others = (f"{name} {_cell(row, name)}" for name in names if row[name] is not None)
     return "; ".join((*others, _text(row)))
@@ -115,7 +115,7 @@ def _row(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
-    """A value, `-` where it is missing, with a mark where it is there and not understood."""
+    """Return a value, `-` where it is missing, with a mark where it was not understood."""
     mark = " (not understood)" if row["not_understood"] == name else ""
     return _cut(row[name] or "-", LONGEST_CELL) + mark
 
@@ -133,7 +133,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    """How many, and of how many; a few are never rounded to none, nor nearly all to all."""
+    """Return a count and its percentage, which rounds neither a few to none nor nearly all to all."""
     percent = 100 * part / whole if whole else 0.0
     if 0 < part < whole:
         percent = min(max(percent, 0.1), 99.9)
@@ -141,12 +141,12 @@ def _share(part: int, whole: int) -> str:
 
 
 def visible(text: str) -> str:
-    """The text as a terminal shows it: what somebody wrote must not move its cursor or change its colors."""
+    """Return the text with control characters escaped, so that it cannot move the cursor or change colors."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table if it has rows."""
+    """Print a table if it has rows."""
     shown = [[visible(str(cell)) for cell in row] for row in rows]
     if shown:
         print_table(out, columns, shown, title=title, folding=columns)

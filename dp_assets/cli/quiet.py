@@ -1,4 +1,4 @@
-"""Keeping a command's output to what its user needs to read."""
+"""Suppress output of libraries that does not concern the user of a command."""
 
 import atexit
 import os
@@ -15,9 +15,9 @@ STANDARD_ERROR = 2
 
 
 def quiet_process() -> None:
-    """Switch off what libraries say that is no fault of a user's.
+    """Suppress what libraries print that the user cannot act on.
 
-    That is telemetry and progress bars, one warning about a name that PEFT uses, and DuckDB's report at exit.
+    That is telemetry, progress bars, one warning about a name that PEFT uses, and DuckDB's report at exit.
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -25,6 +25,6 @@ def quiet_process() -> None:
 
 
 def _close_standard_error() -> None:
-    """Exit handlers run last in, first out, so whatever a handler registered later prints is still seen."""
+    """Close standard error. Exit handlers run last in, first out, so handlers registered later still print."""
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_ERROR)

@@ -1,9 +1,9 @@
-"""`dp-instructions verify`: whether a statement says what follows from its events, and whether what lies beside it is
-what it names.
+"""`dp-instructions verify`: check that a statement follows from its events, and that the files beside it are those it
+names.
 
-Needs neither the ledger nor a data folder, and compares with a ledger where there is one. Whatever is printed is taken
-from the statement that was built anew, or was found wrong. What it proves is said in `statements/verification.py`, and
-printed.
+The command needs neither the ledger nor a data folder, and compares with a ledger where there is one. Everything it
+prints comes from the statement that was rebuilt, or was found wrong. `statements/verification.py` says what the result
+proves, and the command prints that.
 """
 
 import os
@@ -61,8 +61,8 @@ def verify_statement(
     """Recompute what a statement says from its events and compare its pages and files, offline. Ends with 1 if anything
     differs.
 
-    Proves arithmetic and integrity, not that the events are the ones which ran. With --home, or for a statement that
-    lies in a data folder with a ledger, it also says whether the ledger still bears the statement out.
+    Proves arithmetic and integrity, not that the events are those that ran. With --home, or for a statement in a data
+    folder with a ledger, the ledger is compared too.
     """
     checked = checked_statement(statement, artifacts, home)
     if as_json:
@@ -77,7 +77,7 @@ def verify_statement(
 
 
 def checked_statement(path: Path, artifacts: Path | None = None, home: Path | None = None) -> Verification:
-    """What a statement comes to by itself, beside its pages, its files and its code, and beside a ledger.
+    """Return findings on a statement by itself, with its pages, files and code, and with a ledger.
 
     Raises:
       StatementError: the file is not a statement that this version verifies.
@@ -96,7 +96,7 @@ def checked_statement(path: Path, artifacts: Path | None = None, home: Path | No
 
 
 def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, home: Path | None) -> Iterator[Finding]:
-    """Everything outside the document that it can be compared with."""
+    """Yield findings on everything outside the document that it can be compared with."""
     shelf = Shelf.of(path, statement["files"], artifacts)
     yield profile_finding(statement["configuration"]["profile"])
     yield from _place(shelf, statement)
@@ -108,9 +108,9 @@ def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, ho
 
 
 def _ledger(path: Path, home: Path | None) -> LedgerFile | None:
-    """The ledger to compare with: that of `home`, or of this data folder if the statement lies in it.
+    """Return the ledger to compare with: that of `home`, or of this data folder if the statement lies in it.
 
-    A ledger that comes with somebody's statement proves nothing, and is not opened.
+    A ledger that comes with another person's statement proves nothing, and is not opened.
     """
     own = data_home().absolute()
     if home is None and not any(Path(spell(path)).is_relative_to(spell(own)) for spell in SPELLINGS):
@@ -122,7 +122,7 @@ def _ledger(path: Path, home: Path | None) -> LedgerFile | None:
 
 
 def _place(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
-    """Where a statement lies says whose it is."""
+    """Yield a finding if the statement lies in the folder of a partition: whether it is that partition's."""
     partition, release = shelf.partition(), statement["release"]
     if not partition:
         return
@@ -134,7 +134,7 @@ def _place(shelf: Shelf, statement: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _pages(shelf: Shelf, path: Path, statement: Mapping[str, Any]) -> Iterator[Finding]:
-    """Every page of the statement, and a copy of it, byte by byte."""
+    """Yield a finding for every page of the statement and of its copy, compared byte by byte."""
     rendered = {name: render(statement).encode() for name, render in PAGES.items()}
     for folder in shelf.statements():
         for name, content in {**rendered, DOCUMENT: path.read_bytes()}.items():

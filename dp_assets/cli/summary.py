@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run: the guarantee, the sizes, the quality and a few rows of each stage."""
+"""The summary at the end of a demo run: the guarantee, sizes, quality and a few rows of each stage."""
 
 import math
 from pathlib import Path
@@ -25,7 +25,7 @@ ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
 def print_summary(
     out: Console, home: Path, profile: Profile, registration: Registration, state: LedgerState, partition: str
 ) -> None:
-    """Summarise one partition from its released artifacts and the ledger."""
+    """Summarize one partition from its released artifacts and the ledger."""
     artifacts = _Artifacts(home, partition)
     _print_guarantee(out, artifacts, registration, state, partition)
     _print_sizes(out, artifacts)
