@@ -189,9 +189,9 @@ def engine(folder: Path, size: int) -> Work:
     from dp_assets.dpsgd.clipping import Clipping, clipped_sum
     from dp_assets.generation.generator import with_new_adapter
     from dp_assets.generation.private_rows import RowEncoder, unit_rows
-    from dp_assets.settings.named import DEMO
+    from dp_assets.settings.named import load_profile
 
-    settings = DEMO.generator
+    settings = load_profile("demo").generator
     model, tokenizer = _model(folder)
     adapted = with_new_adapter(model, settings)
     table = pl.LazyFrame({"unit_id": [str(number) for number in range(size)], "text": texts(None, limit=size)})
@@ -202,10 +202,10 @@ def engine(folder: Path, size: int) -> Work:
 
 def sampling(folder: Path, size: int) -> Work:
     from dp_assets.generation.drawing import sample_baseline
-    from dp_assets.settings.named import DEMO
+    from dp_assets.settings.named import load_profile
 
     loaded = _model(folder)
-    settings = DEMO.sampling.arguments() | {"num_samples": size}
+    settings = load_profile("demo").sampling.arguments() | {"num_samples": size}
     return lambda: sample_baseline(lambda **_: loaded, **settings)
 
 

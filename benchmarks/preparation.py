@@ -84,11 +84,11 @@ def materialize(asset: str, folder: Path) -> dict[str, Any]:
     from dp_assets.assets.real_embeddings import real_embeddings
     from dp_assets.assets.real_instructions import real_instructions
     from dp_assets.pipeline.corpus import register_corpus
-    from dp_assets.settings.named import DEMO
+    from dp_assets.settings.named import load_profile
     from dp_assets.settings.profile import Profile
     from resources.build import build_resources
 
-    settings = DEMO.model_dump(mode="json") | {"embedder": "hashing"}
+    settings = load_profile("demo").model_dump(mode="json") | {"embedder": "hashing"}
     source = {"kind": "huggingface", "path": str(folder / "source"), "preset": PRESET}
     settings["corpus"] |= {"source": source, "min_words": 2, "max_words": 1_000, "max_characters": 8_000}
     profile = Profile.model_validate(settings)

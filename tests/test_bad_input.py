@@ -31,7 +31,7 @@ from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.cli import app
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
-from dp_assets.settings.named import DEMO
+from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
 from resources.build import build_resources
 from resources.ledger.charging import Ledger
@@ -477,7 +477,7 @@ def test_a_data_folder_of_another_version_is_refused_and_not_touched(household: 
     for command in (["register"], ["ledger", "show"], ["run", PARTITION], ["sql", "from metrics"]):
         refused(invoke(*command), f"data folder {household.home}", "upgrade the program", "DP_INSTRUCTIONS_HOME")
     with pytest.raises(OtherDataFolder):  # so that the code location does not load either
-        build_resources(DEMO, household.home)
+        build_resources(load_profile("demo"), household.home)
     assert {path: path.stat().st_mtime_ns for path in household.home.rglob("*")} == before
 
 

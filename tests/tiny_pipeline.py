@@ -8,7 +8,7 @@ import polars as pl
 
 from dp_assets.pipeline.corpus import register_corpus
 from dp_assets.privacy.registration import Registration
-from dp_assets.settings.named import DEMO
+from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
 from resources.build import build_resources
 from resources.ledger.charging import Ledger
@@ -68,7 +68,7 @@ def write_corpus(path: Path, *, num_users: int = 60) -> Path:
 def tiny_profile(corpus: Path, model: Path, **corpus_overrides: Any) -> Profile:
     """The demo profile at a tiny size, over a corpus file."""
     source = {"kind": "file", "path": str(corpus), "columns": {"text": "prompt", "user_id": "user"}}
-    settings = DEMO.model_dump(mode="json")
+    settings = load_profile("demo").model_dump(mode="json")
     for name, value in OVERRIDES.items():
         settings[name] = {**settings[name], **value} if isinstance(value, dict) else value
     settings["language_model"] = str(model)

@@ -1,7 +1,7 @@
-"""Named profiles, and the one that this process uses.
+"""Profiles from TOML files, and the one that this process uses.
 
-`DP_INSTRUCTIONS_PROFILE` names a profile of this module or a TOML file. A file starts from a named profile and
-overrides single settings:
+`DP_INSTRUCTIONS_PROFILE` names a packaged profile (`demo.toml` and `paper.toml` beside this module) or a file of the
+user. That file starts from a packaged profile and overrides single settings:
 
     extends = "demo"
     [corpus]
@@ -23,25 +23,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dp_assets.alignment.settings import (
-    AdapterTraining,
-    AnnotationSettings,
-    PreferenceSettings,
-    RewardSettings,
-    RlhfSettings,
-)
-from dp_assets.corpus.settings import CorpusSettings, SourceSettings
-from dp_assets.evaluation.settings import ReportSettings
-from dp_assets.generation.settings import GeneratorSettings, SamplingSettings
 from dp_assets.privacy.errors import PublicError
-from dp_assets.privacy.units import PrivacyUnit
-from dp_assets.selection.settings import SelectionSettings, VotesSettings
 from dp_assets.settings.consistency import contradictions, plan_problems
 from dp_assets.settings.problems import Problem, field_problems, suggestion
 from dp_assets.settings.profile import Profile
 
 PROFILE_VARIABLE = "DP_INSTRUCTIONS_PROFILE"
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+NAMED = ("demo", "paper")
+DEFAULT = "demo"
 
 
 class ProfileError(PublicError, ValueError):
@@ -52,160 +41,12 @@ class ProfileError(PublicError, ValueError):
         self.problems = tuple(problems) or (Problem("profile", message),)
 
 
-DEMO = Profile(
-    name="demo",
-    corpus=CorpusSettings(
-        source=SourceSettings(kind="chitchat"),
-        unit=PrivacyUnit.USER,
-        max_rows_per_unit=2,
-        min_words=5,
-        max_words=60,
-        max_characters=400,
-        train_fraction=0.95,
-        delta=1e-5,
-        budget_epsilon=8.0,
-        planned_levels=("eps-8",),
-    ),
-    # About a thousand senders: an adapter of 30,720 parameters in the last blocks, and a clip norm at the scale of the
-    # gradients, keep the noise of a step near its signal (docs/decisions.md).
-    generator=GeneratorSettings(
-        prompt="user_turn",
-        rank=2,
-        alpha=4,
-        target_modules=("q_proj", "v_proj"),
-        last_layers=8,
-        sampling_probability=0.25,
-        expected_batch_size=256,
-        steps=6,
-        spare_steps=2,
-        l2_clip_norm=0.02,
-        learning_rate=2.5e-2,
-        max_tokens=40,
-        loss_normaliser=40,
-        tokens_per_micro_batch=512,
-        dtype="auto",
-    ),
-    votes=VotesSettings(num_bins=24, noise_stddev=4.0),
-    sampling=SamplingSettings(
-        prompt="system_user_turn", num_samples=384, max_new_tokens=32, temperature=1.0, top_p=0.95, batch_size=64
-    ),
-    selection=SelectionSettings(target_size=300, top_up_samples=128),
-    annotation=AnnotationSettings(max_new_tokens=40, temperature=0.0, top_p=1.0, batch_size=64),
-    sft=AdapterTraining(
-        rank=8,
-        alpha=16,
-        target_modules=ATTENTION,
-        learning_rate=3e-4,
-        batch_size=8,
-        epochs=1,
-        max_tokens=128,
-        seed=4,
-        max_rows=64,
-    ),
-    preferences=PreferenceSettings(num_pairs=96, hot_temperature=1.6),
-    reward=RewardSettings(
-        rank=8,
-        alpha=16,
-        target_modules=ATTENTION,
-        learning_rate=1e-3,
-        batch_size=4,
-        epochs=1,
-        max_tokens=128,
-        held_out_fraction=0.2,
-        seed=6,
-    ),
-    rlhf=RlhfSettings(
-        method="rloo",
-        learning_rate=1e-4,
-        steps=3,
-        prompts_per_step=4,
-        num_generations=2,
-        max_prompt_tokens=64,
-        max_new_tokens=32,
-        temperature=1.0,
-        kl_coefficient=0.05,
-        evaluation_prompts=16,
-        evaluations=3,
-    ),
-    report=ReportSettings(baseline_samples=128, examples=5, mauve_buckets=40),
-)
-
-# The published setting (paper section 5 and released commands); needs a GPU and a corpus of about 180,000 instructions.
-PAPER = Profile(
-    name="paper",
-    corpus=CorpusSettings(
-        source=SourceSettings(kind="file", path=Path("instructions.parquet"), columns={"text": "text"}),
-        unit=PrivacyUnit.INSTRUCTION,
-        max_rows_per_unit=1,
-        min_words=1,
-        max_words=1000,
-        max_characters=8000,
-        train_fraction=0.95,
-        delta=5e-7,
-        budget_epsilon=5.94,
-        planned_levels=("eps-5.94",),
-    ),
-    generator=GeneratorSettings(
-        prompt="empty",
-        rank=8,
-        alpha=16,
-        target_modules=ATTENTION,
-        sampling_probability=4096 / 180_000,
-        expected_batch_size=4096,
-        steps=440,
-        spare_steps=10,
-        l2_clip_norm=0.5,
-        learning_rate=1e-3,
-        max_tokens=1024,
-        loss_normaliser=1024,
-        tokens_per_micro_batch=4096,
-    ),
-    votes=VotesSettings(num_bins=1000, noise_stddev=10.0),
-    sampling=SamplingSettings(
-        prompt="empty", num_samples=1_000_000, max_new_tokens=1024, temperature=1.0, top_p=0.95, batch_size=256
-    ),
-    selection=SelectionSettings(target_size=180_000, top_up_samples=200_000),
-    annotation=AnnotationSettings(max_new_tokens=1024, temperature=0.7, top_p=0.95, batch_size=64),
-    sft=AdapterTraining(
-        rank=8, alpha=16, target_modules=ATTENTION, learning_rate=3e-4, batch_size=32, epochs=3, max_tokens=1024, seed=4
-    ),
-    preferences=PreferenceSettings(num_pairs=20_000, hot_temperature=1.4),
-    reward=RewardSettings(
-        rank=8,
-        alpha=16,
-        target_modules=ATTENTION,
-        learning_rate=1e-4,
-        batch_size=32,
-        epochs=1,
-        max_tokens=1024,
-        held_out_fraction=0.05,
-        seed=6,
-    ),
-    rlhf=RlhfSettings(
-        method="rloo",
-        learning_rate=1e-5,
-        steps=500,
-        prompts_per_step=32,
-        num_generations=4,
-        max_prompt_tokens=512,
-        max_new_tokens=512,
-        temperature=1.0,
-        kl_coefficient=0.05,
-        evaluation_prompts=128,
-        evaluations=11,
-    ),
-    report=ReportSettings(baseline_samples=1280, examples=10, mauve_buckets=200),
-    language_model="yahma/llama-7b-hf",
-    embedder="sentence-transformers/sentence-t5-base",
-)
-
-NAMED: Mapping[str, Profile] = {profile.name: profile for profile in (DEMO, PAPER)}
-
-
 @dataclass(frozen=True)
 class LoadedProfile:
-    """A profile, and where it comes from: `file` (None: a named one), the profile `base` that it starts from, and the
-    dotted names of the settings that the file itself sets, `own`.
+    """A profile and where it comes from.
+
+    `file` is the user's file, or None where the profile is a packaged one. `base` is the packaged profile from which it
+    starts. `own` holds the dotted names of the settings that the file itself sets.
     """
 
     profile: Profile
@@ -231,11 +72,11 @@ def selected_profile() -> Profile:
 
 def selected_name() -> str:
     """The name or file that the environment gives, `demo` if it gives none."""
-    return os.environ.get(PROFILE_VARIABLE, DEMO.name)
+    return os.environ.get(PROFILE_VARIABLE, DEFAULT)
 
 
 def load_profile(name: str) -> Profile:
-    """A named profile, or the one that a TOML file describes.
+    """A packaged profile, or the one that a TOML file of the user describes.
 
     Raises:
       ProfileError: there is no such profile or file, or a setting is invalid.
@@ -250,7 +91,7 @@ def load(name: str) -> LoadedProfile:
       ProfileError: there is no such profile or file, or a setting is invalid.
     """
     if name in NAMED:
-        return LoadedProfile(NAMED[name], base=name)
+        return LoadedProfile(_packaged(name), base=name)
     if not name.endswith(".toml") or not Path(name).is_file():
         raise ProfileError(
             f"the profile {name!r} is neither one of {', '.join(NAMED)} nor a readable .toml file{_hint(name)};"
@@ -259,14 +100,31 @@ def load(name: str) -> LoadedProfile:
     return _from_toml(Path(name))
 
 
+@cache
+def _packaged(name: str) -> Profile:
+    """A packaged profile. It starts from no other, and the path of its source is relative to the working directory."""
+    path = Path(__file__).with_name(f"{name}.toml")
+    return _checked(path, _parsed(path), base={})
+
+
 def _from_toml(path: Path) -> LoadedProfile:
     overrides = _parsed(path)
-    extends = str(overrides.pop("extends", DEMO.name))
+    extends = str(overrides.pop("extends", DEFAULT))
     if extends not in NAMED:
         raise ProfileError(f"{path}: `extends` must be one of {', '.join(NAMED)}{_hint(extends)}")
-    base = NAMED[extends].model_dump(mode="json")
+    base = _packaged(extends).model_dump(mode="json")
     settings = _merged(base, {"name": path.stem} | overrides)
     _resolve_paths(settings, path.parent)
+    profile = _checked(path, settings, base)
+    return LoadedProfile(profile, base=extends, file=path, own=frozenset(_own_names({"name": ""} | overrides)))
+
+
+def _checked(path: Path, settings: dict[str, Any], base: Mapping[str, Any]) -> Profile:
+    """The profile of these settings, which `path` holds in part.
+
+    Raises:
+      ProfileError: a setting is invalid, or contradicts another one.
+    """
     try:
         profile = _validated(settings)
         problems = contradictions(profile)
@@ -275,7 +133,7 @@ def _from_toml(path: Path) -> LoadedProfile:
     if problems:
         noun = "setting" if len(problems) == 1 else "settings"
         raise ProfileError(f"{path} has {len(problems)} invalid {noun}:", problems)
-    return LoadedProfile(profile, base=extends, file=path, own=frozenset(_own_names({"name": ""} | overrides)))
+    return profile
 
 
 def _hint(name: str) -> str:

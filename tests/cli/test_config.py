@@ -30,7 +30,7 @@ def file_with(folder: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", list(NAMED))
+@pytest.mark.parametrize("name", NAMED)
 def test_the_named_profiles_are_valid(name: str) -> None:
     result = invoke("check", name)
     assert result.exit_code == 0
@@ -249,13 +249,13 @@ def test_every_setting_is_shown_with_where_it_comes_from(tmp_path: Path) -> None
     assert settings["corpus.source.kind"] == {"value": "chitchat", "from": name}
 
 
-@pytest.mark.parametrize("name", list(NAMED))
+@pytest.mark.parametrize("name", NAMED)
 def test_what_is_shown_is_a_file_that_gives_the_same_profile(tmp_path: Path, name: str) -> None:
     shown = invoke("show", name)
     assert shown.exit_code == 0
     loaded = load_profile(file_with(tmp_path, shown.stdout.replace("instructions.parquet", "/instructions.parquet")))
     assert loaded.model_dump_json().replace("/instructions.parquet", "instructions.parquet") == (
-        NAMED[name].model_dump_json()
+        load_profile(name).model_dump_json()
     )
 
 

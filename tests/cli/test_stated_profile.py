@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from dp_assets.cli._stated_profile import profile_finding
-from dp_assets.settings.named import DEMO, PAPER
+from dp_assets.settings.named import load_profile
 from dp_assets.stages.statement import public_settings
 from dp_assets.statements.statement import restated
 from dp_assets.statements.verification import Outcome
 from tests.cli.released_statements import document_of, findings, write_statement
+
+DEMO = load_profile("demo")
+PAPER = load_profile("paper")
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,12 @@ from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.registration import FIXED, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.selection.votes import exact_votes
-from dp_assets.settings.named import DEMO
+from dp_assets.settings.named import load_profile
 from resources.ledger.charging import ChargeRefused, Ledger
 from resources.models.hashed_ngrams import hashed_vectors
 from tests.generation.tiny_lora import lora_model
 
+DEMO = load_profile("demo")
 KEY = bytes(32)
 NUM_BINS = 16
 CLIP_NORM = 0.02

@@ -11,8 +11,9 @@ import typer
 
 from dp_assets.cli import app
 from dp_assets.privacy import accounting
-from dp_assets.settings.named import DEMO, load_profile
+from dp_assets.settings.named import load_profile
 
+DEMO = load_profile("demo")
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SPEAKING_OF_COMMANDS = ("first-run.md", "guarantee.md", "threat-model.md", "operations.md", "faq.md", "gpu.md")

@@ -35,7 +35,8 @@ def cell(profile: Profile, setting: str) -> str:
 def test_the_table_lists_every_setting_with_its_values_and_a_meaning() -> None:
     listed = re.findall(r"^\| `([a-z_.0-9]+)` \| (.*?) \| (.*?) \| (.+) \|$", GUIDE.read_text(), re.MULTILINE)
     found = {name: (demo.strip(), paper.strip()) for name, demo, paper, _ in listed}
-    assert found == {name: (cell(NAMED["demo"], name), cell(NAMED["paper"], name)) for name in told_apart()}
+    packaged = [load_profile(name) for name in NAMED]
+    assert found == {name: tuple(cell(profile, name) for profile in packaged) for name in told_apart()}
     assert len(found) == len(listed)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dp_assets.corpus.columns import SourceError
 from dp_assets.pipeline.corpus import register_corpus, registration_of, source_of, terms_of
-from dp_assets.settings.named import DEMO
+from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import ChargeRefused, Ledger
 
@@ -17,7 +17,7 @@ LMSYS = "lmsys/lmsys-chat-1m"
 
 
 def profile_of(source: dict[str, Any], **corpus: Any) -> Profile:
-    settings = DEMO.model_dump()
+    settings = load_profile("demo").model_dump()
     return Profile.model_validate(settings | {"corpus": settings["corpus"] | {"source": source} | corpus})
 
 

@@ -23,9 +23,9 @@ def problems(folder: Path, text: str) -> list[str]:
     return [str(problem) for problem in refusal.value.problems]
 
 
-@pytest.mark.parametrize("name", list(NAMED))
+@pytest.mark.parametrize("name", NAMED)
 def test_the_named_profiles_hold_together(name: str) -> None:
-    assert contradictions(NAMED[name]) == plan_problems(NAMED[name]) == []
+    assert contradictions(load_profile(name)) == plan_problems(load_profile(name)) == []
 
 
 @pytest.mark.parametrize(

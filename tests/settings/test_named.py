@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dp_assets.settings.named import DEMO, NAMED, PAPER, PROFILE_VARIABLE, ProfileError, load_profile
+from dp_assets.settings.named import NAMED, PROFILE_VARIABLE, ProfileError, load_profile
 
+DEMO = load_profile("demo")
+PAPER = load_profile("paper")
+OTHER = {"demo": "paper", "paper": "demo"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,9 +25,21 @@ def source_of(path: str) -> str:
     return f'[corpus]\nsource = {{ kind = "file", path = "{path}", columns = {{ text = "t", user_id = "u" }} }}\n'
 
 
-@pytest.mark.parametrize("name", list(NAMED))
-def test_a_name_stands_for_its_profile(name: str) -> None:
-    assert load_profile(name) is NAMED[name]
+@pytest.mark.parametrize("name", NAMED)
+def test_a_packaged_profile_is_one_value_and_has_the_form_of_a_users_file(name: str, tmp_path: Path) -> None:
+    packaged = (ROOT / f"dp_assets/settings/{name}.toml").read_text()
+    assert load_profile(name) is load_profile(name)
+    copied = load_profile(profile_file(tmp_path, f'extends = "{OTHER[name]}"\n{packaged}'))
+    assert copied.generator.learning_rate == load_profile(name).generator.learning_rate
+    assert copied.votes == load_profile(name).votes
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_setting_of_a_packaged_profile_has_a_comment(name: str) -> None:
+    lines = (ROOT / f"dp_assets/settings/{name}.toml").read_text().splitlines()
+    settings = [line for line in lines if " = " in line and not line.startswith("#")]
+    assert len(settings) > 50
+    assert [line for line in settings if "  # " not in line] == []
 
 
 def test_a_file_replaces_single_settings_and_keeps_the_others(tmp_path: Path) -> None:

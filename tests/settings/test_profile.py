@@ -8,9 +8,11 @@ from pydantic import ValidationError
 
 from dp_assets.alignment.settings import OPERATIONAL, EndpointSettings
 from dp_assets.corpus.settings import CorpusSettings, SourceSettings
-from dp_assets.settings.named import DEMO, PAPER, ProfileError, load_profile
+from dp_assets.settings.named import ProfileError, load_profile
 from dp_assets.settings.profile import Profile
 
+DEMO = load_profile("demo")
+PAPER = load_profile("paper")
 ENDPOINT = 'base_url = "http://127.0.0.1:8000/v1"\nmodel = "tiny"\n'
 
 

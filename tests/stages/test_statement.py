@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dp_assets.settings.named import DEMO
+from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.statement import public_settings
 
@@ -13,7 +13,7 @@ TEXT = {"text": "t"}
 
 
 def profile_of(source: dict[str, Any], **corpus: Any) -> Profile:
-    settings = DEMO.model_dump()
+    settings = load_profile("demo").model_dump()
     return Profile.model_validate(settings | {"corpus": settings["corpus"] | {"source": source} | corpus})
 
 
