@@ -10,7 +10,7 @@ from dp_assets.settings.profile import Profile
 from resources.annotator import annotators_of
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
-from resources.private.private_output import keep_spilled_rows_private
+from resources.private.private_step import keep_spilled_rows_private
 from resources.storage.data_folder import require_known_version
 from resources.storage.shards import ShardStore
 from resources.storage.stores import ArtifactStore, ReleaseStore

@@ -36,8 +36,7 @@ from dp_assets.settings.profile import Profile
 from resources.build import build_resources
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder
-from resources.private.private_log import CONSTANT_MESSAGE
-from resources.private.private_output import log_file
+from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from resources.storage import artifact_files, stores
 from resources.storage.artifact_files import read_artifact, write_artifact
 from resources.storage.data_folder import VERSION, VERSION_FILE, OtherDataFolder

@@ -33,7 +33,7 @@ import pytest
 from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.metadata import PRIVATE_KEYS
-from resources.private.private_log import CONSTANT_MESSAGE
+from resources.private.private_step import CONSTANT_MESSAGE
 from resources.storage.allowed_files import unexpected_files
 from resources.storage.artifact_files import read_artifact
 from resources.storage.stores import artifact_folder

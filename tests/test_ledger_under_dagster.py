@@ -39,8 +39,7 @@ from dp_assets.settings.profile import Profile
 from resources.build import build_resources
 from resources.ledger.charging import Charge, Ledger
 from resources.models.loaders import HASHING, HASHING_DIMENSION
-from resources.private.private_log import CONSTANT_MESSAGE
-from resources.private.private_output import log_file
+from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from tests.tiny_pipeline import register, tiny_profile, write_corpus
 from tests.toy_graph import SILENT
 from tests.toy_mechanism import NothingElse, ToyMechanism

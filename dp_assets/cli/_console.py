@@ -14,7 +14,7 @@ from rich.markup import escape
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Zone
 from resources.ledger.charging import Ledger
-from resources.private.private_log import PrivateStepFailed
+from resources.private.private_step import PrivateStepFailed
 from resources.storage.zones import data_home
 
 WRONG_USAGE, INTERRUPTED = 2, 130

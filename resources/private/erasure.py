@@ -29,8 +29,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from resources.ledger.charging import Ledger
 from resources.ledger.overlap import Sketches, sketch_hash
-from resources.private.private_log import private_errors
-from resources.private.private_step import StepsRunning, no_private_step
+from resources.private.private_step import StepsRunning, no_private_step, private_errors
 from resources.storage.artifact_files import UnreadableArtifact, read_artifact, write_artifact
 from resources.storage.zones import atomic_folder
 

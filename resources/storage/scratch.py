@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from resources.private.private_output import temporary_folder
+from resources.private.private_step import temporary_folder
 from resources.storage.zones import private_folder
 
 PREFIX = "rows-"

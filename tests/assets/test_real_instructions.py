@@ -16,7 +16,7 @@ from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.corpus import buckets
-from resources.private.private_log import CONSTANT_MESSAGE
+from resources.private.private_step import CONSTANT_MESSAGE
 from resources.storage.artifact_files import read_artifact
 from tests.assets.tiny_corpus import STORED, Corpus, message_of
 

@@ -10,8 +10,7 @@ import pytest
 
 from dp_assets.assets.real_instructions import real_instructions
 from resources.ledger.charging import Ledger
-from resources.private.private_log import CONSTANT_MESSAGE
-from resources.private.private_output import log_file
+from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from tests.corpus.chat_data import talk, write_data_set
 from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 

@@ -14,7 +14,7 @@ from dp_assets.cli import app
 from dp_assets.pipeline import overlap
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
-from resources.private.private_output import log_file
+from resources.private.private_step import log_file
 from resources.storage.zones import HOME_VARIABLE
 from tests.tiny_pipeline import register as register_profile
 from tests.tiny_pipeline import tiny_profile, tiny_resources, write_corpus

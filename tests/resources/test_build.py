@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from resources.build import build_resources, fixed
-from resources.private.private_output import SPILL_FOLDER, temporary_folder
+from resources.private.private_step import SPILL_FOLDER, temporary_folder
 from tests.tiny_pipeline import tiny_profile
 
 

@@ -17,8 +17,7 @@ from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
 from resources.private import erasure
 from resources.private.erasure import ErasureRefused, erase
-from resources.private.private_log import PrivateStepFailed
-from resources.private.private_step import private_step
+from resources.private.private_step import PrivateStepFailed, private_step
 from resources.storage.artifact_files import SHARDS, read_artifact, write_artifact
 from resources.storage.zones import atomic_folder, private_folder
 from tests.leaks import files_holding

@@ -16,8 +16,7 @@ from dp_assets.pipeline.asset import pipeline_asset, table_schema
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone
 from dp_assets.privacy.metadata import PUBLIC_SOURCE, RESTRICTED, PrivateFigure, check_private_keys
 from resources.ledger.charging import Ledger
-from resources.private.private_log import PrivateStepFailed
-from resources.private.private_output import log_file
+from resources.private.private_step import PrivateStepFailed, log_file
 from resources.storage import stores
 from resources.storage.allowed_files import UnexpectedContent, UnexpectedFile
 from resources.storage.artifact_files import Artifact, read_artifact, write_artifact

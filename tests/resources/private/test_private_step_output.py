@@ -14,13 +14,13 @@ import dagster as dg
 import pytest
 
 from dp_assets.progress import progress
-from resources.private.private_output import SPILL_FOLDER, log_file, output_kept_inside, temporary_folder
+from resources.private.private_step import SPILL_FOLDER, log_file, output_kept_inside, temporary_folder
 
 SECRET = "my card is 4929 1111"
 SPILLING = """
 import sys, polars as pl
 from pathlib import Path
-from resources.private.private_output import keep_spilled_rows_private
+from resources.private.private_step import keep_spilled_rows_private
 keep_spilled_rows_private(Path(sys.argv[1]))
 rows = pl.LazyFrame({"a": pl.int_range(600_000, eager=True)}).with_columns(t=pl.col("a").cast(pl.String) + "-secret")
 rows.sort("t").sink_parquet(sys.argv[2])
