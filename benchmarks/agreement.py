@@ -31,11 +31,12 @@ from scipy.stats import kendalltau, rankdata
 from benchmarks._corpora import Vectors, cached_vectors, texts_of
 from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
+from benchmarks.paper_rule import paper_quotas
 from dp_assets.evaluation import agreement
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
 from dp_assets.selection.bins import fit_bins, nearest_bin
-from dp_assets.selection.resample import paper_quotas, resample
+from dp_assets.selection.resample import resample
 from dp_assets.selection.rules import Rule
 
 INSTRUCTIONS, RESPONSES, CHAT = "instructions_dev.parquet", "responses_dev.parquet", "chat_messages_dev.parquet"
@@ -234,7 +235,12 @@ def all_posteriors(
     """Posteriors and coarse bins by the number of coarse bins, 0 for the bins themselves."""
     fine = vote_posterior(votes, noise_stddev=noise, unvoted_counts=counts, seed=0)
     groups = {size: coarse_bins(centroids, num_groups=size) for size in COARSE}
-    return {0: (fine, np.arange(len(votes)))} | {size: (fine.summed(group), group) for size, group in groups.items()}
+    return {0: (fine, np.arange(len(votes)))} | {size: (coarser(fine, group), group) for size, group in groups.items()}
+
+
+def coarser(posterior: VotePosterior, groups: Integers) -> VotePosterior:
+    """The draws over coarser bins: `groups` (num_bins,) names the coarse bin, from 0, of each bin."""
+    return VotePosterior(posterior.shares @ np.eye(int(groups.max()) + 1)[groups])
 
 
 def coarse_bins(centroids: Vectors, *, num_groups: int) -> Integers:

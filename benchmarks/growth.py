@@ -168,7 +168,7 @@ def export(folder: Path, _: int) -> Work:
 
     parts = chosen_parts(["pool", "embeddings"])
     folders = {part: _released(folder, part.asset) for part in parts}
-    release = Release("|".join(PLACE), folders, folder, {}, {}, {}, (), {})
+    release = Release("|".join(PLACE), folders, {}, {}, {}, (), {})
     target = folder / "export"
     target.mkdir()
 

@@ -27,11 +27,12 @@ import polars as pl
 from benchmarks._corpora import cached_vectors, texts_of
 from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
+from benchmarks.paper_rule import paper_quotas
 from dp_assets.evaluation.agreement import total_variation
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.generation.diversity import distinct_n
 from dp_assets.selection.bins import fit_bins, nearest_bin
-from dp_assets.selection.resample import paper_quotas, resample
+from dp_assets.selection.resample import resample
 from dp_assets.selection.rules import Rule
 
 BINS, NOISES, TARGET = (50, 200, 1000), (10, 30), 3_000

@@ -12,7 +12,7 @@ import pytest
 from dp_assets.definitions import ALL_ASSETS, defs
 from dp_assets.pipeline.asset import OWNERS
 from dp_assets.pipeline.partitions import RELEASES
-from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label, forbidden_edges
+from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label
 
 ROOT = Path(__file__).parents[1]
 ASSET_FILES = sorted(path for path in (ROOT / "dp_assets/assets").glob("*.py") if not path.name.startswith("_"))
@@ -97,6 +97,17 @@ def test_the_picture_in_the_readme_shows_the_zones_and_edges_of_the_code() -> No
     assert sorted(edges) == sorted((parent, name) for name, parents in found_parents().items() for parent in parents)
     lines = picture.count("\n")
     assert lines == 1 + sum(2 + len(names.split()) for _, names in zones) + len(arrows) + picture.count("  style ")
+
+
+def forbidden_edges(labels: dict[str, Label], edges: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The edges that lead from a private asset to a released one."""
+    return [edge for edge in edges if [labels[name] for name in edge] == [Label.PRIVATE, Label.RELEASED]]
+
+
+def test_an_edge_from_private_to_released_is_found() -> None:
+    labels = {"real": Label.PRIVATE, "noise": Label.MECHANISM, "pool": Label.RELEASED}
+    edges = [("real", "noise"), ("noise", "pool"), ("real", "pool")]
+    assert forbidden_edges(labels, edges) == [("real", "pool")]
 
 
 def test_no_edge_leads_from_a_private_asset_to_a_released_one() -> None:

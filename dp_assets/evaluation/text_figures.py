@@ -44,15 +44,6 @@ NEAR_DUPLICATE = 0.95
 OTHER_LANGUAGES = "other"
 
 
-def text_figures(texts: Sequence[str]) -> dict[str, float]:
-    """All figures of this module: `diversity_figures`, which depend on the size of the set, and `form_figures`.
-
-    Raises:
-      ValueError: there is no text.
-    """
-    return {**diversity_figures(texts), **form_figures(texts)}
-
-
 def diversity_figures(texts: Sequence[str]) -> dict[str, float]:
     """Distinct-1, distinct-2 and the duplicate share. Compare sets of equal size: larger ones repeat more."""
     return {

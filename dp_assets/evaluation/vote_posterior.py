@@ -46,10 +46,6 @@ class VotePosterior:
         mean: Floats = self.shares.mean(axis=0)
         return mean
 
-    def summed(self, groups: Integers) -> "VotePosterior":
-        """The draws over coarser bins: `groups` (num_bins,) names the coarse bin, from 0, of each bin."""
-        return VotePosterior(self.shares @ np.eye(int(groups.max()) + 1)[groups])
-
 
 def vote_posterior(noisy_votes: Integers, *, noise_stddev: float, unvoted_counts: Integers, seed: int) -> VotePosterior:
     """Draw exact shares that the noisy votes allow.

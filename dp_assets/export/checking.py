@@ -119,7 +119,6 @@ def _release(
     return Release(
         partition=f"{cohort}|{level}",
         folders=folders,
-        statement_folder=Path(),
         statement=statement,
         costs={part: joint_figures(statement, own) for part, own in ids.items()},
         together=joint_figures(statement, statement["ledger"]["charge_ids"]),

@@ -26,7 +26,6 @@ class Release:
 
     partition: str
     folders: Mapping[Part, Path]
-    statement_folder: Path
     statement: Mapping[str, Any]
     costs: Mapping[Part, Mapping[str, Any]]
     together: Mapping[str, Any]
@@ -90,7 +89,6 @@ def gather(
     return Release(
         partition=partition,
         folders={part: folders[part.asset] for part in parts},
-        statement_folder=folders[STATEMENT],
         statement=statement,
         costs={part: joint_figures(statement, own) for part, own in ids.items()},
         together=joint_figures(statement, statement["ledger"]["charge_ids"]),

@@ -61,11 +61,6 @@ class Entry:
         return form
 
 
-def anchor_of(entries: Sequence[Entry]) -> Anchor:
-    """Return the anchor of a whole ledger."""
-    return Anchor(len(entries), entries[-1].digest) if entries else Anchor()
-
-
 def canonical(body: Mapping[str, Any]) -> str:
     """Return the canonical JSON text of a body: keys sorted, no spaces, ASCII."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"))

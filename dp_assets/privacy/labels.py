@@ -8,7 +8,6 @@ The level `no-dp` runs without noise, on public sources only, for comparison. No
 zone.
 """
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 TAG = "privacy"
@@ -44,12 +43,3 @@ def zone(label: Label, level: str | None) -> Zone:
 def may_read_private(label: Label) -> bool:
     """Return whether an asset with this label may receive a private table."""
     return label is not Label.RELEASED
-
-
-def forbidden_edges(labels: dict[str, Label], edges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the edges that lead from a private asset to a released one. A sound graph has none."""
-    return [
-        (upstream, downstream)
-        for upstream, downstream in edges
-        if labels[upstream] is Label.PRIVATE and labels[downstream] is Label.RELEASED
-    ]

@@ -286,14 +286,6 @@ class LedgerState:
         erased = len(self.erasures.get(corpus_id, ()))
         return f"{configured}{ERASED_SUFFIX}{erased}" if erased else configured
 
-    def charges_of(self, corpus_id: str, cohort: str) -> list[ChargeRecord]:
-        """Return the charges that count in a cohort's total."""
-        return [
-            charge
-            for charge in self.charges.values()
-            if charge.counts and (charge.corpus_id, charge.cohort) == (corpus_id, cohort)
-        ]
-
     def used_bookings(self) -> set[str]:
         return {charge.booking_id for charge in self.charges.values() if charge.booking_id and not charge.voided}
 

@@ -25,7 +25,6 @@ from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
 from dp_assets.privacy.units import relation_in_words
 
-LABEL = LABEL_METADATA
 UNIT = "privacy/unit"
 RELATION = "privacy/relation"
 DELTA = "privacy/delta"
@@ -38,7 +37,7 @@ EPSILON = "privacy/epsilon"
 SPENT_EPSILON = "privacy/spent_epsilon"
 BUDGET_EPSILON = "privacy/budget_epsilon"
 
-ARTIFACT_KEYS = (LABEL, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, LEDGER_IDS)
+ARTIFACT_KEYS = (LABEL_METADATA, UNIT, RELATION, DELTA, COHORT_EPSILON, LINEAGE_EPSILON, LEDGER_IDS)
 MECHANISM_KEYS = (EVENT, NOISE_MULTIPLIER, EPSILON)
 STATEMENT_KEYS = (SPENT_EPSILON, BUDGET_EPSILON)
 PROFILE = "dp_instructions/profile"
@@ -245,7 +244,7 @@ def mechanism_metadata(plan: PrivacyPlan, mechanism: str) -> dict[str, Any]:
 
 def _terms(registration: Registration, label: Label) -> dict[str, Any]:
     return {
-        LABEL: str(label),
+        LABEL_METADATA: str(label),
         UNIT: f"{registration.unit_in_words}, at most {registration.max_rows_per_unit} rows",
         RELATION: relation_in_words(registration.relation),
         DELTA: registration.delta,

@@ -1,7 +1,7 @@
 """From noisy votes to rows: how many synthetic rows each bin should give, and which.
 
-After the paper's Algorithm 2 ("Resample Synthetic Data with DP Histogram"), as the released code computes it; that
-rule is `paper_quotas`, kept as the reference. Ours differs in two ways, both post-processing of the same votes.
+After the paper's Algorithm 2 ("Resample Synthetic Data with DP Histogram"), as the released code computes it
+(`benchmarks/paper_rule.py`). Ours differs in two ways, both post-processing of the same votes.
 Shares are taken of the noisy total, because the true number of units is private. Quotas are rounded by largest
 remainders and shortages go to other bins, so that the result has exactly the target size, which the paper's misses.
 
@@ -35,16 +35,6 @@ class Resampled:
 
     rows: pl.DataFrame
     shortage: Counts
-
-
-def paper_quotas(noisy_votes: Counts, pool_counts: Counts, *, num_units: int, target_size: int) -> Counts:
-    """Rows to take from each bin, int64 (num_bins,), by the paper's rule: min(floor(T max(0, v / N)), rows in the bin).
-
-    N, `num_units`, is a public constant there (180,000). In ours the number of units is private, and `quotas` divides
-    by the sum of the noisy votes instead. The sum of the result is not T in general.
-    """
-    wanted: Counts = target_size * noisy_votes.clip(min=0) // num_units
-    return np.minimum(wanted, pool_counts)
 
 
 def quotas(noisy_votes: Counts, *, target_size: int) -> Counts:

@@ -4,7 +4,7 @@
     paper      shares of the positive noisy votes as they are, rows of a bin uniformly (the paper's Algorithm 2)
 
 Both are post-processing of the votes, and both meet the target size exactly. The paper's own rounding, which does not,
-is `paper_quotas`.
+is in `benchmarks/paper_rule.py`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -10,7 +10,8 @@ from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.definitions import ALL_ASSETS
-from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LINEAGE_EPSILON
+from dp_assets.privacy.labels import LABEL_METADATA
+from dp_assets.privacy.metadata import COHORT_EPSILON, LINEAGE_EPSILON
 from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 
 SOME_ASSETS = (real_instructions, dp_generator, synthetic_pool)
@@ -49,7 +50,7 @@ def test_on_a_public_source_it_runs_claims_nothing_and_stays_in_the_private_zone
     assert result.success
     metadata = result.asset_materializations_for_node("synthetic_pool")[0].metadata
     assert (metadata[COHORT_EPSILON].value, metadata[LINEAGE_EPSILON].value) == (float("inf"), float("inf"))
-    assert metadata[LABEL].value == "private"
+    assert metadata[LABEL_METADATA].value == "private"
     assert [path.name for path in (tmp_path / "data/released").rglob("*") if path.is_file()] == ["ledger_anchor.json"]
     assert (tmp_path / "data/private/artifacts/synthetic_pool/all/no-dp").is_dir()
 

@@ -14,7 +14,7 @@ from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from dp_assets.corpus.schemas import SCHEMAS, check_schema
 from dp_assets.definitions import ALL_ASSETS, ALL_CHECKS
 from dp_assets.privacy import metadata
-from dp_assets.privacy.labels import Label
+from dp_assets.privacy.labels import LABEL_METADATA, Label
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.selection.strategies import Strategy
@@ -136,7 +136,7 @@ def test_every_artifact_carries_the_privacy_metadata(run: Run, asset: str) -> No
 def test_the_metadata_of_private_assets_is_an_allow_list(run: Run, asset: str) -> None:
     figures = run.metadata(asset)
     assert set(figures) == {*metadata.ARTIFACT_KEYS, metadata.PROFILE, metadata.CORPUS, metadata.SNAPSHOT}
-    assert figures[metadata.LABEL] == Label.PRIVATE
+    assert figures[LABEL_METADATA] == Label.PRIVATE
     assert figures[metadata.LINEAGE_EPSILON] == metadata.NOT_A_RELEASE
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dp_assets.pipeline.running import DAGSTER_HOME
-from dp_assets.privacy.metadata import COHORT_EPSILON, LABEL, LEDGER_IDS, LINEAGE_EPSILON
+from dp_assets.privacy.labels import LABEL_METADATA
+from dp_assets.privacy.metadata import COHORT_EPSILON, LEDGER_IDS, LINEAGE_EPSILON
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from tests.browser.dagster_ui import DagsterUi, dagster_ui
 from tests.household import Household
@@ -85,7 +86,7 @@ def test_the_ui_shows_the_graph_and_the_pictures_and_launches_a_run_and_a_backfi
 
         chromium.open_events(page, ui.address, "quality_report")
         shown = chromium.metadata_on(page)
-        assert shown[LABEL] == "released"
+        assert shown[LABEL_METADATA] == "released"
         assert float(shown[LINEAGE_EPSILON]) <= float(shown[COHORT_EPSILON]) <= 8
         assert all(charge_id in shown[LEDGER_IDS] for charge_id in made_under)
         for asset, key in (("quality_report", "votes"), ("quality_report", "map"), ("privacy_statement", "trade_off")):

@@ -6,12 +6,12 @@ import pytest
 
 from dp_assets.evaluation.text_figures import (
     PERSONAL_DATA_PATTERNS,
+    diversity_figures,
     duplicate_share,
     form_figures,
     language_shares,
     normalise,
     similarity_figures,
-    text_figures,
 )
 
 
@@ -67,7 +67,8 @@ def test_a_text_with_several_kinds_of_personal_data_counts_once() -> None:
 
 
 def test_all_figures_are_plain_floats_in_range() -> None:
-    figures = text_figures(["What is this?", "Tell me."])
+    texts = ["What is this?", "Tell me."]
+    figures = diversity_figures(texts) | form_figures(texts)
     assert all(type(value) is float for value in figures.values())
     shares = [value for name, value in figures.items() if not name.startswith("words")]
     assert all(0 <= share <= 1 for share in shares)
@@ -95,5 +96,6 @@ def test_languages_are_named_by_their_share_and_the_rest_together() -> None:
 
 
 def test_no_text_has_no_figures() -> None:
-    with pytest.raises(ValueError, match="texts is empty"):
-        text_figures([])
+    for figures in (diversity_figures, form_figures):
+        with pytest.raises(ValueError, match="texts is empty"):
+            figures([])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dp_assets.evaluation.agreement import agreement_figures, estimated_figures, total_variation
-from dp_assets.evaluation.vote_posterior import VotePosterior, vote_posterior
+from dp_assets.evaluation.vote_posterior import vote_posterior
 from dp_assets.selection.resample import quotas
 
 NUM_BINS, UNITS, NOISE, ROUNDS = 60, 3000, 10.0, 20
@@ -91,11 +91,6 @@ def test_the_public_seed_decides_the_draws() -> None:
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-def test_draws_over_coarser_bins_are_sums() -> None:
-    summed = VotePosterior(np.array([[0.1, 0.2, 0.7]])).summed(np.array([0, 1, 0])).shares
-    np.testing.assert_allclose(summed, [[0.8, 0.2]])
 
 
 @pytest.mark.parametrize(("counts", "noise"), [([1, 2], 5.0), ([1, 2, 3], -1.0)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, anchor_of, canonical, chain, digest, verify_chain
+from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, chain, digest, verify_chain
 from dp_assets.privacy.plan import GENERATOR
 from tests.statements.statements import CORPUS, charged
 
@@ -20,6 +20,11 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ("raised", {"corpus_id": "corpus", "budget_epsilon": 12.0, "reason": "-"}),
     ("closed", {"corpus_id": "corpus", "cohort": "all", "reasons": ["steps: planned 4, ran 5"]}),
 ]
+
+
+def anchor_of(entries: list[Entry]) -> Anchor:
+    """The anchor of a whole ledger."""
+    return Anchor(len(entries), entries[-1].digest) if entries else Anchor()
 
 
 def edited(value: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dp_assets.privacy.labels import Label, Zone, forbidden_edges, may_read_private, zone
+from dp_assets.privacy.labels import Label, Zone, may_read_private, zone
 
 
 @pytest.mark.parametrize("label", list(Label))
@@ -20,9 +20,3 @@ def test_only_private_artifacts_lie_in_the_private_zone_at_a_private_level() -> 
 
 def test_released_assets_may_not_read_private_tables() -> None:
     assert [label for label in Label if not may_read_private(label)] == [Label.RELEASED]
-
-
-def test_an_edge_from_private_to_released_is_found() -> None:
-    labels = {"real": Label.PRIVATE, "noise": Label.MECHANISM, "pool": Label.RELEASED}
-    edges = [("real", "noise"), ("noise", "pool"), ("real", "pool")]
-    assert forbidden_edges(labels, edges) == [("real", "pool")]

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy import accounting
-from dp_assets.privacy.labels import Label
+from dp_assets.privacy.labels import LABEL_METADATA, Label
 from dp_assets.privacy.metadata import (
     COHORT_EPSILON,
-    LABEL,
     LEDGER_IDS,
     LINEAGE_EPSILON,
     ForeignLineage,
@@ -78,7 +77,7 @@ def test_an_artifact_without_noise_is_private_and_unbounded_whatever_else_it_was
     bodies = [("charged", charged(GENERATOR, cohort="early"))]
     stated = figures(*bodies, level="no-dp")
     assert stated[COHORT_EPSILON] == float("inf")
-    assert stated[LABEL] == Label.PRIVATE
+    assert stated[LABEL_METADATA] == Label.PRIVATE
     bodies += [("charged", charged(GENERATOR, charge_id="bare", cohort="early", plan=UNPROTECTED, booked=False))]
     assert figures(*bodies, level="no-dp", charge_ids=(GENERATOR, "bare"))[LINEAGE_EPSILON] == float("inf")
 

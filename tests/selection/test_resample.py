@@ -7,7 +7,6 @@ from dp_assets.selection.resample import (
     NoPositiveVotes,
     PoolTooSmall,
     largest_remainder,
-    paper_quotas,
     quotas,
     resample,
     resample_exactly,
@@ -37,16 +36,6 @@ def random_case(seed: int) -> tuple[Counts, Counts, int]:
     rows = rng.integers(0, 40, size=12) * (rng.random(12) < 0.8)
     rows[0] += 5
     return votes, rows, int(rng.integers(1, rows.sum() + 1))
-
-
-def test_paper_quotas_follow_the_papers_rule_by_hand() -> None:
-    """T = 30, N = 20: floor(30 * (7, 0, 2, 9) / 20) = (10, 0, 3, 13), and the last bin has 12 rows only."""
-    assert paper_quotas(ints(7, -3, 2, 9), ints(50, 50, 50, 12), num_units=20, target_size=30).tolist() == [
-        10,
-        0,
-        3,
-        12,
-    ]
 
 
 def test_quotas_are_shares_of_the_noisy_total_by_largest_remainder() -> None:
@@ -121,11 +110,9 @@ def test_an_exact_resample_has_the_target_size_and_meets_every_quota_it_can(seed
     assert np.array_equal(result.shortage, (wanted - counts).clip(0))
 
 
-def test_an_exact_resample_completes_the_papers_quotas() -> None:
-    counts = ints(10, 10, 10)
-    wanted = paper_quotas(ints(5, 2, -4), counts, num_units=9, target_size=12)
-    assert wanted.sum() < 12
-    assert resample_exactly(pool_of(counts), quotas=wanted, target_size=12, seed=0).rows.height == 12
+def test_an_exact_resample_completes_quotas_below_the_target() -> None:
+    rows = resample_exactly(pool_of(ints(10, 10, 10)), quotas=ints(6, 2, 0), target_size=12, seed=0).rows
+    assert rows.height == 12
 
 
 def test_a_shortage_goes_to_bins_in_proportion_to_their_quotas() -> None:
