@@ -125,7 +125,7 @@ def votes(folder: Path, _: int) -> Work:
     from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable, Table
     from dp_assets.selection.bins import digest_of
     from dp_assets.selection.noisy_votes import NoisyVotes
-    from dp_assets.settings.named import DEMO
+    from dp_assets.settings.named import load_profile
 
     rows, charge = _stored(folder, "synthetic_embeddings"), AnyCharge()
     units = rows.select(
@@ -138,7 +138,8 @@ def votes(folder: Path, _: int) -> Work:
     table = PrivateTable(units, corpus_id=charge.corpus_id, snapshot=charge.snapshot)
     centroids = _some_centroids(folder)
     bins = Table(pl.LazyFrame())
-    votes = NoisyVotes(DEMO.plan(PLACE[1]), table, bins, centroids, digest_of(centroids), DEMO.embedder, b"benchmark")
+    demo = load_profile("demo")
+    votes = NoisyVotes(demo.plan(PLACE[1]), table, bins, centroids, digest_of(centroids), demo.embedder, b"benchmark")
     return lambda: votes.run(charge)
 
 
