@@ -14,8 +14,7 @@ import pytest
 
 from dp_assets.pipeline.corpus import read_source, source_of
 from dp_assets.privacy.errors import PublicError
-from resources.private.private_step import PrivateStepFailed
-from resources.private.private_step import private_step
+from resources.private.private_step import PrivateStepFailed, private_step
 from tests.tiny_pipeline import tiny_profile
 
 MARK = "zq4711kumquat"
