@@ -54,6 +54,7 @@ class Table:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def collect(self) -> pl.DataFrame:
+        """Read the rows into memory."""
         return self.rows.collect()
 
 
@@ -110,13 +111,16 @@ class OpenableCharge(Protocol):
     """The interface that `PrivateTable` needs of a charge. The ledger resource implements it."""
 
     @property
-    def corpus_id(self) -> str: ...
+    def corpus_id(self) -> str:
+        """The corpus that it was booked for."""
 
     @property
-    def snapshot(self) -> str: ...
+    def snapshot(self) -> str:
+        """The snapshot that it was booked for."""
 
     @property
-    def cohort(self) -> str: ...
+    def cohort(self) -> str:
+        """The cohort that it was booked for."""
 
     def mark_opened(self) -> None:
         """Record durably, before any row is read, that private rows were read under this charge."""
@@ -126,7 +130,8 @@ class ResumableCharge(OpenableCharge, Protocol):
     """The further interface that a resumable mechanism needs of its charge."""
 
     @property
-    def charge_id(self) -> str: ...
+    def charge_id(self) -> str:
+        """Its id in the ledger."""
 
     def continued(self, checkpoint: str) -> "ResumableCharge":
         """Record durably that the run is resumed from this checkpoint. The result opens tables as a continuation."""

@@ -1,0 +1,1 @@
+"""Annotation, preference pairs, SFT, reward model and RLHF on released rows."""

@@ -15,8 +15,7 @@ COLUMNS = ("synthetic_id", "instruction", "response", "annotator", "bin_id")
 
 @dataclass(frozen=True)
 class Annotation:
-    """`rows` are the annotated instructions, `unanswered` is how many instructions got an empty answer and were
-    dropped."""
+    """Annotated instructions as `rows`, and how many were dropped because their answer is empty as `unanswered`."""
 
     rows: pl.DataFrame
     unanswered: int

@@ -48,6 +48,7 @@ class Usage:
 
     @property
     def total(self) -> int:
+        """Both together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":

@@ -143,8 +143,9 @@ class Endpoint:
         return {"model": self.model, "messages": messages, "extra_body": parameters}
 
     def client(self) -> openai.OpenAI:
-        """A client that repeats nothing by itself, because every request has to be counted, and sends no more than this
-        endpoint is meant to see.
+        """A client that repeats no request and sends no more than this endpoint is meant to see.
+
+        Every request has to be counted, so the repeating is done outside it.
 
         Raises:
           EndpointError: the environment names a proxy or certificates that cannot be used.
@@ -381,8 +382,9 @@ class _Asking:
             self._settled(key)
 
     def _answer(self, key: str, text: str, number: int, *, not_completed: int) -> Answer:
-        """The answer with this number, however many requests it takes; `not_completed` is how many of them may bring
-        neither a completion nor an error.
+        """The answer with this number, however many requests it takes.
+
+        At most `not_completed` of them may bring neither a completion nor an error.
 
         Raises:
           _NoAnswer: there was none to any request.

@@ -119,8 +119,9 @@ def _seal(*texts: str) -> str:
 
 
 def take_responses(path: Path, filtered: pl.DataFrame, *, partition: str, setting: str) -> Taken:
-    """The rows of `annotated_instructions` from an export of the project of instructions, in the order of `filtered`
-    (columns `synthetic_id`, `text`, `bin_id`).
+    """The rows of `annotated_instructions` from an export of the project of instructions.
+
+    They have the order of `filtered`, whose columns are `synthetic_id`, `text` and `bin_id`.
 
     Raises:
       ExportError: the file cannot be read.
@@ -148,8 +149,9 @@ def take_responses(path: Path, filtered: pl.DataFrame, *, partition: str, settin
 
 
 def take_verdicts(path: Path, annotated: pl.DataFrame, *, partition: str, setting: str) -> Taken:
-    """The rows of `preference_pairs` from an export of the project of pairs, in the order of the export. `annotated`
-    (columns `synthetic_id`, `instruction`) holds the prompts that may occur.
+    """The rows of `preference_pairs` from an export of the project of pairs, in the order of the export.
+
+    `annotated` (columns `synthetic_id`, `instruction`) holds the prompts that may occur.
 
     Raises:
       ExportError: the file cannot be read.

@@ -68,8 +68,7 @@ def judged_pairs(
     num_pairs: int,
     seed: int,
 ) -> JudgedPairs:
-    """Pairs for at most `num_pairs` prompts of `annotated`, drawn by `seed`; the result depends on the rows, not on
-    their order.
+    """Pairs for at most `num_pairs` prompts of `annotated`, drawn by `seed` whatever the order of the rows.
 
     `sample` answers all its instructions at once, each twice with another outcome where it can; `judge` gets messages
     made by `comparison` and gives its words for each, empty where there are none.

@@ -1,5 +1,4 @@
-"""What a policy does at fixed prompts, measured alike whatever trained it: reward, distance to the reference, length,
-variety.
+"""What a policy does at fixed prompts, measured alike whatever trained it.
 
     reward          mean score by the reward model
     kl              KL divergence from the reference in nats an answer, mean over the answers

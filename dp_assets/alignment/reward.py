@@ -1,5 +1,4 @@
-"""A reward model: the language model's own body with a scalar head, trained on preference pairs by LoRA and TRL's
-`RewardTrainer`.
+"""A reward model: the language model's body with a scalar head, trained on preference pairs by LoRA and TRL.
 
 The loss is -log sigmoid(r(chosen) - r(rejected)), the Bradley-Terry model of a choice between two answers. Only
 differences of scores for the same prompt have a meaning; their level and scale are free. What the scores mean beyond
@@ -35,8 +34,10 @@ SCORING_BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class RewardTraining:
-    """`curve` has `step`, `loss`, `accuracy` and `margin` of the training batches; `figures` are of the held-out
-    pairs."""
+    """A trained reward model.
+
+    `curve` has `step`, `loss`, `accuracy` and `margin` of the training batches; `figures` are of the held-out pairs.
+    """
 
     model: PeftModel
     curve: Curve

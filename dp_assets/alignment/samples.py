@@ -23,7 +23,8 @@ EMPTY, SAME = "empty", "same"
 class Draw(Protocol):
     """Answers to texts, drawn under a public seed."""
 
-    def __call__(self, texts: list[str], seed: int) -> list[str]: ...
+    def __call__(self, texts: list[str], seed: int) -> list[str]:
+        """One answer to each text, in order."""
 
 
 class KeptSamples:
@@ -83,8 +84,7 @@ class KeptSamples:
 def answers_to_compare(
     annotated: pl.DataFrame, *, sample: Callable[[list[str]], list[str]], num_pairs: int, seed: int
 ) -> pl.DataFrame:
-    """Two answers to each of at most `num_pairs` instructions of `annotated`, drawn by `seed`; the result depends on
-    the rows, not on their order.
+    """Two answers to each of at most `num_pairs` instructions, drawn by `seed` whatever the order of the rows.
 
     `sample` answers all its instructions at once, each twice with another outcome where it can.
 

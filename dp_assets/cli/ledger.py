@@ -76,6 +76,7 @@ def verified(ledger: Ledger, heads: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def anchor_in_words(anchor: dict[str, Any]) -> str:
+    """What the anchor says of the ledger."""
     match anchor["behind"]:
         case None:
             return "not there, so a private folder restored from a backup would not show; the next entry writes it"

@@ -1,5 +1,4 @@
-"""`dp-instructions verify`: check that a statement follows from its events, and that the files beside it are those it
-names.
+"""`dp-instructions verify`: check that a statement follows from its events, and its files are those it names.
 
 The command needs neither the ledger nor a data folder, and compares with a ledger where there is one. Everything it
 prints comes from the statement that was rebuilt, or was found wrong. `statements/verification.py` says what the result
@@ -58,8 +57,9 @@ def verify_statement(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute what a statement says from its events and compare its pages and files, offline. Ends with 1 if anything
-    differs.
+    """Recompute what a statement says from its events and compare its pages and files, offline.
+
+    Ends with 1 if anything differs.
 
     Proves arithmetic and integrity, not that the events are those that ran. With --home, or for a statement in a data
     folder with a ledger, the ledger is compared too.

@@ -92,6 +92,7 @@ class HubSource:
 
     @property
     def columns(self) -> Mapping[str, str]:
+        """The configured columns, or those of the preset."""
         return self.own_columns if self.preset is None else PRESETS[self.preset].columns
 
     def scan(self, scratch: Path) -> pl.LazyFrame:

@@ -137,9 +137,9 @@ def drop_erased(rows: pl.LazyFrame, *, erased: Collection[str], key: bytes) -> p
 
 
 def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Normalize texts.
+    r"""Normalize texts.
 
-    - Unicode NFC, `\\n` as line end, plain spaces, no control characters.
+    - Unicode NFC, `\n` as line end, plain spaces, no control characters.
     - No white space at the ends of lines or around the text, and no more than one blank line in a row.
     - Tabs, indentation and single blank lines are kept, because they carry meaning in code and lists.
     - A null text stays null.

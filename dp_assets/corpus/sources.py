@@ -99,10 +99,12 @@ class ChitchatSource:
 
     @property
     def locator(self) -> str:
+        """The name of the package."""
         return "packaged:chitchat-dataset"
 
     @property
     def columns(self) -> Mapping[str, str]:
+        """None, because the package's columns are not configured."""
         return {}
 
     def require_opened(self) -> None:
@@ -189,6 +191,7 @@ class FileSource:
 
     @property
     def locator(self) -> str:
+        """The absolute path, without links."""
         return f"file:{self.path.resolve()}"
 
     def require_opened(self) -> None:

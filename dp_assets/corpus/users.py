@@ -1,4 +1,4 @@
-"""Canonical user ids, so that one user is one privacy unit whichever tool wrote the file.
+r"""Canonical user ids, so that one user is one privacy unit whichever tool wrote the file.
 
 Merging two users costs rows. Splitting one user in two would break the user-level guarantee. So two spellings are
 merged wherever a tool may have rewritten the id:
@@ -6,7 +6,7 @@ merged wherever a tool may have rewritten the id:
 - white space and invisible characters around it, and Unicode composition
 - numbers (`7`, `7.0`, `007`, `7e0`)
 - the forms of UUIDs, and the letter case of booleans
-- bytes in hexadecimal (`\\x616e6e61`)
+- bytes in hexadecimal (`\x616e6e61`)
 - JSON: quotes around a string; in objects the order of keys, missing values and white space
 
 A blank id, or an object without a value, counts as missing, because CSV cannot tell these apart. Its row is a unit of

@@ -73,7 +73,7 @@ def _(value: str) -> str:
 @stored_text.register(bytearray)
 @stored_text.register(memoryview)
 def _(value: bytes | bytearray | memoryview) -> str:
-    """Return bytes as the text they encode, without zero padding; else 16 bytes as a UUID, others as `\\x` and hex."""
+    r"""Return bytes as the text they encode, without zero padding; else 16 bytes as a UUID, others as `\x` and hex."""
     stored = bytes(value)
     try:
         text = stored.decode().rstrip("\0")

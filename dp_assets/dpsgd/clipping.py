@@ -244,6 +244,7 @@ class MicroBatch:
         self.num_free = self.num_tokens
 
     def add(self, unit: Unit) -> None:
+        """Take up a unit."""
         self.units.append(unit)
         self.num_free -= _num_tokens(unit)
 
@@ -272,8 +273,9 @@ def _num_tokens(unit: Unit) -> int:
 def _clip_within_memory(
     model: nn.Module, layers: Sequence[LowRankLayer], batch: MicroBatch, clipping: Clipping
 ) -> Iterator[Clipped]:
-    """The clipped sum of a micro-batch, or those of the same units in micro-batches of half the tokens where memory
-    runs out. No unit is lost.
+    """The clipped sum of a micro-batch, or of smaller ones where memory runs out.
+
+    These have half the tokens and hold the same units. No unit is lost.
     """
     try:
         clipped = _clip_micro_batch(model, layers, batch, clipping)

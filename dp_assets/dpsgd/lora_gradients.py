@@ -58,10 +58,12 @@ class LowRankLayer:
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
+        """Its matrices that are trained, by name."""
         return {name: matrix for name, matrix in zip(self.names, self.matrices, strict=True) if name}
 
     @property
     def scaling(self) -> float:
+        """What the product of A and B is multiplied by."""
         return float(self.module.scaling[self.adapter])
 
     @property

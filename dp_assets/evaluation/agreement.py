@@ -137,6 +137,7 @@ class Estimate(NamedTuple):
 
     @staticmethod
     def of(values: Floats) -> "Estimate":
+        """The estimate from draws of the figure."""
         low, high = np.quantile(values, INTERVAL).tolist()
         return Estimate(float(values.mean()), low, high)
 

@@ -60,6 +60,7 @@ class SyntheticMap:
     noted: tuple[NotedBin, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """The map as a JSON value, rounded."""
         places = {"pool_xy": self.pool_xy, "filtered_xy": self.filtered_xy}
         return {name: xy.round(DECIMALS).tolist() for name, xy in places.items()} | {
             "noted": [vars(noted) | {"xy": list(noted.xy)} for noted in self.noted]
@@ -67,6 +68,7 @@ class SyntheticMap:
 
     @staticmethod
     def from_json(form: Mapping[str, Any]) -> "SyntheticMap":
+        """The map of a JSON value."""
         noted = tuple(NotedBin(**{**bin_form, "xy": tuple(bin_form["xy"])}) for bin_form in form["noted"])
         pool_xy, filtered_xy = (np.asarray(form[name]).reshape(-1, 2) for name in ("pool_xy", "filtered_xy"))
         return SyntheticMap(pool_xy, filtered_xy, noted)

@@ -1,0 +1,1 @@
+"""The instruction generator: prompts, adapters, private training, decoding and sampling."""

@@ -32,9 +32,11 @@ DIGEST_BYTES = 16
 class Shards(Protocol):
     """Where finished shards are kept."""
 
-    def found(self, name: str) -> pl.LazyFrame | None: ...
+    def found(self, name: str) -> pl.LazyFrame | None:
+        """The rows of a finished shard, None if it is not finished."""
 
-    def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame: ...
+    def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame:
+        """Keep a finished shard, and return its rows as stored."""
 
 
 def with_adapter(

@@ -61,9 +61,11 @@ class LoadableModel(Protocol):
     """A public language model that can be loaded. The language model's resource implements it."""
 
     @property
-    def public_name(self) -> str: ...
+    def public_name(self) -> str:
+        """Its name in what is released."""
 
-    def load(self, *, dtype: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]: ...
+    def load(self, *, dtype: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return the model and its tokenizer."""
 
 
 @dataclass(frozen=True)

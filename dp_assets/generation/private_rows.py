@@ -28,7 +28,8 @@ PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or
 class Encoder(Protocol):
     """Makes a token row of a text."""
 
-    def encode(self, text: str) -> TokenRow: ...
+    def encode(self, text: str) -> TokenRow:
+        """Return the token row of a text."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class RowEncoder:
 
     @staticmethod
     def of(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings) -> "RowEncoder":
+        """Return the encoder that the settings describe."""
         prompt_ids = tuple(generator_prompt_ids(tokenizer, prompt=settings.prompt))
         return RowEncoder(tokenizer, prompt_ids, settings.max_tokens)
 

@@ -1,5 +1,6 @@
-"""The decorator of every asset, so that label, zone, columns, partitions and ownership cannot be forgotten or
-contradict each other.
+"""The decorator of every asset.
+
+With it label, zone, columns, partitions and ownership cannot be forgotten or contradict each other.
 
 The label stands in three places because Dagster hands out different ones at different times: the tag is what people see
 and select by, the definition metadata is what an IO manager sees of an upstream asset, the op tag what it sees of the

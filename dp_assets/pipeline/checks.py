@@ -29,6 +29,8 @@ ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
 
 
 def schema_check(asset: str) -> dg.AssetChecksDefinition:
+    """A check that a table has the columns and types of its schema."""
+
     @dg.asset_check(asset=asset, name="schema", partitions_def=RELEASES)
     def check(table: Table) -> dg.AssetCheckResult:
         """The columns and types are those of the table's schema."""
@@ -42,6 +44,8 @@ def schema_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 def distinct_check(asset: str) -> dg.AssetChecksDefinition:
+    """A check that no text of a table occurs twice."""
+
     @dg.asset_check(asset=asset, name="no_duplicates", partitions_def=RELEASES)
     def check(table: Table) -> dg.AssetCheckResult:
         """No text occurs twice."""
@@ -53,6 +57,8 @@ def distinct_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 def weights_moved_check(asset: str) -> dg.AssetChecksDefinition:
+    """A check that training changed an adapter."""
+
     @dg.asset_check(asset=asset, name="weights_moved", partitions_def=RELEASES)
     def check(adapter: Adapter) -> dg.AssetCheckResult:
         """Training changed the adapter: LoRA's second factors start at zero, so none of them may still be there."""

@@ -53,6 +53,7 @@ class Partition:
 
     @property
     def key(self) -> str:
+        """The key, such as `all|eps-8`."""
         return f"{self.cohort}|{self.level}"
 
 

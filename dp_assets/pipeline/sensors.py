@@ -1,5 +1,6 @@
-"""The sensors of the code location: statements that say what their cohort has spent by now, and a catalog that is up
-to date after runs of the UI. Neither reads a private row.
+"""The sensors of the code location. None of them reads a private row.
+
+They keep statements true of what their cohort has spent by now, and the catalog up to date after runs of the UI.
 
 A privacy statement names its cohort's guarantee, what was spent, and the budget as of when it was made. A later charge
 for another level of the cohort, a raised budget or a closed cohort make it untrue. The sensor makes such a statement

@@ -56,6 +56,7 @@ class Entry:
 
     @property
     def body(self) -> Mapping[str, Any]:
+        """What the entry says, without its nonce."""
         form: dict[str, Any] = json.loads(self.text)
         form.pop(NONCE, None)
         return form

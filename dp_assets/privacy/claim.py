@@ -188,8 +188,10 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
 def check_record(
     known: Collection[str], said: Mapping[str, Any], made_anew: Mapping[str, Any] | None = None
 ) -> list[Discrepancy]:
-    """Refuse a record with unknown items, with values that are not one number or text, or that differs from
-    `made_anew`, the record computed again."""
+    """Refuse a record with unknown items, or with values that are not one number or text.
+
+    One that differs from `made_anew`, the record computed again, is refused too.
+    """
     is_plain = all(value is None or isinstance(value, int | float | str) for value in said.values())
     is_as_made = made_anew is None or said == made_anew
     return (

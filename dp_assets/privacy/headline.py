@@ -36,6 +36,7 @@ class Guarantee:
 
     @property
     def holds(self) -> bool:
+        """Whether anything is guaranteed."""
         return math.isfinite(self.epsilon)
 
     @property

@@ -287,6 +287,7 @@ class LedgerState:
         return f"{configured}{ERASED_SUFFIX}{erased}" if erased else configured
 
     def used_bookings(self) -> set[str]:
+        """The ids of the bookings that charges have used."""
         return {charge.booking_id for charge in self.charges.values() if charge.booking_id and not charge.voided}
 
     def cohort_events(self, corpus_id: str, cohort: str) -> list[DpEvent]:

@@ -148,6 +148,7 @@ def artifact_metadata(
       cohort, level: those of the artifact's own partition; None where it has none. Its inputs may belong to other
         cohorts and levels of the corpus. The headline is then the worst of all cohorts involved.
       charge_ids: the charges behind the artifact.
+
     Raises:
       ForeignLineage: the artifact descends from an unknown or voided charge or one of another corpus, or would carry a
         run without noise into the released zone.

@@ -126,6 +126,7 @@ class PrivacyPlan:
 
     @property
     def is_private(self) -> bool:
+        """Whether noise is added at all."""
         return self.level != NO_DP
 
     @property

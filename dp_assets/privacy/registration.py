@@ -66,6 +66,7 @@ class Terms:
 
     @property
     def unit_in_words(self) -> str:
+        """The privacy unit for people."""
         return unit_in_words(self.unit, self.without_user)
 
 
@@ -78,10 +79,12 @@ class Registration(Terms):
     gate_order: int
 
     def to_json(self) -> dict[str, Any]:
+        """The registration as the ledger keeps it."""
         return asdict(self)
 
     @staticmethod
     def from_json(form: Mapping[str, Any]) -> "Registration":
+        """The registration that a ledger keeps."""
         typed = {
             "unit": PrivacyUnit(form["unit"]),
             "cohorts": tuple(form["cohorts"]),

@@ -43,6 +43,7 @@ class Drawing:
     alt: str
 
     def figure(self, theme: Theme = LIGHT) -> Figure:
+        """The picture in a theme."""
         return self.draw(theme=theme)
 
     def markdown(self) -> str:

@@ -107,6 +107,7 @@ def note(
 
 
 def as_percent(value: float, _: float | None = None) -> str:
+    """A fraction as a percentage; usable as a formatter of an axis."""
     return f"{100 * value:.4g}%"
 
 

@@ -319,8 +319,10 @@ def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: floa
 
 
 def _stepped(values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Steps and heights of a line that keeps its height between two entries and for half a step beyond the last; an
-    unbounded value ends it."""
+    """Steps and heights of a line that keeps its height between two entries and for half a step beyond the last.
+
+    An unbounded value ends it.
+    """
     bounded = [value if np.isfinite(value) else np.nan for value in values]
     return [*map(float, range(len(bounded))), len(bounded) - 0.5], [*bounded, *bounded[-1:]]
 

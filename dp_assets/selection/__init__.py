@@ -1,0 +1,1 @@
+"""Bins, noisy votes, resampling and top-up."""

@@ -28,9 +28,11 @@ Choice = tuple[Strategy, int]
 
 
 class Tally:
-    """What came of the samples so far: `drawn` and `kept`, int64 (number of strategies, num_bins), of steered ones by
-    strategy and by the bin that they were aimed at; `landed`, int64 (num_bins,), new texts of unsteered ones by where
-    they fell, of `num_unsteered` in all, among them the rows of the pool.
+    """What came of the samples so far.
+
+    `drawn` and `kept`, int64 (number of strategies, num_bins), count steered ones by strategy and by the bin that they
+    were aimed at. `landed`, int64 (num_bins,), counts new texts of unsteered ones by where they fell, of
+    `num_unsteered` in all, among them the rows of the pool.
     """
 
     def __init__(self, strategies: Sequence[Strategy], landed: Counts) -> None:

@@ -78,7 +78,7 @@ def _nearest_in_block(
     half_norms: npt.NDArray[np.float64],
     scores: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.int64]:
-    """argmin over c of the distance, which a float32 product narrows down to few centroids, nearly always to one.
+    """The nearest centroids, which a float32 product narrows down to few candidates, nearly always to one.
 
     The product gives scores |c|^2 / 2 - x.c, half a squared distance but for what all centroids share. How it rounds
     depends on the rows beside a row, so that a new unit could turn another unit's close call and move two votes.

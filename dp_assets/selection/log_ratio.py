@@ -67,8 +67,9 @@ class Fit:
 
 
 def most_likely(votes: Floats, expected: Floats, centres: Floats, noise_stddev: float) -> Hyperparameters:
-    """The hyperparameters of the largest marginal likelihood times prior, found by a simplex search from the prior's
-    centre. Each search step starts from the mode that the last one found.
+    """The hyperparameters of the largest marginal likelihood times prior.
+
+    A simplex search finds them from the prior's center. Each step of it starts from the mode that the last one found.
     """
     centre = np.log(list(asdict(Hyperparameters()).values()))
     start = np.zeros(len(votes))

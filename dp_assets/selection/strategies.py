@@ -23,7 +23,9 @@ aimed at (docs/results/closed_loop.md).
 
 
 class Strategy(StrEnum):
-    """UNSTEERED draws as the pool was drawn and serves all bins alike. The others aim at one bin: EARLIER_TURNS shows
+    """How texts are sampled for short bins.
+
+    UNSTEERED draws as the pool was drawn and serves all bins alike. The others aim at one bin: EARLIER_TURNS shows
     examples as user turns before the open one, OPENING starts with the first words of one example.
     """
 

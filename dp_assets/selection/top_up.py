@@ -63,6 +63,7 @@ class TopUp:
 
     @property
     def num_drawn(self) -> int:
+        """How many samples were drawn."""
         return sum(self.drawn.values())
 
 

@@ -1,5 +1,6 @@
-"""The profile: every public choice of a run in one frozen value, so that a click, a backfill and a command run the same
-plan.
+"""The profile: every public choice of a run in one frozen value.
+
+So a click, a backfill and a command run the same plan.
 
 A profile is a resource of the code location and is chosen when that loads (`named.py`). It holds public
 constants only. Whoever changes a number that decides the guarantee gets another plan, and the ledger treats that as a

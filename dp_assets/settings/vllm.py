@@ -8,4 +8,5 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def is_installed() -> bool:
+    """Whether vLLM is installed."""
     return find_spec("vllm") is not None

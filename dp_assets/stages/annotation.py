@@ -1,5 +1,6 @@
-"""What assets share that have texts answered: by the local model, or by an endpoint or people, who see released rows
-only.
+"""What assets share that have texts answered by the local model, an endpoint or people.
+
+Endpoints and people see released rows only.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -48,18 +48,22 @@ class Charge:
 
     @property
     def charge_id(self) -> str:
+        """Its id in the ledger."""
         return self.record.charge_id
 
     @property
     def corpus_id(self) -> str:
+        """The corpus that it was booked for."""
         return self.record.corpus_id
 
     @property
     def snapshot(self) -> str:
+        """The snapshot that it was booked for."""
         return self.record.snapshot
 
     @property
     def cohort(self) -> str:
+        """The cohort that it was booked for."""
         return self.record.cohort
 
     def mark_opened(self) -> None:

@@ -27,15 +27,24 @@ class HowTokensAreChosen(Protocol):
     """The parts of `dp_assets.generation.decoding.Decoding` that are read."""
 
     @property
-    def max_new_tokens(self) -> int: ...
+    def max_new_tokens(self) -> int:
+        """The longest text."""
+
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """What logits are divided by; 0 takes the likeliest token."""
+
     @property
-    def top_p(self) -> float: ...
+    def top_p(self) -> float:
+        """The share of the likeliest tokens that are drawn from."""
+
     @property
-    def stop_ids(self) -> Collection[int]: ...
+    def stop_ids(self) -> Collection[int]:
+        """The tokens that end a text."""
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """The public seed."""
 
 
 def require_usable(*, dtype: str, device: str) -> None:

@@ -59,10 +59,12 @@ class StepsRunning(RuntimeError):
 
 
 def log_file(private_root: Path) -> Path:
+    """The private log."""
     return private_root / "log" / "errors.log"
 
 
 def temporary_folder(private_root: Path) -> Path:
+    """The folder of the private zone for what is deleted after a step."""
     return private_root / "tmp"
 
 

@@ -62,6 +62,7 @@ Rows = Iterator[tuple[object, ...]]
 
 
 def catalog_file(home: Path) -> Path:
+    """Where the catalog of a data folder lies."""
     return home / Zone.RELEASED / "catalog.duckdb"
 
 

@@ -179,6 +179,7 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
     home: str
 
     def folder(self, mechanism: str, level: str, reuse_key: str) -> Path:
+        """Where a release is stored."""
         return Path(self.home) / zone(Label.MECHANISM, level) / "releases" / mechanism / reuse_key
 
     def save(self, mechanism: str, level: str, reuse_key: str, release: Artifact) -> None:
@@ -199,6 +200,7 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         return read_artifact(self.folder(mechanism, level, reuse_key))
 
     def has(self, mechanism: str, level: str, reuse_key: str) -> bool:
+        """Whether a release is stored."""
         return self.folder(mechanism, level, reuse_key).exists()
 
 
