@@ -7,7 +7,7 @@ import pytest
 
 from dp_assets.artifacts import Table
 from dp_assets.definitions import defs
-from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset import labeled_asset
 from dp_assets.privacy.labels import TAG, Label
 from tests.toy_graph import noise, pool, secrets
 
@@ -53,7 +53,7 @@ def test_nothing_in_the_code_location_runs_a_private_step_by_itself() -> None:
 def conditioned(label: Label) -> dg.AssetsDefinition:
     """The last toy with an automation condition, under a label."""
 
-    @pipeline_asset(label=label, group="toys", kinds={"polars"})
+    @labeled_asset(label=label, group="toys", kinds={"polars"})
     def reported(noise: Table) -> Table:
         """Made by itself when its upstream is."""
         return noise

@@ -28,7 +28,7 @@ from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.pipeline import running
-from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset import labeled_asset
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Label
@@ -53,7 +53,7 @@ NUM_BINS = 4
 SILENCED = {"telemetry": {"enabled": False}}
 
 
-@pipeline_asset(label=Label.RELEASED, group="selection", kinds={"numpy"})
+@labeled_asset(label=Label.RELEASED, group="selection", kinds={"numpy"})
 def synthetic_bins() -> Table:
     """Bins that were fitted on nothing."""
     centroids = np.eye(NUM_BINS, HASHING_DIMENSION, dtype=np.float32)
@@ -191,7 +191,7 @@ def test_a_mechanism_that_failed_is_not_retried_even_if_the_job_asks_for_it(
 def careless(site: Site, run: Callable[[Charge], Any]) -> dg.JobDefinition:
     """A mechanism that hides no error from Dagster and asks to be retried."""
 
-    @pipeline_asset(label=Label.MECHANISM, group="selection", kinds=set())
+    @labeled_asset(label=Label.MECHANISM, group="selection", kinds=set())
     def dp_histogram(
         context: dg.AssetExecutionContext, profile: dg.ResourceParam[Profile], real_embeddings: PrivateTable
     ) -> Table:

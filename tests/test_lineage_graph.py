@@ -16,7 +16,7 @@ import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.pipeline.asset import table_schema
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue, MadeUnder, materialized, no_figures
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
 from dp_assets.privacy import accounting
@@ -89,15 +89,20 @@ def release(
     identity = ReleaseIdentity.of(mechanism, context, ledger, profile, table, release=config.release, inputs={})
     releases = context.resources.releases
     value = obtain(mechanism, identity, ledger=ledger, releases=releases, rest_of_run=NothingElse())
-    return result(context, value, ledger=ledger, profile=profile, extra={})
+    return shown(context, value)
+
+
+def shown(context: dg.AssetExecutionContext, value: Table) -> dg.MaterializeResult[Table]:
+    """A value with its privacy metadata, but with no charge that its own code did not pass on."""
+    under = MadeUnder(context.resources.ledger, context.resources.profile, None)
+    return materialized(context, AssetValue(value), inputs=[], under=under, of_public_rows=no_figures)
 
 
 def below(context: dg.AssetExecutionContext, *inputs: Table | Mapping[str, Table]) -> dg.MaterializeResult[Table]:
     """Post-processing of everything read, one partition or several."""
     read = [table for one in inputs for table in ([one] if isinstance(one, Table) else one.values())]
     value = Table(pl.LazyFrame({"number": [len(read)]}), union_of_ids(*read))
-    resources = context.resources
-    return result(context, value, ledger=resources.ledger, profile=resources.profile, extra={})
+    return shown(context, value)
 
 
 @asset(Label.MECHANISM, required_resource_keys={*RESOURCES, "releases"})

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.artifacts import PrivateTable, Table
-from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset import labeled_asset
 from dp_assets.pipeline.asset_metadata import private_version
 from dp_assets.pipeline.running import stage_logger
 from dp_assets.privacy import metadata
@@ -32,20 +32,20 @@ def made(value: Any, corpus: str = CORPUS) -> dg.MaterializeResult[Any]:
     return dg.MaterializeResult(value=value, metadata=shown, data_version=dg.DataVersion(version))
 
 
-@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+@labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
 def secrets() -> dg.MaterializeResult[PrivateTable]:
     """Private rows."""
     return made(PrivateTable(pl.LazyFrame({"text": [SECRET]}), corpus_id=CORPUS, snapshot=SNAPSHOT))
 
 
-@pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
+@labeled_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
 def noise(context: dg.AssetExecutionContext, secrets: PrivateTable) -> dg.MaterializeResult[Table]:
     """A release that carries one charge id a partition."""
     level = context.partition_key.split("|")[1]
     return made(Table(pl.LazyFrame({"noisy_votes": [1, 2]}), (f"charge-{level}",)))
 
 
-@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=POOL)
+@labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=POOL)
 def pool(noise: Table) -> dg.MaterializeResult[Table]:
     """Post-processing."""
     return made(Table(noise.rows.with_columns(text=pl.lit("synthetic")), noise.charge_ids))

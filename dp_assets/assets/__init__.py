@@ -1,1 +1,1 @@
-"""The Dagster layer: one file an asset, named after its key. Bodies take the plan, charge, call pure code, return."""
+"""One file an asset, named after its key. A body reads as its stage: inputs, one or two calls, the value."""

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
 from dp_assets.privacy import metadata
@@ -31,7 +31,7 @@ def dp_generator(
     language_model: LanguageModel,
     embedder: Embedder,
     real_instructions: PrivateTable,
-) -> dg.MaterializeResult[Adapter]:
+) -> AssetValue[Adapter]:
     """LoRA adapter of the instruction generator, trained with DP-SGD on the real instructions: the first spend."""
     from dp_assets.generation import generator
 
@@ -50,5 +50,4 @@ def dp_generator(
             rest_of_run=RestOfRun(context, profile, releases.home, language_model, embedder),
         )
         mechanism.discard_checkpoints(adapter)
-    extra = metadata.mechanism_metadata(plan, GENERATOR) | generator.headline(adapter)
-    return result(context, adapter, ledger=ledger, profile=profile, extra=extra)
+    return AssetValue(adapter, metadata.mechanism_metadata(plan, GENERATOR) | generator.headline(adapter))

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.bin_arrays import centroids_of
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
@@ -32,7 +32,7 @@ def dp_histogram(
     embedder: Embedder,
     real_embeddings: PrivateTable,
     synthetic_bins: Table,
-) -> dg.MaterializeResult[Table]:
+) -> AssetValue[Table]:
     """Noisy votes of the real units for the bins, one vote a unit and one row a bin: the second spend."""
     centroids = centroids_of(synthetic_bins)
     inputs = {"embedder": profile.embedder, "bins": digest_of(centroids)}
@@ -50,5 +50,5 @@ def dp_histogram(
             releases=releases,
             rest_of_run=RestOfRun(context, profile, releases.home, language_model, embedder),
         )
-    extra = metadata.mechanism_metadata(plan, HISTOGRAM) | {"dagster/row_count": plan.votes.num_bins}
-    return result(context, histogram, ledger=ledger, profile=profile, extra=extra)
+    figures = metadata.mechanism_metadata(plan, HISTOGRAM) | {"dagster/row_count": plan.votes.num_bins}
+    return AssetValue(histogram, figures)

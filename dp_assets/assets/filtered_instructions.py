@@ -5,9 +5,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from dp_assets.artifacts import SHORTAGE, Adapter, Table, union_of_ids
+from dp_assets.artifacts import SHORTAGE, Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.filtering import filter_pool
@@ -15,7 +15,6 @@ from dp_assets.selection.rules import Rule
 from dp_assets.selection.vectors import assigned, vectors_of
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.top_up import kept_draws
-from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.storage.stores import ReleaseStore
 
@@ -24,7 +23,6 @@ from resources.storage.stores import ReleaseStore
 def filtered_instructions(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     releases: ReleaseStore,
     language_model: LanguageModel,
     embedder: Embedder,
@@ -33,7 +31,7 @@ def filtered_instructions(
     synthetic_bins: Table,
     dp_histogram: Table,
     dp_generator: Adapter,
-) -> dg.MaterializeResult[Table]:
+) -> AssetValue[Table]:
     """The pool resampled to the noisy votes, short bins topped up by the generator: released, of exact size."""
     centroids = centroids_of(synthetic_bins)
     bins = assigned(synthetic_embeddings.rows, centroids)
@@ -50,6 +48,5 @@ def filtered_instructions(
             embed=embedder.encode,
             **profile.selection.model_dump(exclude={"rule"}),
         )
-    ids = union_of_ids(synthetic_pool, synthetic_embeddings, synthetic_bins, dp_histogram, dp_generator)
-    value = Table(filtered.rows.lazy(), ids, record={SHORTAGE: filtered.figures["shortage_after_top_up"]})
-    return result(context, value, ledger=ledger, profile=profile, extra=filtered.figures)
+    record = {SHORTAGE: filtered.figures["shortage_after_top_up"]}
+    return AssetValue(Table(filtered.rows.lazy(), record=record), filtered.figures)

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from dp_assets.artifacts import Adapter, Table, union_of_ids
+from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.annotation import NothingMade
@@ -17,7 +17,6 @@ from dp_assets.stages.preferences import (
     preferences_of_people,
 )
 from resources.annotator import Annotator
-from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 
 
@@ -25,14 +24,13 @@ from resources.models.loaders import LanguageModel
 def preference_pairs(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     language_model: LanguageModel,
     judge: dg.ResourceParam[Annotator],
     annotated_instructions: Table,
     sft_model: Adapter,
-) -> dg.MaterializeResult[Table]:
+) -> AssetValue[Table]:
     """(prompt, chosen, rejected): released; made without a judge, by one, by people, or read from a public file."""
-    annotated, settings, own = annotated_instructions.collect(), profile.preferences, profile.own_digest(ASSET)
+    annotated, settings = annotated_instructions.collect(), profile.preferences
     if settings.source == "file":
         made = preferences_of_file(settings)
     elif settings.source == "human":
@@ -43,7 +41,4 @@ def preference_pairs(
         made = offline_preferences(annotated, language_model, sft_model, profile)
     if made.pairs.is_empty():
         raise NothingMade(ASSET, made.figures.get(DROPPED, {}))
-    # A file descends from no charge, but carries the ids of what was read beside it: too many are never wrong.
-    value = Table(made.pairs.lazy(), union_of_ids(annotated_instructions, sft_model))
-    figures = {"dagster/row_count": made.pairs.height, **made.figures}
-    return result(context, value, ledger=ledger, profile=profile, extra=figures, own_settings=own)
+    return AssetValue(Table(made.pairs.lazy()), {"dagster/row_count": made.pairs.height, **made.figures})

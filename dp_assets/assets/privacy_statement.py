@@ -6,7 +6,7 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ROWS_MADE_WITH
@@ -36,7 +36,7 @@ def privacy_statement(
     synthetic_bins: Table,
     dp_histogram: Table,
     filtered_instructions: Table,
-) -> dg.MaterializeResult[Document]:
+) -> AssetValue[Document]:
     """What is guaranteed for this release, recomputable by anyone from its events: released, as JSON and as pages."""
     releases_of: dict[str, Table | Adapter] = {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}
     tables = (synthetic_pool, synthetic_embeddings, synthetic_bins, filtered_instructions)
@@ -56,14 +56,9 @@ def privacy_statement(
         provenance=provenance(profile, Path(releases.home), partition, made_from),
     )
     markdown, histories = to_markdown(statement), cohort_histories(ledger.entries(), corpus_id)
-    return result(
-        context,
-        Document(statement, markdown, ids, to_html(statement)),
-        ledger=ledger,
-        profile=profile,
-        extra={
-            **metadata.statement_metadata(state.guarantee(corpus_id, statement["release"]["cohorts"])),
-            "statement": dg.MetadataValue.md(markdown),
-            **pictures(statement, histories, partition),
-        },
-    )
+    figures = {
+        **metadata.statement_metadata(state.guarantee(corpus_id, statement["release"]["cohorts"])),
+        "statement": dg.MetadataValue.md(markdown),
+        **pictures(statement, histories, partition),
+    }
+    return AssetValue(Document(statement, markdown, html=to_html(statement)), figures)

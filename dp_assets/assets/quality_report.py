@@ -7,14 +7,13 @@ import dagster as dg
 from dp_assets.artifacts import SHORTAGE, Document, Table, union_of_ids
 from dp_assets.evaluation import quality
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
 from dp_assets.stages.sampling import generator_loading
-from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 
 
@@ -22,7 +21,6 @@ from resources.models.loaders import Embedder, LanguageModel
 def quality_report(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     language_model: LanguageModel,
     embedder: Embedder,
     synthetic_pool: Table,
@@ -30,7 +28,7 @@ def quality_report(
     synthetic_bins: Table,
     filtered_instructions: Table,
     dp_histogram: Table,
-) -> dg.MaterializeResult[Document]:
+) -> AssetValue[Document]:
     """Utility against the noisy votes, before and after filtering and for the untrained model, at no extra cost."""
     from dp_assets.generation.drawing import sample_baseline
 
@@ -56,4 +54,4 @@ def quality_report(
         charge_ids=union_of_ids(synthetic_pool, synthetic_bins, filtered_instructions, dp_histogram),
     )
     report = with_page(report, pool, filtered, centroids, votes, settings.seed)
-    return result(context, report, ledger=ledger, profile=profile, extra=quality_metadata(report))
+    return AssetValue(report, quality_metadata(report))

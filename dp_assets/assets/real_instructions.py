@@ -15,7 +15,6 @@ from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource, Source
 from dp_assets.corpus.stability import require_bounded, require_stable
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import private_result
 from dp_assets.pipeline.corpus import (
     preparation_digest,
     preparation_settings,
@@ -41,7 +40,7 @@ BOUNDS = ("unit", "max_rows_per_unit", "min_words", "max_words", "max_characters
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="7")
 def real_instructions(
     context: dg.AssetExecutionContext, ledger: Ledger, profile: dg.ResourceParam[Profile]
-) -> dg.MaterializeResult[PrivateTable]:
+) -> PrivateTable:
     """The cleaned, contribution-bounded corpus of the registered source: private, one row an instruction."""
     settings, source = profile.corpus, source_of(profile)
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
@@ -68,7 +67,7 @@ def real_instructions(
         held=scratch,
     )
     tell_of_other_corpora(context, ledger, corpus_id)
-    return private_result(context, table, ledger=ledger, profile=profile)
+    return table
 
 
 def _prepared(rows: pl.LazyFrame, *, steps: Mapping[str, Any], erased: Collection[str], key: bytes) -> pl.LazyFrame:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Label
@@ -24,7 +24,7 @@ def release_report(
     sft_model: Adapter,
     reward_model: Adapter,
     rlhf_model: Adapter,
-) -> dg.MaterializeResult[Document]:
+) -> AssetValue[Document]:
     """Guarantee, quality, maps and trainings of this release on one self-contained page: released, HTML."""
     from dp_assets.reports.release_page import Training
     from dp_assets.reports.release_page import release_report as make_report
@@ -42,5 +42,4 @@ def release_report(
         histories=cohort_histories(ledger.entries(), registration_of(ledger, profile).corpus_id),
         charge_ids=union_of_ids(quality_report, privacy_statement, *models.values()),
     )
-    extra = {"report": dg.MetadataValue.md(report.markdown)}
-    return result(context, report, ledger=ledger, profile=profile, extra=extra)
+    return AssetValue(report, {"report": dg.MetadataValue.md(report.markdown)})

@@ -6,16 +6,22 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import private_result
 from dp_assets.pipeline.bin_arrays import centroids_of
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
+from dp_assets.stages.reports import restricted_metadata, restricted_rows
 from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 from resources.private.private_step import private_step
 
 
-@pipeline_asset(label=Label.PRIVATE, group="reports", kinds={"numpy", "parquet"}, code_version="2")
+@pipeline_asset(
+    label=Label.PRIVATE,
+    group="reports",
+    kinds={"numpy", "parquet"},
+    code_version="2",
+    of_public_rows=restricted_metadata,
+)
 def restricted_report(
     context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
@@ -28,13 +34,11 @@ def restricted_report(
     synthetic_embeddings: Table,
     synthetic_bins: Table,
     filtered_instructions: Table,
-) -> dg.MaterializeResult[PrivateTable]:
+) -> PrivateTable:
     """Utility against exact real rows, private, one row a figure; shown only where the source is public."""
-    from dp_assets.stages.reports import restricted_metadata, restricted_rows
-
     settings = profile.report
     with private_step(ledger.private_root):
-        table = real_embeddings.map(
+        return real_embeddings.map(
             partial(
                 restricted_rows,
                 context.partition_key.split("|")[0],
@@ -50,4 +54,3 @@ def restricted_report(
             ),
             real_instructions,
         )
-    return private_result(context, table, ledger=ledger, profile=profile, of_public_rows=restricted_metadata)

@@ -4,23 +4,20 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.training import training_figures
-from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 
 
 @pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"})
 def reward_model(
-    context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     language_model: LanguageModel,
     preference_pairs: Table,
-) -> dg.MaterializeResult[Adapter]:
+) -> AssetValue[Adapter]:
     """A scorer of answers trained on the preference pairs: released, a LoRA adapter with a score head."""
     from dp_assets.alignment.record import training_record
     from dp_assets.alignment.reward import train_reward_model
@@ -33,8 +30,6 @@ def reward_model(
     adapter = adapter_from_model(
         training.model,
         base_model=language_model.public_name,
-        charge_ids=preference_pairs.charge_ids,
         record=training_record(training.curve, training.figures),
     )
-    extra = training_figures(adapter, title="Reward model")
-    return result(context, adapter, ledger=ledger, profile=profile, extra=extra)
+    return AssetValue(adapter, training_figures(adapter, title="Reward model"))

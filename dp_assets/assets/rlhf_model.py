@@ -7,28 +7,25 @@ the reward model anyway.
 
 import dagster as dg
 
-from dp_assets.artifacts import Adapter, Table, union_of_ids
+from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.policy import policy_metadata
-from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 
 
 @pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"}, code_version="2")
 def rlhf_model(
-    context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     language_model: LanguageModel,
     sft_model: Adapter,
     reward_model: Adapter,
     preference_pairs: Table,
     filtered_instructions: Table,
-) -> dg.MaterializeResult[Adapter]:
+) -> AssetValue[Adapter]:
     """The policy optimised by RLOO, GRPO or DPO: released, a LoRA adapter on the base model."""
     from dp_assets.alignment.record import policy_record
     from dp_assets.alignment.reward import attach_reward_adapter
@@ -50,7 +47,6 @@ def rlhf_model(
     adapter = adapter_from_model(
         training.model,
         base_model=language_model.public_name,
-        charge_ids=union_of_ids(sft_model, reward_model, preference_pairs, filtered_instructions),
         record=policy_record(training.curve, training.figures, method=method, evaluations=training.evaluations),
     )
-    return result(context, adapter, ledger=ledger, profile=profile, extra=policy_metadata(adapter))
+    return AssetValue(adapter, policy_metadata(adapter))

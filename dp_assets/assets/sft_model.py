@@ -4,23 +4,20 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.training import training_figures
-from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 
 
 @pipeline_asset(label=Label.RELEASED, group="alignment", kinds={"huggingface", "pytorch"})
 def sft_model(
-    context: dg.AssetExecutionContext,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     language_model: LanguageModel,
     annotated_instructions: Table,
-) -> dg.MaterializeResult[Adapter]:
+) -> AssetValue[Adapter]:
     """The policy fine-tuned on the annotated pairs: released, a LoRA adapter."""
     from dp_assets.alignment.record import training_record
     from dp_assets.alignment.sft import train_sft
@@ -33,8 +30,6 @@ def sft_model(
     adapter = adapter_from_model(
         model,
         base_model=language_model.public_name,
-        charge_ids=annotated_instructions.charge_ids,
         record=training_record(curve),
     )
-    extra = training_figures(adapter, title="Supervised fine-tuning")
-    return result(context, adapter, ledger=ledger, profile=profile, extra=extra)
+    return AssetValue(adapter, training_figures(adapter, title="Supervised fine-tuning"))

@@ -6,12 +6,11 @@ from pydantic import Field
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
-from dp_assets.pipeline.asset_metadata import result
+from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.sampling import generator_loading
-from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 from resources.storage.shards import ShardStore
 
@@ -27,11 +26,10 @@ def synthetic_pool(
     context: dg.AssetExecutionContext,
     config: SyntheticPoolConfig,
     profile: dg.ResourceParam[Profile],
-    ledger: Ledger,
     language_model: LanguageModel,
     shard_store: ShardStore,
     dp_generator: Adapter,
-) -> dg.MaterializeResult[Table]:
+) -> AssetValue[Table]:
     """Distinct instructions sampled from the generator: released, one row an instruction."""
     from dp_assets.generation.drawing import sample_pool
 
@@ -46,4 +44,4 @@ def synthetic_pool(
     numbered = pl.format("pool-{}", number).alias("synthetic_id")
     rows = pool.with_row_index("number").select(numbered, "text", "num_tokens")
     figures = {"dagster/row_count": pool.select(pl.len()).collect().item(), "samples_drawn": num_samples}
-    return result(context, Table(rows, dp_generator.charge_ids), ledger=ledger, profile=profile, extra=figures)
+    return AssetValue(Table(rows), figures)

@@ -70,14 +70,11 @@ def new_adapter_model(
         return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
-def adapter_from_model(
-    model: PeftModel, *, base_model: str, charge_ids: Sequence[str], record: Mapping[str, Any]
-) -> Adapter:
-    """The adapter of `model` as a value that shares no memory with it.
+def adapter_from_model(model: PeftModel, *, base_model: str, record: Mapping[str, Any]) -> Adapter:
+    """The adapter of `model` as a value that shares no memory with it. Whoever made the model adds its charges.
 
     Args:
       base_model: the id under which users find the base model; it replaces the local path in the PEFT configuration.
-      charge_ids: the charges that the adapter descends from.
       record: public facts about the training.
     """
     config = model.peft_config[_ACTIVE].to_dict() | {"base_model_name_or_path": base_model, "inference_mode": True}
@@ -85,7 +82,6 @@ def adapter_from_model(
         weights=_float32_arrays(_adapter_tensors(model)),
         config=json.loads(json.dumps(config, default=sorted)),  # PEFT keeps sets of names, which JSON does not know.
         base_model=base_model,
-        charge_ids=tuple(charge_ids),
         record=dict(record),
     )
 

@@ -161,7 +161,7 @@ class DpSgdGenerator:
         return Checkpoints(self.checkpoints_root / charge_id)
 
     def _as_adapter(self, model: PeftModel) -> Adapter:
-        return adapter_from_model(model, base_model=self.language_model.public_name, charge_ids=(), record={})
+        return adapter_from_model(model, base_model=self.language_model.public_name, record={})
 
     def _training_settings(self, encoder: RowEncoder) -> TrainingSettings:
         return TrainingSettings(

@@ -1,13 +1,17 @@
-"""The metadata of an asset's value: what a privacy label requires beside the asset's own figures."""
+"""What a materialization says beside the asset's own figures: privacy metadata, provenance and data version.
+
+The decorator of the assets (`pipeline/asset.py`) calls this, with and without a store behind it.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
-from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
+from dp_assets.artifacts import Adapter, Document, PrivateTable, Table, union_of_ids
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy import metadata
@@ -15,77 +19,135 @@ from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
 from resources.public_failure import PublicFailure
+from resources.storage.stores import BoundaryViolation, OpenRows
+
+Value = TypeVar("Value", Table, Adapter, Document)
+FiguresOfPublicRows = Callable[[PrivateTable], Mapping[str, Any]]
 
 
-def result(
+@dataclass(frozen=True)
+class AssetValue(Generic[Value]):
+    """What the body of a mechanism or of a released asset returns: its value, and public figures about it.
+
+    The body of a private asset returns its `PrivateTable` alone, since no figure of its rows may be shown.
+    """
+
+    value: Value
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MadeUnder:
+    """What an asset was made under: the ledger, the profile, and what of the profile decides this asset alone.
+
+    `own_settings` is the profile's `own_digest` of the asset, taken before a file that it covers was read.
+    """
+
+    ledger: Ledger
+    profile: Profile
+    own_settings: str | None
+
+
+def no_figures(table: PrivateTable) -> Mapping[str, Any]:
+    """What most private assets show of public rows."""
+    return {}
+
+
+def materialized(
     context: dg.AssetExecutionContext,
-    value: Table | Adapter | Document,
+    returned: AssetValue[Any] | PrivateTable,
     *,
-    ledger: Ledger,
-    profile: Profile,
-    extra: Mapping[str, Any],
-    own_settings: str | None = None,
+    inputs: Iterable[Any],
+    under: MadeUnder,
+    of_public_rows: FiguresOfPublicRows,
 ) -> dg.MaterializeResult[Any]:
-    """The value of a mechanism or of an asset below one, with its privacy metadata and `extra` public figures.
+    """What a body `returned`, with everything that its label requires beside it.
 
-    `own_settings` is the profile's `own_digest` of this asset, taken before a file that it covers was read.
+    Raises:
+      OpenRows: a private asset returned something else than a private table.
+      BoundaryViolation: another asset returned a private table.
+      PrivateFigure: figures of a private table are not listed.
+      FurtherFigure: a mechanism shows a figure that is not declared.
+      PublicFailure: the value descends from charges that its figures could not state.
+    """
+    asset = context.asset_key.to_user_string()
+    label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
+    if label is Label.PRIVATE:
+        if not isinstance(returned, PrivateTable):
+            raise OpenRows(asset)
+        return _private_result(context, returned, under, of_public_rows)
+    if isinstance(returned, PrivateTable):
+        raise BoundaryViolation(asset)
+    return _released_result(context, with_lineage(returned, inputs), label, under)
+
+
+def with_lineage(returned: AssetValue[Value], inputs: Iterable[Any]) -> AssetValue[Value]:
+    """The value with the charge ids of every input beside its own, so that no body can lose a charge.
+
+    An input that was read over several partitions is a dict of artifacts. Private tables have no charge yet.
+    """
+    artifacts = [each for one in inputs for each in (one.values() if isinstance(one, Mapping) else [one])]
+    released = [each for each in artifacts if isinstance(each, Table | Adapter | Document)]
+    value = replace(returned.value, charge_ids=union_of_ids(returned.value, *released))
+    return replace(returned, value=value)
+
+
+def _released_result(
+    context: dg.AssetExecutionContext, returned: AssetValue[Any], label: Label, under: MadeUnder
+) -> dg.MaterializeResult[Any]:
+    """The value of a mechanism or of an asset below one, with its privacy metadata and its own public figures.
+
     An asset without partitions belongs to no cohort and no level itself, only to those that it was made from.
     """
     partition = None if context.assets_def.partitions_def is None else Partition.of(context)
     cohort, level = (partition.cohort, partition.level) if partition else (None, None)
-    label = Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
-    registration = registration_of(ledger, profile)
+    registration = registration_of(under.ledger, under.profile)
     try:
-        figures = metadata.artifact_metadata(
-            ledger.state(),
+        privacy = metadata.artifact_metadata(
+            under.ledger.state(),
             registration,
             label=label,
             cohort=cohort,
             level=level,
-            charge_ids=value.charge_ids,
+            charge_ids=returned.value.charge_ids,
         )
     except metadata.ForeignLineage as refusal:
         raise PublicFailure(str(refusal)) from None
     if label is Label.MECHANISM:
-        metadata.check_mechanism_keys(context.asset_key.to_user_string(), extra)
-    shown = extra if zone(label, level) is Zone.RELEASED else numbers(extra)
+        metadata.check_mechanism_keys(context.asset_key.to_user_string(), returned.figures)
+    shown = returned.figures if zone(label, level) is Zone.RELEASED else numbers(returned.figures)
     decided_by = {
-        metadata.PROFILE: profile.digest,
+        metadata.PROFILE: under.profile.digest,
         metadata.CORPUS: registration.corpus_id,
-        metadata.OWN_SETTINGS: own_settings,
+        metadata.OWN_SETTINGS: under.own_settings,
     }
     made_under = {name: digest for name, digest in decided_by.items() if digest is not None}
-    return dg.MaterializeResult(value=value, metadata={**made_under, **figures, **shown})
+    return dg.MaterializeResult(value=returned.value, metadata={**made_under, **privacy, **shown})
 
 
-def numbers(extra: Mapping[str, Any]) -> dict[str, float]:
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """The figures without texts and pictures: the event log lies outside the private zone, where no-dp must stay."""
-    return {name: value for name, value in extra.items() if isinstance(value, int | float)}
+    return {name: value for name, value in figures.items() if isinstance(value, int | float)}
 
 
-def private_result(
-    context: dg.AssetExecutionContext,
-    value: PrivateTable,
-    *,
-    ledger: Ledger,
-    profile: Profile,
-    of_public_rows: Callable[[PrivateTable], Mapping[str, Any]] = lambda table: {},
+def _private_result(
+    context: dg.AssetExecutionContext, value: PrivateTable, under: MadeUnder, of_public_rows: FiguresOfPublicRows
 ) -> dg.MaterializeResult[PrivateTable]:
     """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row.
 
     `of_public_rows` makes further metadata from the rows. It is called only where the owner registered the rows' source
     as public, so that there is nothing to hide.
     """
-    registration = registration_of(ledger, profile)
+    registration = registration_of(under.ledger, under.profile)
     terms = metadata.private_metadata(registration)
-    decided_by = {metadata.PROFILE: profile.digest, metadata.CORPUS: registration.corpus_id}
+    decided_by = {metadata.PROFILE: under.profile.digest, metadata.CORPUS: registration.corpus_id}
     shown = {**decided_by, metadata.SNAPSHOT: value.snapshot, **terms}
     metadata.check_private_keys(shown)
     if registration.is_public and value.corpus_id == registration.corpus_id:
         figures = of_public_rows(value)
         shown |= {**figures, metadata.PUBLIC_SOURCE: True} if figures else {}
     version = private_version(
-        profile=profile.digest,
+        profile=under.profile.digest,
         corpus_id=value.corpus_id,
         snapshot=value.snapshot,
         code_version=context.assets_def.code_versions_by_key[context.asset_key],

@@ -66,7 +66,7 @@ def test_a_restored_reward_adapter_gives_the_same_scores(
     load_model: Callable[..., Any], tokenizer: Any, dtype: torch.dtype
 ):
     trained = train(load_model(dtype), tokenizer, epochs=1).model
-    adapter = adapter_from_model(trained, base_model="tiny", charge_ids=("c1",), record={})
+    adapter = adapter_from_model(trained, base_model="tiny", record={})
     restored = attach_reward_adapter(load_model(dtype), tokenizer, adapter)
     answers = ["a good book", "zzz", "bread", ""]
     expected = score_answers(trained, tokenizer, prompts=PROMPTS, answers=answers)

@@ -143,7 +143,7 @@ def test_measuring_more_often_changes_no_step(load_model: Callable[..., Any], to
 def test_the_result_is_one_adapter_for_the_base_model(load_model: Callable[..., Any], tokenizer: Any, method: str):
     policy = train(sft_policy(load_model()), tokenizer, LikesShortTexts(), method=method).model
     assert list(policy.peft_config) == ["default"]
-    adapter = adapter_from_model(policy, base_model="tiny", charge_ids=(), record={})
+    adapter = adapter_from_model(policy, base_model="tiny", record={})
     restored = attach_adapter(load_model(), adapter)
     ids = torch.tensor([answer_prompt_ids(tokenizer, PROMPTS[0])])
     with torch.no_grad():

@@ -88,10 +88,11 @@ class Workbench:
 
         language_model = self.resources["language_model"]
         model = with_new_adapter(language_model.load()[0], self.profile.generator)
-        made = adapter_from_model(model, base_model=language_model.public_name, charge_ids=tuple(ids), record={})
+        made = adapter_from_model(model, base_model=language_model.public_name, record={})
         values = np.random.default_rng(0)
         weights = {name: values.normal(0, 0.1, each.shape).astype(np.float32) for name, each in made.weights.items()}
-        return replace(made, weights=weights, record={"curve": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]})
+        record = {"curve": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]}
+        return replace(made, weights=weights, charge_ids=tuple(ids), record=record)
 
     def put_filtered(self, *, shortage: int = 0) -> None:
         """Every other text of the pool."""

@@ -19,7 +19,7 @@ def test_a_merged_model_computes_what_base_and_adapter_do_and_opens_alone(
     tiny_model_folder: Path, tmp_path: Path, dtype: str
 ) -> None:
     adapted = lora_model(tiny_model_folder)
-    adapter = adapter_from_model(adapted, base_model=str(tiny_model_folder), charge_ids=["c"], record={})
+    adapter = adapter_from_model(adapted, base_model=str(tiny_model_folder), record={})
     save_adapter(adapter, tmp_path / "adapter")
     (part,) = chosen_parts(["sft"])
     base = LanguageModel(model=str(tiny_model_folder), device="cpu", dtype="float32", cache_root=str(tmp_path))

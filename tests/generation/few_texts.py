@@ -27,4 +27,4 @@ def loading_few_texts(tiny_model_folder: Path) -> Any:
 
 def untrained_adapter(load_model: Any) -> Adapter:
     model = new_adapter_model(load_model()[0], rank=2, alpha=4, target_modules=["q_proj"], layers=None, seed=0)
-    return adapter_from_model(model, base_model="tiny", charge_ids=["c"], record={})
+    return adapter_from_model(model, base_model="tiny", record={})

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def trained(folder: Path, **changes: Any) -> Any:
 
 
 def taken(model: Any) -> Adapter:
-    return adapter_from_model(model, base_model="org/tiny", charge_ids=["charge-1"], record={"steps": 3})
+    return replace(adapter_from_model(model, base_model="org/tiny", record={"steps": 3}), charge_ids=("charge-1",))
 
 
 def test_a_new_adapter_changes_nothing_and_is_all_that_trains(tiny_model_folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dp_assets.artifacts import PrivateTable, Table
-from dp_assets.pipeline.asset import pipeline_asset
+from dp_assets.pipeline.asset import labeled_asset
 from dp_assets.pipeline.asset_metadata import private_version
 from dp_assets.pipeline.running import DAGSTER_HOME, Outcome, materialize, out_of_date, persistent_instance
 from dp_assets.privacy.labels import Label
@@ -110,7 +110,7 @@ def test_what_is_older_than_its_upstream_is_out_of_date(finished: Workplace) -> 
 def secrets_of(snapshot: str) -> dg.AssetsDefinition:
     """The private table of another snapshot."""
 
-    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    @labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
     def secrets() -> dg.MaterializeResult[PrivateTable]:
         """Private rows of that snapshot."""
         return made(PrivateTable(pl.LazyFrame({"text": ["another"]}), corpus_id="corpus", snapshot=snapshot))
@@ -131,7 +131,7 @@ def test_a_private_table_of_another_snapshot_makes_every_partition_out_of_date(f
 
 
 def test_a_data_version_that_says_nothing_of_rows_is_not_trusted(workplace: Workplace) -> None:
-    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    @labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
     def secrets() -> dg.MaterializeResult[PrivateTable]:
         """Private rows, stored as by a version that named no data version."""
         table = PrivateTable(pl.LazyFrame({"text": ["some"]}), corpus_id="corpus", snapshot=SNAPSHOT)
@@ -151,18 +151,18 @@ def test_another_partition_shares_the_private_table_and_nothing_else(finished: W
 def toys_of(corpus: str) -> list[dg.AssetsDefinition]:
     """The toys of a data folder whose ledger registered another corpus."""
 
-    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    @labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
     def secrets() -> dg.MaterializeResult[PrivateTable]:
         """Private rows."""
         table = PrivateTable(pl.LazyFrame({"text": ["another"]}), corpus_id=corpus, snapshot=SNAPSHOT)
         return made(table, corpus)
 
-    @pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
+    @labeled_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
     def noise(secrets: PrivateTable) -> dg.MaterializeResult[Table]:
         """A release."""
         return made(Table(pl.LazyFrame({"noisy_votes": [1]})), corpus)
 
-    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=NOISE)
+    @labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=NOISE)
     def pool(noise: Table) -> dg.MaterializeResult[Table]:
         """Post-processing."""
         return made(noise, corpus)
@@ -192,7 +192,7 @@ def test_a_private_table_of_another_data_folder_never_passes_for_what_an_artifac
 
 
 def test_an_asset_of_an_older_code_version_is_out_of_date(finished: Workplace) -> None:
-    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, code_version="2")
+    @labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, code_version="2")
     def pool(noise: Table) -> dg.MaterializeResult[Table]:
         """The same table by newer code."""
         return made(noise)
@@ -204,7 +204,7 @@ def test_an_asset_of_an_older_code_version_is_out_of_date(finished: Workplace) -
 def with_pool_that(workplace: Workplace, act: Callable[[], None]) -> Workplace:
     """The same workplace, whose last asset does something else."""
 
-    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+    @labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
     def pool(noise: Table) -> dg.MaterializeResult[Table]:
         """Acts before it returns."""
         act()

@@ -2,6 +2,7 @@
 few machines have; where it is installed, the real one writes what transformers writes."""
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -146,4 +147,4 @@ def changed_adapter(language_model: LanguageModel) -> Adapter:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
-    return adapter_from_model(model, base_model="packaged", charge_ids=["charge"], record={})
+    return replace(adapter_from_model(model, base_model="packaged", record={}), charge_ids=("charge",))

@@ -1,5 +1,6 @@
 """An adapter folder is a plain PEFT folder that also says what it descends from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_peft_itself_opens_the_folder_and_computes_the_same(
     tiny_model_folder: Path, tmp_path: Path, base: Any, config: LoraConfig
 ) -> None:
     model = trained(base(tiny_model_folder), config)
-    save_adapter(adapter_from_model(model, base_model="org/tiny", charge_ids=[], record={}), tmp_path)
+    save_adapter(adapter_from_model(model, base_model="org/tiny", record={}), tmp_path)
     opened = PeftModel.from_pretrained(base(tiny_model_folder), tmp_path)
     assert torch.equal(logits(opened), logits(model))
 
@@ -63,7 +64,9 @@ def test_a_loaded_adapter_is_the_saved_one_and_attaches(
     tiny_model_folder: Path, tmp_path: Path, base: Any, config: LoraConfig
 ) -> None:
     model = trained(base(tiny_model_folder), config)
-    saved = adapter_from_model(model, base_model="org/tiny", charge_ids=["b", "a"], record={"curve": [1.5, 1.25]})
+    saved = replace(
+        adapter_from_model(model, base_model="org/tiny", record={"curve": [1.5, 1.25]}), charge_ids=("b", "a")
+    )
     save_adapter(saved, tmp_path / "adapter")
     loaded = load_adapter(tmp_path / "adapter")
     assert (loaded.config, loaded.base_model, loaded.charge_ids, loaded.record) == (

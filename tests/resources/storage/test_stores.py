@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from dp_assets.artifacts import PrivateTable, Table, union_of_ids
-from dp_assets.pipeline.asset import pipeline_asset, table_schema
+from dp_assets.pipeline.asset import labeled_asset, table_schema
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone
 from dp_assets.privacy.metadata import PUBLIC_SOURCE, RESTRICTED, PrivateFigure, check_private_keys
 from resources.ledger.charging import Ledger
@@ -101,7 +101,7 @@ def test_a_reader_keeps_the_private_table_it_opened_though_another_run_replaces_
 ) -> None:
     place, seen = artifact_folder(tmp_path, ["secrets"], Label.PRIVATE, None), []
 
-    @pipeline_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
+    @labeled_asset(label=Label.MECHANISM, group="toys", kinds={"polars"}, columns=NOISE)
     def slow(secrets: PrivateTable) -> dg.MaterializeResult[Table]:
         """Another run stores its own private table while this one has opened the former."""
         with atomic_folder(place, Zone.PRIVATE) as temporary:
@@ -136,13 +136,13 @@ def test_a_rerun_replaces_the_artifact(tmp_path: Path) -> None:
     assert [path.name[:11] for path in folder.iterdir()] == ["part-00000-"]
 
 
-@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+@labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
 def greedy(secrets: PrivateTable) -> Table:
     """A released asset that asks for a private table."""
     return Table(pl.LazyFrame({"text": ["whatever"]}))
 
 
-@pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
+@labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
 def mislabelled(noise: Table) -> PrivateTable:
     """A released asset that returns a private table."""
     return PrivateTable(noise.rows, corpus_id="corpus", snapshot="1")
@@ -152,7 +152,7 @@ def test_a_private_table_that_was_made_before_an_erasure_is_not_stored_after_it(
     ledger = Ledger(private_root=str(tmp_path / "private"))
     corpus_id = register(ledger).corpus_id
 
-    @pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+    @labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
     def overtaken() -> PrivateTable:
         """An erasure is logged after its rows were prepared."""
         ledger.record_erasure(corpus_id, "user:gone", "asked for")
@@ -188,7 +188,7 @@ def test_a_released_asset_gets_no_private_table_in_or_out(tmp_path: Path, asset:
     assert not any(asset.key.to_user_string() in place for place in folders(tmp_path))
 
 
-@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False, columns=NOISE)
+@labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False, columns=NOISE)
 def open_to_all() -> dg.MaterializeResult[Table]:
     """Exact rows in a value that whoever gets it may read, at any time, with a figure of them beside it."""
     return dg.MaterializeResult(value=Table(pl.LazyFrame({"noisy_votes": [1, 2]})), metadata={"units": 2})
@@ -279,7 +279,7 @@ def test_a_released_artifact_with_another_file_is_not_published(
 def rewritten(change: Callable[[pl.LazyFrame], pl.LazyFrame], columns: pl.Schema | None = NOISE) -> dg.AssetsDefinition:
     """A released table that is declared with these columns, and made with others."""
 
-    @pipeline_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=columns)
+    @labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"}, columns=columns)
     def careless(noise: Table) -> dg.MaterializeResult[Table]:
         return made(Table(change(noise.rows), noise.charge_ids))
 
@@ -304,7 +304,7 @@ def test_a_released_table_has_exactly_its_declared_columns(tmp_path: Path, carel
     assert not any("careless" in place for place in folders(tmp_path))
 
 
-@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+@labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
 def talkative() -> dg.MaterializeResult[PrivateTable]:
     """A private asset that tells how many rows it has."""
     rows = pl.LazyFrame({"text": ["a", "b"]})
@@ -326,7 +326,7 @@ def test_figures_of_rows_are_shown_of_a_public_source_only() -> None:
         check_private_keys(figures)
 
 
-@pipeline_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
+@labeled_asset(label=Label.PRIVATE, group="toys", kinds={"polars"}, partitioned=False)
 def lazy() -> dg.MaterializeResult[PrivateTable]:
     """Private rows that are computed when they are stored, and fail then."""
     numbers = pl.LazyFrame({"text": ["my number is 4929"]}).select(pl.col("text").cast(pl.Int64))
