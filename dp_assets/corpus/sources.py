@@ -104,7 +104,7 @@ class ChitchatSource:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """None, because the package's columns are not configured."""
+        """Empty, because the package's columns are not configured."""
         return {}
 
     def require_opened(self) -> None:
@@ -191,7 +191,7 @@ class FileSource:
 
     @property
     def locator(self) -> str:
-        """The absolute path, without links."""
+        """The absolute path, with symbolic links resolved."""
         return f"file:{self.path.resolve()}"
 
     def require_opened(self) -> None:

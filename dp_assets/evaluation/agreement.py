@@ -1,9 +1,8 @@
-"""How well a synthetic set agrees with the real units, as far as their noisy votes tell.
+"""Agreement between a synthetic set and the real units, as measured by their noisy votes.
 
-Every figure here is post-processing of a histogram that was released and paid for, so it costs no privacy and may be
-published. The exact histogram is never an input. `agreement_figures` compares with the noisy votes as they are and
-cannot tell them from their noise; `estimated_figures` asks what the exact votes may have been (`vote_posterior.py`)
-and gives the distance to those with an interval.
+Every figure is post-processing of a released histogram that was paid for, so it costs no privacy and may be published.
+The exact histogram is never an input. `agreement_figures` compares with the noisy votes themselves, noise included.
+`estimated_figures` estimates the distance to the exact votes, with an interval (`vote_posterior.py`).
 
 Shapes: `bin_ids` (n,), everything else (num_bins,). Shares sum to one.
 """
@@ -19,22 +18,22 @@ from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior
 CLEARLY_OCCUPIED_STDDEVS = 3.0
 INTERVAL = (0.025, 0.975)
 FRONTIER_SCALE, FRONTIER_POINTS, FRONTIER_EDGE = 5.0, 25, 1e-6
-"""As in the published code of MAUVE: the factor in the exponent, and the mixtures that the curve is computed at."""
+"""As in the published code of MAUVE: the factor in the exponent, and the number and ends of the mixture weights."""
 
 
 def bin_shares(bin_ids: Integers, num_bins: int) -> Floats:
-    """The share of rows in each bin.
+    """Return the share of rows in each bin.
 
     Raises:
-      ValueError: there is no row, or a bin id lies outside 0..num_bins-1.
+      ValueError: there is no row, or a bin id is outside 0..num_bins-1.
     """
     return _counts(bin_ids, num_bins) / len(bin_ids)
 
 
 def noisy_shares(noisy_votes: Integers) -> Floats:
-    """The noisy votes as shares: negative votes become 0, the rest is divided by its sum.
+    """Return the noisy votes as shares: negative votes become 0, and the rest is divided by its sum.
 
-    When no vote is positive the noise has swallowed the histogram and every bin gets the same share.
+    If no vote is positive, nothing but noise is left and every bin gets the same share.
     """
     votes = np.maximum(np.asarray(noisy_votes, dtype=np.float64), 0.0)
     total = float(votes.sum())
@@ -42,34 +41,34 @@ def noisy_shares(noisy_votes: Integers) -> Floats:
 
 
 def total_variation(p: Floats, q: Floats) -> float:
-    """The total variation distance sum |p - q| / 2: the share of rows that would have to move. Between 0 and 1."""
+    """Return the total variation distance sum |p - q| / 2, the share of rows that would have to move, from 0 to 1."""
     return float(total_variations(p, q))
 
 
 def total_variations(p: Floats, q: Floats) -> Floats:
-    """`total_variation` of many shares (..., num_bins) at once, (...,)."""
+    """Return the `total_variation` of many shares (..., num_bins) at once, (...,)."""
     distances: Floats = np.abs(p - q).sum(axis=-1) / 2
     return distances
 
 
 def jensen_shannon(p: Floats, q: Floats) -> float:
-    """The Jensen-Shannon divergence (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2, in bits. Between 0 and 1."""
+    """Return the Jensen-Shannon divergence (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2, in bits, from 0 to 1."""
     return float(jensen_shannons(p, q))
 
 
 def jensen_shannons(p: Floats, q: Floats) -> Floats:
-    """`jensen_shannon` of many shares (..., num_bins) at once, (...,)."""
+    """Return the `jensen_shannon` of many shares (..., num_bins) at once, (...,)."""
     middle = (p + q) / 2
     divergences: Floats = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / (2 * math.log(2))
     return divergences.clip(0.0, 1.0)
 
 
 def frontier_scores(p: Floats, q: Floats) -> Floats:
-    """The score of MAUVE over given bins: 1 for equal shares (..., num_bins), towards 0 for distant ones; (...,).
+    """Return MAUVE's score over given bins, (...,): 1 for equal shares (..., num_bins), near 0 for distant ones.
 
-    The area under the divergence frontier (Pillutla et al., NeurIPS 2021): the points (exp(-c KL(q, r)), exp(-c KL(p,
-    r))) over the mixtures r of p and q, with c = 5. MAUVE itself fits its own bins to both sets of vectors, which would
-    read real rows; here the bins are those that the votes were cast on.
+    It is the area under the divergence frontier (Pillutla et al., NeurIPS 2021): the points (exp(-c KL(q, r)),
+    exp(-c KL(p, r))) over the mixtures r of p and q, with c = 5. MAUVE itself fits bins to both sets of vectors, which
+    would read real rows. Here the bins are those of the votes.
     """
     weights = np.linspace(FRONTIER_EDGE, 1 - FRONTIER_EDGE, FRONTIER_POINTS)
     mixtures = [weight * p + (1 - weight) * q for weight in weights]
@@ -83,24 +82,24 @@ def frontier_scores(p: Floats, q: Floats) -> Floats:
 def coverage(
     noisy_votes: Integers, counts: Integers, *, noise_stddev: float, num_stddevs: float = CLEARLY_OCCUPIED_STDDEVS
 ) -> float:
-    """The share of clearly occupied bins that hold at least one synthetic row.
+    """Return the share of clearly occupied bins that hold at least one synthetic row; 1 if there is no such bin.
 
-    A bin is clearly occupied when its noisy vote exceeds `num_stddevs` standard deviations of the noise; at three, one
-    empty bin in 740 passes by chance. With no such bin there is nothing to miss and the share is 1.
+    A bin is clearly occupied if its noisy vote exceeds `num_stddevs` standard deviations of the noise. At three, one
+    empty bin in 740 passes by chance.
     """
     occupied = _clearly_occupied(noisy_votes, noise_stddev=noise_stddev, num_stddevs=num_stddevs)
     return float((counts[occupied] > 0).mean()) if occupied.any() else 1.0
 
 
 def expected_noise_total_variation(noisy_votes: Integers, noise_stddev: float) -> float:
-    """The total variation that the noise of the votes would cause alone, at most 1.
+    """Return the total variation that the noise of the votes alone would cause, at most 1.
 
     Noise of standard deviation s moves a bin by E|z| = s sqrt(2 / pi) on average, so over K bins and a total of V votes
-    the distance is about sqrt(2 / pi) s K / (2 V). V is the sum of the noisy votes, negatives included.
-    Where many bins are truly empty the figure is too high: there only the positive half of the noise counts.
+    the distance is about sqrt(2 / pi) s K / (2 V). V is the sum of the noisy votes, negatives included. The figure is
+    too high where many bins are truly empty, because only the positive half of their noise counts.
 
-    A synthetic set that matched the real rows perfectly would still show this distance, so a measured one of this size
-    or below cannot be told from perfect agreement.
+    A synthetic set that matched the real rows perfectly would still show this distance. So a measured distance of this
+    size or less cannot be distinguished from perfect agreement.
     """
     total = float(np.sum(noisy_votes))
     if total <= 0:
@@ -109,7 +108,7 @@ def expected_noise_total_variation(noisy_votes: Integers, noise_stddev: float) -
 
 
 def agreement_figures(bin_ids: Integers, noisy_votes: Integers, *, noise_stddev: float) -> dict[str, float]:
-    """The distances between a synthetic set and the noisy votes, and its coverage of the clearly occupied bins.
+    """Return the distances between a synthetic set and the noisy votes, and its coverage of clearly occupied bins.
 
     Args:
       bin_ids: the bin of each synthetic row, shape (n,).
@@ -129,7 +128,7 @@ def agreement_figures(bin_ids: Integers, noisy_votes: Integers, *, noise_stddev:
 
 
 class Estimate(NamedTuple):
-    """The mean of a figure over what the exact votes may have been, and the ends of its interval at 95 %."""
+    """The posterior mean of a figure, and the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -137,15 +136,15 @@ class Estimate(NamedTuple):
 
     @staticmethod
     def of(values: Floats) -> "Estimate":
-        """The estimate from draws of the figure."""
+        """Summarize a figure's values over the draws of the posterior."""
         low, high = np.quantile(values, INTERVAL).tolist()
         return Estimate(float(values.mean()), low, high)
 
 
 def estimated_figures(counts: Integers, posterior: VotePosterior) -> dict[str, Estimate]:
-    """The distances between a synthetic set and what the exact votes may have been, with the noise's own uncertainty.
+    """Estimate the distances between a synthetic set and the exact votes, with the uncertainty from the noise.
 
-    `total_variation`, `jensen_shannon` and `frontier_score` (see `frontier_scores`) over the bins, and
+    The figures are `total_variation`, `jensen_shannon` and `frontier_score` (see `frontier_scores`) over the bins, and
     `covered_share`: the share of the real units whose bin holds a synthetic row.
 
     Args:
@@ -162,7 +161,7 @@ def estimated_figures(counts: Integers, posterior: VotePosterior) -> dict[str, E
 
 
 def clearly_occupied_bins(noisy_votes: Integers, *, noise_stddev: float) -> int:
-    """How many bins `coverage` counts over: those whose noisy vote exceeds three standard deviations of the noise."""
+    """Return the number of clearly occupied bins: those whose noisy vote exceeds three noise standard deviations."""
     return int(_clearly_occupied(noisy_votes, noise_stddev=noise_stddev, num_stddevs=CLEARLY_OCCUPIED_STDDEVS).sum())
 
 
@@ -179,7 +178,7 @@ def _counts(bin_ids: Integers, num_bins: int) -> Integers:
 
 
 def _relative_entropy(p: Floats, q: Floats) -> Floats:
-    """KL(p, q) in nats over the last axis, where q is positive wherever p is."""
+    """Return KL(p, q) in nats over the last axis. q must be positive wherever p is."""
     p, q = np.broadcast_arrays(p, q)
     ratios = np.divide(p, q, out=np.ones_like(p), where=p > 0)
     entropies: Floats = (p * np.log(ratios)).sum(axis=-1)

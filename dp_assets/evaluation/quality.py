@@ -1,16 +1,16 @@
-"""The quality report: the synthetic pool before and after resampling, and a public baseline, free of charge.
+"""The quality report: the synthetic pool before and after resampling, and a public baseline, at no privacy cost.
 
-Inputs are released texts, their bins, and the noisy votes. No exact count and no real row takes part, so the report may
-be published with the set that it describes. It says how alike the sets and the real rows are over the bins and what the
-texts look like; it cannot say whether a text is a good instruction.
+Its inputs are released texts, their bins, and the noisy votes. It reads no exact count and no real row, so it may be
+published with the set that it describes. It measures how similar the sets and the real rows are over the bins, and the
+form of the texts. It cannot measure whether a text is a good instruction.
 
 The data of the report:
 
     before, after, baseline, baseline_filtered
                               figures by name for the pool, the resampled set, the baseline and the resampled baseline
                               (or None); `estimated_` ones come with the ends of an interval, `_low` and `_high`
-    equal_size                rows of each set behind its diversity and its `equal_size_total_variation`
-    sampling_floor            the total variation that as many rows drawn at random from the real ones would show
+    equal_size                the rows of each set used for its diversity and its `equal_size_total_variation`
+    sampling_floor            the total variation that as many random real rows would show
     noise_floor               the total variation that the noise of the votes causes alone
     num_bins, clearly_occupied_bins, target, shortage
     bins                      the shares of each bin in the noisy votes, the pool and the resampled set, and the noise
@@ -48,7 +48,7 @@ from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior,
 MARKDOWN_PUNCTUATION = "\\`*_{}[]|~#$"
 LONGEST_EXAMPLE = 280
 MOST_READ = 2000
-"""Texts of a set, drawn by the public seed, in which languages and personal data are looked for: that is slow."""
+"""The number of texts of a set, chosen by the public seed, that are searched for languages and personal data (slow)."""
 SUBSETS = 16
 
 # Insertion order is the order of the sections and of the columns.
@@ -67,7 +67,7 @@ COLUMN_TITLES = {
 
 
 class SyntheticSet(NamedTuple):
-    """Texts (n,), the bin of each, int64 (n,), and, where they are known, vectors of length one, float32 (n, d)."""
+    """Texts (n,), the bin of each, int64 (n,), and if known, vectors of length one, float32 (n, d)."""
 
     texts: Sequence[str]
     bin_ids: Integers
@@ -76,7 +76,7 @@ class SyntheticSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """How one figure is shown to people: its name, whether it is a share of one, and what it says."""
+    """How to show one figure: its title, its meaning, and whether it is a share of one."""
 
     title: str
     meaning: str
@@ -178,12 +178,12 @@ def quality_report(
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and characters that cannot be printed."""
+    """Return the text without line breaks and characters that cannot be printed."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def escape_markdown(text: str) -> str:
-    """One line that Markdown and HTML show as plain text, in a table cell too: nothing in it is run or loaded."""
+    """Return one line that Markdown and HTML show as plain text, in table cells too. Nothing in it is run or loaded."""
     escaped = "".join(
         f"\\{character}" if character in MARKDOWN_PUNCTUATION else character for character in one_line(text)
     )
@@ -221,7 +221,7 @@ def _figures(
 
 
 def _estimates(counts: Integers, posterior: VotePosterior) -> dict[str, float]:
-    """Each estimate under its name, and the ends of its interval beside it."""
+    """Return each estimate and the ends of its interval, by name."""
     found = {}
     for name, estimate in estimated_figures(counts, posterior).items():
         found[f"estimated_{name}"] = estimate.value
@@ -230,20 +230,20 @@ def _estimates(counts: Integers, posterior: VotePosterior) -> dict[str, float]:
 
 
 def _equal_size_distance(counts: Integers, posterior: VotePosterior, size: int, seed: int) -> float:
-    """The mean estimated total variation of samples of `size` rows of the set, drawn without replacement."""
+    """Return the mean estimated total variation of samples of `size` rows of the set, without replacement."""
     samples = np.random.default_rng(seed).multivariate_hypergeometric(counts, size, size=SUBSETS) / size
     return float(np.mean([total_variations(posterior.shares, sample).mean() for sample in samples]))
 
 
 def _sampling_floor(posterior: VotePosterior, size: int, seed: int) -> float:
-    """The mean total variation between real rows and `size` of them drawn at random: no sample can count on less."""
+    """Return the mean total variation between real rows and `size` random ones, the least that a sample can expect."""
     generator = np.random.default_rng(seed)
     drawn: Floats = np.stack([generator.multinomial(size, shares / shares.sum()) for shares in posterior.shares]) / size
     return float(total_variations(posterior.shares, drawn).mean())
 
 
 def _diversity(each: SyntheticSet, size: int, seed: int) -> dict[str, float]:
-    """Figures of a sample of `size` texts: larger sets repeat more, so sets are compared at one size."""
+    """Return the diversity of a sample of `size` texts. Sets are compared at one size: larger ones repeat more."""
     rows = _order(len(each.texts), seed)[:size]
     similar = {} if each.vectors is None else similarity_figures(each.vectors[rows])
     return {**diversity_figures([each.texts[row] for row in rows]), **similar}
@@ -260,7 +260,7 @@ def _bins(pool: SyntheticSet, filtered: SyntheticSet, noisy_votes: Integers, *, 
 
 
 def _draw(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """The first `count` texts in an order that the public seed fixes."""
+    """Return the first `count` texts in an order that the public seed determines."""
     return [texts[row] for row in _order(len(texts), seed)[:count]]
 
 
@@ -280,12 +280,12 @@ def _markdown(data: Mapping[str, Any]) -> str:
 
 
 def sets_of(data: Mapping[str, Any]) -> list[str]:
-    """The sets that a report's data describes, in the order of its columns."""
+    """Return the names of the sets in a report's data, in the order of its columns."""
     return [name for name in SET_TITLES if data.get(name) is not None]
 
 
 def figure_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The figures as a table, its header first: one row a figure, one column a set, and what the figure says."""
+    """Return the figures as a table with its header: a row for each figure, a column for each set, and the meaning."""
     names = sets_of(data)
     known = {key: figure for key, figure in FIGURES.items() if all(key in data[name] for name in names)}
     rows = [
@@ -315,7 +315,7 @@ def _personal_data_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """What the report says in a few sentences."""
+    """Summarize the report in a few sentences."""
     names = {
         "after": "the resampled set",
         "before": "the pool",
@@ -346,9 +346,9 @@ def _with_interval(figures: Mapping[str, float], key: str, form: str) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its header first, with figures at the right between a first and a last column of text.
+    """Return a Markdown table from its header and rows. The first and last columns are text, the others figures.
 
-    Cells stand as they are: escape what may hold markup.
+    Cells are not escaped: the caller escapes those that may hold markup.
     """
     header, *body = rows
     alignment = ("---", *("---:" for _ in header[1:-1]), "---")
@@ -365,7 +365,7 @@ def _shown(figure: Figure, figures: Mapping[str, float], key: str) -> str:
 
 
 def _examples(examples: Mapping[str, Sequence[str]]) -> list[str]:
-    """A one-column table a set: a table cell holds inline text only, so no example can open a heading or a list."""
+    """Return a one-column table for each set. Table cells hold inline text only, so no example can start a heading."""
     return [
         "\n".join([f"| {SET_TITLES[name]} |", "| --- |", *(f"| {escape_markdown(excerpt(text))} |" for text in texts)])
         for name, texts in examples.items()
@@ -374,6 +374,6 @@ def _examples(examples: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def excerpt(text: str) -> str:
-    """One line of the text, cut where it is long."""
+    """Return the text as one line, cut if it is long."""
     line = one_line(text)
     return line if len(line) <= LONGEST_EXAMPLE else f"{line[:LONGEST_EXAMPLE]} ..."

@@ -1,11 +1,11 @@
-"""Utility figures against the exact real rows, for eyes inside the privacy boundary only.
+"""Utility figures against the exact real rows, for use inside the private zone only.
 
-These figures carry no guarantee: they are exact functions of private rows, and the nearest-neighbour and copy figures
-are the worst of them, because they are made to find a real row. Nothing here may be logged, shown or stored outside the
-private zone, and no decision about a release may rest on it. A figure that too few rows leave undefined is NaN: a step
-that failed for want of rows would tell of the cohort's size. Errors name an argument and a rule, never a size.
+These figures have no privacy guarantee: they are exact functions of private rows. The nearest-neighbor and copy figures
+reveal most, because they search for a real row. Nothing here may be logged, shown or stored outside the private zone,
+and no decision about a release may rest on it. A figure that is undefined for want of rows is NaN, because a failing
+step would reveal the cohort's size. Errors name an argument and a rule, never a size.
 
-A set of held-out real rows passed among the synthetic ones shows what each figure can reach at best.
+A set of held-out real rows, passed as one of the synthetic sets, shows the best value that each figure can reach.
 """
 
 import math
@@ -26,7 +26,7 @@ Vectors = npt.NDArray[np.float32]
 
 DISTANCE_QUANTILES = (0.01, 0.1, 0.5)
 NEIGHBOURS, MOST_NEIGHBOUR_ROWS = 5, 5000
-"""The neighbourhood's size of Naeem et al. for k-nearest-neighbour figures, and the most rows of a side they read."""
+"""The k of the k-nearest-neighbor figures, as in Naeem et al., and the most rows of a side that they use."""
 BLOCK_ROWS = 1024
 SCHEMA = {"metric": pl.String, "subject": pl.String, "value": pl.Float64}
 
@@ -46,16 +46,16 @@ def restricted_figures(
     the nearest real row).
 
     Args:
-      real_vectors: float32 (n, d), n from 0; rows that are not finite are left out.
+      real_vectors: float32 (n, d), where n may be 0; rows that are not finite are left out.
       synthetic_vectors: float32 (m, d) by the name of the set.
       centroids: the bins, float32 (num_bins, d).
-      mauve_buckets: cells of MAUVE's own quantisation.
+      mauve_buckets: the number of cells of MAUVE's own quantization.
       seed: a public seed for the k-means in MAUVE.
 
     Returns:
-      Columns `metric`, `subject` (the name of the set) and `value`: NaN for distances from or to no row, for Gaussians
-      of fewer than two rows, for MAUVE with fewer rows than `mauve_buckets`, and for neighbours where a side has no
-      more than five rows.
+      Columns `metric`, `subject` (the name of the set) and `value`. The value is NaN for distances from or to no row,
+      for Gaussians of fewer than two rows, for MAUVE with fewer rows than `mauve_buckets`, and for nearest-neighbor
+      figures where a side has at most five rows.
     """
     real = real_vectors[np.isfinite(real_vectors).all(axis=1)]
     rows = []
@@ -74,10 +74,10 @@ def restricted_figures(
 
 
 def copy_figures(*, real_texts: Sequence[str], synthetic_texts: Mapping[str, Sequence[str]]) -> pl.DataFrame:
-    """The share of texts in each synthetic set that equal a real text but for case and white space.
+    """Return the share of texts in each synthetic set that equal a real text, ignoring case and white space.
 
-    Same columns as `restricted_figures`; the metric is `verbatim_copy_share`, and the share of an empty set is 0.
-    Common short requests are copies by chance: compare with a held-out real set before drawing a conclusion.
+    The columns are those of `restricted_figures`. The metric is `verbatim_copy_share`, 0 for an empty set. Common short
+    requests are copies by chance, so compare with a held-out real set before drawing a conclusion.
     """
     real = normalise(pl.Series("text", real_texts, dtype=pl.String)).unique()
     rows = []
@@ -88,7 +88,7 @@ def copy_figures(*, real_texts: Sequence[str], synthetic_texts: Mapping[str, Seq
 
 
 def exact_total_variation(real_vectors: Vectors, synthetic_vectors: Vectors, centroids: Vectors) -> float:
-    """The total variation between the exact shares of two sets over the bins; no noise is in it."""
+    """Return the total variation between the exact shares of two sets over the bins, without noise."""
     real, synthetic = (
         bin_shares(nearest_bin(vectors, centroids), len(centroids)) for vectors in (real_vectors, synthetic_vectors)
     )
@@ -96,12 +96,12 @@ def exact_total_variation(real_vectors: Vectors, synthetic_vectors: Vectors, cen
 
 
 def mauve(real_vectors: Vectors, synthetic_vectors: Vectors, *, num_buckets: int, seed: int) -> float:
-    """MAUVE (Pillutla et al., NeurIPS 2021) on given features: 1 for equal distributions, towards 0 for distant ones.
+    """Compute MAUVE (Pillutla et al., NeurIPS 2021) on given features: 1 for equal distributions, near 0 for distant.
 
     Raises:
       ValueError: there are fewer rows than buckets.
     """
-    # The module pulls in torch, which code that only imports this one should not wait for.
+    # Imported here, because it imports torch.
     from mauve import compute_mauve
 
     if num_buckets > len(real_vectors) + len(synthetic_vectors):
@@ -119,10 +119,11 @@ def mauve(real_vectors: Vectors, synthetic_vectors: Vectors, *, num_buckets: int
 
 
 def frechet_distance(first: Vectors, second: Vectors) -> float:
-    """The squared Frechet distance of Gaussians fitted to two sets: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+    """Compute the squared Frechet distance of Gaussians fitted to two sets.
 
-    This is the "FID" of Heusel et al. (NeurIPS 2017) on other features. The root's trace is taken from the symmetric
-    C1^(1/2) C2 C1^(1/2), which has the same eigenvalues and stays well defined with fewer rows than dimensions.
+    It is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) for means m and covariances C: the "FID" of Heusel et al. (NeurIPS
+    2017) on other features. The trace of the root is computed from the symmetric C1^(1/2) C2 C1^(1/2), which has the
+    same eigenvalues and is well defined with fewer rows than dimensions.
     """
     first_mean, first_covariance = _gaussian_fit(first)
     second_mean, second_covariance = _gaussian_fit(second)
@@ -133,15 +134,19 @@ def frechet_distance(first: Vectors, second: Vectors) -> float:
 
 
 def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed: int) -> dict[str, float]:
-    """Precision and recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
+    """Compute precision, recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
 
-    Each row has a ball that reaches to its fifth neighbour in its own set. `precision` is the share of synthetic rows
-    in the ball of a real row, `recall` the share of real rows in the ball of a synthetic one, `density` how many real
-    balls a synthetic row lies in, by the five that are expected of equal distributions, and `coverage` the share of
-    real balls that hold a synthetic row. Both sides are drawn to one size, since the size of a ball depends on it.
+    The ball of a row reaches to its fifth neighbor in its own set. Both sides are subsampled to one size, because the
+    size of a ball depends on it.
+
+    - `precision`: the share of synthetic rows in the ball of a real row.
+    - `recall`: the share of real rows in the ball of a synthetic row.
+    - `density`: the mean number of real balls that contain a synthetic row, divided by five, which equal distributions
+      are expected to give.
+    - `coverage`: the share of real balls that contain a synthetic row.
 
     Returns:
-      The four figures by name, NaN where a side has too few rows for a fifth neighbour.
+      The four figures by name, NaN where a side has too few rows for a fifth neighbor.
     """
     size = min(len(real_vectors), len(synthetic_vectors), MOST_NEIGHBOUR_ROWS)
     if size <= NEIGHBOURS:
@@ -171,7 +176,7 @@ def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed
 
 
 def _radii(vectors: Floats) -> Floats:
-    """The distance (n,) of each row to the fifth of its neighbours in its own set, itself not counted."""
+    """Return the distance (n,) of each row to its fifth neighbor in its own set, not counting itself."""
     blocks = [
         np.partition(_distances(vectors[start : start + BLOCK_ROWS], vectors), NEIGHBOURS, axis=1)[:, NEIGHBOURS]
         for start in range(0, len(vectors), BLOCK_ROWS)
@@ -180,26 +185,26 @@ def _radii(vectors: Floats) -> Floats:
 
 
 def _distances(first: Floats, second: Floats) -> Floats:
-    """Euclidean distances of all pairs, (n, m)."""
+    """Return the Euclidean distances of all pairs, (n, m)."""
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
     distances: Floats = np.sqrt(np.clip(squares, 0.0, None))
     return distances
 
 
 def nearest_distances(vectors: Vectors, others: Vectors) -> Floats:
-    """The Euclidean distance (n,) of each of `vectors` (n, d) to the nearest of `others` (m, d)."""
+    """Return the Euclidean distance (n,) of each of `vectors` (n, d) to the nearest of `others` (m, d)."""
     import faiss
 
     index = faiss.IndexFlatL2(others.shape[1])
     index.add(np.ascontiguousarray(others, dtype=np.float32))
     _, nearest = index.search(np.ascontiguousarray(vectors, dtype=np.float32), 1)
-    # Distances from the index are differences of large numbers and never quite zero for a copy, so they are taken anew.
+    # Recomputed, because the index subtracts large numbers and its distance of a copy is not exactly zero.
     distances: Floats = np.linalg.norm(vectors.astype(np.float64) - others[nearest[:, 0]], axis=1)
     return distances
 
 
 def _nearest_distance_quantiles(vectors: Vectors, real_vectors: Vectors) -> dict[str, float]:
-    """Quantiles of the distances of `vectors` to the nearest real row; NaN where there is no distance."""
+    """Return quantiles of the distances of `vectors` to the nearest real row; NaN if there is no distance."""
     some = len(vectors) and len(real_vectors)
     distances = nearest_distances(vectors, real_vectors) if some else np.array([math.nan])
     return {f"nearest_real_distance_p{q * 100:02.0f}": float(np.quantile(distances, q)) for q in DISTANCE_QUANTILES}
@@ -218,10 +223,10 @@ def _symmetric_root(matrix: Floats) -> Floats:
 
 @contextmanager
 def _silenced_standard_error() -> Iterator[None]:
-    """Drop what the process writes to standard error meanwhile.
+    """Discard what the process writes to standard error.
 
-    FAISS, inside MAUVE, warns there about few rows a cell and names the number of rows, which is private. It writes
-    from C++ to the file descriptor, so replacing `sys.stderr` would not stop it.
+    FAISS, inside MAUVE, prints a warning about few rows a cell that names the number of rows, which is private. It
+    writes from C++ to the file descriptor, so replacing `sys.stderr` would not stop it.
     """
     kept = os.dup(2)
     try:

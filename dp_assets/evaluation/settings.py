@@ -4,7 +4,7 @@ from dp_assets.fields import Positive, Settings
 
 
 class ReportSettings(Settings):
-    """Reports; `baseline_samples` are drawn from the untrained base model, the baseline of epsilon zero."""
+    """The reports. `baseline_samples` texts are sampled from the untrained base model, the baseline of epsilon zero."""
 
     baseline_samples: Positive
     examples: Positive

@@ -1,8 +1,8 @@
-"""A map of the synthetic set: places in the plane for pool and filtered rows, and the bins whose share changed most.
+"""A map of the synthetic set: the pool and the filtered rows as points in the plane, and the bins that changed most.
 
-The projection (t-SNE, van der Maaten and Hinton 2008) is fitted on synthetic vectors only, with a public
-seed, so it is post-processing like everything drawn on it. It keeps near texts near; distances between far ones, the
-size of a group and the directions mean nothing. Where there are more rows than `MOST_ROWS`, every k-th is drawn.
+The projection (t-SNE, van der Maaten and Hinton 2008) is fitted on synthetic vectors only, with a public seed. So the
+map is post-processing. It keeps near texts near; distances between far texts, sizes of groups and directions have no
+meaning. Of a set with more rows than `MOST_ROWS`, every k-th row is shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Vectors = npt.NDArray[np.float32]
 MOST_ROWS = 1500
 LARGEST_PERPLEXITY = 30.0
 NOTED_BINS = 5
-"""At most so many bins that the votes asked for more of, and as many that they asked for less of."""
+"""The most bins to note of those whose share the votes raise, and of those whose share they lower."""
 DECIMALS = 3
 
 
@@ -35,7 +35,7 @@ class BinnedSet:
 
 @dataclass(frozen=True)
 class NotedBin:
-    """A bin with its number, its shares, and the text nearest to its centre with that text's place on the map."""
+    """A bin with its number, its shares, and the text nearest to its center with that text's point on the map."""
 
     number: int
     bin_id: int
@@ -47,20 +47,20 @@ class NotedBin:
 
     @property
     def grown(self) -> bool:
-        """Whether the votes asked for more of it than the pool held."""
+        """Whether the bin's share of the votes is larger than its share of the pool."""
         return self.votes > self.before
 
 
 @dataclass(frozen=True)
 class SyntheticMap:
-    """Places of the drawn rows, float64 (n, 2) and (m, 2), and the noted bins."""
+    """The points of the rows shown, float64 (n, 2) and (m, 2), and the noted bins."""
 
     pool_xy: Floats
     filtered_xy: Floats
     noted: tuple[NotedBin, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The map as a JSON value, rounded."""
+        """Return the map as a JSON value, with rounded coordinates."""
         places = {"pool_xy": self.pool_xy, "filtered_xy": self.filtered_xy}
         return {name: xy.round(DECIMALS).tolist() for name, xy in places.items()} | {
             "noted": [vars(noted) | {"xy": list(noted.xy)} for noted in self.noted]
@@ -68,7 +68,7 @@ class SyntheticMap:
 
     @staticmethod
     def from_json(form: Mapping[str, Any]) -> "SyntheticMap":
-        """The map of a JSON value."""
+        """Read a map from its JSON value."""
         noted = tuple(NotedBin(**{**bin_form, "xy": tuple(bin_form["xy"])}) for bin_form in form["noted"])
         pool_xy, filtered_xy = (np.asarray(form[name]).reshape(-1, 2) for name in ("pool_xy", "filtered_xy"))
         return SyntheticMap(pool_xy, filtered_xy, noted)
@@ -77,9 +77,11 @@ class SyntheticMap:
 def synthetic_map(
     pool: BinnedSet, filtered: BinnedSet, *, noisy_votes: Integers, centroids: Vectors, seed: int
 ) -> SyntheticMap:
-    """The map of a pool and of the set that was filtered from it.
+    """Return the map of a pool and of the set that was filtered from it.
 
     Args:
+      pool: the synthetic pool.
+      filtered: the resampled set.
       noisy_votes: the released votes, shape (num_bins,).
       centroids: the bins, float32 (num_bins, d).
       seed: a public seed for the projection.
@@ -110,9 +112,10 @@ def _every_kth(count: int) -> slice:
 
 
 def _places(sets: Sequence[Vectors], *, seed: int) -> list[Floats]:
-    """The places of several sets on one map. Equal vectors share a place, so a kept row lies where it lay in the pool.
+    """Project several sets onto one map.
 
-    Fewer than four different vectors are laid out on a line: there is no neighbourhood to keep.
+    - Equal vectors share a point, so a row of the filtered set is where it is in the pool.
+    - Fewer than four different vectors are put on a line, because they have no neighborhoods to preserve.
     """
     from sklearn.manifold import TSNE
 
@@ -131,9 +134,9 @@ def _places(sets: Sequence[Vectors], *, seed: int) -> list[Floats]:
 def _examples(
     pool: BinnedSet, filtered: BinnedSet, noisy_votes: Integers, centroids: Vectors
 ) -> list[tuple[int, str, Vectors]]:
-    """Bin, typical text and its vector of the bins that changed most, those that the votes asked for more of first.
+    """Return bin, typical text and its vector for the bins that changed most, the grown ones first.
 
-    The text of a bin that grew is one that was kept or added, that of a bin that shrank one of the pool's.
+    The text of a bin that grew is from the filtered set, that of a bin that shrank from the pool.
     """
     change = noisy_shares(noisy_votes) - bin_shares(pool.bin_ids, len(noisy_votes))
     grown = [int(bin_id) for bin_id in np.argsort(-change, kind="stable")[:NOTED_BINS] if change[bin_id] > 0]
@@ -144,7 +147,7 @@ def _examples(
 
 
 def _typical(rows: BinnedSet, bin_id: int, centre: Vectors) -> int | None:
-    """The row of the bin that lies nearest to its centre; None in an empty bin."""
+    """Return the row of the bin that is nearest to its center; None in an empty bin."""
     members = np.flatnonzero(rows.bin_ids == bin_id)
     if not len(members):
         return None

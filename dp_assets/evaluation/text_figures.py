@@ -1,8 +1,8 @@
-"""Figures about the form of synthetic texts: diversity, length, language, likeness to an instruction, personal data.
+"""Figures on the form of synthetic texts: diversity, length, language, instruction-like and personal-data-like texts.
 
-They read released texts only. The share that looks like an instruction and the share that looks like personal data are
-heuristics for English: patterns over the surface of the text, good for comparing two sets made in the same way and no
-proof of anything about one text. What looks like a telephone number may be invented, and a name is not noticed at all.
+They read released texts only. The shares of instruction-like and personal-data-like texts are heuristics for English:
+surface patterns that serve to compare two sets made in the same way, and prove nothing about a single text. What looks
+like a telephone number may be invented, and names are not detected.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ REQUEST_WORDS = (
     "share show simplify solve sort suggest summarise summarize take teach tell think translate use verify "
     "write"
 )
-# Openings are taken from the start of the text, where an instruction to an assistant usually names what it wants.
+# Opening words are matched at the start of a text, where an instruction usually states its request.
 LOOKS_LIKE_INSTRUCTION = rf"(?i)^\W*(?:{'|'.join((QUESTION_WORDS + ' ' + REQUEST_WORDS).split())})\b|\?\W*$"
 ENDS_WITH_QUESTION_MARK = r"\?\W*$"
 
-# Each pattern asks for a whole token, so that version numbers and prices are rarely taken for an address or a number.
+# Each pattern matches whole tokens, so that version numbers and prices are rarely taken for addresses or numbers.
 PERSONAL_DATA_PATTERNS = {
     "email": r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b",
     "phone": r"(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)[ .-]?|\b\d{2,4}[ .-])\d{3,4}[ .-]\d{3,4}\b",
@@ -40,12 +40,12 @@ PERSONAL_DATA_PATTERNS = {
 }
 WORD_QUANTILES = (0.1, 0.5, 0.9)
 NEAR_DUPLICATE = 0.95
-"""From this cosine similarity on, two texts say the same in almost the same words."""
+"""The cosine similarity from which two texts count as near duplicates."""
 OTHER_LANGUAGES = "other"
 
 
 def diversity_figures(texts: Sequence[str]) -> dict[str, float]:
-    """Distinct-1, distinct-2 and the duplicate share. Compare sets of equal size: larger ones repeat more."""
+    """Return distinct-1, distinct-2 and the duplicate share. Compare sets of equal size: larger ones repeat more."""
     return {
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
@@ -54,7 +54,7 @@ def diversity_figures(texts: Sequence[str]) -> dict[str, float]:
 
 
 def form_figures(texts: Sequence[str]) -> dict[str, float]:
-    """Length in words at three quantiles and the shares of texts that match the patterns of this module."""
+    """Return three quantiles of the length in words, and the shares of texts that match this module's patterns."""
     column = _column(texts)
     words = column.str.count_matches(WORD)
     personal = {f"{kind}_share": _share(column, pattern) for kind, pattern in PERSONAL_DATA_PATTERNS.items()}
@@ -68,10 +68,11 @@ def form_figures(texts: Sequence[str]) -> dict[str, float]:
 
 
 def similarity_figures(vectors: npt.NDArray[np.float32]) -> dict[str, float]:
-    """How alike the texts of a set are, from vectors of length one, float32 (n, d). Compare sets of equal size.
+    """Measure the similarity of a set's texts from vectors of length one, float32 (n, d). Compare sets of equal size.
 
-    `self_similarity` is the mean cosine similarity of two different texts, `near_duplicate_share` the share of texts
-    with another one at a cosine of 0.95 or more; both are 0 for fewer than two texts.
+    - `self_similarity` is the mean cosine similarity of two different texts.
+    - `near_duplicate_share` is the share of texts that have another one at a cosine of 0.95 or more.
+    - Both are 0 for fewer than two texts.
     """
     import faiss
 
@@ -90,9 +91,9 @@ def similarity_figures(vectors: npt.NDArray[np.float32]) -> dict[str, float]:
 
 
 def language_shares(texts: Sequence[str], *, most: int = 3) -> dict[str, float]:
-    """The shares of the `most` frequent languages by ISO 639-1 code and of all others together, largest first.
+    """Return the shares of the `most` frequent languages by ISO 639-1 code, largest first, and of all others together.
 
-    Detection errs on short texts and takes code for any language. Empty where py3langid is not installed.
+    Detection errs on short texts and takes code for any language. The result is empty if py3langid is not installed.
     """
     rows = pl.LazyFrame({"text": _column(texts)}, schema_overrides={"text": pl.String})
     try:
@@ -107,9 +108,9 @@ def language_shares(texts: Sequence[str], *, most: int = 3) -> dict[str, float]:
 
 
 def recognised_shares(texts: Sequence[str]) -> dict[str, float]:
-    """The share of texts in which the recognisers of `corpus/redaction.py` find each kind of personal data or secret.
+    """Return the share of texts in which the recognizers of `corpus/redaction.py` find each kind of data or secret.
 
-    Kinds whose library is not installed are left out; names of people are never looked for.
+    Kinds whose library is not installed are left out. Names of people are not searched for.
     """
     rows = pl.LazyFrame({"text": _column(texts)})
     shares = {}
@@ -123,13 +124,13 @@ def recognised_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def duplicate_share(texts: Sequence[str]) -> float:
-    """The share of texts that repeat another one after `normalise`, not counting the first of each."""
+    """Return the share of texts that repeat another one after `normalise`, not counting the first of each."""
     column = _column(texts)
     return 1 - normalise(column).n_unique() / len(column)
 
 
 def normalise(texts: pl.Series) -> pl.Series:
-    """Texts without the differences that do not make two of them different: case, outer and repeated white space."""
+    """Return texts in a form that ignores case and outer or repeated white space."""
     return texts.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 
 

@@ -1,19 +1,19 @@
-"""What the exact votes may have been, given the noisy ones: draws that every free figure is computed from.
+"""The posterior of the exact votes given the noisy ones, as draws from which the estimated figures are computed.
 
-The distance of a set to the noisy votes is not its distance to the real rows. A set that was made without looking at
-the votes seems too far away where noise is strong, since it adds to every bin. One that was resampled to the votes
-seems too near, since it follows their noise too. Both are set right by asking for the distance to what the exact votes
-may have been.
+The distance of a set to the noisy votes is not its distance to the real rows. A set that was made without the votes
+seems too far away under strong noise, because the noise adds to the distance in every bin. A set that was resampled to
+the votes seems too near, because it follows their noise too. The distance to the posterior of the exact votes corrects
+both.
 
-Model, an empirical-Bayes one: exact votes x_k = N r_k m_k, where m are the shares of a released set that did not look
-at the votes (the pool), N is the sum of the noisy votes, and the ratios r_k >= 0 come from one unknown distribution.
-It is fitted by maximum likelihood on a grid (the non-parametric estimate of Kiefer and Wolfowitz 1956, by expectation
-maximisation), given that y_k = x_k + noise of known standard deviation. The exact votes are then drawn from their
-posterior. The fit's own uncertainty is carried by the parametric bootstrap of Laird and Louis (JASA 1987): each batch
-of draws has a distribution of ratios that was fitted to votes simulated from the first fit.
+The model is empirical Bayes: exact votes x_k = N r_k m_k, where m are the shares of a released set that did not depend
+on the votes (the pool), N is the sum of the noisy votes, and the ratios r_k >= 0 come from one unknown distribution. It
+is fitted by maximum likelihood on a grid (the non-parametric estimate of Kiefer and Wolfowitz 1956, by expectation
+maximization), given that y_k = x_k + noise of known standard deviation. The exact votes are then drawn from their
+posterior. The parametric bootstrap of Laird and Louis (JASA 1987) adds the uncertainty of the fit itself: each batch of
+draws uses a distribution of ratios that was fitted to votes simulated from the first fit.
 
-All of it is post-processing of the released votes. The intervals of figures over the draws are about the exact votes of
-these units; that these units are a sample of a population is left out.
+All of it is post-processing of the released votes. Left out: the intervals concern the exact votes of these units, and
+not a population of which the units are a sample.
 
 Shapes: votes and shares (num_bins,), draws (num_draws, num_bins).
 """
@@ -48,13 +48,13 @@ class VotePosterior:
 
 
 def vote_posterior(noisy_votes: Integers, *, noise_stddev: float, unvoted_counts: Integers, seed: int) -> VotePosterior:
-    """Draw exact shares that the noisy votes allow.
+    """Draw exact shares from their posterior given the noisy votes.
 
     Args:
       noisy_votes: the released votes, (num_bins,).
       noise_stddev: of one vote count, in votes; with 0 every draw is the votes themselves.
-      unvoted_counts: rows in each bin of a released set that was made without the votes, such as the pool.
-      seed: public; it draws what the votes may have been, and no noise that protects anybody.
+      unvoted_counts: rows in each bin of a released set that did not depend on the votes, such as the pool.
+      seed: public; it seeds the draws of the posterior, and no privacy noise.
 
     Raises:
       ValueError: `unvoted_counts` has another length than the votes, or the noise is negative.
@@ -79,7 +79,7 @@ def vote_posterior(noisy_votes: Integers, *, noise_stddev: float, unvoted_counts
 
 @dataclass(frozen=True)
 class _Model:
-    """`means` are votes of a bin at ratio one, (num_bins,); `grid` the ratios, (num_ratios,)."""
+    """The empirical-Bayes model. `means` are the votes of each bin at ratio one, (num_bins,); `grid` (num_ratios,)."""
 
     means: Floats
     grid: Floats
@@ -87,7 +87,8 @@ class _Model:
 
     @staticmethod
     def of(votes: Floats, noise_stddev: float, unvoted_counts: Integers) -> "_Model":
-        # A sum below its own noise says nothing about the number of units; this keeps the scale positive.
+        """Return the model for these votes, before it is fitted."""
+        # A sum below its own noise does not estimate the number of units. The lower bounds keep the scale positive.
         total = max(float(votes.sum()), noise_stddev * math.sqrt(len(votes)), 1.0)
         smoothed = unvoted_counts + HALF_A_ROW
         means = total * smoothed / smoothed.sum()
@@ -96,7 +97,7 @@ class _Model:
         return _Model(means, grid, noise_stddev)
 
     def fit(self, votes: Floats) -> Floats:
-        """Weights of the grid's ratios, (num_ratios,)."""
+        """Return the maximum-likelihood weights of the grid's ratios, (num_ratios,)."""
         likelihoods = self._likelihoods(votes)
         weights = np.full(len(self.grid), 1 / len(self.grid))
         for _ in range(ITERATIONS):
@@ -105,13 +106,13 @@ class _Model:
         return fitted
 
     def simulate(self, weights: Floats, generator: np.random.Generator) -> Floats:
-        """Noisy votes of ratios drawn anew."""
+        """Return noisy votes (num_bins,) for ratios drawn from `weights`."""
         ratios = generator.choice(self.grid, size=len(self.means), p=weights)
         noisy: Floats = self.means * ratios + generator.normal(0, self.noise_stddev, len(self.means))
         return noisy
 
     def draw(self, votes: Floats, weights: Floats, count: int, generator: np.random.Generator) -> Floats:
-        """Exact votes from their posterior, (count, num_bins)."""
+        """Return draws of the exact votes from their posterior, (count, num_bins)."""
         cumulated = (self._likelihoods(votes) * weights).cumsum(axis=1)
         levels = generator.random((count, len(votes))) * cumulated[:, -1]
         places = (cumulated[None] < levels[:, :, None]).sum(axis=2)
@@ -119,14 +120,14 @@ class _Model:
         return exact
 
     def _likelihoods(self, votes: Floats) -> Floats:
-        """The likelihood of each bin's votes at each ratio, (num_bins, num_ratios), up to a factor of the bin."""
+        """Return the likelihood of each bin's votes at each ratio, (num_bins, num_ratios), up to a factor per bin."""
         exponents = -((votes[:, None] - self.means[:, None] * self.grid) ** 2) / (2 * self.noise_stddev**2)
         likelihoods: Floats = np.exp(exponents - exponents.max(axis=1, keepdims=True))
         return likelihoods
 
 
 def _as_shares(votes: Floats) -> Floats:
-    """Rows of sum one; a row without any vote becomes the same share everywhere."""
+    """Scale each row to sum one. A row without votes gets equal shares."""
     totals = votes.sum(axis=1, keepdims=True)
     shares: Floats = np.where(totals > 0, votes / np.where(totals > 0, totals, 1), 1 / votes.shape[1])
     return shares

@@ -1,7 +1,7 @@
-"""Every picture of a release with the words that stand for it, ready for the Dagster UI and for the report.
+"""Every picture of a release with its alternative text, for the Dagster UI and for the report.
 
-Each is drawn from what released artifacts say of themselves: the data of the quality report, the record of an adapter,
-the facts of the privacy statement, and the history of the ledger.
+Pictures are drawn from released data only: the data of the quality report, the record of an adapter, the facts of the
+privacy statement, and the history of the ledger.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,26 +37,26 @@ CURVE_POINTS = 81
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture that can be drawn in any theme, and what it shows in words."""
+    """A picture that can be drawn in any theme, and its alternative text."""
 
     draw: Callable[..., Figure]
     alt: str
 
     def figure(self, theme: Theme = LIGHT) -> Figure:
-        """The picture in a theme."""
+        """Draw the picture."""
         return self.draw(theme=theme)
 
     def markdown(self) -> str:
-        """The picture inline, for a page with a light ground."""
+        """Return the picture inline, for a page with a light background."""
         return to_markdown_png(self.figure(), self.alt)
 
     def block(self) -> Picture:
-        """The picture as a part of a page, light and dark."""
+        """Return the picture as a block of a page, light and dark."""
         return Picture(data_uri(self.figure(LIGHT)), data_uri(self.figure(DARK)), self.alt)
 
 
 def agreement_drawing(report: Mapping[str, Any]) -> Drawing:
-    """The estimates of a quality report's data, for each of its sets."""
+    """Draw the estimates in a quality report's data, for each of its sets."""
     sets = [{**report[name], "title": COLUMN_TITLES[name]} for name in sets_of(report)]
     distances = ", ".join(
         f"{each['title']} {each['estimated_total_variation']:.1%} and {each['estimated_frontier_score']:.2f}"
@@ -70,7 +70,7 @@ def agreement_drawing(report: Mapping[str, Any]) -> Drawing:
 
 
 def votes_drawing(report: Mapping[str, Any]) -> Drawing:
-    """The bins of a quality report's data."""
+    """Draw the bins in a quality report's data."""
     bins = report["bins"]
     votes, before, after = (np.asarray(bins[name], dtype=np.float64) for name in ("votes", "before", "after"))
     alt = (
@@ -82,7 +82,7 @@ def votes_drawing(report: Mapping[str, Any]) -> Drawing:
 
 
 def map_drawing(synthetic_map: SyntheticMap) -> Drawing:
-    """The map of pool and filtered set. Its texts stand in a table beside it, by their number."""
+    """Draw the map of pool and filtered set. A table lists its example texts by number (`noted_rows`)."""
     grown = sum(noted.grown for noted in synthetic_map.noted)
     alt = (
         "Two maps side by side, of the synthetic pool and of the filtered set: near points are texts of like meaning."
@@ -93,14 +93,14 @@ def map_drawing(synthetic_map: SyntheticMap) -> Drawing:
 
 
 def map_markdown(synthetic_map: SyntheticMap) -> str:
-    """The map with the table of its numbers, whose texts cannot become markup."""
+    """Return the map with the table of its noted bins, whose texts are escaped."""
     header, *rows = noted_rows(synthetic_map)
     escaped = [(*row[:-1], escape_markdown(row[-1])) for row in rows]
     return f"{map_drawing(synthetic_map).markdown()}\n\n{markdown_table([header, *escaped])}\n"
 
 
 def noted_rows(synthetic_map: SyntheticMap) -> list[tuple[str, ...]]:
-    """The bins that carry a number on the map as a table, its header first: shares and a text of each."""
+    """Return the numbered bins of the map as a table with its header: the shares and an example text of each."""
     rows = [
         (
             f"{noted.number} ({'more' if noted.grown else 'less'})",
@@ -113,7 +113,7 @@ def noted_rows(synthetic_map: SyntheticMap) -> list[tuple[str, ...]]:
 
 
 def training_drawing(title: str, curve: Sequence[Mapping[str, float]]) -> Drawing | None:
-    """The curves of a training; None where there are not two points to join."""
+    """Draw the curves of a training; None if no curve has two points."""
     names = shown_curves(curve)
     if not names:
         return None
@@ -126,7 +126,7 @@ def training_drawing(title: str, curve: Sequence[Mapping[str, float]]) -> Drawin
 
 
 def tradeoff_drawing(statement: Mapping[str, Any]) -> Drawing:
-    """The trade-off curves behind a privacy statement's figures."""
+    """Draw the trade-off curves behind a privacy statement's figures."""
     rates = np.geomspace(LOWEST_RATE, 1, CURVE_POINTS)
     at = sorted({*rates.tolist(), *MARKED_RATES})
     curves = {name: np.asarray(values) for name, values in trade_off_curves(statement, at).items()}
@@ -146,7 +146,7 @@ def tradeoff_drawing(statement: Mapping[str, Any]) -> Drawing:
 
 
 def epsilon_drawing(histories: Sequence[CohortHistory], *, own: str, budget: float) -> Drawing:
-    """The histories of a corpus's cohorts; `own` is the one that the picture is about."""
+    """Draw the histories of a corpus's cohorts. `own` is the cohort that the picture is about."""
     ends = [f"{history.cohort} {history.spent[-1]:.4g}" for history in histories]
     alt = f"Epsilon spent by cohort, of a budget of {budget:g}: {', '.join(ends) or 'nothing yet'}."
     return Drawing(partial(epsilon_figure, histories, own=own, budget=budget), alt)

@@ -1,8 +1,8 @@
-"""How pictures look: two themes, the dress of axes, and figures as PNG files or inline in Markdown.
+"""The style of pictures: two themes, the style of axes, and figures as PNG files or inline in Markdown.
 
-Figures are built with matplotlib's object interface and never through pyplot, so no global state is touched and no
-window system is needed. The colours of light pages are those of Okabe and Ito; those of dark pages are lighter ones of
-the same hues. A test simulates the common kinds of colour blindness and measures how far apart a theme's colours stay.
+Figures are built with matplotlib's object interface and never through pyplot, so no global state changes and no window
+system is needed. The colors of light pages are those of Okabe and Ito; those of dark pages are lighter ones of the same
+hues. A test simulates the common kinds of color blindness and measures how distinguishable a theme's colors remain.
 """
 
 import base64
@@ -26,7 +26,7 @@ INK, QUIET = "#1F2328", "#5C636B"
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours by their role: the ground, text, secondary text, grid lines, areas behind data, and data series."""
+    """Colors by role: background, text, secondary text, grid lines, areas behind data, and data series."""
 
     ground: str
     ink: str
@@ -40,7 +40,7 @@ LIGHT = Theme("#FFFFFF", INK, QUIET, "#E6E8EB", "#C9CED4", (BLUE, VERMILLION, GR
 DARK = Theme("#15181C", "#E8EAED", "#A3ABB4", "#2A2F36", "#4A525C", ("#5AB4F0", "#FF8C3B", "#1FBF92", "#F0B3D6"))
 
 WIDTH = 8.0
-"""Inches. At 100 pixels an inch this is about what the Dagster UI and the report show."""
+"""In inches. At 100 pixels an inch, this is about the width in the Dagster UI and the report."""
 TITLE_HEIGHT, LINE_HEIGHT = 0.42, 0.26
 PNG_DPI = 192
 INLINE_BYTES = 60_000
@@ -49,7 +49,7 @@ PALETTE_COLOURS = 96
 
 
 def new_figure(theme: Theme, *, height: float, title: str, subtitle: str = "") -> Figure:
-    """An empty figure of this height (inches) with a headline, whose axes keep clear of it."""
+    """Return an empty figure of this height (in inches) with a headline that no axes will cover."""
     figure = Figure(figsize=(WIDTH, height), facecolor=theme.ground)
     lines = subtitle.splitlines()
     header = TITLE_HEIGHT + LINE_HEIGHT * len(lines) + 0.06
@@ -64,7 +64,7 @@ def new_figure(theme: Theme, *, height: float, title: str, subtitle: str = "") -
 
 
 def dress(axes: Axes, theme: Theme, *, title: str = "", colour: str | None = None, xlabel: str = "") -> None:
-    """Axes with a faint grid, no box, and a title that takes the place of a label beside the y axis."""
+    """Style axes with a faint grid, no box, and a title instead of a label on the y axis."""
     axes.set_facecolor(theme.ground)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
@@ -89,7 +89,7 @@ def note(
     va: str = "center",
     bold: bool = False,
 ) -> Annotation:
-    """A label in the data, `offset` points away from its place, readable over lines and points."""
+    """Put a label at a position in the data, shifted by `offset` points, readable over lines and points."""
     return axes.annotate(
         text,
         at,
@@ -107,7 +107,7 @@ def note(
 
 
 def as_percent(value: float, _: float | None = None) -> str:
-    """A fraction as a percentage; usable as a formatter of an axis."""
+    """Format a fraction in percent, for labels and for matplotlib's ticks."""
     return f"{100 * value:.4g}%"
 
 
@@ -115,7 +115,7 @@ PERCENT = FuncFormatter(as_percent)
 
 
 def rate_axis(axes: Axes, lowest: float) -> None:
-    """A logarithmic x axis of rates up to 1, with a tick a decade."""
+    """Make the x axis logarithmic for rates up to 1, with a tick for each power of ten."""
     axes.set(xscale="log", xlim=(lowest, 1))
     axes.xaxis.set_major_locator(LogLocator(base=10))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -123,7 +123,7 @@ def rate_axis(axes: Axes, lowest: float) -> None:
 
 
 def png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
-    """The figure as a PNG of few colours, which keeps text sharp in a third of the bytes."""
+    """Return the figure as a PNG of few colors, which keeps text sharp in a third of the bytes."""
     figure.set_dpi(dpi)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
@@ -134,12 +134,12 @@ def png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
 
 
 def data_uri(figure: Figure, dpi: int = PNG_DPI) -> str:
-    """The figure as the address of a PNG that holds itself."""
+    """Return the figure as a data address that contains the PNG."""
     return f"data:image/png;base64,{base64.b64encode(png(figure, dpi)).decode('ascii')}"
 
 
 def to_markdown_png(figure: Figure, alt: str) -> str:
-    """The figure as Markdown with the PNG inline, at the finest resolution that keeps the text below 60 kB.
+    """Return the figure as Markdown with the PNG inline, at the highest resolution that keeps the text below 60 kB.
 
     Raises:
       ValueError: not even the coarsest resolution fits.
@@ -152,12 +152,12 @@ def to_markdown_png(figure: Figure, alt: str) -> str:
 
 
 def series_colours(theme: Theme, count: int) -> list[str]:
-    """As many colours of the theme as there are series, in order, from the first again where there are more."""
+    """Return `count` colors of the theme in order, starting again from the first if there are too few."""
     return [theme.series[number % len(theme.series)] for number in range(count)]
 
 
 def without_ticks(axes: Axes) -> None:
-    """A map: both axes alike, and no numbers on them."""
+    """Style axes as a map: equal scales, no ticks and no box."""
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     settings: dict[str, Any] = {"xticks": [], "yticks": [], "aspect": "equal"}

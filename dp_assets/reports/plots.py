@@ -1,7 +1,7 @@
 """Pictures of released figures: votes, training curves, the map of the synthetic set, trade-off curve, epsilon spent.
 
-A function draws what it is given; that it is released is the caller's duty. Labels stand beside what they name, so that
-nobody has to match colours with a legend.
+A function draws what it is given; the caller must pass released data only. Labels are beside what they name, so no
+legend of colors is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from dp_assets.statements.history import CohortHistory
 
 Floats = npt.NDArray[np.float64]
 
-# What is drawn of a training's curve, in this order, as far as it is there. Other figures stay in the record.
+# The figures of a training curve that are drawn, if they exist, in this order. Others are in the record only.
 CURVES = {
     "loss": "loss",
     "token_accuracy": "share of tokens predicted",
@@ -44,10 +44,10 @@ CURVES = {
 }
 MOST_COLUMNS = 3
 ROOM_FOR_VALUE = 0.26
-"""Right of a curve, as a share of its width: the last value is written there."""
+"""The space to the right of a curve for its last value, as a share of its width."""
 MARKED_RATES = (0.001, 0.01)
 LOWEST_RATE = 1e-4
-# More points than this hide each other and make a large picture without telling more.
+# More points than this hide each other and make the picture larger without showing more.
 MOST_MAP_POINTS = 4000
 NUMBER_SIZE, MOST_MOVES = 0.06, 100
 SIDEWAYS = np.array([1.0, 0.0])
@@ -56,12 +56,13 @@ MOST_NAMED_CHARGES = 8
 
 
 def agreement_figure(sets: Sequence[Mapping[str, Any]], *, sampling_floor: float, theme: Theme = LIGHT) -> Figure:
-    """How near each set comes to the real rows: estimates with intervals, and what the noisy votes as they are say.
+    """Draw how near each set is to the real rows: estimates with intervals, and the distance to the noisy votes.
 
     Args:
       sets: with `title`, and `estimated_total_variation`, `estimated_frontier_score`, their `_low` and `_high`, and
         `total_variation`; the first is drawn on top.
-      sampling_floor: the total variation that real rows drawn at random would show.
+      sampling_floor: the total variation that random real rows would show.
+      theme: the colors.
     """
     figure = new_figure(
         theme,
@@ -105,13 +106,14 @@ def votes_figure(
     *,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """The share of every bin in the noisy votes, against the pool in one panel and the filtered set in the other.
+    """Draw every bin's share of the noisy votes, against the pool in one panel and the filtered set in the other.
 
     Args:
-      noisy_shares: shares of the noisy votes, shape (num_bins,), largest bins are drawn first.
+      noisy_shares: shares of the noisy votes, shape (num_bins,). The largest bins are drawn first.
       before_shares: shares of the synthetic pool, shape (num_bins,).
       after_shares: shares of the resampled set, shape (num_bins,).
       noise_share_stddev: standard deviation of the noise on one bin, as a share of all votes.
+      theme: the colors.
     """
     figure = new_figure(
         theme,
@@ -146,17 +148,21 @@ def _votes_panel(axes: Axes, theme: Theme, votes: Floats, shares: Floats, stddev
 
 
 def shown_curves(curve: Sequence[Mapping[str, float]]) -> list[str]:
-    """The figures of a training curve that have a picture: those of `CURVES` with a value at two points or more."""
+    """Return the figures of a training curve that are drawn: those of `CURVES` with values at two points or more."""
     return [name for name in CURVES if sum(point.get(name) is not None for point in curve) > 1]
 
 
 def curve_figure(
     curve: Sequence[Mapping[str, float]], *, x: str, ys: Sequence[str], title: str, theme: Theme = LIGHT
 ) -> Figure:
-    """Training curves, one panel for each of `ys` over an axis `x`; points without a value are left out.
+    """Draw training curves, one panel for each of `ys` over an axis `x`. Points without a value are left out.
 
     Args:
-      curve: one record a point, with the keys `x` and some of `ys`.
+      curve: one record a point, with the key `x` and some of `ys`.
+      x: the key of the axis.
+      ys: the keys of the curves.
+      title: of the figure.
+      theme: the colors.
     """
     rows = -(-len(ys) // MOST_COLUMNS)
     figure = new_figure(theme, height=0.7 + 2.3 * rows, title=title)
@@ -181,7 +187,7 @@ def _curve_panel(axes: Axes, theme: Theme, points: Sequence[tuple[float, float]]
 
 
 def map_figure(synthetic_map: SyntheticMap, *, theme: Theme = LIGHT) -> Figure:
-    """Maps of the pool and of the filtered set; the numbers stand in the bins that changed most."""
+    """Draw maps of the pool and of the filtered set, with numbers at the bins that changed most."""
     figure = new_figure(
         theme,
         height=5.2,
@@ -207,7 +213,7 @@ def map_figure(synthetic_map: SyntheticMap, *, theme: Theme = LIGHT) -> Figure:
 
 
 def _apart(synthetic_map: SyntheticMap) -> list[tuple[float, float]]:
-    """The places of the numbers, moved as little as keeps them from covering each other."""
+    """Return the positions of the numbers, moved apart as little as needed so that they do not overlap."""
     everything = np.concatenate([synthetic_map.pool_xy, synthetic_map.filtered_xy])
     distance = NUMBER_SIZE * float(np.ptp(everything, axis=0).max())
     places = np.array([noted.xy for noted in synthetic_map.noted], dtype=np.float64).reshape(-1, 2)
@@ -237,12 +243,14 @@ def _bin_number(axes: Axes, theme: Theme, text: str, at: tuple[float, float], *,
 
 
 def tradeoff_figure(fpr: Floats, curves: Mapping[str, Floats], *, title: str, theme: Theme = LIGHT) -> Figure:
-    """What any membership attack can reach: its largest true-positive rate for each false-positive rate.
+    """Draw trade-off curves: the largest true-positive rate of any membership inference for each false-positive rate.
 
     Args:
-      fpr: increasing false-positive rates, shape (n,); those that are 0 have no place on the logarithmic axis.
-      curves: the largest true-positive rate at each, shape (n,), by what it is a bound for; the first has its values
-        written at `MARKED_RATES`.
+      fpr: increasing false-positive rates, shape (n,). Rates of 0 are not on the logarithmic axis.
+      curves: the largest true-positive rate at each, shape (n,), by name. The values of the first are written at
+        `MARKED_RATES`.
+      title: of the figure.
+      theme: the colors.
     """
     figure = new_figure(
         theme,
@@ -281,19 +289,20 @@ def _mark_rates(axes: Axes, theme: Theme, fpr: Floats, rates: Floats, colour: st
 
 
 def _name_curve(axes: Axes, theme: Theme, name: str, fpr: Floats, rates: Floats, colour: str, *, first: bool) -> None:
-    """The curve's name: above the first curve, and below a second, which lies lower."""
+    """Write the curve's name: above the first curve, and below the second, which is lower."""
     level, offset, ha = (0.62, (-10, 6), "right") if first else (0.3, (12, -8), "left")
     at = (float(np.interp(level, rates, fpr)), level) if rates[0] < level else (float(fpr[0]), float(rates[0]))
     note(axes, theme, name, at, offset=offset, colour=colour, ha=ha if rates[0] < level else "left")
 
 
 def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: float, theme: Theme = LIGHT) -> Figure:
-    """Epsilon spent by each cohort, entry by entry of the ledger, with the budget as a dashed line.
+    """Draw the epsilon spent by each cohort, entry by entry of the ledger, with the budget as a dashed line.
 
     Args:
-      histories: one a cohort, of one corpus.
-      own: the cohort that the picture is about; its charges are named, the others are drawn pale.
+      histories: one for each cohort of a corpus.
+      own: the cohort that the picture is about. Its charges are named; the other cohorts are drawn pale.
       budget: the corpus's epsilon.
+      theme: the colors.
     """
     figure = new_figure(
         theme,
@@ -319,9 +328,9 @@ def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: floa
 
 
 def _stepped(values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Steps and heights of a line that keeps its height between two entries and for half a step beyond the last.
+    """Return steps and heights of a line that is constant between entries and for half a step after the last.
 
-    An unbounded value ends it.
+    An unbounded value ends the line.
     """
     bounded = [value if np.isfinite(value) else np.nan for value in values]
     return [*map(float, range(len(bounded))), len(bounded) - 0.5], [*bounded, *bounded[-1:]]

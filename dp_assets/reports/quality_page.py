@@ -1,7 +1,7 @@
 """The quality report as one self-contained page, and as a section of the release report.
 
-It is drawn from the report's data alone, so it may go wherever the report goes. It loads nothing from elsewhere,
-follows the reader's light or dark setting, and prints on white.
+It is made from the report's data alone, so it may be shared like the report. It loads nothing, follows the reader's
+light or dark setting, and prints on white.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ HOW_TO_READ = (
 
 
 def quality_page(data: Mapping[str, Any], *, charge_ids: Sequence[str]) -> str:
-    """The whole page, from the data of a quality report with its map."""
+    """Return the whole page, from the data of a quality report with its map."""
     drawings = {
         "agreement": agreement_drawing(data),
         "votes": votes_drawing(data),
@@ -59,7 +59,7 @@ def quality_page(data: Mapping[str, Any], *, charge_ids: Sequence[str]) -> str:
 
 
 def quality_blocks(data: Mapping[str, Any], drawings: Mapping[str, Drawing]) -> Iterator[Block]:
-    """The report's sentences, pictures, figures and examples; `drawings` by the pictures' names."""
+    """Yield the report's sentences, pictures, figures and examples. `drawings` are by the pictures' names."""
     yield Paragraph(summary(data))
     yield drawings["agreement"].block()
     yield Items(HOW_TO_READ)

@@ -1,10 +1,11 @@
-"""The report of a release: one self-contained page with its guarantee, its pictures, its figures and its trainings.
+"""The report of a release: one self-contained page with its guarantee, pictures, figures and trainings.
 
-It is drawn from released artifacts and the public figures of the ledger, so it may go wherever the release goes. It
-loads nothing from elsewhere, follows the reader's light or dark setting, prints on white, and every picture has a text
-in its place. The statement beside it is what counts and what can be verified; this page explains.
+It is made from released artifacts and the public figures of the ledger, so it may be shared like the release. It loads
+nothing, follows the reader's light or dark setting, prints on white, and every picture has an alternative text. The
+page explains; the privacy statement beside it is authoritative and can be verified.
 
-Its data: `pictures` holds the text of each picture by its name, `statement_digest` names the statement.
+Its data: `pictures` holds the alternative text of each picture by its name, `statement_digest` identifies the
+statement.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from dp_assets.statements.statement_pages import plain_words
 
 @dataclass(frozen=True)
 class Training:
-    """One training on synthetic text: its title, its curve, and figures by name."""
+    """One training on synthetic text: its title, its curve, and its figures by name."""
 
     title: str
     curve: Sequence[Mapping[str, float]]
@@ -48,12 +49,16 @@ def release_report(
     histories: Sequence[CohortHistory],
     charge_ids: tuple[str, ...] = (),
 ) -> Document:
-    """The report of one partition.
+    """Return the report of one partition.
 
     Args:
+      cohort: the partition's cohort.
+      level: the partition's privacy level.
       quality: the data of the quality report.
       statement: the facts and figures of the privacy statement.
+      trainings: those on the synthetic set.
       histories: of the cohorts of the corpus, from the ledger.
+      charge_ids: the charges that the release descends from.
     """
     title = f"Release report: cohort {cohort}, level {level}"
     drawings = {
@@ -119,7 +124,7 @@ def _origin(statement: Mapping[str, Any], charge_ids: Sequence[str]) -> Iterator
 def _in_words(
     title: str, statement: Mapping[str, Any], quality: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> list[Block]:
-    """What the page says without its pictures and example texts."""
+    """Return the page's content in words, without pictures and example texts."""
     return [
         Heading(1, title),
         Paragraph(INTRODUCTION),
