@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from dp_assets.evaluation.agreement import bin_shares, noisy_shares, total_varia
 from dp_assets.evaluation.restricted import mauve
 from dp_assets.evaluation.text_figures import diversity_figures
 from dp_assets.generation.drawing import generator_sampler, with_adapter
-from dp_assets.generation.steering import sample_steered
+from dp_assets.generation.settings import SamplingSettings
 from dp_assets.progress import progress
 from dp_assets.selection.bins import fit_bins, nearest_bin
 from dp_assets.selection.resample import quotas, resample_exactly, rows_in_bins, shortages
@@ -48,14 +49,11 @@ from resources.models.loaders import Embedder, LanguageModel
 from resources.storage.artifact_files import read_artifact
 from resources.storage.zones import data_home
 
-SAMPLING: dict[str, Any] = {
-    "prompt": "user_turn",
-    "max_new_tokens": 20,
-    "temperature": 1.0,
-    "top_p": 0.95,
-    "batch_size": 32,
-}
 ROUND = 32
+SAMPLING = SamplingSettings(
+    prompt="user_turn", num_samples=ROUND, max_new_tokens=20, temperature=1.0, top_p=0.95, batch_size=32
+)
+DRAWN_BY = SAMPLING.model_dump(exclude={"num_samples", "seed", "engine"})
 MAUVE_BUCKETS = 40
 UNSTEERED: Steering = ((), "")
 
@@ -106,17 +104,15 @@ def drawing(answers: AnswersStore, generator: Path | None) -> Draw:
     language_model = LanguageModel(cache_root=str(data_home() / "models"))
     if generator is not None:
         adapter: Any = read_artifact(generator)
-        draw = generator_sampler(with_adapter(language_model.load, adapter), **SAMPLING)
-        return kept(draw, answers, {"generator": adapter_digest(adapter.weights, adapter.config), **SAMPLING})
-    loaded: list[Any] = []
+        draw = generator_sampler(with_adapter(language_model.load, adapter), SAMPLING)
+        return kept(draw, answers, {"generator": adapter_digest(adapter.weights, adapter.config), **DRAWN_BY})
+    load = cache(language_model.load)
 
     def draw_of_base(steerings: Sequence[Steering], seed: int) -> list[str]:
-        if not loaded:
-            loaded.append(language_model.load())
         with progress("sampling the base model", len(steerings), "samples") as advance:
-            return sample_steered(*loaded[0], steerings=steerings, seed=seed, advance=advance, **SAMPLING)
+            return generator_sampler(load, SAMPLING, advance=advance)(steerings, seed)
 
-    return kept(draw_of_base, answers, {"generator": "base", **SAMPLING})
+    return kept(draw_of_base, answers, {"generator": "base", **DRAWN_BY})
 
 
 def scene_of(given: argparse.Namespace, draw: Draw, embed: Embed) -> Scene:

@@ -206,8 +206,9 @@ def sampling(folder: Path, size: int) -> Work:
     from dp_assets.settings.named import load_profile
 
     loaded = _model(folder)
-    settings = load_profile("demo").sampling.arguments() | {"num_samples": size}
-    return lambda: sample_baseline(lambda **_: loaded, **settings)
+    drawn = load_profile("demo").sampling
+    settings = drawn.resized(size, seed=drawn.seed)
+    return lambda: sample_baseline(lambda: loaded, settings)
 
 
 STAGES: Mapping[str, Callable[[Path, int], Work]] = {

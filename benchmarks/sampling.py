@@ -25,6 +25,7 @@ from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.decoding import Decoding
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.sampling import _decoded_samples, _generate, _stop_ids, sample_instructions
+from dp_assets.generation.settings import SamplingParameters
 from dp_assets.progress import silent
 from resources.models.loaders import LanguageModel
 
@@ -65,20 +66,24 @@ def fit(language_model: LanguageModel, rows: list[str]) -> Any:
 def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Side]:
     """Functions of a batch size, a number of samples and a seed."""
     prompt_ids = generator_prompt_ids(tokenizer, prompt="user_turn")
-    settings: dict[str, Any] = {
-        "max_new_tokens": given.max_new_tokens,
-        "temperature": TEMPERATURE,
-        "top_p": given.top_p,
-    }
 
     def slots(batch_size: int, number: int, seed: int) -> pl.DataFrame:
-        sized: dict[str, Any] = {"num_samples": number, "batch_size": batch_size, "seed": seed, "advance": silent}
-        return sample_instructions(model, tokenizer, prompt_ids=prompt_ids, **sized, **settings)
+        return sample_instructions(
+            model,
+            tokenizer,
+            prompt_ids=prompt_ids,
+            num_samples=number,
+            sampling=SamplingParameters(given.max_new_tokens, TEMPERATURE, given.top_p, seed),
+            batch_size=batch_size,
+            advance=silent,
+        )
 
     def generate(batch_size: int, number: int, seed: int) -> pl.DataFrame:
-        decoding = Decoding(stop_ids=frozenset(_stop_ids(tokenizer)), seed=seed, **settings)
-        sized: dict[str, Any] = {"batch_size": batch_size, "first_number": 0, "advance": silent}
-        return _decoded_samples(tokenizer, _generate(model, [prompt_ids] * number, decoding, **sized))
+        stop_ids = frozenset(_stop_ids(tokenizer))
+        decoding = Decoding(given.max_new_tokens, TEMPERATURE, given.top_p, stop_ids=stop_ids, seed=seed)
+        prompts = [prompt_ids] * number
+        drawn = _generate(model, prompts, decoding, batch_size=batch_size, first_number=0, advance=silent)
+        return _decoded_samples(tokenizer, drawn)
 
     return {"slots": slots, "generate": generate}
 

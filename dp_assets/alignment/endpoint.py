@@ -41,6 +41,8 @@ from dp_assets.alignment.endpoint_replies import (
     read_completion,
     retry_after,
 )
+from dp_assets.alignment.settings import EndpointSettings
+from dp_assets.generation.settings import SamplingParameters
 from dp_assets.privacy.errors import PublicError
 
 PROBE_TEXT = "Reply with the one word: ready"
@@ -111,22 +113,24 @@ def _unreached(error: openai.APIConnectionError) -> _NoAnswer:
 class Endpoint:
     """Where and how to ask.
 
-    `group` names the settings in messages. `parameters` are the further fields of a request's body (temperature, the
-    most new tokens under the name that the server knows, ...); a `seed` among them is counted up when a useless answer
-    is asked for again. `api_key` is called only if there is something to ask.
+    `group` names the settings in messages. The seed of `sampling` is counted up when a useless answer is asked for
+    again. `api_key` is called only if there is something to ask.
     """
 
     group: str
-    base_url: str
-    model: str
-    parameters: Mapping[str, Any]
-    max_new_tokens: int
-    timeout_seconds: float
-    attempts: int
-    backoff_seconds: float
-    concurrency: int
+    settings: EndpointSettings
+    sampling: SamplingParameters
     api_key: Callable[[], str] = field(repr=False)
     system: str | None = None
+
+    @property
+    def model(self) -> str:
+        return self.settings.model
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The further fields of a request's body: temperature, the most new tokens under the server's own name, ..."""
+        return self.settings.parameters(self.sampling)
 
     def key(self, text: str) -> str:
         """A hash of all that decides an answer: instruction, system message, model and parameters."""
@@ -136,7 +140,7 @@ class Endpoint:
     def body(self, text: str, number: int) -> dict[str, Any]:
         """The request for the answer with this number, counted from 0."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        parameters = dict(self.parameters)
+        parameters = self.parameters
         if "seed" in parameters:
             parameters["seed"] += number
         messages = [*system, {"role": "user", "content": text}]
@@ -151,11 +155,12 @@ class Endpoint:
           EndpointError: the environment names a proxy or certificates that cannot be used.
         """
         key = self.api_key()
-        timeout = openai.Timeout(self.timeout_seconds, connect=min(LONGEST_CONNECT, self.timeout_seconds))
+        seconds = self.settings.timeout_seconds
+        timeout = openai.Timeout(seconds, connect=min(LONGEST_CONNECT, seconds))
         try:
             return openai.OpenAI(
                 api_key=key,
-                base_url=self.base_url,
+                base_url=self.settings.base_url,
                 timeout=timeout,
                 max_retries=0,
                 default_headers={"Authorization": f"Bearer {key}"},  # before what OPENAI_CUSTOM_HEADERS may hold
@@ -178,7 +183,7 @@ class Endpoint:
         """
         with self.client() as client:
             try:
-                client.models.list(timeout=min(LONGEST_LISTING, self.timeout_seconds))
+                client.models.list(timeout=min(LONGEST_LISTING, self.settings.timeout_seconds))
             except openai.APIConnectionError as error:
                 problem = _unreached(error)
             except (openai.OpenAIError, ValueError, TypeError, AttributeError):
@@ -186,14 +191,24 @@ class Endpoint:
             else:
                 return
         raise EndpointError(
-            f"{self.group}.base_url {self.base_url!r} gives no answer ({problem}); start the server or correct the"
-            f" address: {ADDRESS_HINT}"
+            f"{self.group}.base_url {self.settings.base_url!r} gives no answer ({problem}); start the server or correct"
+            f" the address: {ADDRESS_HINT}"
         )
 
 
 def _without_other_headers(request: Any) -> None:
     for name in [name for name in request.headers if name.lower() not in SENT_HEADERS]:
         del request.headers[name]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An endpoint, where its answers are kept, and how fast and how much it may be asked."""
+
+    endpoint: Endpoint
+    store: AnswersStore
+    rate: RateLimit
+    budget: Budget
 
 
 @dataclass(frozen=True)
@@ -210,11 +225,8 @@ class Asked:
 
 def ask(
     texts: Sequence[str],
+    connection: Connection,
     *,
-    endpoint: Endpoint,
-    store: AnswersStore,
-    rate: RateLimit,
-    budget: Budget,
     is_readable: Callable[[str], bool] = bool,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Asked:
@@ -226,6 +238,7 @@ def ask(
       EndpointError: the probe failed, the endpoint stopped answering, or the budget is reached. Running again goes on.
       OSError: an answer could not be saved.
     """
+    endpoint, store = connection.endpoint, connection.store
     keys = [endpoint.key(text) for text in texts]
     questions = {key: text for key, text in zip(keys, texts, strict=True) if not _is_settled(store, key)}
     reused = sum(key not in questions for key in keys)
@@ -233,9 +246,7 @@ def ask(
     if questions:
         counted = Counter(keys)
         with endpoint.client() as client:
-            asking = _Asking(
-                endpoint, client, store, rate, budget, is_readable, settled=lambda key: advance(counted[key])
-            )
+            asking = _Asking(connection, client, is_readable, settled=lambda key: advance(counted[key]))
             try:
                 asking.settle_all(questions)
             except BudgetReached as reached:
@@ -248,7 +259,7 @@ def ask(
     return Asked([store.text(key) for key in keys], Counter(reason for reason in reasons if reason), reused)
 
 
-def check_endpoint(*, endpoint: Endpoint, store: AnswersStore, rate: RateLimit, budget: Budget) -> None:
+def check_endpoint(connection: Connection) -> None:
     """Find out whether an endpoint can be asked, at no cost where it lists the model, else by one probe.
 
     A list without the model proves nothing, because servers know models by several names or serve any name; a server
@@ -257,8 +268,8 @@ def check_endpoint(*, endpoint: Endpoint, store: AnswersStore, rate: RateLimit, 
     Raises:
       EndpointError: nobody answers, or key, model or address are wrong, or the budget is spent.
     """
-    with endpoint.client() as client:
-        asking = _Asking(endpoint, client, store, rate, budget, bool, settled=lambda _: None)
+    with connection.endpoint.client() as client:
+        asking = _Asking(connection, client, bool, settled=lambda _: None)
         try:
             asking.check()
         except BudgetReached as reached:
@@ -280,17 +291,15 @@ class _Asking:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        connection: Connection,
         client: openai.OpenAI,
-        store: AnswersStore,
-        rate: RateLimit,
-        budget: Budget,
         is_readable: Callable[[str], bool],
         *,
         settled: Callable[[str], None],
     ) -> None:
-        self._endpoint, self._client, self._store = endpoint, client, store
-        self._rate, self._budget, self._is_readable, self._settled = rate, budget, is_readable, settled
+        self._endpoint, self._store = connection.endpoint, connection.store
+        self._rate, self._budget = connection.rate, connection.budget
+        self._client, self._is_readable, self._settled = client, is_readable, settled
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._jitter, self._fruitless = random.Random(), 0
 
@@ -343,8 +352,8 @@ class _Asking:
 
     def _settle_in_threads(self, questions: Mapping[str, str]) -> None:
         waiting = iter(questions.items())
-        with ThreadPoolExecutor(self._endpoint.concurrency, thread_name_prefix="endpoint") as pool:
-            workers = [pool.submit(self._work, waiting) for _ in range(self._endpoint.concurrency)]
+        with ThreadPoolExecutor(self._endpoint.settings.concurrency, thread_name_prefix="endpoint") as pool:
+            workers = [pool.submit(self._work, waiting) for _ in range(self._endpoint.settings.concurrency)]
             try:
                 wait(workers, return_when=FIRST_EXCEPTION)
             except BaseException:
@@ -371,7 +380,7 @@ class _Asking:
         """Ask until an answer is of use or enough were paid for, or there is none at all."""
         while not _is_settled(self._store, key):
             try:
-                answer = self._answer(key, text, self._store.tries(key), not_completed=self._endpoint.attempts)
+                answer = self._answer(key, text, self._store.tries(key), not_completed=self._endpoint.settings.attempts)
             except _NoAnswer:
                 return self._note_fruitless()
             except _Refused:
@@ -395,14 +404,16 @@ class _Asking:
             try:
                 return self._request(key, text, number)
             except _NoAnswer as failure:
-                if attempt >= (not_completed if isinstance(failure, _NotCompleted) else self._endpoint.attempts):
+                if attempt >= (
+                    not_completed if isinstance(failure, _NotCompleted) else self._endpoint.settings.attempts
+                ):
                     raise
                 self._pause(attempt, failure.seconds)
             attempt += 1
 
     def _pause(self, attempt: int, asked_for: float | None) -> None:
         """Wait as long as the server asked for, and then for a backoff of which half is left to chance."""
-        backoff = min(LONGEST_BACKOFF, self._endpoint.backoff_seconds * 2 ** (attempt - 1))
+        backoff = min(LONGEST_BACKOFF, self._endpoint.settings.backoff_seconds * 2 ** (attempt - 1))
         if asked_for is not None:
             self._rate.hold(asked_for)
         self._stopping.wait((asked_for or 0.0) + backoff * self._jitter.uniform(0.5, 1.0))
@@ -415,7 +426,7 @@ class _Asking:
           _Refused: the server wants no such request.
           EndpointError: no other one will either.
         """
-        most = most_usage(self._endpoint.system, text, max_new_tokens=self._endpoint.max_new_tokens)
+        most = most_usage(self._endpoint.system, text, max_new_tokens=self._endpoint.sampling.max_new_tokens)
         with self._budget.slot(most, self._stopping) as paid, self._rate.slot(most, self._stopping) as counted:
             answer = self._send(key, text, number, most)
             paid.usage = counted.usage = answer.usage
@@ -506,20 +517,20 @@ class _Asking:
         Raises:
           EndpointError: nobody answers.
         """
-        seconds = min(LONGEST_LISTING, self._endpoint.timeout_seconds)
+        seconds = min(LONGEST_LISTING, self._endpoint.settings.timeout_seconds)
         for attempt in range(LISTINGS):
             try:
                 return [model.id for model in self._client.models.list(timeout=seconds)]
             except openai.APIConnectionError as error:
                 problem = _unreached(error)
-                self._stopping.wait(self._endpoint.backoff_seconds * attempt)
+                self._stopping.wait(self._endpoint.settings.backoff_seconds * attempt)
             except (openai.OpenAIError, ValueError, TypeError, AttributeError):
                 return []
         raise self._unanswered(problem)
 
     @property
     def _where(self) -> str:
-        return f"{self._endpoint.group}.base_url {self._endpoint.base_url!r}"
+        return f"{self._endpoint.group}.base_url {self._endpoint.settings.base_url!r}"
 
     def _no_chat(self) -> EndpointError:
         return EndpointError(

@@ -27,6 +27,7 @@ from dp_assets.alignment.reward import score_answers
 from dp_assets.generation.diversity import distinct_n
 from dp_assets.generation.prompts import answer_prompt_ids
 from dp_assets.generation.sampling import answer_texts, generate_answer_ids
+from dp_assets.generation.settings import SamplingParameters
 from dp_assets.progress import silent
 
 SAMPLING_BATCH_SIZE = 16
@@ -39,11 +40,9 @@ def evaluate_policy(
     tokenizer: PreTrainedTokenizerBase,
     reward_model: nn.Module,
     prompts: Sequence[str],
+    sampling: SamplingParameters,
     *,
     reference_adapter: str,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
 ) -> dict[str, float]:
     """The figures of this module for the active adapter of `policy`, which is left in the mode that it was in.
 
@@ -57,15 +56,12 @@ def evaluate_policy(
             policy,
             tokenizer,
             instructions=prompts,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=1.0,
+            sampling=sampling,
             batch_size=SAMPLING_BATCH_SIZE,
-            seed=seed,
             advance=silent,
         )
         prompt_ids = [answer_prompt_ids(tokenizer, prompt) for prompt in prompts]
-        divergences = _divergences(policy, prompt_ids, answers, reference_adapter, temperature)
+        divergences = _divergences(policy, prompt_ids, answers, reference_adapter, sampling.temperature)
     texts = answer_texts(tokenizer, answers)
     return {
         "reward": float(np.mean(score_answers(reward_model, tokenizer, prompts=prompts, answers=texts))),

@@ -21,6 +21,7 @@ from trl import RewardConfig, RewardTrainer
 
 from dp_assets.alignment._trainer import common_arguments, conversation_ids, train_quietly, training_scope
 from dp_assets.alignment.record import Curve
+from dp_assets.alignment.settings import RewardSettings
 from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.seeding import public_seed
@@ -48,16 +49,8 @@ def train_reward_model(
     causal_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: pl.DataFrame,
+    settings: RewardSettings,
     *,
-    rank: int,
-    alpha: float,
-    target_modules: Sequence[str],
-    learning_rate: float,
-    epochs: int,
-    batch_size: int,
-    max_tokens: int,
-    held_out_fraction: float,
-    seed: int,
     advance: Advance,
 ) -> RewardTraining:
     """Train a reward model on `pairs` (columns `prompt`, `chosen`, `rejected`, `rejected_by`).
@@ -74,25 +67,29 @@ def train_reward_model(
     Raises:
       ValueError: fewer than two prompts have a pair that is short enough.
     """
-    short = _not_longer_than(pairs, tokenizer, max_tokens)
-    training, held_out = _split_by_prompt(short, held_out_fraction=held_out_fraction, seed=seed)
-    classifier = classifier_from_causal(causal_model, tokenizer, seed=seed)
+    short = _not_longer_than(pairs, tokenizer, settings.max_tokens)
+    training, held_out = _split_by_prompt(short, held_out_fraction=settings.held_out_fraction, seed=settings.seed)
+    classifier = classifier_from_causal(causal_model, tokenizer, seed=settings.seed)
     with training_scope(classifier) as folder:
         trainer = RewardTrainer(
             model=classifier,
             args=RewardConfig(
                 **common_arguments(
-                    folder, device=causal_model.device, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+                    folder,
+                    device=causal_model.device,
+                    learning_rate=settings.learning_rate,
+                    batch_size=settings.batch_size,
+                    seed=settings.seed,
                 ),
-                num_train_epochs=epochs,
+                num_train_epochs=settings.epochs,
                 max_length=None,
             ),
             train_dataset=Dataset.from_list(_choices(training, tokenizer)),
             processing_class=tokenizer,
             peft_config=LoraConfig(
-                r=rank,
-                lora_alpha=alpha,
-                target_modules=list(target_modules),
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                target_modules=list(settings.target_modules),
                 task_type="SEQ_CLS",
                 modules_to_save=[HEAD],
             ),

@@ -25,7 +25,7 @@ not.
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -39,10 +39,9 @@ from dp_assets.alignment._trainer import common_arguments, conversation_ids, tra
 from dp_assets.alignment.policy_figures import evaluate_policy
 from dp_assets.alignment.record import Curve
 from dp_assets.alignment.reward import score_answers
+from dp_assets.alignment.settings import Method, RlhfSettings
 from dp_assets.generation.prompts import answer_prompt_ids
 from dp_assets.progress import Advance
-
-Method = Literal["rloo", "grpo", "dpo"]
 
 REFERENCE_ADAPTER = "ref"
 
@@ -76,19 +75,8 @@ def train_policy(
     reward_model: nn.Module,
     prompts: Sequence[str],
     pairs: pl.DataFrame,
+    settings: RlhfSettings,
     *,
-    method: Method,
-    learning_rate: float,
-    steps: int,
-    prompts_per_step: int,
-    num_generations: int,
-    max_prompt_tokens: int,
-    max_new_tokens: int,
-    temperature: float,
-    kl_coefficient: float,
-    evaluation_prompts: int,
-    evaluations: int,
-    seed: int,
     advance: Advance,
 ) -> RlhfTraining:
     """Train the adapter of `policy_model` further, `advance(1)` after each of `steps` optimiser steps.
@@ -100,41 +88,17 @@ def train_policy(
       pairs: columns `prompt`, `chosen`, `rejected`; DPO trains on them, the others do not look at them. Pairs with a
         conversation of more than `max_prompt_tokens + max_new_tokens` tokens are left out, as are those whose prompt
         the policy is measured at.
-      prompts_per_step: prompts answered in a step, or pairs. All their answers make one batch.
-      num_generations: answers sampled to each prompt by RLOO and GRPO; at least two, because each is measured against
-        the others.
-      max_new_tokens: longest answer. One that reaches it is scored as it stands.
-      kl_coefficient: weight of the KL penalty, positive: without it the policy would exploit the reward model's errors.
-      evaluation_prompts: how many of `prompts` are kept from training and measured at; drawn from `seed`, so that
-        they are the same for every method.
-      evaluations: at how many points of the training the policy is measured, at least two: before, after, and evenly
-        between.
+      settings: see `RlhfSettings`.
 
     Raises:
-      ValueError: `kl_coefficient` is not positive, or too few prompts or pairs are short enough.
+      ValueError: too few prompts or pairs are short enough.
     """
-    if kl_coefficient <= 0:
-        raise ValueError("kl_coefficient must be positive, or nothing keeps the policy near the reference")
-    training_prompts, measured_at = _split_prompts(
-        prompts, tokenizer, max_prompt_tokens=max_prompt_tokens, held_out=evaluation_prompts, seed=seed
-    )
-    if method == "dpo":
-        task = _task_on_pairs(
-            [pair for pair in pairs.select("prompt", "chosen", "rejected").iter_rows() if pair[0] not in measured_at],
-            tokenizer,
-            max_tokens=max_prompt_tokens + max_new_tokens,
-            batch_size=prompts_per_step,
-        )
+    training_prompts, measured_at = _split_prompts(prompts, tokenizer, settings)
+    if settings.method == "dpo":
+        choices = pairs.select("prompt", "chosen", "rejected").iter_rows()
+        task = _task_on_pairs([pair for pair in choices if pair[0] not in measured_at], tokenizer, settings)
     else:
-        task = _task_on_prompts(
-            method,
-            training_prompts,
-            prompts_per_step=prompts_per_step,
-            num_generations=num_generations,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            reward=_reward_function(reward_model, tokenizer),
-        )
+        task = _task_on_prompts(training_prompts, settings, reward=_reward_function(reward_model, tokenizer))
     measurements = _Measurements(
         partial(
             evaluate_policy,
@@ -142,12 +106,10 @@ def train_policy(
             tokenizer,
             reward_model,
             measured_at,
+            settings.parameters,
             reference_adapter=REFERENCE_ADAPTER,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
         ),
-        due={round(number * steps / (evaluations - 1)) for number in range(evaluations)},
+        due=_measured_after(settings),
     )
     with training_scope(policy_model.get_base_model()) as folder:
         trainer = task.trainer(
@@ -156,12 +118,12 @@ def train_policy(
                 **common_arguments(
                     folder,
                     device=policy_model.device,
-                    learning_rate=learning_rate,
+                    learning_rate=settings.learning_rate,
                     batch_size=task.batch_size,
-                    seed=seed,
+                    seed=settings.seed,
                 ),
-                max_steps=steps,
-                beta=kl_coefficient,
+                max_steps=settings.steps,
+                beta=settings.kl_coefficient,
                 **task.settings,
             ),
             train_dataset=Dataset.from_list(task.rows),
@@ -173,44 +135,47 @@ def train_policy(
             curve = train_quietly(trainer, advance=advance, figures=task.figures)
         finally:
             policy_model.delete_adapter(REFERENCE_ADAPTER)
-    rows = pairs.height if method == "dpo" else len(prompts)
+    rows = pairs.height if settings.method == "dpo" else len(prompts)
     figures = {"rows_trained_on": float(len(task.rows)), "rows_left_out": float(rows - len(task.rows))}
     return RlhfTraining(policy_model, curve, figures, measurements.points)
 
 
-def _task_on_prompts(
-    method: Method,
-    prompts: Sequence[str],
-    *,
-    prompts_per_step: int,
-    num_generations: int,
-    max_new_tokens: int,
-    temperature: float,
-    reward: Callable[..., list[float]],
-) -> _Task:
-    if len(prompts) < prompts_per_step:
+def _measured_after(settings: RlhfSettings) -> set[int]:
+    """After how many steps the policy is measured: before, after, and evenly between."""
+    last = settings.evaluations - 1
+    return {round(number * settings.steps / last) for number in range(settings.evaluations)}
+
+
+def _task_on_prompts(prompts: Sequence[str], settings: RlhfSettings, *, reward: Callable[..., list[float]]) -> _Task:
+    if len(prompts) < settings.prompts_per_step:
         raise ValueError(
             f"{len(prompts)} prompts are within max_prompt_tokens besides the evaluation_prompts, but a step takes"
-            f" prompts_per_step = {prompts_per_step}; raise max_prompt_tokens, lower prompts_per_step or"
+            f" prompts_per_step = {settings.prompts_per_step}; raise max_prompt_tokens, lower prompts_per_step or"
             " evaluation_prompts, or pass more prompts"
         )
-    trainer, config, settings = SAMPLING_METHODS[method]
-    sampling = {"num_generations": num_generations, "max_completion_length": max_new_tokens, "temperature": temperature}
+    trainer, config, of_the_method = SAMPLING_METHODS[settings.method]
+    sampling = {
+        "num_generations": settings.num_generations,
+        "max_completion_length": settings.max_new_tokens,
+        "temperature": settings.temperature,
+    }
     return _Task(
         trainer=trainer,
         config=config,
-        settings=sampling | settings,
+        settings=sampling | of_the_method,
         rows=[{"prompt": prompt} for prompt in prompts],
-        batch_size=prompts_per_step * num_generations,
+        batch_size=settings.prompts_per_step * settings.num_generations,
         figures={"loss": "loss", "reward": "reward", "kl": "kl", "completions/mean_length": "completion_length"},
         arguments={"reward_funcs": reward},
     )
 
 
 def _task_on_pairs(
-    pairs: Iterable[tuple[str, str, str]], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int, batch_size: int
+    pairs: Iterable[tuple[str, str, str]], tokenizer: PreTrainedTokenizerBase, settings: RlhfSettings
 ) -> _Task:
     """A cut answer is a worse one, so pairs that are too long are left out whole."""
+    max_tokens = settings.max_prompt_tokens + settings.max_new_tokens
+    batch_size = settings.prompts_per_step
     rows = []
     for prompt, chosen, rejected in pairs:
         prompt_ids, chosen_ids = conversation_ids(tokenizer, prompt, chosen)
@@ -259,7 +224,7 @@ class _DpoTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 # What a trainer would take from TRL's defaults is given where it decides the method.
-SAMPLING_METHODS: dict[str, tuple[type, type, dict[str, Any]]] = {
+SAMPLING_METHODS: dict[Method, tuple[type, type, dict[str, Any]]] = {
     "rloo": (_RlooTrainer, RLOOConfig, {}),
     "grpo": (_GrpoTrainer, GRPOConfig, {"loss_type": "dapo", "scale_rewards": "group"}),
 }
@@ -293,15 +258,21 @@ def _reward_function(reward_model: nn.Module, tokenizer: PreTrainedTokenizerBase
 
 
 def _split_prompts(
-    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, held_out: int, seed: int
+    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: RlhfSettings
 ) -> tuple[list[str], list[str]]:
-    """The prompts that are short enough: those to train on, and `held_out` others drawn from `seed`."""
-    short = [prompt for prompt in prompts if len(answer_prompt_ids(tokenizer, prompt)) <= max_prompt_tokens]
+    """The prompts that are short enough: those to train on, and others to measure the policy at.
+
+    The latter are drawn from the seed, so they are the same for every method.
+    """
+    short = [prompt for prompt in prompts if len(answer_prompt_ids(tokenizer, prompt)) <= settings.max_prompt_tokens]
     different = list(dict.fromkeys(short))
+    held_out = settings.evaluation_prompts
     if len(different) < held_out:
         raise ValueError(
             f"{len(different)} prompts are within max_prompt_tokens, but the policy is measured at evaluation_prompts ="
             f" {held_out}; raise max_prompt_tokens, lower evaluation_prompts or pass more prompts"
         )
-    measured_at = [different[place] for place in np.random.default_rng(seed).permutation(len(different))[:held_out]]
+    measured_at = [
+        different[place] for place in np.random.default_rng(settings.seed).permutation(len(different))[:held_out]
+    ]
     return [prompt for prompt in short if prompt not in set(measured_at)], measured_at

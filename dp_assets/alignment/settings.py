@@ -18,6 +18,10 @@ from dp_assets.fields import (
     PositiveReal,
     Settings,
 )
+from dp_assets.generation.settings import SamplingParameters
+
+Method = Literal["rloo", "grpo", "dpo"]
+"""How the policy is optimised."""
 
 OPERATIONAL = {
     "base_url",
@@ -92,21 +96,11 @@ class EndpointSettings(Settings):
             raise ValueError("budget_money needs input_price and output_price")
         return self
 
-    def parameters(self, *, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> dict[str, Any]:
+    def parameters(self, sampling: SamplingParameters) -> dict[str, Any]:
         """The fields of a request's body besides model and messages."""
-        sampling = {"temperature": temperature, "top_p": top_p, "seed": seed}
-        sent = {name: value for name, value in sampling.items() if name not in self.omitted}
-        return {**sent, self.max_tokens_name: max_new_tokens, **self.extra_body}
-
-    def connection(self) -> dict[str, Any]:
-        """Where the endpoint is and how it is asked."""
-        patience = {"timeout_seconds", "attempts", "backoff_seconds", "concurrency"}
-        return self.model_dump(include={"base_url", "model"} | patience)
-
-    def limits(self) -> dict[str, Any]:
-        """What all runs for one table may cost together; a price that is not set counts as 0."""
-        budgets = {"tokens": self.budget_tokens, "money": self.budget_money}
-        return {**budgets, "input_price": self.input_price or 0.0, "output_price": self.output_price or 0.0}
+        named = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+        sent = {name: value for name, value in named.items() if name not in self.omitted}
+        return {**sent, self.max_tokens_name: sampling.max_new_tokens, **self.extra_body}
 
 
 class JudgeSettings(EndpointSettings):
@@ -138,13 +132,10 @@ class AnnotationSettings(Settings):
             raise ValueError("source 'human' needs `path`: where the JSON export of Label Studio will be")
         return self
 
-    def sampling(self) -> dict[str, Any]:
+    @property
+    def parameters(self) -> SamplingParameters:
         """How an answer is sampled."""
-        return self.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})
-
-    def local_sampling(self) -> dict[str, Any]:
-        """The same for the local model, which answers in batches."""
-        return {**self.sampling(), "batch_size": self.batch_size}
+        return SamplingParameters(self.max_new_tokens, self.temperature, self.top_p, self.seed)
 
 
 class AdapterTraining(Settings):
@@ -159,10 +150,6 @@ class AdapterTraining(Settings):
     max_tokens: Positive
     seed: int
     max_rows: Positive | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of a trainer, which is handed rows already limited to `max_rows`."""
-        return self.model_dump(exclude={"max_rows"})
 
     def limit(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """The rows to train on."""
@@ -190,7 +177,8 @@ class PreferenceSettings(Settings):
     judge: JudgeSettings | None = None
     path: Path | None = None
 
-    def judge_sampling(self) -> dict[str, Any]:
+    @property
+    def judge_parameters(self) -> SamplingParameters:
         """How a verdict is sampled; nothing is cut from the judge's choices.
 
         Raises:
@@ -198,8 +186,7 @@ class PreferenceSettings(Settings):
         """
         if self.judge is None:
             raise ValueError("preferences.judge is not set; give it base_url and model")
-        tuning = {"max_new_tokens": self.judge.max_new_tokens, "temperature": self.judge.temperature}
-        return {**tuning, "top_p": 1.0, "seed": self.seed}
+        return SamplingParameters(self.judge.max_new_tokens, self.judge.temperature, top_p=1.0, seed=self.seed)
 
     @model_validator(mode="after")
     def _source_is_described(self) -> "PreferenceSettings":
@@ -221,13 +208,16 @@ class RewardSettings(AdapterTraining):
 class RlhfSettings(Settings):
     """The policy.
 
-    rloo, grpo  against the reward model, with `num_generations` answers sampled to each of `prompts_per_step` prompts
+    rloo, grpo  against the reward model, with `num_generations` answers sampled to each of `prompts_per_step` prompts;
+                at least two, because each is measured against the others
     dpo         on preference pairs, `prompts_per_step` of them a step, `kl_coefficient` being its beta
 
-    All are measured at the same `evaluation_prompts` held-out prompts, at `evaluations` points of the training.
+    The answers of a step make one batch, and one that reaches `max_new_tokens` is scored as it stands. Without a
+    positive `kl_coefficient`, the policy would exploit the reward model's errors. All methods are measured at the same
+    `evaluation_prompts` held-out prompts, at `evaluations` points of the training: before, after, and evenly between.
     """
 
-    method: Literal["rloo", "grpo", "dpo"]
+    method: Method
     learning_rate: LearningRate
     steps: Positive
     prompts_per_step: Positive
@@ -239,3 +229,8 @@ class RlhfSettings(Settings):
     evaluation_prompts: Positive
     evaluations: Annotated[int, Field(ge=2)]
     seed: int = 7
+
+    @property
+    def parameters(self) -> SamplingParameters:
+        """How an answer of the policy is sampled."""
+        return SamplingParameters(self.max_new_tokens, self.temperature, top_p=1.0, seed=self.seed)

@@ -6,7 +6,7 @@ trains LoRA only. The packaged model pads with its end token. Padding is told by
 token keeps its loss and the model learns to stop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import polars as pl
 from datasets import Dataset
@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 
 from dp_assets.alignment._trainer import common_arguments, conversation_ids, train_quietly, training_scope
 from dp_assets.alignment.record import Curve
+from dp_assets.alignment.settings import AdapterTraining
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.progress import Advance
 
@@ -27,21 +28,15 @@ def train_sft(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: pl.DataFrame,
+    settings: AdapterTraining,
     *,
-    rank: int,
-    alpha: float,
-    target_modules: Sequence[str],
-    learning_rate: float,
-    epochs: int,
-    batch_size: int,
-    max_tokens: int,
-    seed: int,
     advance: Advance,
 ) -> tuple[PeftModel, Curve]:
     """Train a new LoRA adapter on `pairs` (columns `instruction`, `response`).
 
     `model` is wrapped in place: hand over one of your own. A conversation of more than `max_tokens` tokens loses its
-    end, and is left out if nothing of the response remains. There are `epochs * ceil(rows / batch_size)` optimiser
+    end, and is left out if nothing of the response remains. All `pairs` are trained on: whoever hands them over has
+    limited them to `max_rows`. There are `epochs * ceil(rows / batch_size)` optimiser
     steps with a learning rate that falls linearly to zero, and `advance(1)` after each.
 
     Returns:
@@ -50,19 +45,28 @@ def train_sft(
     Raises:
       ValueError: no pair has a response within `max_tokens`.
     """
-    rows = list(_labelled(pairs, tokenizer, max_tokens))
+    rows = list(_labelled(pairs, tokenizer, settings.max_tokens))
     if not rows:
         raise ValueError("no pair has a response within max_tokens; raise max_tokens or annotate more instructions")
     with training_scope(model) as folder:
         trainer = SFTTrainer(
             model=new_adapter_model(
-                model, rank=rank, alpha=alpha, target_modules=target_modules, layers=None, seed=seed
+                model,
+                rank=settings.rank,
+                alpha=settings.alpha,
+                target_modules=settings.target_modules,
+                layers=None,
+                seed=settings.seed,
             ),
             args=SFTConfig(
                 **common_arguments(
-                    folder, device=model.device, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+                    folder,
+                    device=model.device,
+                    learning_rate=settings.learning_rate,
+                    batch_size=settings.batch_size,
+                    seed=settings.seed,
                 ),
-                num_train_epochs=epochs,
+                num_train_epochs=settings.epochs,
                 max_length=None,
             ),
             train_dataset=Dataset.from_list(rows),

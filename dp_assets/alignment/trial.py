@@ -5,10 +5,8 @@ change the model that is handed over, so it should be a fresh one. What a step w
 left to the run.
 """
 
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import isfinite
-from typing import Any
 
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dp_assets.alignment.record import Curve
 from dp_assets.alignment.reward import classifier_from_causal, train_reward_model
 from dp_assets.alignment.rlhf import train_policy
+from dp_assets.alignment.settings import AdapterTraining, RewardSettings, RlhfSettings
 from dp_assets.alignment.sft import train_sft
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.fitness import (
@@ -33,68 +32,71 @@ CHOICES = pl.DataFrame(
     {"prompt": ["Why?", "How?"], "chosen": ["So.", "Thus."], "rejected": ["No.", "Not."], "rejected_by": ["cut", "cut"]}
 )
 FEW_TOKENS = 2
-ONE_STEP: dict[str, Any] = {"batch_size": 1, "epochs": 1}
+ONE_STEP = {"batch_size": 1, "epochs": 1}
+SMALLEST_STEP = {
+    "steps": 1,
+    "prompts_per_step": 1,
+    "num_generations": 2,
+    "evaluation_prompts": 1,
+    "evaluations": 2,
+}
 
 
-def try_sft(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any) -> None:
-    """One step of supervised fine-tuning. `settings` are the arguments of `train_sft`.
+def try_sft(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterTraining) -> None:
+    """One step of supervised fine-tuning.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.
     """
-    _require_model(model, tokenizer, setting="sft", **settings)
+    _require_model(model, tokenizer, settings, group="sft")
     with _trained("sft"):
-        _, curve = train_sft(model, tokenizer, PAIRS.head(1), advance=silent, **settings | ONE_STEP)
+        _, curve = train_sft(model, tokenizer, PAIRS.head(1), settings.model_copy(update=ONE_STEP), advance=silent)
         _require_finite(curve)
 
 
-def try_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any) -> None:
-    """One step of the reward model on one of two pairs. `settings` are the arguments of `train_reward_model`.
+def try_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings) -> None:
+    """One step of the reward model on one of two pairs.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.
     """
-    _require_model(model, tokenizer, setting="reward", **settings)
-    require_layers(model.base_model, settings["target_modules"], setting="reward.target_modules")  # it has no such head
+    _require_model(model, tokenizer, settings, group="reward")
+    require_layers(model.base_model, settings.target_modules, setting="reward.target_modules")  # it has no such head
     with _trained("reward"):
-        training = train_reward_model(model, tokenizer, CHOICES, advance=silent, **settings | ONE_STEP)
+        one_step = settings.model_copy(update=ONE_STEP)
+        training = train_reward_model(model, tokenizer, CHOICES, one_step, advance=silent)
         _require_finite(training.curve)
 
 
 def try_policy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    settings: RlhfSettings,
     *,
-    sft: Mapping[str, Any],
-    max_prompt_tokens: int,
-    max_new_tokens: int,
-    **settings: Any,
+    sft: AdapterTraining,
 ) -> None:
-    """One step of policy optimisation by the method of `settings`, the further arguments of `train_policy`.
-
-    `sft` describes the adapter that the policy continues: rank, alpha and target modules. The reward model is new.
+    """One step of policy optimisation. It continues an adapter as `sft` describes it; the reward model is new.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.
     """
-    require_layers(model, sft["target_modules"], setting="sft.target_modules")
+    require_layers(model, sft.target_modules, setting="sft.target_modules")
     require_vocabulary(model, tokenizer)
     require_prompts(tokenizer)
-    require_length(model, max_prompt_tokens + max_new_tokens, setting="rlhf.max_new_tokens")
-    few = {"steps": 1, "prompts_per_step": 1, "num_generations": 2, "evaluation_prompts": 1, "evaluations": 2}
+    require_length(model, settings.max_prompt_tokens + settings.max_new_tokens, setting="rlhf.max_new_tokens")
     with _trained("rlhf"):
-        scorer = classifier_from_causal(model, tokenizer, seed=settings["seed"])
-        training = train_policy(
-            new_adapter_model(model, layers=None, seed=settings["seed"], **sft),
-            tokenizer,
-            scorer,
-            CHOICES["prompt"].to_list(),
-            CHOICES,
-            max_prompt_tokens=max_prompt_tokens,
-            max_new_tokens=min(max_new_tokens, FEW_TOKENS),
-            advance=silent,
-            **settings | few,
+        scorer = classifier_from_causal(model, tokenizer, seed=settings.seed)
+        policy = new_adapter_model(
+            model,
+            rank=sft.rank,
+            alpha=sft.alpha,
+            target_modules=sft.target_modules,
+            layers=None,
+            seed=settings.seed,
         )
+        few_tokens = {"max_new_tokens": min(settings.max_new_tokens, FEW_TOKENS)}
+        prompts, few = CHOICES["prompt"].to_list(), settings.model_copy(update=SMALLEST_STEP | few_tokens)
+        training = train_policy(policy, tokenizer, scorer, prompts, CHOICES, few, advance=silent)
         _require_finite(training.curve)
 
 
@@ -103,18 +105,12 @@ def _trained(setting: str) -> AbstractContextManager[None]:
 
 
 def _require_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    setting: str,
-    target_modules: Sequence[str],
-    max_tokens: int,
-    **_: object,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterTraining, *, group: str
 ) -> None:
-    require_layers(model, target_modules, setting=f"{setting}.target_modules")
+    require_layers(model, settings.target_modules, setting=f"{group}.target_modules")
     require_vocabulary(model, tokenizer)
     require_prompts(tokenizer)
-    require_length(model, max_tokens, setting=f"{setting}.max_tokens")
+    require_length(model, settings.max_tokens, setting=f"{group}.max_tokens")
 
 
 def _require_finite(curve: Curve) -> None:

@@ -35,7 +35,7 @@ def quality_report(
     settings, centroids, votes = profile.report, centroids_of(synthetic_bins), votes_of(dp_histogram)
     noisy: dict[str, Any] = {"noisy_votes": votes, "noise_stddev": noise_of(dp_histogram)}
     load = generator_loading(language_model, None, profile.sampling, level=Partition.of(context).level)
-    drawn = sample_baseline(load, **profile.baseline_sampling())
+    drawn = sample_baseline(load, profile.baseline_sampling)
     baseline = set_in_bins(drawn, embedder.encode(drawn), centroids)
     rows = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
     pool = set_in_bins(rows["text"].to_list(), rows["vector"].to_numpy(), centroids)

@@ -26,7 +26,7 @@ def reward_model(
     pairs = profile.reward.limit(preference_pairs.rows).collect()
     steps = profile.reward.optimiser_steps(round(pairs.height * (1 - profile.reward.held_out_fraction)))
     with progress("training the reward model", steps, "steps") as advance:
-        training = train_reward_model(*language_model.load(), pairs, advance=advance, **profile.reward.arguments())
+        training = train_reward_model(*language_model.load(), pairs, profile.reward, advance=advance)
     adapter = adapter_from_model(
         training.model,
         base_model=language_model.public_name,

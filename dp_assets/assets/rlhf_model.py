@@ -41,8 +41,8 @@ def rlhf_model(
             attach_reward_adapter(*language_model.load(), reward_model),
             filtered_instructions.collect()["text"].to_list(),
             preference_pairs.collect(),
+            profile.rlhf,
             advance=advance,
-            **profile.rlhf.model_dump(),
         )
     adapter = adapter_from_model(
         training.model,

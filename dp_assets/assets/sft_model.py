@@ -26,7 +26,7 @@ def sft_model(
     pairs = profile.sft.limit(annotated_instructions.rows).collect()
     steps = profile.sft.optimiser_steps(pairs.height)
     with progress("supervised fine-tuning", steps, "steps") as advance:
-        model, curve = train_sft(*language_model.load(), pairs, advance=advance, **profile.sft.arguments())
+        model, curve = train_sft(*language_model.load(), pairs, profile.sft, advance=advance)
     adapter = adapter_from_model(
         model,
         base_model=language_model.public_name,

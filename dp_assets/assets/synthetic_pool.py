@@ -39,7 +39,7 @@ def synthetic_pool(
     shards = shard_store.open("synthetic_pool", context.partition_key, adapter=dp_generator, decided_by=decided_by)
     level = Partition.of(context).level
     load = generator_loading(language_model, dp_generator, profile.sampling, level=level)
-    pool = sample_pool(load, shards=shards, **profile.sampling.arguments() | {"num_samples": num_samples})
+    pool = sample_pool(load, profile.sampling.resized(num_samples, seed=profile.sampling.seed), shards=shards)
     number = pl.col("number").cast(pl.String).str.zfill(7)
     numbered = pl.format("pool-{}", number).alias("synthetic_id")
     rows = pool.with_row_index("number").select(numbered, "text", "num_tokens")

@@ -6,8 +6,9 @@ al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,7 +17,7 @@ from dp_assets.artifacts import Adapter
 from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.generation.sampling import Engine, deduplicate, sample_instructions
-from dp_assets.generation.settings import GeneratorPrompt
+from dp_assets.generation.settings import SamplingSettings
 from dp_assets.generation.steering import Steering, sample_steered
 from dp_assets.progress import Advance, progress, silent
 
@@ -51,24 +52,23 @@ def with_adapter(
     return load
 
 
-def sample_pool(load_generator: LoadModel, *, shards: Shards, num_samples: int, **sampling: Any) -> pl.LazyFrame:
+def sample_pool(load_generator: LoadModel, settings: SamplingSettings, *, shards: Shards) -> pl.LazyFrame:
     """Distinct texts of the generator: columns `text`, `num_tokens`, `finished`.
 
     Shards that are there already are taken as they are, and the model is loaded only if one is missing. A shard is a
     function of the settings, its number and the texts before it, so a run that was stopped ends with the same pool.
-    Memory holds the samples of one shard, and a digest of every text. `sampling` are the prompt and the other arguments
-    of `sample_instructions`.
+    Memory holds the samples of one shard, and a digest of every text.
     """
     load = cache(load_generator)
     seen: set[bytes] = set()
     pool = []
-    with progress("sampling the synthetic pool", num_samples, "samples") as advance:
-        for start in range(0, num_samples, SAMPLES_A_SHARD):
-            size = min(SAMPLES_A_SHARD, num_samples - start)
+    with progress("sampling the synthetic pool", settings.num_samples, "samples") as advance:
+        for start in range(0, settings.num_samples, SAMPLES_A_SHARD):
+            size = min(SAMPLES_A_SHARD, settings.num_samples - start)
             name = f"samples-{start:09d}-{size}"
             shard = shards.found(name)
             if shard is None:
-                drawn = deduplicate(_draw(load(), num_samples=size, first_number=start, advance=advance, **sampling))
+                drawn = deduplicate(_draw(load(), settings, num_samples=size, first_number=start, advance=advance))
                 is_new = [digest not in seen for digest in _digests(drawn)]
                 shard = shards.kept(name, drawn.filter(pl.Series(is_new, dtype=pl.Boolean)))
             else:
@@ -79,31 +79,49 @@ def sample_pool(load_generator: LoadModel, *, shards: Shards, num_samples: int, 
 
 
 def generator_sampler(
-    load_generator: LoadModel, *, advance: Advance = silent, **sampling: Any
+    load_generator: LoadModel, settings: SamplingSettings, *, advance: Advance = silent
 ) -> Callable[[Sequence[Steering], int], list[str]]:
     """A function of (steerings, public seed) that draws a text for each from the generator, loaded at the first call.
 
-    `advance` is told of the texts as they are drawn. `sampling` are the prompt and the other arguments of
-    `sample_steered`.
+    How many it draws and by which seed is not that of the settings. `advance` is told of the texts as they are drawn.
     """
     load = cache(load_generator)
 
     def draw(steerings: Sequence[Steering], seed: int) -> list[str]:
-        return sample_steered(*load(), steerings=steerings, seed=seed, advance=advance, **sampling)
+        return sample_steered(
+            *load(),
+            prompt=settings.prompt,
+            steerings=steerings,
+            sampling=replace(settings.parameters, seed=seed),
+            batch_size=settings.batch_size,
+            advance=advance,
+        )
 
     return draw
 
 
-def sample_baseline(load_model: LoadModel, *, num_samples: int, **sampling: Any) -> list[str]:
-    """Distinct texts of the base model alone, drawn as the pool is drawn from the generator, with the same settings."""
-    with progress("sampling the baseline of epsilon zero", num_samples, "samples") as advance:
-        drawn = _draw(load_model(), num_samples=num_samples, advance=advance, **sampling)
+def sample_baseline(load_model: LoadModel, settings: SamplingSettings) -> list[str]:
+    """Distinct texts of the base model alone, drawn as the pool is drawn from the generator."""
+    number = settings.num_samples
+    with progress("sampling the baseline of epsilon zero", number, "samples") as advance:
+        drawn = _draw(load_model(), settings, num_samples=number, first_number=0, advance=advance)
     return deduplicate(drawn)["text"].to_list()
 
 
-def _draw(loaded: Loaded, *, prompt: GeneratorPrompt, **sampling: Any) -> pl.DataFrame:
+def _draw(
+    loaded: Loaded, settings: SamplingSettings, *, num_samples: int, first_number: int, advance: Advance
+) -> pl.DataFrame:
     model, tokenizer = loaded
-    return sample_instructions(model, tokenizer, prompt_ids=generator_prompt_ids(tokenizer, prompt=prompt), **sampling)
+    return sample_instructions(
+        model,
+        tokenizer,
+        prompt_ids=generator_prompt_ids(tokenizer, prompt=settings.prompt),
+        num_samples=num_samples,
+        sampling=settings.parameters,
+        batch_size=settings.batch_size,
+        advance=advance,
+        first_number=first_number,
+    )
 
 
 def _digests(samples: pl.DataFrame) -> list[bytes]:

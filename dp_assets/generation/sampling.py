@@ -7,7 +7,7 @@ that text.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NotRequired, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 import torch
@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dp_assets.generation.decoding import Decoding, decode, keeps_columns
 from dp_assets.generation.prompts import answer_prompt_ids, end_of_instruction_id
 from dp_assets.generation.seeding import public_seed
+from dp_assets.generation.settings import SamplingParameters
+from dp_assets.progress import Advance
 
 SAMPLES = pl.Schema({"text": pl.String, "num_tokens": pl.Int64, "finished": pl.Boolean})
 
@@ -37,46 +39,33 @@ class Engine(Protocol):
         ...
 
 
-class Sampling(TypedDict):
-    """How texts are drawn: see `sample_continuations`."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    batch_size: int
-    seed: int
-    first_number: NotRequired[int]
-    advance: Callable[[int], None]
-
-
 def sample_continuations(
     model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     *,
     prompts: Sequence[Sequence[int]],
-    **sampling: Unpack[Sampling],
+    sampling: SamplingParameters,
+    batch_size: int,
+    advance: Advance,
+    first_number: int = 0,
 ) -> list[list[int]]:
     """New token ids after each prompt, in their order; the token that ended a text is its last one, if any did.
 
-    A text has at most `max_new_tokens`. Temperature 0 takes the likeliest token each time, and then `top_p` and `seed`
-    have no effect. A text's random numbers follow from `seed` and its number, `first_number` (0 where it is not given)
-    being that of the first; `batch_size` and the other texts change nothing but how sums round. `advance` is called
-    with the number of texts that ended.
+    Args:
+      sampling: at temperature 0, `top_p` and `seed` have no effect. A text's random numbers follow from `seed` and the
+        text's number.
+      batch_size: like the other texts, it changes nothing but how sums round.
+      advance: is called with the number of texts that ended.
+      first_number: the number of the first text.
     """
     decoding = Decoding(
-        max_new_tokens=sampling["max_new_tokens"],
-        temperature=sampling["temperature"],
-        top_p=sampling["top_p"],
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
         stop_ids=frozenset(_stop_ids(tokenizer)),
-        seed=sampling["seed"],
+        seed=sampling.seed,
     )
-    return _drawing(model)(
-        prompts,
-        decoding,
-        batch_size=sampling["batch_size"],
-        first_number=sampling.get("first_number", 0),
-        advance=sampling["advance"],
-    )
+    return _drawing(model)(prompts, decoding, batch_size=batch_size, first_number=first_number, advance=advance)
 
 
 def _drawing(model: PreTrainedModel | Engine) -> Callable[..., list[list[int]]]:
@@ -91,14 +80,25 @@ def sample_instructions(
     *,
     prompt_ids: Sequence[int],
     num_samples: int,
-    **sampling: Unpack[Sampling],
+    sampling: SamplingParameters,
+    batch_size: int,
+    advance: Advance,
+    first_number: int = 0,
 ) -> pl.DataFrame:
-    """Draw `num_samples` continuations of `prompt_ids`; `sampling` is that of `sample_continuations`.
+    """Draw `num_samples` continuations of `prompt_ids`; for the other parameters see `sample_continuations`.
 
     Returns one row a sample with a non-empty text, so possibly fewer than were drawn: `text` without surrounding
     white space, `num_tokens` before the end token, `finished` if the sample ended with the end token and was not cut.
     """
-    drawn = sample_continuations(model, tokenizer, prompts=[prompt_ids] * num_samples, **sampling)
+    drawn = sample_continuations(
+        model,
+        tokenizer,
+        prompts=[prompt_ids] * num_samples,
+        sampling=sampling,
+        batch_size=batch_size,
+        advance=advance,
+        first_number=first_number,
+    )
     return _decoded_samples(tokenizer, drawn).filter(pl.col("text") != "")
 
 
@@ -112,10 +112,15 @@ def generate_answers(
     tokenizer: PreTrainedTokenizerBase,
     *,
     instructions: Sequence[str],
-    **sampling: Unpack[Sampling],
+    sampling: SamplingParameters,
+    batch_size: int,
+    advance: Advance,
 ) -> list[str]:
     """One answer to each instruction, in their order; an answer may be empty."""
-    return answer_texts(tokenizer, generate_answer_ids(model, tokenizer, instructions=instructions, **sampling))
+    answers = generate_answer_ids(
+        model, tokenizer, instructions=instructions, sampling=sampling, batch_size=batch_size, advance=advance
+    )
+    return answer_texts(tokenizer, answers)
 
 
 def generate_answer_ids(
@@ -123,11 +128,15 @@ def generate_answer_ids(
     tokenizer: PreTrainedTokenizerBase,
     *,
     instructions: Sequence[str],
-    **sampling: Unpack[Sampling],
+    sampling: SamplingParameters,
+    batch_size: int,
+    advance: Advance,
 ) -> list[list[int]]:
     """The answers of `generate_answers` as token ids; the token that ended an answer is its last one, if any did."""
     prompts = [answer_prompt_ids(tokenizer, instruction) for instruction in instructions]
-    return sample_continuations(model, tokenizer, prompts=prompts, **sampling)
+    return sample_continuations(
+        model, tokenizer, prompts=prompts, sampling=sampling, batch_size=batch_size, advance=advance
+    )
 
 
 def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> list[str]:

@@ -1,10 +1,21 @@
 """The settings of private training and of sampling from what was trained."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dp_assets.fields import Fraction, LearningRate, NonNegative, Positive, PositiveReal, Settings
 
 GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
+
+
+@dataclass(frozen=True)
+class SamplingParameters:
+    """How a text is sampled, whichever stage, engine or endpoint does it. Temperature 0 takes the likeliest token."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
 
 
 class GeneratorSettings(Settings):
@@ -52,6 +63,11 @@ class SamplingSettings(Settings):
     seed: int = 1
     engine: Literal["transformers", "vllm"] = "transformers"
 
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of a sampler, whichever engine it runs in."""
-        return self.model_dump(exclude={"engine"})
+    @property
+    def parameters(self) -> SamplingParameters:
+        """How each text is sampled."""
+        return SamplingParameters(self.max_new_tokens, self.temperature, self.top_p, self.seed)
+
+    def resized(self, num_samples: int, *, seed: int) -> "SamplingSettings":
+        """The same for another number of samples and another public seed."""
+        return self.model_copy(update={"num_samples": num_samples, "seed": seed})

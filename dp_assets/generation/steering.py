@@ -9,13 +9,13 @@ Only released texts may come here, and the generator is released, so this is pos
 """
 
 from collections.abc import Sequence
-from typing import Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
-from dp_assets.generation.sampling import Engine, Sampling, answer_texts, sample_continuations
-from dp_assets.generation.settings import GeneratorPrompt
+from dp_assets.generation.sampling import Engine, answer_texts, sample_continuations
+from dp_assets.generation.settings import GeneratorPrompt, SamplingParameters
+from dp_assets.progress import Advance
 
 Steering = tuple[Sequence[str], str]
 """Earlier turns and an opening; both may be empty."""
@@ -27,18 +27,22 @@ def sample_steered(
     *,
     prompt: GeneratorPrompt,
     steerings: Sequence[Steering],
-    **sampling: Unpack[Sampling],
+    sampling: SamplingParameters,
+    batch_size: int,
+    advance: Advance,
 ) -> list[str]:
     """One text for each steering, in order: its opening and what the generator wrote after it; possibly empty.
 
-    A text has at most `max_new_tokens` tokens, its opening included, as every text of the pool. `sampling` is that of
-    `sample_continuations`.
+    A text has at most `max_new_tokens` tokens, its opening included, as every text of the pool. For the other
+    parameters see `sample_continuations`.
     """
-    longest = sampling["max_new_tokens"]
+    longest = sampling.max_new_tokens
     openings = [opening_ids(tokenizer, opening, max_tokens=longest) for _, opening in steerings]
     contexts = [context_ids(tokenizer, earlier, prompt=prompt, max_tokens=longest) for earlier, _ in steerings]
     prompts = [context + opening for context, opening in zip(contexts, openings, strict=True)]
-    continuations = sample_continuations(model, tokenizer, prompts=prompts, **sampling)
+    continuations = sample_continuations(
+        model, tokenizer, prompts=prompts, sampling=sampling, batch_size=batch_size, advance=advance
+    )
     whole = [(opening + new)[:longest] for opening, new in zip(openings, continuations, strict=True)]
     return answer_texts(tokenizer, whole)
 

@@ -75,9 +75,10 @@ class Profile(Settings):
         """The plans to register before any output exists."""
         return tuple(self.plan(level) for level in self.corpus.planned_levels)
 
-    def baseline_sampling(self) -> dict[str, Any]:
+    @property
+    def baseline_sampling(self) -> SamplingSettings:
         """Settings for samples of the untrained base model: the pool's, with the report's size and seed."""
-        return self.sampling.arguments() | {"num_samples": self.report.baseline_samples, "seed": self.report.seed}
+        return self.sampling.resized(self.report.baseline_samples, seed=self.report.seed)
 
     @property
     def digest(self) -> str:

@@ -14,6 +14,7 @@ import dagster as dg
 import polars as pl
 
 from dp_assets.alignment.settings import AnnotationSettings, EndpointSettings
+from dp_assets.generation.settings import SamplingParameters
 from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.progress import Advance, progress
@@ -23,7 +24,7 @@ from resources.public_failure import PublicFailure
 
 if TYPE_CHECKING:
     from dp_assets.alignment.answers_store import AnswersStore
-    from dp_assets.alignment.endpoint import Asked, Endpoint
+    from dp_assets.alignment.endpoint import Asked, Connection, Endpoint
     from dp_assets.alignment.endpoint_limits import Budget
 
 
@@ -143,7 +144,7 @@ def answerer_of(
     if annotator.endpoint is None:
         yield local_answerer(language_model, settings, advance)
     else:
-        with endpoint_answerer(context, annotator, sampling=settings.sampling(), advance=advance) as answerer:
+        with endpoint_answerer(context, annotator, sampling=settings.parameters, advance=advance) as answerer:
             yield answerer
 
 
@@ -154,8 +155,14 @@ def local_answerer(language_model: LanguageModel, settings: AnnotationSettings, 
     model, tokenizer = language_model.load()
 
     def answer(texts: list[str]) -> list[str]:
-        sampling = settings.local_sampling()
-        return generate_answers(model, tokenizer, instructions=texts, advance=advance, **sampling)
+        return generate_answers(
+            model,
+            tokenizer,
+            instructions=texts,
+            sampling=settings.parameters,
+            batch_size=settings.batch_size,
+            advance=advance,
+        )
 
     return Answerer(language_model.public_name, answer)
 
@@ -165,7 +172,7 @@ def endpoint_answerer(
     context: dg.AssetExecutionContext,
     annotator: Annotator,
     *,
-    sampling: Mapping[str, Any],
+    sampling: SamplingParameters,
     advance: Advance,
     system: str | None = None,
     is_readable: Callable[[str], bool] = bool,
@@ -180,50 +187,51 @@ def endpoint_answerer(
 
     settings = annotator.admitted(label_of(context), Partition.of(context).level)
     path = annotator.answers_file(context.asset_key.to_user_string(), context.partition_key)
-    with connected(annotator, settings, path, sampling=sampling, system=system) as parts:
+    with connected(annotator, settings, path, sampling=sampling, system=system) as connection:
         figures: dict[str, Any] = {}
 
         def answer(texts: list[str]) -> list[str]:
-            asked = ask(texts, **parts, is_readable=is_readable, advance=advance)
-            figures.update(_figures(asked, parts["store"], parts["budget"], settings))
+            asked = ask(texts, connection, is_readable=is_readable, advance=advance)
+            figures.update(_figures(asked, connection.store, connection.budget, settings))
             return asked.texts
 
-        yield Answerer(settings.model, answer, figures, check=partial(check_endpoint, **parts))
+        yield Answerer(settings.model, answer, figures, check=partial(check_endpoint, connection))
 
 
 @contextmanager
 def connected(
-    annotator: Annotator, settings: EndpointSettings, path: Path, *, sampling: Mapping[str, Any], system: str | None
-) -> Iterator[dict[str, Any]]:
-    """What it takes to ask an endpoint: `endpoint`, `store` (in `path`, held until the block ends), `rate`, `budget`.
+    annotator: Annotator, settings: EndpointSettings, path: Path, *, sampling: SamplingParameters, system: str | None
+) -> "Iterator[Connection]":
+    """What it takes to ask an endpoint. Its answers are kept in `path`, which is held until the block ends.
 
     Raises:
       AnswersBusy: another run holds the file.
     """
     from dp_assets.alignment.answers_store import AnswersStore
+    from dp_assets.alignment.endpoint import Connection
     from dp_assets.alignment.endpoint_limits import Budget, RateLimit
 
     endpoint = endpoint_of(annotator, settings, sampling=sampling, system=system)
     rate = RateLimit(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute)
     with AnswersStore.opened(path) as store:
-        budget = Budget(group=annotator.group, spent=store.usage, **settings.limits())
-        yield {"endpoint": endpoint, "store": store, "rate": rate, "budget": budget}
+        budget = Budget(
+            group=annotator.group,
+            tokens=settings.budget_tokens,
+            money=settings.budget_money,
+            input_price=settings.input_price or 0.0,
+            output_price=settings.output_price or 0.0,
+            spent=store.usage,
+        )
+        yield Connection(endpoint, store, rate, budget)
 
 
 def endpoint_of(
-    annotator: Annotator, settings: EndpointSettings, *, sampling: Mapping[str, Any], system: str | None
+    annotator: Annotator, settings: EndpointSettings, *, sampling: SamplingParameters, system: str | None
 ) -> "Endpoint":
     """An annotator's endpoint, as it is asked."""
     from dp_assets.alignment.endpoint import Endpoint
 
-    return Endpoint(
-        group=annotator.group,
-        parameters=settings.parameters(**sampling),
-        max_new_tokens=sampling["max_new_tokens"],
-        api_key=annotator.api_key,
-        system=system,
-        **settings.connection(),
-    )
+    return Endpoint(annotator.group, settings, sampling, annotator.api_key, system)
 
 
 def _figures(asked: "Asked", store: "AnswersStore", budget: "Budget", settings: EndpointSettings) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,11 @@ def policy_drawing(
     def draw(texts: list[str], seed: int) -> list[str]:
         from dp_assets.generation.sampling import generate_answers
 
-        sampling = profile.annotation.local_sampling() | {"temperature": temperature, "seed": seed}
-        return generate_answers(*loaded(), instructions=texts, advance=advance, **sampling)
+        settings = profile.annotation
+        sampling = replace(settings.parameters, temperature=temperature, seed=seed)
+        return generate_answers(
+            *loaded(), instructions=texts, sampling=sampling, batch_size=settings.batch_size, advance=advance
+        )
 
     return draw
 
@@ -73,17 +76,17 @@ def kept_samples(
     from dp_assets.alignment.answers_store import AnswersStore
     from dp_assets.alignment.samples import KeptSamples
 
-    settings, sampling = profile.preferences, profile.annotation.sampling()
+    settings, answers = profile.preferences, profile.annotation
     identity = {
         "base": language_model.public_name,
         "policy": adapter_digest(policy.weights, policy.config),
-        "max_new_tokens": sampling["max_new_tokens"],
-        "top_p": sampling["top_p"],
+        "max_new_tokens": answers.max_new_tokens,
+        "top_p": answers.top_p,
         "temperature": settings.judged_temperature,
     }
     draw = policy_drawing(language_model, policy, profile, temperature=settings.judged_temperature)
     with AnswersStore.opened(samples_file(home, ASSET, partition)) as store:
-        yield KeptSamples(store, draw, identity=identity, batch_size=profile.annotation.batch_size, seed=settings.seed)
+        yield KeptSamples(store, draw, identity=identity, batch_size=answers.batch_size, seed=settings.seed)
 
 
 def sample_kept(samples: "KeptSamples", texts: list[str]) -> list[str]:
@@ -133,7 +136,7 @@ def judged_preferences(
         endpoint_answerer(
             context,
             judge,
-            sampling=settings.judge_sampling(),
+            sampling=settings.judge_parameters,
             advance=advance,
             system=JUDGE_PROMPT,
             is_readable=lambda text: read_verdict(text) is not None,

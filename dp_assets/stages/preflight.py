@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from dp_assets.generation.settings import SamplingParameters
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
@@ -75,12 +76,12 @@ def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, pa
         require_public(model_checks(profile, *models, home, level=partition.split("|")[-1]), wanted)
 
 
-def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, dict[str, Any]]]:
+def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, SamplingParameters]]:
     """The endpoints that the profile chooses, with the asset that asks each and how an answer is sampled."""
     if profile.annotation.source == "model" and profile.annotation.endpoint is not None:
-        yield "annotated_instructions", resources["annotator"], profile.annotation.sampling()
+        yield "annotated_instructions", resources["annotator"], profile.annotation.parameters
     if profile.preferences.source == "judge":
-        yield "preference_pairs", resources["judge"], profile.preferences.judge_sampling()
+        yield "preference_pairs", resources["judge"], profile.preferences.judge_parameters
 
 
 def endpoint_checks(profile: Profile, home: Path) -> list[PublicCheck]:
@@ -91,19 +92,19 @@ def endpoint_checks(profile: Profile, home: Path) -> list[PublicCheck]:
     ]
 
 
-def _require_served(annotator: Annotator, sampling: Mapping[str, Any]) -> None:
+def _require_served(annotator: Annotator, sampling: SamplingParameters) -> None:
     with _not_ready():
         settings = annotator.admitted(Label.RELEASED, None)
         endpoint_of(annotator, settings, sampling=sampling, system=None).require_served()
 
 
-def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: dict[str, Any]) -> None:
+def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: SamplingParameters) -> None:
     from dp_assets.alignment.endpoint import check_endpoint
 
     settings = annotator.admitted(Label.RELEASED, partition.split("|")[-1])
     path = annotator.answers_file(asset, partition)
-    with connected(annotator, settings, path, sampling=sampling, system=None) as parts:
-        check_endpoint(**parts)
+    with connected(annotator, settings, path, sampling=sampling, system=None) as connection:
+        check_endpoint(connection)
 
 
 @contextmanager

@@ -221,30 +221,29 @@ def _try_sampling(profile: Profile, loaded: _Loaded, level: str) -> None:
     require_engine(loaded.language_model, profile.sampling, level=level)
     base, tokenizer = loaded.copied()
     model = with_new_adapter(base, profile.generator).merge_and_unload()
-    try_sampling(model, tokenizer, **profile.sampling.arguments())
+    try_sampling(model, tokenizer, profile.sampling)
 
 
 def _try_answering(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.generation.trial import try_answering
 
-    settings, longest = profile.annotation.local_sampling(), profile.sampling.max_new_tokens
-    try_answering(*loaded.shared(), longest_instruction=longest, **settings)
+    longest = profile.sampling.max_new_tokens
+    try_answering(*loaded.shared(), profile.annotation.parameters, longest_instruction=longest)
 
 
 def _try_sft(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.alignment.trial import try_sft
 
-    try_sft(*loaded.copied(), **profile.sft.arguments())
+    try_sft(*loaded.copied(), profile.sft)
 
 
 def _try_reward(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.alignment.trial import try_reward
 
-    try_reward(*loaded.shared(), **profile.reward.arguments())
+    try_reward(*loaded.shared(), profile.reward)
 
 
 def _try_policy(profile: Profile, loaded: _Loaded) -> None:
     from dp_assets.alignment.trial import try_policy
 
-    sft = profile.sft.model_dump(include={"rank", "alpha", "target_modules"})
-    try_policy(*loaded.handed_over(), sft=sft, **profile.rlhf.model_dump())
+    try_policy(*loaded.handed_over(), profile.rlhf, sft=profile.sft)

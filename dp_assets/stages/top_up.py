@@ -42,10 +42,8 @@ def kept_draws(
     fixed = {"num_samples", "seed"}
     level = Partition.of(context).level
     load = generator_loading(language_model, generator, profile.sampling, level=level)
-    arguments = profile.sampling.arguments()
-    shared = {name: value for name, value in arguments.items() if name not in fixed}
     with progress_once("topping up short bins", profile.selection.top_up_samples, "samples") as advance:
-        draw = generator_sampler(load, advance=advance, **shared)
+        draw = generator_sampler(load, profile.sampling, advance=advance)
         if zone(label_of(context), level) is not Zone.RELEASED:
             yield draw
             return

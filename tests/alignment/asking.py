@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.alignment.answers_store import AnswersStore
-from dp_assets.alignment.endpoint import Asked, Endpoint, ask
+from dp_assets.alignment.endpoint import Asked, Connection, Endpoint, ask
 from dp_assets.alignment.endpoint_limits import Budget, RateLimit
+from dp_assets.alignment.settings import EndpointSettings
+from dp_assets.generation.settings import SamplingParameters
 from tests.alignment.fake_endpoint import MODEL
 
+SAMPLING = SamplingParameters(max_new_tokens=20, temperature=0.5, top_p=1.0, seed=3)
 PARAMETERS = {"temperature": 0.5, "max_tokens": 20, "seed": 3}
 
 
@@ -22,18 +25,17 @@ def questions(number: int) -> list[str]:
 
 def endpoint_at(url: str, **changes: Any) -> Endpoint:
     settings: dict[str, Any] = {
-        "group": "annotation.endpoint",
         "base_url": url,
         "model": MODEL,
-        "parameters": PARAMETERS,
-        "max_new_tokens": 20,
         "timeout_seconds": 10.0,
         "attempts": 12,
         "backoff_seconds": 0.004,
         "concurrency": 8,
-        "api_key": lambda: "none",
+        "omitted": ["top_p"],
     }
-    return Endpoint(**{**settings, **changes})
+    how = {name: changes.pop(name) for name in ("api_key", "sampling", "system") if name in changes}
+    asked_how: dict[str, Any] = {"sampling": SAMPLING, "api_key": lambda: "none"} | how
+    return Endpoint(group="annotation.endpoint", settings=EndpointSettings(**(settings | changes)), **asked_how)
 
 
 def asked(
@@ -60,10 +62,7 @@ def asked(
         )
         return ask(
             texts,
-            endpoint=endpoint,
-            store=store,
-            rate=rate or RateLimit(requests=None, tokens=None),
-            budget=budget,
+            Connection(endpoint, store, rate or RateLimit(requests=None, tokens=None), budget),
             is_readable=is_readable,
             advance=advance,
         )

@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dp_assets.alignment.endpoint import DOUBT_AFTER, MOST_ANSWERS, PROBE_TEXT, SENT_HEADERS, EndpointError
 from dp_assets.alignment.endpoint_limits import RateLimit
-from tests.alignment.asking import PARAMETERS, asked, endpoint_at, questions
+from tests.alignment.asking import PARAMETERS, SAMPLING, asked, endpoint_at, questions
 from tests.alignment.fake_endpoint import MODEL, FakeEndpoint, serving
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,9 @@ def test_a_finished_table_needs_neither_server_nor_key(answers: Path) -> None:
     assert again.reused == 5
 
 
-@pytest.mark.parametrize("change", [{"model": "other"}, {"parameters": {"temperature": 0.1}}, {"system": "Be brief."}])
+@pytest.mark.parametrize(
+    "change", [{"model": "other"}, {"sampling": replace(SAMPLING, temperature=0.1)}, {"system": "Be brief."}]
+)
 def test_another_model_parameter_or_system_message_is_another_question(change: dict[str, object]) -> None:
     same, other = endpoint_at("http://a/v1"), endpoint_at("http://a/v1", **change)
     assert endpoint_at("http://b/v1", concurrency=1, attempts=2).key("why?") == same.key("why?") != other.key("why?")

@@ -1,6 +1,7 @@
 """The divergence of two policies against its definition, and that measuring leaves the policy as it was."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from dp_assets.alignment.policy_figures import evaluate_policy
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.prompts import answer_prompt_ids
+from dp_assets.generation.settings import SamplingParameters
 
 PROMPTS = ["how do i bake bread?", "why?", "tell me a story about a brave little cat."]
 
@@ -42,8 +44,8 @@ def policy(load_model: Callable[..., Any]) -> Any:
 
 
 def measured(policy: Any, tokenizer: Any, prompts: list[str] = PROMPTS, **changed: Any) -> dict[str, float]:
-    settings = {"reference_adapter": "ref", "max_new_tokens": 5, "temperature": 1.0, "seed": 0}
-    return evaluate_policy(policy, tokenizer, LikesShortTexts(), prompts, **(settings | changed))
+    sampling = replace(SamplingParameters(max_new_tokens=5, temperature=1.0, top_p=1.0, seed=0), **changed)
+    return evaluate_policy(policy, tokenizer, LikesShortTexts(), prompts, sampling, reference_adapter="ref")
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from dp_assets.alignment.reward import (
     score_answers,
     train_reward_model,
 )
+from dp_assets.alignment.settings import RewardSettings
 from dp_assets.generation.adapters import adapter_from_model
 from dp_assets.progress import silent
 
@@ -25,8 +26,8 @@ PAIRS = pl.DataFrame(
 )
 
 
-def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, **changed: Any) -> Any:
-    settings = {
+def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, advance: Any = silent, **changed: Any) -> Any:
+    settings: dict[str, Any] = {
         "rank": 4,
         "alpha": 8.0,
         "target_modules": ["q_proj", "v_proj"],
@@ -36,9 +37,8 @@ def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, **changed: An
         "max_tokens": 64,
         "held_out_fraction": 0.25,
         "seed": 0,
-        "advance": silent,
     }
-    return train_reward_model(model, tokenizer, pairs, **(settings | changed))
+    return train_reward_model(model, tokenizer, pairs, RewardSettings(**(settings | changed)), advance=advance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

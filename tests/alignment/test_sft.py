@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 
+from dp_assets.alignment.settings import AdapterTraining
 from dp_assets.alignment.sft import train_sft
 from dp_assets.generation.prompts import answer_prompt_ids
 from dp_assets.progress import silent
@@ -19,8 +20,8 @@ PAIRS = pl.DataFrame(
 )
 
 
-def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, **changed: Any) -> Any:
-    settings = {
+def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, advance: Any = silent, **changed: Any) -> Any:
+    settings: dict[str, Any] = {
         "rank": 4,
         "alpha": 8.0,
         "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"],
@@ -29,9 +30,8 @@ def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, **changed: An
         "batch_size": 3,
         "max_tokens": 128,
         "seed": 0,
-        "advance": silent,
     }
-    return train_sft(model, tokenizer, pairs, **(settings | changed))
+    return train_sft(model, tokenizer, pairs, AdapterTraining(**(settings | changed)), advance=advance)
 
 
 def first_batch(model: Any) -> dict[str, torch.Tensor]:

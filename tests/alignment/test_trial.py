@@ -23,13 +23,11 @@ def profile() -> Profile:
 def attempt(profile: Profile, stage: str, model: Any, tokenizer: Any, **changed: Any) -> None:
     """One step of a stage under the profile's settings."""
     if stage == "rlhf":
-        sft = profile.sft.arguments()
-        shape = {name: sft[name] for name in ("rank", "alpha", "target_modules")}
-        try_policy(model, tokenizer, sft=shape, **profile.rlhf.model_dump() | changed)
+        try_policy(model, tokenizer, profile.rlhf.model_copy(update=changed), sft=profile.sft)
     elif stage == "sft":
-        try_sft(model, tokenizer, **profile.sft.arguments() | changed)
+        try_sft(model, tokenizer, profile.sft.model_copy(update=changed))
     else:
-        try_reward(model, tokenizer, **profile.reward.arguments() | changed)
+        try_reward(model, tokenizer, profile.reward.model_copy(update=changed))
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "rlhf"])

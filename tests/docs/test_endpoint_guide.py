@@ -32,7 +32,7 @@ def test_the_profiles_choose_what_the_guide_says(tmp_path: Path) -> None:
     assert judged.preferences.judge is not None
     assert judged.preferences.judge.api_key_variable is None
     assert reasoning.annotation.endpoint is not None
-    parameters = reasoning.annotation.endpoint.parameters(**reasoning.annotation.sampling())
+    parameters = reasoning.annotation.endpoint.parameters(reasoning.annotation.parameters)
     assert parameters == {"max_completion_tokens": 40, "reasoning_effort": "low"}
     assert own.preferences.path == tmp_path / "preferences.parquet"
 

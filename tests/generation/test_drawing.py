@@ -9,12 +9,13 @@ import pytest
 from dp_assets.artifacts import Adapter
 from dp_assets.generation import drawing
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
+from dp_assets.generation.settings import SamplingSettings
 from resources.storage.shards import Shards
 from tests.generation.few_texts import loading_few_texts, untrained_adapter
 
-SAMPLING: dict[str, Any] = {
-    "prompt": "user_turn", "max_new_tokens": 3, "temperature": 1.0, "top_p": 0.95, "batch_size": 8, "seed": 1,
-}  # fmt: skip
+SAMPLING = SamplingSettings(
+    prompt="user_turn", num_samples=90, max_new_tokens=3, temperature=1.0, top_p=0.95, batch_size=8, seed=1
+)
 
 
 class Interrupted(Exception):
@@ -36,18 +37,17 @@ def adapter(load_model: Any) -> Adapter:
     return untrained_adapter(load_model)
 
 
-def drawn(load_model: Any, adapter: Adapter, shards: Any, *, num_samples: int = 90, **changes: Any) -> pl.DataFrame:
+def drawn(load_model: Any, adapter: Adapter, shards: Any, **changes: Any) -> pl.DataFrame:
     load = with_adapter(load_model, adapter)
-    return sample_pool(load, shards=shards, num_samples=num_samples, **SAMPLING | changes).collect()
+    return sample_pool(load, SAMPLING.model_copy(update=changes), shards=shards).collect()
 
 
 def test_a_pool_is_distinct_over_all_shards(load_model: Any, adapter: Adapter) -> None:
     pool = drawn(load_model, adapter, Shards(None))
-    settings = {name: SAMPLING[name] for name in SAMPLING if name != "seed"}
-    sampler = generator_sampler(with_adapter(load_model, adapter), **settings)
+    sampler = generator_sampler(with_adapter(load_model, adapter), SAMPLING)
     assert 5 < pool.height < 80
     assert pool["text"].n_unique() == pool.height
-    assert set(pool["text"]) == set(sampler([((), "")] * 90, SAMPLING["seed"])) - {""}
+    assert set(pool["text"]) == set(sampler([((), "")] * 90, SAMPLING.seed)) - {""}
 
 
 def test_a_pool_that_was_interrupted_is_the_one_that_was_not(

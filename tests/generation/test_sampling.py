@@ -18,6 +18,7 @@ from dp_assets.generation.sampling import (
     sample_instructions,
 )
 from dp_assets.progress import silent
+from tests.generation.sampling_arguments import sampling_arguments
 
 INSTRUCTIONS = ("why?", "what is the capital of france and how far is it?", "tell me a story", "why is the sky blue?")
 
@@ -65,7 +66,7 @@ def sample(model: Any, tokenizer: Any, **changes: Any) -> pl.DataFrame:
         "seed": 3,
         "advance": silent,
     }
-    return sample_instructions(model, tokenizer, **(arguments | changes))
+    return sample_instructions(model, tokenizer, **sampling_arguments(arguments | changes))
 
 
 def answer(model: Any, tokenizer: Any, generate: Any = generate_answers, **changes: Any) -> Any:
@@ -78,7 +79,7 @@ def answer(model: Any, tokenizer: Any, generate: Any = generate_answers, **chang
         "seed": 3,
         "advance": silent,
     }
-    return generate(model, tokenizer, **(arguments | changes))
+    return generate(model, tokenizer, **sampling_arguments(arguments | changes))
 
 
 def test_a_seed_repeats_the_samples_and_another_seed_does_not(model: Any, tokenizer: Any) -> None:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.steering import Steering, context_ids, opening_ids, sample_steered
 from dp_assets.progress import silent
+from tests.generation.sampling_arguments import sampling_arguments
 
 STEERINGS: list[Steering] = [
     ((), ""),
@@ -46,7 +47,7 @@ def sample(model: Any, tokenizer: Any, steerings: list[Steering], **changes: Any
         "seed": 3,
         "advance": silent,
     }
-    return sample_steered(model, tokenizer, steerings=steerings, **(settings | changes))
+    return sample_steered(model, tokenizer, steerings=steerings, **sampling_arguments(settings | changes))
 
 
 @pytest.mark.parametrize("prompt", ["user_turn", "system_user_turn", "empty"])

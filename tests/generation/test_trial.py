@@ -9,9 +9,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dp_assets.generation import trial
 from dp_assets.generation.fitness import UnfitModel
+from dp_assets.generation.settings import SamplingParameters, SamplingSettings
 from dp_assets.generation.trial import try_answering, try_sampling
 
-SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "batch_size": 64, "seed": 0}
+SETTINGS = SamplingSettings(
+    prompt="user_turn", num_samples=1000, max_new_tokens=20, temperature=1.0, top_p=0.95, batch_size=64, seed=0
+)
 
 
 @pytest.fixture
@@ -21,8 +24,9 @@ def loaded(tiny_model_folder: Path) -> tuple[Any, Any]:
 
 
 def attempt(loaded: tuple[Any, Any], max_new_tokens: int = 20) -> None:
-    try_sampling(*loaded, prompt="user_turn", num_samples=1000, max_new_tokens=max_new_tokens, **SAMPLING)
-    try_answering(*loaded, longest_instruction=20, max_new_tokens=max_new_tokens, **SAMPLING)
+    settings = SETTINGS.model_copy(update={"max_new_tokens": max_new_tokens})
+    try_sampling(*loaded, settings)
+    try_answering(*loaded, settings.parameters, longest_instruction=20)
 
 
 def test_a_sound_model_passes_with_few_tokens_and_is_left_as_it_was(
@@ -33,9 +37,9 @@ def test_a_sound_model_passes_with_few_tokens_and_is_left_as_it_was(
     def watch(name: str) -> None:
         real = getattr(trial, name)
 
-        def watched(*arguments: Any, max_new_tokens: int, **settings: Any) -> Any:
-            asked.append(max_new_tokens)
-            return real(*arguments, max_new_tokens=max_new_tokens, **settings)
+        def watched(*arguments: Any, sampling: SamplingParameters, **settings: Any) -> Any:
+            asked.append(sampling.max_new_tokens)
+            return real(*arguments, sampling=sampling, **settings)
 
         monkeypatch.setattr(trial, name, watched)
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dp_assets.alignment.settings import OPERATIONAL, EndpointSettings
 from dp_assets.corpus.settings import CorpusSettings, SourceSettings
+from dp_assets.generation.settings import SamplingParameters
 from dp_assets.settings.named import ProfileError, load_profile
 from dp_assets.settings.profile import Profile
 
@@ -29,8 +30,7 @@ def endpoint(**changes: Any) -> EndpointSettings:
 def test_without_settings_the_local_model_answers_and_no_judge_is_asked() -> None:
     assert DEMO.annotation.endpoint is None
     assert (DEMO.preferences.source, DEMO.preferences.judge) == ("offline", None)
-    local = {"max_new_tokens": 40, "temperature": 0.0, "top_p": 1.0, "batch_size": 64, "seed": 3}
-    assert DEMO.annotation.local_sampling() == local
+    assert DEMO.annotation.parameters == SamplingParameters(max_new_tokens=40, temperature=0.0, top_p=1.0, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_the_path_of_preferences_is_relative_to_the_profile(tmp_path: Path) -> N
 
 
 def test_a_request_holds_the_sampling_settings_under_the_names_that_the_model_knows() -> None:
-    sampling = {"max_new_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 3}
+    sampling = SamplingParameters(max_new_tokens=5, temperature=0.5, top_p=0.9, seed=3)
     plain = {"max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 3}
-    assert endpoint().parameters(**sampling) == plain
+    assert endpoint().parameters(sampling) == plain
     reasoning = endpoint(
         max_tokens_name="max_completion_tokens", omitted=["temperature", "top_p"], extra_body={"effort": "low"}
     )
-    assert reasoning.parameters(**sampling) == {"seed": 3, "max_completion_tokens": 5, "effort": "low"}
+    assert reasoning.parameters(sampling) == {"seed": 3, "max_completion_tokens": 5, "effort": "low"}
 
 
 @pytest.mark.parametrize(

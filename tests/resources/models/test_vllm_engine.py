@@ -18,6 +18,8 @@ from dp_assets.generation.decoding import Decoding
 from dp_assets.generation.drawing import generator_sampler, sample_pool, with_adapter
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.generation.sampling import sample_continuations
+from dp_assets.generation.settings import SamplingParameters, SamplingSettings
+from dp_assets.progress import silent
 from resources.models.loaders import LanguageModel, ModelUnavailable
 from resources.storage.shards import Shards
 from tests.resources.models.fake_vllm import FakeLLM, adapter, put_in_place
@@ -86,13 +88,13 @@ def test_the_pool_and_steered_samples_are_drawn_by_vllm(
     def load() -> Any:
         return language_model.load_in_vllm(adapter(), texts_in_flight=8)
 
-    sampling: dict[str, Any] = {
-        "prompt": "user_turn", "max_new_tokens": 4, "temperature": 1.0, "top_p": 0.95, "batch_size": 8,
-    }  # fmt: skip
-    pool = sample_pool(load, shards=Shards(None), num_samples=12, seed=3, **sampling).collect()
+    settings = SamplingSettings(
+        prompt="user_turn", num_samples=12, max_new_tokens=4, temperature=1.0, top_p=0.95, batch_size=8, seed=3
+    )
+    pool = sample_pool(load, settings, shards=Shards(None)).collect()
     assert pool.height == 12
     assert set(pool["num_tokens"]) == {3}
-    texts = generator_sampler(load, **sampling)([(["an earlier text"], ""), ((), "an opening")], 3)
+    texts = generator_sampler(load, settings)([(["an earlier text"], ""), ((), "an opening")], 3)
     assert len(texts) == 2
     tokenizer = AutoTokenizer.from_pretrained(language_model.model)
     shown, opened = (call["prompt_token_ids"] for call in fake_vllm.made[-1].calls[0].prompts)
@@ -130,9 +132,9 @@ def test_the_real_vllm_writes_greedily_what_transformers_writes(tmp_path: Path) 
         [*generator_prompt_ids(tokenizer, prompt="user_turn"), *tokenizer.encode(opening, add_special_tokens=False)]
         for opening in ("what", "do you", "i like", "have you ever", "where do", "can you tell")
     ]
-    greedy: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0.0, "top_p": 1.0, "batch_size": 8, "seed": 0}
+    greedy = SamplingParameters(max_new_tokens=12, temperature=0.0, top_p=1.0, seed=0)
     texts, others, without = (
-        sample_continuations(model, tokenizer, prompts=prompts, advance=lambda _: None, **greedy)
+        sample_continuations(model, tokenizer, prompts=prompts, sampling=greedy, batch_size=8, advance=silent)
         for model in (served, folded, language_model.load()[0])
     )
     assert texts == others
