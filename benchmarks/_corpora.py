@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from dp_assets.arrays import Vectors
 from resources.models.loaders import Embedder
-
-Vectors = npt.NDArray[np.float32]
 
 
 def texts_of(file: Path, source: str, *, column: str = "text", most: int | None = None) -> list[str]:

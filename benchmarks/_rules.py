@@ -1,32 +1,31 @@
 """What a rule of the product takes from a pool, for benchmarks that compare rules."""
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from dp_assets.selection.resample import LOG_WEIGHT, Counts, resample_exactly
-from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.arrays import Integers, Vectors
+from dp_assets.selection.histogram import NoisyHistogram
+from dp_assets.selection.resample import LOG_WEIGHT, resample_exactly
+from dp_assets.selection.rules import wanted_rows
+from dp_assets.vocabulary import Rule
 
 
 def taken_by(
     rule: Rule,
-    votes: Counts,
+    histogram: NoisyHistogram,
     *,
     pool: pl.DataFrame,
-    vectors: npt.NDArray[np.float32],
-    centroids: npt.NDArray[np.float32],
-    noise_stddev: float,
+    vectors: Vectors,
+    centroids: Vectors,
     target_size: int,
     seed: int,
-) -> tuple[pl.DataFrame, Counts]:
+) -> tuple[pl.DataFrame, Integers]:
     """Exactly `target_size` rows of `pool` (`synthetic_id`, `bin_id`; `vectors` in its order), and the quotas."""
     wanted = wanted_rows(
         rule,
-        votes,
+        histogram,
         bins=pool["bin_id"].to_numpy(),
         vectors=[vectors],
         centroids=centroids,
-        noise_stddev=noise_stddev,
         target_size=target_size,
     )
     weighted = pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))

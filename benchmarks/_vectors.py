@@ -13,9 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks.harness import texts
+from dp_assets.arrays import Vectors
 from resources.models.loaders import Embedder
-
-Vectors = npt.NDArray[np.float32]
 
 MOST_OF_ANOTHER, NOISE = 0.7, 0.02
 BLOCK = 16_384

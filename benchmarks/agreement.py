@@ -28,16 +28,18 @@ import polars as pl
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import kendalltau, rankdata
 
-from benchmarks._corpora import Vectors, cached_vectors, texts_of
+from benchmarks._corpora import cached_vectors, texts_of
 from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
 from benchmarks.paper_rule import paper_quotas
+from dp_assets.arrays import Floats, Integers, Vectors
 from dp_assets.evaluation import agreement
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
-from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
+from dp_assets.evaluation.vote_posterior import VotePosterior, vote_posterior
 from dp_assets.selection.bins import fit_bins, nearest_bin
+from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import resample
-from dp_assets.selection.rules import Rule
+from dp_assets.vocabulary import Rule
 
 INSTRUCTIONS, RESPONSES, CHAT = "instructions_dev.parquet", "responses_dev.parquet", "chat_messages_dev.parquet"
 HUMAN = {"oasst": "oasst1-en-train", "dolly": "dolly-15k-subset"}
@@ -101,11 +103,10 @@ def of_the_product(rule: Rule, task: Task) -> Integers:
     """Rows of exactly the target size."""
     rows, _ = taken_by(
         rule,
-        task.votes,
+        NoisyHistogram(task.votes, task.noise),
         pool=task.pool,
         vectors=task.vectors,
         centroids=task.centroids,
-        noise_stddev=task.noise,
         target_size=task.target,
         seed=task.seed,
     )
@@ -116,8 +117,8 @@ def of_the_product(rule: Rule, task: Task) -> Integers:
 RULES: Mapping[str, Callable[[Task], Integers]] = {
     "unfiltered": unfiltered,
     "paper": paper,
-    "exact_size": partial(of_the_product, Rule.PAPER),
-    "smoothed": partial(of_the_product, Rule.SMOOTHED),
+    "exact_size": partial(of_the_product, "paper"),
+    "smoothed": partial(of_the_product, "smoothed"),
 }
 
 

@@ -24,14 +24,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks._vectors import Vectors, ids, mixture_blocks, mixtures, pool_table, real_vectors, skewed
+from benchmarks._vectors import ids, mixture_blocks, mixtures, pool_table, real_vectors, skewed
 from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries
+from dp_assets.arrays import Integers, Vectors
 from dp_assets.artifacts import Table
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins, nearest_bin
+from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, quotas, resample_exactly
-from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.rules import wanted_rows
 from dp_assets.selection.smoothing import BLOCK_ROWS
 from dp_assets.selection.vectors import assigned, sampled_vectors
 from dp_assets.selection.votes import exact_votes
@@ -41,8 +43,6 @@ PRODUCT_ROWS = 4096
 VOTES_NOISE_STDDEV = 10.0
 RELEASED_RESTARTS, RELEASED_ITERATIONS, EXPLAINED_VARIANCE = 5, 500, 0.9
 KEY = b"benchmark"
-
-Counts = npt.NDArray[np.int64]
 
 
 def assignment(given: Any) -> dict[str, Any]:
@@ -77,20 +77,22 @@ def rest(given: Any) -> dict[str, Any]:
     noise = DiscreteGaussianNoise(noise_stddev=VOTES_NOISE_STDDEV, source=SystemRandomness())
     votes = exact_votes(rows, centroids, key=KEY)
     released = noisy_votes(votes, noise)
-    asked: dict[str, Any] = {
-        "bins": bins,
-        "vectors": np.array_split(vectors, max(1, given.vectors // BLOCK_ROWS)),
-        "centroids": centroids,
-        "noise_stddev": VOTES_NOISE_STDDEV,
-        "target_size": given.target,
-    }
-    wanted = wanted_rows(Rule.SMOOTHED, released, **asked)
+    rule = partial(
+        wanted_rows,
+        "smoothed",
+        NoisyHistogram(released, VOTES_NOISE_STDDEV),
+        bins=bins,
+        vectors=np.array_split(vectors, max(1, given.vectors // BLOCK_ROWS)),
+        centroids=centroids,
+        target_size=given.target,
+    )
+    wanted = rule()
     weighted = pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
     seconds = interleave(
         {
             "votes": lambda: exact_votes(rows, centroids, key=KEY),
             "noise": lambda: noisy_votes(votes, noise),
-            "rule": lambda: wanted_rows(Rule.SMOOTHED, released, **asked),
+            "rule": rule,
             "resample": lambda: resample_exactly(weighted, quotas=wanted.quotas, target_size=given.target, seed=0),
         },
         repeats=given.repeats,
@@ -186,7 +188,7 @@ def released(given: Any) -> dict[str, Any]:
     }
 
 
-def our_way(pool: Vectors, users: Vectors, *, num_bins: int, target: int, seed: int) -> Counts:
+def our_way(pool: Vectors, users: Vectors, *, num_bins: int, target: int, seed: int) -> Integers:
     """Places in the pool of the rows that this project takes."""
     sample = pool[np.sort(np.random.default_rng(seed).permutation(len(pool))[: num_bins * SAMPLED_VECTORS_PER_BIN])]
     centroids = fit_bins(sample, num_bins=num_bins, seed=seed)
@@ -198,7 +200,7 @@ def our_way(pool: Vectors, users: Vectors, *, num_bins: int, target: int, seed: 
     return chosen["synthetic_id"].to_numpy()
 
 
-def released_way(pool: Vectors, users: Vectors, *, num_bins: int, target: int, seed: int) -> Counts:
+def released_way(pool: Vectors, users: Vectors, *, num_bins: int, target: int, seed: int) -> Integers:
     """Places in the pool of the rows that the paper's released code would take, as its steps are described.
 
     PCA to 90 % of the variance, FAISS k-means with 5 restarts of 500 iterations on the reduced vectors, one vote for

@@ -33,6 +33,7 @@ import polars as pl
 
 from benchmarks.harness import options, store, texts
 from dp_assets.alignment.answers_store import AnswersStore
+from dp_assets.arrays import Integers
 from dp_assets.artifacts import adapter_digest
 from dp_assets.evaluation.agreement import bin_shares, noisy_shares, total_variation
 from dp_assets.evaluation.restricted import mauve
@@ -42,9 +43,9 @@ from dp_assets.generation.settings import SamplingSettings
 from dp_assets.progress import progress
 from dp_assets.selection.bins import fit_bins, nearest_bin
 from dp_assets.selection.resample import quotas, resample_exactly, rows_in_bins, shortages
-from dp_assets.selection.strategies import Steering
 from dp_assets.selection.top_up import COLUMNS, Draw, Embed, TopUp, top_up
 from dp_assets.stages.top_up import kept
+from dp_assets.vocabulary import Steering
 from resources.models.loaders import Embedder, LanguageModel
 from resources.storage.artifact_files import read_artifact
 from resources.storage.zones import data_home
@@ -57,8 +58,6 @@ DRAWN_BY = SAMPLING.model_dump(exclude={"num_samples", "seed", "engine"})
 MAUVE_BUCKETS = 40
 UNSTEERED: Steering = ((), "")
 
-Counts = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -69,7 +68,7 @@ class Scene:
     larger_pool: pl.DataFrame
     centroids: npt.NDArray[np.float32]
     real_vectors: npt.NDArray[np.float32]
-    votes: Counts
+    votes: Integers
 
 
 def main() -> None:
@@ -202,8 +201,8 @@ def served(more: Sequence[str]) -> Draw:
 
 def figures_of(
     rows: pl.DataFrame,
-    wanted: Counts,
-    noisy_votes: Counts,
+    wanted: Integers,
+    noisy_votes: Integers,
     scene: Scene,
     embed: Embed,
     *,
@@ -248,7 +247,7 @@ def loop_figures(result: TopUp) -> dict[str, Any]:
     }
 
 
-def samples_needed(larger_pool: pl.DataFrame, wanted: Counts, drawn: int, *, aim: int) -> int | None:
+def samples_needed(larger_pool: pl.DataFrame, wanted: Integers, drawn: int, *, aim: int) -> int | None:
     """Samples of a one-shot pool that would be as short as `aim`, if they fell as those drawn did; None: no number.
 
     A bin into which none of them fell counts as out of reach.

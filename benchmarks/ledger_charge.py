@@ -16,7 +16,7 @@ from benchmarks.harness import Seconds, interleave, options, store, summaries
 from dp_assets.privacy.chain import chain
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.ledger import ChargeRecord
-from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan, make_plan
+from dp_assets.privacy.plan import HISTOGRAM, DpSgdPlan, PrivacyPlan, VotesPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import ledger_file
@@ -27,17 +27,19 @@ LEVEL, COHORT = "eps-1", "all"
 
 def plan() -> PrivacyPlan:
     return make_plan(
-        level=LEVEL,
+        LEVEL,
         delta=1e-6,
         unit=PrivacyUnit.USER,
         max_rows_per_unit=2,
-        sampling_probability=0.01,
-        steps=50,
-        spare_steps=5,
-        l2_clip_norm=0.5,
-        expected_batch_size=256,
-        num_bins=100,
-        votes_noise_stddev=100.0,
+        dpsgd=DpSgdPlan(
+            sampling_probability=0.01,
+            steps=50,
+            spare_steps=5,
+            l2_clip_norm=0.5,
+            noise_multiplier=0.0,
+            expected_batch_size=256,
+        ),
+        votes=VotesPlan(num_bins=100, noise_stddev=100.0),
     )
 
 

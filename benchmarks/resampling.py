@@ -28,18 +28,17 @@ from benchmarks._corpora import cached_vectors, texts_of
 from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
 from benchmarks.paper_rule import paper_quotas
+from dp_assets.arrays import Integers, Vectors
 from dp_assets.evaluation.agreement import total_variation
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
 from dp_assets.generation.diversity import distinct_n
 from dp_assets.selection.bins import fit_bins, nearest_bin
+from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import resample
-from dp_assets.selection.rules import Rule
+from dp_assets.vocabulary import Rule
 
 BINS, NOISES, TARGET = (50, 200, 1000), (10, 30), 3_000
 ROWS_A_SIDE, BUCKETS = 2_500, 200
-
-Vectors = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ class Vote:
     """A histogram of the real rows over bins of the pool."""
 
     centroids: Vectors
-    bins: Counts
-    exact: Counts
-    noisy: Counts
+    bins: Integers
+    exact: Integers
+    noisy: Integers
     noise_stddev: float
 
 
@@ -102,32 +101,31 @@ def cached_bins(pool: Vectors, num_bins: int, cache: Path, name: str) -> Vectors
     return centroids
 
 
-def paper(vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
+def paper(vote: Vote, setting: Setting, seed: int) -> tuple[Integers, Integers]:
     """The rows taken, and the shares asked for, by the rule of the released code."""
     in_pool = np.bincount(vote.bins, minlength=len(vote.exact))
     wanted = paper_quotas(vote.noisy, in_pool, num_units=len(setting.real), target_size=TARGET)
     return rows_of(resample(frame(vote), quotas=wanted, seed=seed).rows), vote.noisy.clip(0)
 
 
-def at_exact_size(rule: Rule, vote: Vote, setting: Setting, seed: int) -> tuple[Counts, Counts]:
+def at_exact_size(rule: Rule, vote: Vote, setting: Setting, seed: int) -> tuple[Integers, Integers]:
     """The same by a rule of the product."""
     rows, quotas = taken_by(
         rule,
-        vote.noisy,
+        NoisyHistogram(vote.noisy, vote.noise_stddev),
         pool=frame(vote),
         vectors=setting.pool,
         centroids=vote.centroids,
-        noise_stddev=vote.noise_stddev,
         target_size=TARGET,
         seed=seed,
     )
     return rows_of(rows), quotas
 
 
-RULES: Mapping[str, Callable[[Vote, Setting, int], tuple[Counts, Counts]]] = {
+RULES: Mapping[str, Callable[[Vote, Setting, int], tuple[Integers, Integers]]] = {
     "paper": paper,
-    "paper_exact_size": partial(at_exact_size, Rule.PAPER),
-    "smoothed": partial(at_exact_size, Rule.SMOOTHED),
+    "paper_exact_size": partial(at_exact_size, "paper"),
+    "smoothed": partial(at_exact_size, "smoothed"),
 }
 
 
@@ -135,11 +133,11 @@ def frame(vote: Vote) -> pl.DataFrame:
     return pl.DataFrame({"synthetic_id": [f"{row:07d}" for row in range(len(vote.bins))], "bin_id": vote.bins})
 
 
-def rows_of(chosen: pl.DataFrame) -> Counts:
+def rows_of(chosen: pl.DataFrame) -> Integers:
     return chosen["synthetic_id"].cast(pl.Int64).to_numpy()
 
 
-def figures(chosen: Counts, setting: Setting, *, seed: int) -> dict[str, float]:
+def figures(chosen: Integers, setting: Setting, *, seed: int) -> dict[str, float]:
     """How the chosen rows of the pool compare with the test rows."""
     taken, texts = setting.pool[chosen], [setting.pool_texts[row] for row in chosen]
     return {"size": len(chosen)} | compared(taken, setting.test, seed=seed) | {"distinct_2": distinct_n(texts, 2)}

@@ -5,7 +5,7 @@ the profile of them.
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveReal = Annotated[float, Field(gt=0)]
 NonNegativeReal = Annotated[float, Field(ge=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
+ModelDtype = Literal["auto", "float32", "bfloat16"]
 PARTING_CHARACTERS = "|/\\"
 LONGEST_NAME = 100
 VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")

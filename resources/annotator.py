@@ -14,6 +14,7 @@ from dp_assets.alignment.settings import EndpointSettings
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Label, Zone, zone
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.public_failure import PublicFailure
 
 NO_KEY = "none"
@@ -115,5 +116,4 @@ def samples_file(home: Path, asset: str, partition: str) -> Path:
 
 
 def _file_of(home: Path, kind: str, asset: str, partition: str) -> Path:
-    *folders, level = partition.split("|")
-    return home.joinpath(Zone.RELEASED, kind, asset, *folders, f"{level}.jsonl")
+    return home / Zone.RELEASED / kind / asset / f"{Partition.named(partition).path}.jsonl"

@@ -12,7 +12,6 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from dp_assets.artifacts import Adapter, PrivateTable, Table
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import Readiness, ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
@@ -20,6 +19,7 @@ from dp_assets.privacy.registration import Registration
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 from resources.storage.stores import ReleaseStore

@@ -29,13 +29,13 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.pipeline import running
 from dp_assets.pipeline.asset import labeled_asset
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.build import build_resources
 from resources.ledger.charging import Charge, Ledger
 from resources.models.loaders import HASHING, HASHING_DIMENSION

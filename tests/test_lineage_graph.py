@@ -17,7 +17,6 @@ import pytest
 from dp_assets.artifacts import PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.pipeline.asset import table_schema
 from dp_assets.pipeline.asset_metadata import AssetValue, MadeUnder, materialized, no_figures
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
 from dp_assets.privacy import accounting
 from dp_assets.privacy.evidence import Evidence
@@ -26,6 +25,7 @@ from dp_assets.privacy.metadata import COHORT_EPSILON, LEDGER_IDS, LINEAGE_EPSIL
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.build import build_resources
 from resources.ledger.charging import Charge, Ledger
 from resources.storage.artifact_files import read_artifact, stored_charge_ids

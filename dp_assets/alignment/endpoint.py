@@ -125,6 +125,7 @@ class Endpoint:
 
     @property
     def model(self) -> str:
+        """The model's name at the server."""
         return self.settings.model
 
     @property

@@ -7,13 +7,13 @@ import dagster as dg
 from dp_assets.artifacts import Adapter, PrivateTable
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preflight import RestOfRun
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import private_step

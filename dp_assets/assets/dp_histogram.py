@@ -6,7 +6,6 @@ from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.bin_arrays import centroids_of
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ReleaseConfig, ReleaseIdentity, obtain
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
@@ -15,6 +14,7 @@ from dp_assets.selection.bins import digest_of
 from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preflight import RestOfRun
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import private_step

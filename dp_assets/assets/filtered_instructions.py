@@ -8,10 +8,9 @@ import polars as pl
 from dp_assets.artifacts import SHORTAGE, Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
-from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
+from dp_assets.pipeline.bin_arrays import centroids_of, histogram_of
 from dp_assets.privacy.labels import Label
 from dp_assets.selection.filtering import filter_pool
-from dp_assets.selection.rules import Rule
 from dp_assets.selection.vectors import assigned, vectors_of
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.top_up import kept_draws
@@ -39,14 +38,12 @@ def filtered_instructions(
     with kept_draws(context, Path(releases.home), language_model, dp_generator, profile) as draw:
         filtered = filter_pool(
             pool.with_columns(origin=pl.lit("pool")),
+            histogram_of(dp_histogram),
+            profile.selection,
             vectors=vectors_of(synthetic_embeddings.rows),
-            noisy_votes=votes_of(dp_histogram),
-            noise_stddev=noise_of(dp_histogram),
-            rule=Rule(profile.selection.rule),
             centroids=centroids,
             draw=draw,
             embed=embedder.encode,
-            **profile.selection.model_dump(exclude={"rule"}),
         )
     record = {SHORTAGE: filtered.figures["shortage_after_top_up"]}
     return AssetValue(Table(filtered.rows.lazy(), record=record), filtered.figures)

@@ -8,7 +8,6 @@ from dp_assets.artifacts import Adapter, Document, Table, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.corpus import registration_of
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.pipeline.release_protocol import ROWS_MADE_WITH
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Label
@@ -16,8 +15,9 @@ from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.statement import evidence_of, pictures, provenance
 from dp_assets.statements.history import cohort_histories
-from dp_assets.statements.statement import make_statement
+from dp_assets.statements.statement import StatedSource, make_statement
 from dp_assets.statements.statement_pages import to_html, to_markdown
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.storage.stores import ReleaseStore
 
@@ -50,14 +50,15 @@ def privacy_statement(
         charge_ids=ids,
         evidence=evidence_of(state, releases_of),
         base_model=dp_generator.base_model,
-        source_kind=profile.corpus.source.kind,
-        redacted=profile.corpus.redact,
-        redacted_with=dp_generator.record.get(ROWS_MADE_WITH, {}),
+        source=StatedSource(
+            profile.corpus.source.kind, profile.corpus.redact, dp_generator.record.get(ROWS_MADE_WITH, {})
+        ),
         provenance=provenance(profile, Path(releases.home), partition, made_from),
     )
     markdown, histories = to_markdown(statement), cohort_histories(ledger.entries(), corpus_id)
+    guarantee = state.guarantee(corpus_id, statement["release"]["cohorts"], without_noise=False)
     figures = {
-        **metadata.statement_metadata(state.guarantee(corpus_id, statement["release"]["cohorts"])),
+        **metadata.statement_metadata(guarantee),
         "statement": dg.MetadataValue.md(markdown),
         **pictures(statement, histories, partition),
     }

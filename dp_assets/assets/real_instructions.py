@@ -1,6 +1,6 @@
 """The asset `real_instructions`."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.corpus.buckets import Prepared, prepare_in_buckets
-from dp_assets.corpus.prepare import drop_erased, prepare
+from dp_assets.corpus.prepare import Preparation, drop_erased, prepare
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import FileSource, Source
 from dp_assets.corpus.stability import require_bounded, require_stable
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.corpus import (
     preparation_digest,
-    preparation_settings,
+    preparation_of,
     read_source,
     redaction_of,
     registration_of,
@@ -34,7 +34,6 @@ from resources.private.private_step import private_step
 from resources.storage.scratch import Scratch
 
 FEW_BUCKETS = 2  # so that many units share one
-BOUNDS = ("unit", "max_rows_per_unit", "min_words", "max_words", "max_characters", "languages")
 
 
 @pipeline_asset(label=Label.PRIVATE, group="corpus", kinds={"polars", "parquet"}, partitioned=False, code_version="7")
@@ -46,14 +45,13 @@ def real_instructions(
     registration, (snapshot, erased) = registration_of(ledger, profile), snapshot_and_erased(ledger, profile)
     key, corpus_id, preparation = ledger.key, registration.corpus_id, preparation_digest(profile)
     ledger.check_preparation(corpus_id, snapshot, preparation)
-    steps = preparation_settings(profile, key)
+    steps = preparation_of(profile, key)
 
     prepare_rows = partial(_prepared, steps=steps, erased=erased, key=key)
     prepare_source = partial(_prepared_in_buckets, prepare_rows=prepare_rows, unit=settings.unit, key=key)
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root):
-        bounds = {name: steps[name] for name in BOUNDS} | {"cohort": registration.cohorts[0]}
         prepare_probe = partial(_prepared_from_a_file, prepare_source, folder=scratch.folder / "probe")
-        treated = require_stable(prepare_rows, prepare_probe, **bounds)
+        treated = require_stable(prepare_rows, prepare_probe, steps, cohort=registration.cohorts[0])
         found = prepare_source(source, scratch.folder, hash_unit=partial(sketch_hash, key=key))
         require_bounded(found.rows, max_rows_per_unit=settings.max_rows_per_unit)
         _bind(ledger, found, corpus_id, snapshot, preparation)
@@ -70,8 +68,8 @@ def real_instructions(
     return table
 
 
-def _prepared(rows: pl.LazyFrame, *, steps: Mapping[str, Any], erased: Collection[str], key: bytes) -> pl.LazyFrame:
-    return drop_erased(prepare(rows, **steps), erased=erased, key=key)
+def _prepared(rows: pl.LazyFrame, *, steps: Preparation, erased: Collection[str], key: bytes) -> pl.LazyFrame:
+    return drop_erased(prepare(rows, steps), erased=erased, key=key)
 
 
 def _prepared_in_buckets(source: Source, folder: Path, *, unit: PrivacyUnit, **further: Any) -> Prepared:

@@ -6,11 +6,11 @@ from dp_assets.artifacts import Adapter, Document, union_of_ids
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.corpus import registration_of
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.training import TITLES, course_of
 from dp_assets.statements.history import cohort_histories
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 
 

@@ -9,7 +9,8 @@ from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.bin_arrays import centroids_of
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
-from dp_assets.stages.reports import restricted_metadata, restricted_rows
+from dp_assets.stages.reports import SyntheticRows, restricted_metadata, restricted_rows
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.models.loaders import LanguageModel
 from resources.private.private_step import private_step
@@ -36,21 +37,20 @@ def restricted_report(
     filtered_instructions: Table,
 ) -> PrivateTable:
     """Utility against exact real rows, private, one row a figure; shown only where the source is public."""
-    settings = profile.report
     with private_step(ledger.private_root):
         return real_embeddings.map(
             partial(
                 restricted_rows,
-                context.partition_key.split("|")[0],
-                pool=synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect(),
-                filtered=filtered_instructions.collect(),
-                centroids=centroids_of(synthetic_bins),
+                Partition.of(context).cohort,
+                synthetic=SyntheticRows(
+                    pool=synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect(),
+                    filtered=filtered_instructions.collect(),
+                    centroids=centroids_of(synthetic_bins),
+                ),
                 load_model=language_model.load,
                 adapter=dp_generator,
-                prompt=profile.generator.prompt,
-                max_tokens=profile.generator.max_tokens,
-                mauve_buckets=settings.mauve_buckets,
-                seed=settings.seed,
+                generator=profile.generator,
+                report=profile.report,
             ),
             real_instructions,
         )

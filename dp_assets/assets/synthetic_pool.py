@@ -7,10 +7,10 @@ from pydantic import Field
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.sampling import generator_loading
+from dp_assets.vocabulary import Partition
 from resources.models.loaders import LanguageModel
 from resources.storage.shards import ShardStore
 

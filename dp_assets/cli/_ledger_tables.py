@@ -52,7 +52,7 @@ def _cohorts(state: LedgerState) -> list[Row]:
             "cohort": cohort,
             "unit": registration.unit,
             "delta": registration.delta,
-            **headline_form(state.guarantee(corpus_id, [cohort])),
+            **headline_form(state.guarantee(corpus_id, [cohort], without_noise=False)),
             "closed": state.is_closed(corpus_id, cohort),
         }
         for corpus_id, registration in state.registrations.items()

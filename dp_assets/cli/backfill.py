@@ -22,8 +22,8 @@ from dp_assets.privacy.metadata import headline_form
 from dp_assets.settings.named import selected_profile
 
 if TYPE_CHECKING:
-    from dp_assets.pipeline.partitions import Partition
     from dp_assets.pipeline.running import Outcome
+    from dp_assets.vocabulary import Partition
 
 How = Literal["made", "up to date", "refused", "failed", "interrupted", "not reached"]
 DONE: tuple[How, ...] = ("made", "up to date")
@@ -137,7 +137,7 @@ def line_of(partition: "Partition", how: How, earlier: Collection[str]) -> Line:
         how=how,
         charges=charges,
         epsilon=_finite(state.lineage_epsilon(charges)),
-        guarantee=state.guarantee(registration.corpus_id, [partition.cohort]),
+        guarantee=state.guarantee(registration.corpus_id, [partition.cohort], without_noise=False),
     )
 
 

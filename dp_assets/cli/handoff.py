@@ -20,6 +20,7 @@ from dp_assets.cli._tables import print_table
 from dp_assets.cli.pipeline import stale_assets
 from dp_assets.privacy.labels import Label, Zone, zone
 from dp_assets.settings.named import selected_profile
+from dp_assets.vocabulary import Partition
 from resources.build import build_resources
 from resources.storage.artifact_files import read_artifact
 from resources.storage.stores import artifact_folder
@@ -106,7 +107,7 @@ def _check_released(kind: Kind, partition: str) -> None:
     if not RELEASES.has_partition_key(partition):
         known = ", ".join(RELEASES.get_partition_keys())
         raise typer.BadParameter(f"partition {partition!r} is none of {known}")
-    if zone(Label.RELEASED, partition.split("|")[-1]) is not Zone.RELEASED:
+    if zone(Label.RELEASED, Partition.named(partition).level) is not Zone.RELEASED:
         raise HandoffRefused(
             f"{partition} lies in the private zone, because it is made without noise; hand out another level"
         )

@@ -14,6 +14,7 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.registration import Registration
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.pages import number
+from dp_assets.vocabulary import Partition
 from resources.storage.artifact_files import HTML_PAGE, read_artifact
 
 EXAMPLES = 4
@@ -38,10 +39,10 @@ class _Artifacts:
     """The released artifacts of one partition, by asset."""
 
     def __init__(self, home: Path, partition: str) -> None:
-        self._root, self._partition = home / Zone.RELEASED / "artifacts", partition.split("|")
+        self._root, self._partition = home / Zone.RELEASED / "artifacts", Partition.named(partition)
 
     def folder(self, asset: str) -> Path:
-        return self._root.joinpath(asset, *self._partition)
+        return self._root / asset / self._partition.path
 
     def read(self, asset: str) -> Any:
         return read_artifact(self.folder(asset))
@@ -62,8 +63,8 @@ class _Artifacts:
 def _print_guarantee(
     out: Console, artifacts: _Artifacts, registration: Registration, state: LedgerState, partition: str
 ) -> None:
-    cohort, level = partition.split("|")
-    guarantee = state.guarantee(registration.corpus_id, [cohort], without_noise=level == NO_DP)
+    made = Partition.named(partition)
+    guarantee = state.guarantee(registration.corpus_id, [made.cohort], without_noise=made.level == NO_DP)
     hidden = f"hiding one {registration.unit_in_words}, at most {registration.max_rows_per_unit} rows"
     promise = f"epsilon {number(guarantee.epsilon)} at delta {number(registration.delta)}, {hidden}; it rests on"
     left = number(math.floor(guarantee.left * 1e4) / 1e4)

@@ -7,14 +7,12 @@ span several.
 
 import re
 from collections.abc import Callable
-from typing import Literal
 
 import polars as pl
 
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.units import PrivacyUnit
-
-CohortKind = Literal["all", "month", "quarter", "year", "user_bucket"]
 
 # For each kind of time cohort: the pattern of a name, the periods in a year, and the name of a period (from 1).
 TIME_NAMES: dict[str, tuple[str, int, Callable[[int, int], str]]] = {
@@ -28,9 +26,7 @@ class CohortError(PublicError, ValueError):
     """A cohort setting is missing, malformed, or does not fit the privacy unit."""
 
 
-def cohort_names(
-    *, kind: CohortKind, num_buckets: int | None = None, first: str | None = None, last: str | None = None
-) -> tuple[str, ...]:
+def cohort_names(settings: CohortSettings) -> tuple[str, ...]:
     """Return the fixed list: `all`, or `bucket-0` to `bucket-<num_buckets - 1>`, or each month, quarter or year.
 
     Names of periods are `2026-01`, `2026-Q1` and `2026`. `first` and `last` have this form and are both included.
@@ -38,6 +34,7 @@ def cohort_names(
     Raises:
       CohortError: a setting that the kind needs is missing or malformed.
     """
+    kind, num_buckets = settings.kind, settings.num_buckets
     if kind == "all":
         return ("all",)
     if kind == "user_bucket":
@@ -47,33 +44,20 @@ def cohort_names(
             )
         return tuple(f"bucket-{bucket}" for bucket in range(num_buckets))
     _, periods, name = TIME_NAMES[kind]
-    start, end = _ordinal(kind, first, "first"), _ordinal(kind, last, "last")
+    start, end = _ordinal(kind, settings.first, "first"), _ordinal(kind, settings.last, "last")
     if end < start:
         raise CohortError("cohorts.first must not lie after cohorts.last; swap them")
     return tuple(name(ordinal // periods, ordinal % periods + 1) for ordinal in range(start, end + 1))
 
 
-def cohort_expr(
-    kind: CohortKind,
-    *,
-    unit: PrivacyUnit,
-    num_buckets: int | None = None,
-    first: str | None = None,
-    last: str | None = None,
-) -> pl.Expr:
+def cohort_expr(settings: CohortSettings, *, unit: PrivacyUnit) -> pl.Expr:
     """Return each row's cohort from `unit_id` and `created_at` (UTC); null for a row outside the fixed list.
-
-    Args:
-      kind: how the cohorts are formed.
-      unit: the privacy unit.
-      num_buckets: as in `cohort_names`, like `first` and `last`.
-      first: the first period.
-      last: the last period.
 
     Raises:
       CohortError: time cohorts with the unit `user`, or settings that `cohort_names` refuses.
     """
-    names = cohort_names(kind=kind, num_buckets=num_buckets, first=first, last=last)
+    names = cohort_names(settings)
+    kind, num_buckets = settings.kind, settings.num_buckets
     if kind == "all":
         return pl.lit("all")
     if num_buckets is not None and kind == "user_bucket":

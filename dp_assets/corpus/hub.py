@@ -13,14 +13,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from dp_assets.corpus.columns import SourceError, check_mapping
-from dp_assets.corpus.presets import PRESETS, Turn
+from dp_assets.corpus.presets import PRESETS
+from dp_assets.corpus.settings import PresetSteps
 from dp_assets.corpus.spool import spooled
 
 REFUSED = 3
@@ -51,15 +52,6 @@ CACHES = {
 
 
 @dataclass(frozen=True)
-class HubSteps:
-    """Which rows of a preset's data set to keep; see `presets.py`. No `languages` means all of them."""
-
-    languages: Sequence[str]
-    drop_redacted: bool
-    drop_flagged: Turn
-
-
-@dataclass(frozen=True)
 class HubSource:
     """One split of a data set, given by `dataset`, an id on the hub, or by `path`, a local folder or Parquet file.
 
@@ -77,7 +69,7 @@ class HubSource:
     revision: str | None
     preset: str | None
     own_columns: Mapping[str, str]
-    steps: HubSteps
+    steps: PresetSteps
 
     def __post_init__(self) -> None:
         if self.preset is None:
@@ -129,7 +121,7 @@ class HubSource:
         for folder in (rows, *(scratch / name for name in CACHES.values())):
             folder.mkdir(parents=True, exist_ok=True)
         where = {"path": None if self.path is None else str(self.path), "rows": str(rows)}
-        request = asdict(self) | where | {"only_open": only_open}
+        request = vars(self) | where | {"steps": self.steps.model_dump(), "only_open": only_open}
         done = subprocess.run(
             [sys.executable, "-m", "dp_assets.corpus.hub_reader"],
             input=json.dumps(request),

@@ -20,6 +20,7 @@ import polars as pl
 from dp_assets.corpus.columns import SourceError, require_columns, source_rows, spelt_otherwise
 from dp_assets.corpus.hub import REFUSED
 from dp_assets.corpus.presets import PRESETS
+from dp_assets.corpus.settings import PresetSteps
 from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool
 
 STORED_WITH_TYPES = ("parquet", "arrow")
@@ -62,7 +63,7 @@ def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
         require_columns(names, rows.collect_schema().names(), place=place)
         columns = request["own_columns"] if preset is None else preset.columns
         try:
-            kept = rows if preset is None else preset.steps(rows, **request["steps"])
+            kept = rows if preset is None else preset.steps(rows, PresetSteps(**request["steps"]))
             kept.collect_schema()
         except (pl.exceptions.PolarsError, TypeError):
             _explain()

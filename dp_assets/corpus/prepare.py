@@ -20,7 +20,6 @@ Left out:
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import polars as pl
 
@@ -85,7 +84,9 @@ class Preparation:
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps, each of which treats a unit independently of all others. Further columns are kept."""
-        lengths = {name: getattr(self, name) for name in ("min_words", "max_words", "max_characters")}
+        fitting = partial(
+            keep_lengths, min_words=self.min_words, max_words=self.max_words, max_characters=self.max_characters
+        )
         split = partial(assign_splits, key=self.key, train_fraction=self.train_fraction)
         bound = partial(bound_contributions, max_rows_per_unit=self.max_rows_per_unit)
         yield Step(lambda rows: name_own_units(canonical_user_ids(rows), key=self.key))
@@ -93,7 +94,7 @@ class Preparation:
             yield Step(keep_named, "name no user (corpus.without_user)")
         yield Step(normalise_text)
         yield Step(keep_texts, "have no text")
-        yield Step(partial(keep_lengths, **lengths), "are too short or too long (corpus.min_words, max_words ...)")
+        yield Step(fitting, "are too short or too long (corpus.min_words, max_words ...)")
         if self.detect_language:
             yield Step(detect_languages)
         if self.languages is not None:
@@ -106,12 +107,12 @@ class Preparation:
         yield Step(keep_placed, "lie in no cohort (corpus.cohorts)")
 
 
-def prepare(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
+def prepare(rows: pl.LazyFrame, preparation: Preparation) -> pl.LazyFrame:
     """Return prepared rows with the columns of `REAL_INSTRUCTIONS`, sorted by unit and instruction.
 
     Args:
       rows: source rows with the columns of `SOURCE_ROWS`.
-      settings: the fields of `Preparation`.
+      preparation: the steps, in order.
 
     Raises:
       SchemaError: a column is missing or has another type.
@@ -119,7 +120,7 @@ def prepare(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
     prepared = rows.select(SOURCE_ROWS.names())
-    for step in Preparation(**settings).steps():
+    for step in preparation.steps():
         prepared = step.run(prepared)
     return prepared.select(REAL_INSTRUCTIONS.names()).sort("unit_id", "instruction_id")
 

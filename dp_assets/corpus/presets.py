@@ -9,13 +9,12 @@ Left out: the paper's removal of near duplicates, which compares rows across use
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import polars as pl
 
 from dp_assets.corpus.language_names import language_code, language_of
+from dp_assets.corpus.settings import PresetSteps, Turn
 
-Turn = Literal["any", "first", "last", "never"]
 NEVER: Turn = "never"
 TOXIC = 0.5
 """A classifier's score of at least this counts as a flag."""
@@ -43,18 +42,16 @@ class Preset:
         """Every column to read."""
         return sorted({*self.columns.values(), *self.needed})
 
-    def steps(
-        self, rows: pl.LazyFrame, *, languages: Sequence[str], drop_redacted: bool, drop_flagged: Turn
-    ) -> pl.LazyFrame:
+    def steps(self, rows: pl.LazyFrame, settings: PresetSteps) -> pl.LazyFrame:
         """Return the rows that the steps leave. Each row is judged by itself. No `languages` means all of them."""
         kept = rows.filter(self.is_opening)
-        if languages:
-            wanted = [language_of(language) for language in languages]
+        if settings.languages:
+            wanted = [language_of(language) for language in settings.languages]
             kept = kept.filter(language_code(pl.col(self.columns["language"])).is_in(wanted))
-        if drop_redacted and self.redacted is not None:
+        if settings.drop_redacted and self.redacted is not None:
             kept = kept.filter(~self.redacted.fill_null(False))
-        if drop_flagged != NEVER:
-            kept = kept.filter(~self.flagged(drop_flagged).fill_null(False))
+        if settings.drop_flagged != NEVER:
+            kept = kept.filter(~self.flagged(settings.drop_flagged).fill_null(False))
         return kept
 
 

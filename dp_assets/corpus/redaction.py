@@ -6,18 +6,19 @@ not need this step and is not stronger with it. Every text is redacted by itself
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import polars as pl
 
 from dp_assets.corpus import recognizers
 from dp_assets.corpus.recognizers import NAMED_BY_MODEL, Detector
 from dp_assets.corpus.secret_forms import without_secrets
+from dp_assets.corpus.settings import PHONE_REGIONS, RedactedKind
 
 SECRET = "secret"
-PATTERN_KINDS = ("email", "iban", "crypto", "ip", "card", "ssn", "phone")
-KINDS = (SECRET, *PATTERN_KINDS, *NAMED_BY_MODEL)
+KINDS: tuple[str, ...] = get_args(RedactedKind)
 """In the order of replacement. Secrets come first, because a key may contain what looks like a number; names last."""
-PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
+PATTERN_KINDS = tuple(kind for kind in KINDS if kind not in (SECRET, *NAMED_BY_MODEL))
 
 
 @dataclass(frozen=True)

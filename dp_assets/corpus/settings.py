@@ -13,7 +13,11 @@ PresetName = Literal[
     "lmsys/lmsys-chat-1m", "lmsys/chatbot_arena_conversations", "OpenAssistant/oasst1", "allenai/WildChat-1M"
 ]
 PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
+CohortKind = Literal["all", "month", "quarter", "year", "user_bucket"]
+Turn = Literal["any", "first", "last", "never"]
 RedactedKind = Literal["secret", "email", "iban", "crypto", "ip", "card", "ssn", "phone", "person", "place"]
+"""In this order: secrets first, since a key may hold what looks like a number; names last, from what is left."""
+PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 
 
 class PresetSteps(Settings):
@@ -21,7 +25,7 @@ class PresetSteps(Settings):
 
     languages: tuple[str, ...] = ("en",)
     drop_redacted: bool = True
-    drop_flagged: Literal["any", "first", "last", "never"] = "any"
+    drop_flagged: Turn = "any"
 
 
 class SourceSettings(Settings):
@@ -114,7 +118,7 @@ FIELDS_OF_KINDS: Mapping[str, set[str]] = {
 class CohortSettings(Settings):
     """The fixed list of disjoint sets of units. `first` and `last` bound a list of months, quarters or years."""
 
-    kind: Literal["all", "month", "quarter", "year", "user_bucket"] = "all"
+    kind: CohortKind = "all"
     num_buckets: Positive | None = None
     first: str | None = None
     last: str | None = None
@@ -144,7 +148,7 @@ class CorpusSettings(Settings):
     languages: tuple[str, ...] | None = None
     detect_language: bool = False
     redact: tuple[RedactedKind, ...] = ()
-    phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
+    phone_regions: tuple[str, ...] = PHONE_REGIONS
     redaction_model: str | None = None
     train_fraction: Fraction
     cohorts: CohortSettings = CohortSettings()

@@ -26,7 +26,7 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from dp_assets.corpus.language_names import language_of
-from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
+from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS, Preparation
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.units import PrivacyUnit
@@ -50,13 +50,8 @@ class BoundExceeded(RuntimeError):
 def require_stable(
     prepare_rows: Prepare,
     prepare_whole: Prepare,
+    preparation: Preparation,
     *,
-    unit: PrivacyUnit,
-    max_rows_per_unit: int,
-    min_words: int,
-    max_words: int,
-    max_characters: int,
-    languages: Sequence[str] | None,
     cohort: str,
 ) -> str:
     """Return the verdict on a preparation with the settings of a run, such as "user-wise".
@@ -64,27 +59,25 @@ def require_stable(
     Args:
       prepare_rows: the preparation itself.
       prepare_whole: the path along which a run takes rows through it.
-      unit: the privacy unit.
-      max_rows_per_unit: the contribution bound.
-      min_words: bounds of the length, as in `Preparation`; the probe rows fit them.
-      max_words: see `min_words`.
-      max_characters: see `min_words`.
-      languages: those that the preparation keeps.
+      preparation: its settings; the probe rows fit them.
       cohort: the name of one of the cohorts; the probe rows lie in it.
 
     Raises:
       UnstablePreparation: units were not treated independently, or no probe row fits the settings. This depends on
         settings only.
     """
-    most_words = max(min_words, min(max_words, (max_characters + 1) // 2))  # words of one letter
+    unit, fewest_words, languages = preparation.unit, preparation.min_words, preparation.languages
+    words_of_one_letter = (preparation.max_characters + 1) // 2
+    most_words = max(fewest_words, min(preparation.max_words, words_of_one_letter))
     rows = probe_rows(
-        num_words=max(min_words, min(most_words, WORDS_OF_A_PROBE)),
-        lengths=(max(min_words, 1), max(min_words, min(most_words, MOST_WORDS))),
-        num_rows_of_busiest=max_rows_per_unit + 3,
+        num_words=max(fewest_words, min(most_words, WORDS_OF_A_PROBE)),
+        lengths=(max(fewest_words, 1), max(fewest_words, min(most_words, MOST_WORDS))),
+        num_rows_of_busiest=preparation.max_rows_per_unit + 3,
         language=None if languages is None else language_of(languages[0]),  # as readers spell it
         created_at=moment_in(cohort),
     )
-    found = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=max_rows_per_unit)
+    bound = preparation.max_rows_per_unit
+    found = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=bound)
     if found != unit.preparation:
         raise UnstablePreparation(
             "on constant public rows, the preparation lets one unit change what becomes of another, or drops every row;"

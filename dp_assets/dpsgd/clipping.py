@@ -359,7 +359,7 @@ def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -
     def form(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
         flat = num_outputs <= num_inputs  # the narrow factor gets zeros behind its rows; in one of them they are enough
-        of_outputs = buffer("outputs", num_outputs, output_gradient.dtype, flat).fill(output_gradient)
+        of_outputs = buffer("outputs", num_outputs, output_gradient.dtype, flat).fill(output_gradient, saved=False)
         of_inputs = buffer("inputs", num_inputs, inputs.dtype, not flat).fill(inputs, saved=True)
         narrow, wide = (of_outputs, of_inputs) if flat else (of_inputs, of_outputs)
         gradient = inputs.new_empty(len(packed.rows), *sorted((num_outputs, num_inputs)), dtype=torch.float32)

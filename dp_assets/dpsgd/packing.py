@@ -193,7 +193,7 @@ class RowBuffer:
         self._rows = packed.by_width(self._padded)
         self._saved: Tensor | None = None
 
-    def fill(self, line: Tensor, *, saved: bool = False) -> list[Tensor]:
+    def fill(self, line: Tensor, *, saved: bool) -> list[Tensor]:
         """The rows of a line of shape [1, num_tokens, features] by padded width; the next line replaces them.
 
         A line that autograd `saved` cannot change unnoticed, so it is not copied again where it is the last one.

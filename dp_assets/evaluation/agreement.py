@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior
+from dp_assets.arrays import Floats, Integers
+from dp_assets.evaluation.vote_posterior import VotePosterior
 
 CLEARLY_OCCUPIED_STDDEVS = 3.0
 INTERVAL = (0.025, 0.975)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dp_assets.arrays import Floats, Integers
 from dp_assets.artifacts import Document
 from dp_assets.evaluation.agreement import (
     agreement_figures,
@@ -36,6 +37,7 @@ from dp_assets.evaluation.agreement import (
     noisy_shares,
     total_variations,
 )
+from dp_assets.evaluation.settings import ReportSettings
 from dp_assets.evaluation.text_figures import (
     diversity_figures,
     form_figures,
@@ -43,7 +45,8 @@ from dp_assets.evaluation.text_figures import (
     recognised_shares,
     similarity_figures,
 )
-from dp_assets.evaluation.vote_posterior import Floats, Integers, VotePosterior, vote_posterior
+from dp_assets.evaluation.vote_posterior import VotePosterior, vote_posterior
+from dp_assets.selection.histogram import NoisyHistogram
 
 MARKDOWN_PUNCTUATION = "\\`*_{}[]|~#$"
 LONGEST_EXAMPLE = 280
@@ -132,47 +135,60 @@ FIGURES = {
 }
 
 
+@dataclass(frozen=True)
+class ComparedSets:
+    """The sets of a report, all assigned to the same bins.
+
+    `pool` is the synthetic pool before resampling, `filtered` the set after resampling and topping up, `baseline`
+    samples of the public model without private training, `baseline_filtered` those resampled to the same votes by the
+    same rule.
+    """
+
+    pool: SyntheticSet
+    filtered: SyntheticSet
+    baseline: SyntheticSet | None = None
+    baseline_filtered: SyntheticSet | None = None
+
+    def named(self) -> dict[str, SyntheticSet]:
+        """Those that are given, by their names in the report's data."""
+        names = {
+            "before": self.pool,
+            "after": self.filtered,
+            "baseline": self.baseline,
+            "baseline_filtered": self.baseline_filtered,
+        }
+        return {name: each for name, each in names.items() if each is not None}
+
+
 def quality_report(
+    compared: ComparedSets,
+    histogram: NoisyHistogram,
+    settings: ReportSettings,
     *,
-    pool: SyntheticSet,
-    filtered: SyntheticSet,
-    baseline: SyntheticSet | None,
-    baseline_filtered: SyntheticSet | None = None,
-    noisy_votes: Integers,
-    noise_stddev: float,
     target: int,
     shortage: int,
-    num_examples: int,
-    seed: int,
     charge_ids: tuple[str, ...] = (),
 ) -> Document:
     """Compare the pool, the resampled set and, where given, the baseline with the noisy votes and with each other.
 
     Args:
-      pool: the synthetic pool before resampling.
-      filtered: the set after resampling and topping up.
-      baseline: samples of the public model without private training, assigned to the same bins.
-      baseline_filtered: the baseline resampled to the same votes by the same rule.
-      noisy_votes: the released votes, shape (num_bins,).
-      noise_stddev: standard deviation of the noise on one vote count, in votes.
+      settings: how many texts of each set are shown; the public seed draws them, and the samples of equal size behind
+        the diversity figures.
       target: how many rows the resampled set was to have.
       shortage: how many of them stand in for rows of other bins, which neither the pool nor the top-up could give.
-      num_examples: how many texts of each set to show.
-      seed: a public seed; it draws the examples and the samples of equal size behind the diversity figures.
 
     Raises:
       ValueError: a set is empty, or a bin id lies outside the bins of the votes.
     """
-    given = {"before": pool, "after": filtered, "baseline": baseline, "baseline_filtered": baseline_filtered}
-    sets = {name: each for name, each in given.items() if each is not None}
+    sets, seed = compared.named(), settings.seed
     data = {
-        **_figures(sets, noisy_votes, noise_stddev=noise_stddev, seed=seed),
+        **_figures(sets, histogram, seed=seed),
         "target": target,
         "shortage": shortage,
         "languages": {name: language_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
         "personal_data": {name: recognised_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
-        "bins": _bins(pool, filtered, noisy_votes, noise_stddev=noise_stddev),
-        "examples": {name: _draw(each.texts, num_examples, seed) for name, each in sets.items()},
+        "bins": _bins(compared.pool, compared.filtered, histogram),
+        "examples": {name: _draw(each.texts, settings.examples, seed) for name, each in sets.items()},
     }
     return Document(data=data, markdown=_markdown(data), charge_ids=charge_ids)
 
@@ -190,9 +206,8 @@ def escape_markdown(text: str) -> str:
     return html.escape(escaped, quote=False)
 
 
-def _figures(
-    sets: Mapping[str, SyntheticSet], noisy_votes: Integers, *, noise_stddev: float, seed: int
-) -> dict[str, Any]:
+def _figures(sets: Mapping[str, SyntheticSet], histogram: NoisyHistogram, *, seed: int) -> dict[str, Any]:
+    noisy_votes, noise_stddev = histogram.votes, histogram.noise_stddev
     size, num_bins = min(len(each.texts) for each in sets.values()), len(noisy_votes)
     counts = {name: np.bincount(each.bin_ids, minlength=num_bins) for name, each in sets.items()}
     agreements = {
@@ -249,13 +264,13 @@ def _diversity(each: SyntheticSet, size: int, seed: int) -> dict[str, float]:
     return {**diversity_figures([each.texts[row] for row in rows]), **similar}
 
 
-def _bins(pool: SyntheticSet, filtered: SyntheticSet, noisy_votes: Integers, *, noise_stddev: float) -> dict[str, Any]:
-    num_bins, total = len(noisy_votes), max(1, int(noisy_votes.clip(0).sum()))
+def _bins(pool: SyntheticSet, filtered: SyntheticSet, histogram: NoisyHistogram) -> dict[str, Any]:
+    num_bins, total = len(histogram.votes), max(1, int(histogram.votes.clip(0).sum()))
     return {
-        "votes": noisy_shares(noisy_votes).tolist(),
+        "votes": noisy_shares(histogram.votes).tolist(),
         "before": bin_shares(pool.bin_ids, num_bins).tolist(),
         "after": bin_shares(filtered.bin_ids, num_bins).tolist(),
-        "noise_share_stddev": noise_stddev / total,
+        "noise_share_stddev": histogram.noise_stddev / total,
     }
 
 

@@ -14,15 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from dp_assets.arrays import Floats, Vectors
 from dp_assets.evaluation.agreement import bin_shares, total_variation
 from dp_assets.evaluation.text_figures import normalise
-from dp_assets.evaluation.vote_posterior import Floats
 from dp_assets.selection.bins import nearest_bin
-
-Vectors = npt.NDArray[np.float32]
 
 DISTANCE_QUANTILES = (0.01, 0.1, 0.5)
 NEIGHBOURS, MOST_NEIGHBOUR_ROWS = 5, 5000

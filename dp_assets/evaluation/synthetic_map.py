@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dp_assets.arrays import Floats, Integers, Vectors
 from dp_assets.evaluation.agreement import bin_shares, noisy_shares
-from dp_assets.evaluation.vote_posterior import Floats, Integers
-
-Vectors = npt.NDArray[np.float32]
 
 MOST_ROWS = 1500
 LARGEST_PERPLEXITY = 30.0

@@ -22,10 +22,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from dp_assets.arrays import Floats, Integers
 
 GRID_POINTS = 48
 SMALLEST_RATIO, LEAST_LARGEST_RATIO = 0.02, 4.0

@@ -16,6 +16,7 @@ from dp_assets.export.parts import STATEMENT, ExportRefused, Kind, Part
 from dp_assets.export.release import Release
 from dp_assets.privacy.units import relation_in_words
 from dp_assets.statements.pages import number
+from dp_assets.vocabulary import Partition
 
 SPLIT = "train"
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
@@ -128,8 +129,8 @@ def model_card(release: Release, part: Part, settings: CardSettings, *, base_mod
 
 
 def _scope(release: Release) -> str:
-    cohort, level = release.partition.split("|")
-    return f"cohort {cohort}, level {level}"
+    partition = Partition.named(release.partition)
+    return f"cohort {partition.cohort}, level {partition.level}"
 
 
 def _configs(contents: Contents) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dp_assets.privacy.labels import NO_DP, Label, Zone, zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.statements.against_ledger import untrue
 from dp_assets.statements.figures import joint_figures
+from dp_assets.vocabulary import Partition
 from resources.storage.artifact_files import stored_charge_ids
 from resources.storage.stores import artifact_folder
 
@@ -39,7 +40,7 @@ def asset_folder(home: Path, asset: str, partition: str) -> Path:
     Raises:
       ExportRefused: it is in the private zone.
     """
-    if zone(Label.RELEASED, partition.split("|")[-1]) is not Zone.RELEASED:
+    if zone(Label.RELEASED, Partition.named(partition).level) is not Zone.RELEASED:
         raise ExportRefused(f"{partition}: what was made at the level {NO_DP} has no guarantee and is never exported")
     return artifact_folder(home, [asset], Label.RELEASED, partition)
 

@@ -18,8 +18,9 @@ from dp_assets.generation.adapters import attach_adapter
 from dp_assets.generation.prompts import generator_prompt_ids
 from dp_assets.generation.sampling import Engine, deduplicate, sample_instructions
 from dp_assets.generation.settings import SamplingSettings
-from dp_assets.generation.steering import Steering, sample_steered
+from dp_assets.generation.steering import sample_steered
 from dp_assets.progress import Advance, progress, silent
+from dp_assets.vocabulary import Steering
 
 Loaded = tuple[PreTrainedModel | Engine, PreTrainedTokenizerBase]
 LoadModel = Callable[[], Loaded]

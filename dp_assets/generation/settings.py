@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dp_assets.fields import Fraction, LearningRate, NonNegative, Positive, PositiveReal, Settings
+from dp_assets.fields import Fraction, LearningRate, ModelDtype, NonNegative, Positive, PositiveReal, Settings
+from dp_assets.privacy.plan import DpSgdPlan
 
 GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
 
@@ -38,8 +39,20 @@ class GeneratorSettings(Settings):
     max_tokens: Positive
     loss_normaliser: PositiveReal
     tokens_per_micro_batch: Positive
-    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    dtype: ModelDtype = "float32"
     seed: int = 0
+
+    @property
+    def plan_without_noise(self) -> DpSgdPlan:
+        """The plan of private training, but for the noise, which a level's target decides."""
+        return DpSgdPlan(
+            sampling_probability=self.sampling_probability,
+            steps=self.steps,
+            spare_steps=self.spare_steps,
+            l2_clip_norm=self.l2_clip_norm,
+            noise_multiplier=0.0,
+            expected_batch_size=self.expected_batch_size,
+        )
 
     def tuning(self) -> dict[str, Any]:
         """What shapes the adapter and not the guarantee, but for the type in which the model is loaded."""

@@ -16,9 +16,7 @@ from dp_assets.generation.prompts import encode_instruction, generator_prompt_id
 from dp_assets.generation.sampling import Engine, answer_texts, sample_continuations
 from dp_assets.generation.settings import GeneratorPrompt, SamplingParameters
 from dp_assets.progress import Advance
-
-Steering = tuple[Sequence[str], str]
-"""Earlier turns and an opening; both may be empty."""
+from dp_assets.vocabulary import Steering
 
 
 def sample_steered(

@@ -13,10 +13,10 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table, union_of_ids
 from dp_assets.pipeline.corpus import registration_of
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.public_failure import PublicFailure
 from resources.storage.stores import BoundaryViolation, OpenRows

@@ -5,11 +5,11 @@ import numpy as np
 
 from dp_assets.artifacts import Adapter, Document, Table
 from dp_assets.corpus.schemas import SCHEMAS, SchemaError, check_schema
-from dp_assets.pipeline.bin_arrays import centroids_of, noise_of, votes_of
+from dp_assets.pipeline.bin_arrays import centroids_of, histogram_of
 from dp_assets.pipeline.partitions import RELEASES
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
-from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.rules import wanted_rows
 from dp_assets.selection.vectors import assigned
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.reading import StatementError
@@ -93,12 +93,11 @@ def quotas_met(
     """Every bin holds as many rows as the rule asks for; a shortage is stated and shown as a warning."""
     centroids = centroids_of(bins)
     wanted = wanted_rows(
-        Rule(profile.selection.rule),
-        votes_of(histogram),
+        profile.selection.rule,
+        histogram_of(histogram),
         bins=assigned(embeddings.rows, centroids)["bin_id"].to_numpy(),
         vectors=(),  # they decide which rows of a bin are taken, not how many
         centroids=centroids,
-        noise_stddev=noise_of(histogram),
         target_size=profile.selection.target_size,
     ).quotas
     held = np.bincount(table.collect()["bin_id"].to_numpy(), minlength=len(wanted))

@@ -13,8 +13,8 @@ import polars as pl
 
 from dp_assets.corpus.cohorts import cohort_expr, cohort_names
 from dp_assets.corpus.columns import SourceError, understood
-from dp_assets.corpus.hub import HubSource, HubSteps
-from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS
+from dp_assets.corpus.hub import HubSource
+from dp_assets.corpus.prepare import OWN_UNIT_COLUMNS, Preparation
 from dp_assets.corpus.queries import QuerySource, query_digest
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.settings import SourceSettings
@@ -27,18 +27,6 @@ from resources.ledger.charging import Ledger
 from resources.queries.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
 
 PUBLIC_SOURCES = ("chitchat",)
-# Settings of a corpus that are settings of its preparation under the same name.
-PREPARATION = {
-    "unit",
-    "without_user",
-    "max_rows_per_unit",
-    "min_words",
-    "max_words",
-    "max_characters",
-    "languages",
-    "detect_language",
-    "train_fraction",
-}
 # Settings of a corpus that shape no row: what is claimed of it, what it is called, and where its rows lie.
 SHAPES_NO_ROW: dict[str, Any] = {
     "snapshot": True,
@@ -92,9 +80,16 @@ def _sources_by_kind(settings: SourceSettings) -> Source:
     if settings.kind == "file" and settings.path is not None:
         return FileSource(settings.path, settings.columns)
     if settings.kind == "huggingface":
-        where = settings.model_dump(include={"dataset", "path", "subset", "split", "revision"})
-        steps = HubSteps(**settings.steps.model_dump())
-        return HubSource(**where, preset=settings.layout, own_columns=dict(settings.columns), steps=steps)
+        return HubSource(
+            dataset=settings.dataset,
+            path=settings.path,
+            subset=settings.subset,
+            split=settings.split,
+            revision=settings.revision,
+            preset=settings.layout,
+            own_columns=dict(settings.columns),
+            steps=settings.steps,
+        )
     if settings.kind == "sql" and settings.query is not None:
         read = partial(_batches, settings, settings.query)
         columns_of = partial(_columns_of, settings, settings.query)
@@ -150,8 +145,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
       CohortError: the cohorts do not go with the privacy unit.
     """
     settings = profile.corpus
-    cohorts = settings.cohorts.model_dump()
-    cohort_expr(unit=settings.unit, **cohorts)
+    cohort_expr(settings.cohorts, unit=settings.unit)
     columns, query = source_of(profile).columns, settings.source.query
     return Terms(
         unit=settings.unit,
@@ -159,7 +153,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
         unit_columns=json.dumps({name: columns.get(name) for name in OWN_UNIT_COLUMNS}),
         query="" if query is None else query_digest(query),
         max_rows_per_unit=settings.max_rows_per_unit,
-        cohorts=cohort_names(**cohorts),
+        cohorts=cohort_names(settings.cohorts),
         cohort_function=settings.cohorts.model_dump_json(),
         delta=settings.delta,
         budget_epsilon=settings.budget_epsilon,
@@ -230,16 +224,27 @@ def redaction_of(profile: Profile) -> Redaction:
     return Redaction(settings.redact, settings.phone_regions, settings.redaction_model)
 
 
-def preparation_settings(profile: Profile, key: bytes) -> dict[str, Any]:
-    """The settings of `prepare` for a profile's corpus.
+def preparation_of(profile: Profile, key: bytes) -> Preparation:
+    """How a profile's corpus is prepared.
 
     Raises:
       CohortError: the cohorts do not go with the privacy unit.
     """
     settings = profile.corpus
-    cohort_of = cohort_expr(unit=settings.unit, **settings.cohorts.model_dump())
-    steps = {**settings.model_dump(include=PREPARATION), "cohort_of": cohort_of, "redaction": redaction_of(profile)}
-    return {**steps, "key": key}
+    return Preparation(
+        unit=settings.unit,
+        key=key,
+        max_rows_per_unit=settings.max_rows_per_unit,
+        min_words=settings.min_words,
+        max_words=settings.max_words,
+        max_characters=settings.max_characters,
+        languages=settings.languages,
+        cohort_of=cohort_expr(settings.cohorts, unit=settings.unit),
+        train_fraction=settings.train_fraction,
+        detect_language=settings.detect_language,
+        redaction=redaction_of(profile),
+        without_user=settings.without_user,
+    )
 
 
 def preparation_digest(profile: Profile) -> str:

@@ -1,7 +1,6 @@
 """The partitions of everything below a mechanism: cohort x privacy level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import dagster as dg
@@ -10,6 +9,7 @@ from dp_assets.corpus.cohorts import cohort_names
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.settings.named import selected_profile
+from dp_assets.vocabulary import Partition
 
 STANDARD_LEVELS = ("eps-1", "eps-2.86", "eps-5.94", "eps-8", NO_DP)
 LONGEST_LIST = 12
@@ -27,34 +27,10 @@ def privacy_levels() -> list[str]:
 
 RELEASES = dg.MultiPartitionsDefinition(
     {
-        COHORT: dg.StaticPartitionsDefinition(list(cohort_names(**selected_profile().corpus.cohorts.model_dump()))),
+        COHORT: dg.StaticPartitionsDefinition(list(cohort_names(selected_profile().corpus.cohorts))),
         LEVEL: dg.StaticPartitionsDefinition(privacy_levels()),
     }
 )
-
-
-@dataclass(frozen=True)
-class Partition:
-    """One cohort at one privacy level."""
-
-    cohort: str
-    level: str
-
-    @staticmethod
-    def of(context: dg.AssetExecutionContext) -> "Partition":
-        """The partition that a run materializes."""
-        return Partition.named(context.partition_key)
-
-    @staticmethod
-    def named(key: str) -> "Partition":
-        """The partition of a key such as `all|eps-8`."""
-        cohort, level = key.split("|")
-        return Partition(cohort, level)
-
-    @property
-    def key(self) -> str:
-        """The key, such as `all|eps-8`."""
-        return f"{self.cohort}|{self.level}"
 
 
 def known_partition(key: str) -> Partition:

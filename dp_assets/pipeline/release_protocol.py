@@ -18,11 +18,11 @@ from dp_assets.artifacts import (
 )
 from dp_assets.mechanism import Mechanism
 from dp_assets.pipeline.corpus import preparation_digest, registration_of, snapshot_of, terms_of
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_noise_of_others, check_record
 from dp_assets.privacy.ledger import ChargeRecord, reuse_key
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.ledger.release_lock import only_run_making
 from resources.public_failure import PublicFailure

@@ -19,10 +19,11 @@ import duckdb
 
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.event_log import latest, recorded
-from dp_assets.pipeline.partitions import RELEASES, Partition
+from dp_assets.pipeline.partitions import RELEASES
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.settings.profile import Profile
+from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.storage.catalog import rebuild
 from resources.storage.stores import ReleaseStore
@@ -46,7 +47,7 @@ def statements_follow_the_ledger(
         stated = stated_figures(context.instance, key, corpus_id)
         if stated is None or partition.level == NO_DP:
             continue
-        guarantee = state.guarantee(corpus_id, [partition.cohort])
+        guarantee = state.guarantee(corpus_id, [partition.cohort], without_noise=False)
         present = (guarantee.epsilon, guarantee.spent, guarantee.budget)
         if stated != present:
             yield dg.RunRequest(run_key=f"{key} at {present!r}", partition_key=key)

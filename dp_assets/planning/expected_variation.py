@@ -13,13 +13,16 @@ corpora; docs/results/resampling.md compares the formula with measured distances
 """
 
 import math
+from collections.abc import Mapping
 
-CEILINGS = {"smoothed": 0.45, "paper": 0.83}
+from dp_assets.vocabulary import Rule
+
+CEILINGS: Mapping[Rule, float] = {"smoothed": 0.45, "paper": 0.83}
 """By rule, measured on public corpora in place of the owner's pool and units."""
 
 
 def expected_total_variation(
-    *, num_units: int, num_bins: int, noise_stddev: float, rule: str, ceiling: float | None = None
+    *, num_units: int, num_bins: int, noise_stddev: float, rule: Rule, ceiling: float | None = None
 ) -> float:
     """Return the expected total variation between a rule's shares and the exact votes, 0 without noise.
 
@@ -42,7 +45,7 @@ def expected_total_variation(
     return of_noise * limit / (of_noise + limit)
 
 
-def most_bins(*, num_units: int, noise_stddev: float, rule: str, total_variation: float) -> int:
+def most_bins(*, num_units: int, noise_stddev: float, rule: Rule, total_variation: float) -> int:
     """Return the largest number of bins, at least 2, whose expected total variation is at most `total_variation`.
 
     Raises:

@@ -25,6 +25,7 @@ from dp_assets.planning.expected_variation import expected_total_variation, most
 from dp_assets.privacy import accounting
 from dp_assets.privacy.plan import PrivacyPlan, UnreachableTarget, calibrated
 from dp_assets.privacy.units import PrivacyUnit
+from dp_assets.vocabulary import Rule
 
 FALSE_POSITIVE_RATES = (0.001, 0.01)
 LEAST_SIGNAL_TO_NOISE = 0.3
@@ -36,7 +37,7 @@ FEWEST_VOTES = 5
 """The least mean votes a bin for two bins, in standard deviations of the noise."""
 SUGGESTED_VARIATION, MOST_VARIATION = 0.12, 0.25
 """Expected total variation between quotas and exact votes: what is suggested, and the limit beyond which we warn."""
-DEFAULT_RULE = "smoothed"
+DEFAULT_RULE: Rule = "smoothed"
 UNITS_A_DELTA = 10
 
 
@@ -94,7 +95,7 @@ class Suggestion:
 
 
 def report_level(
-    plan: PrivacyPlan, *, num_parameters: int | None, num_units: int | None, rule: str = DEFAULT_RULE
+    plan: PrivacyPlan, *, num_parameters: int | None, num_units: int | None, rule: Rule = DEFAULT_RULE
 ) -> LevelReport:
     """Return the report of one level, for an adapter of `num_parameters` and a corpus of about `num_units` units."""
     event, delta, noise = plan.event, plan.delta, plan.votes.noise_stddev
@@ -122,7 +123,7 @@ def joint_epsilon(plans: Sequence[PrivacyPlan]) -> float:
     return accounting.epsilon(accounting.compose([plan.event for plan in plans]), max(plan.delta for plan in plans))
 
 
-def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None, rule: str = DEFAULT_RULE) -> Suggestion:
+def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None, rule: Rule = DEFAULT_RULE) -> Suggestion:
     """Suggest batch, steps, adapter and bins for the level of `plan` on a corpus of about `num_units` units.
 
     `num_parameters` is the size of the current adapter (None: unknown). The largest number of passes that allows such
@@ -157,7 +158,7 @@ def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None, ru
     )
 
 
-def _variation(plan: PrivacyPlan, num_bins: int, num_units: int, rule: str) -> float:
+def _variation(plan: PrivacyPlan, num_bins: int, num_units: int, rule: Rule) -> float:
     return expected_total_variation(
         num_units=num_units, num_bins=num_bins, noise_stddev=plan.votes.noise_stddev, rule=rule
     )
@@ -216,7 +217,7 @@ def advice(
     budget_epsilon: float,
     num_units: int | None,
     num_parameters: int | None,
-    rule: str = DEFAULT_RULE,
+    rule: Rule = DEFAULT_RULE,
     suggestions: Sequence[Suggestion] = (),
 ) -> tuple[str, ...]:
     """Return what the owner should change before registering, one step a line; nothing if no change is needed.
@@ -291,7 +292,7 @@ def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
     return lines
 
 
-def _about_the_bins(plan: PrivacyPlan, num_units: int, rule: str) -> list[str]:
+def _about_the_bins(plan: PrivacyPlan, num_units: int, rule: Rule) -> list[str]:
     votes, expected = plan.votes, _variation(plan, plan.votes.num_bins, num_units, rule)
     most = most_bins(
         num_units=num_units, noise_stddev=votes.noise_stddev, rule=rule, total_variation=SUGGESTED_VARIATION

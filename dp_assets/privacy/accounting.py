@@ -37,12 +37,14 @@ EPSILON_DECIMALS, RATE_DECIMALS = 4, 6
 _EPSILON_GRID = np.concatenate([[0.0], np.geomspace(1e-5, 30, 4000)])
 
 
-def epsilon(event: DpEvent, delta: float, *, discretization: float = CERTIFIED_DISCRETIZATION) -> float:
-    """Return the smallest certified epsilon of `event` at `delta`, rounded up; infinity for an event without noise.
+def epsilon(event: DpEvent, delta: float) -> float:
+    """Return the smallest certified epsilon of `event` at `delta`, rounded up; infinity for an event without noise."""
+    return _epsilon(json.dumps(event_to_json(event)), delta, ONE_UNIT, CERTIFIED_DISCRETIZATION)
 
-    `discretization` is the requested interval of losses; `losses.py` says when another one is used.
-    """
-    return _epsilon(json.dumps(event_to_json(event)), delta, ONE_UNIT, discretization)
+
+def coarse_epsilon(event: DpEvent, delta: float) -> float:
+    """Return the same from a coarser account, which is faster and hardly larger, for the search of calibration."""
+    return _epsilon(json.dumps(event_to_json(event)), delta, ONE_UNIT, CALIBRATION_DISCRETIZATION)
 
 
 def replace_one_epsilon(event: DpEvent, delta: float) -> float:

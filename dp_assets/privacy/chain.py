@@ -82,9 +82,7 @@ def chain(head: Anchor, at: str, bodies: Iterable[tuple[str, Mapping[str, Any]]]
     return entries
 
 
-def verify_chain(
-    entries: Sequence[Entry], anchors: Iterable[Anchor], *, heads: Iterable[str] = (), known: int = 0
-) -> None:
+def verify_chain(entries: Sequence[Entry], anchors: Iterable[Anchor], *, heads: Iterable[str], known: int) -> None:
     """Check every digest, and that the entries continue every anchor and every published head.
 
     The first `known` entries are not checked again: the caller has verified them before, and that they did not change.

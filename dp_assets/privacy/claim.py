@@ -186,7 +186,7 @@ def check_votes(plan: VotesPlan, unit: PrivacyUnit, evidence: Mapping[str, Any])
 
 
 def check_record(
-    known: Collection[str], said: Mapping[str, Any], made_anew: Mapping[str, Any] | None = None
+    known: Collection[str], said: Mapping[str, Any], made_anew: Mapping[str, Any] | None
 ) -> list[Discrepancy]:
     """Refuse a record with unknown items, or with values that are not one number or text.
 

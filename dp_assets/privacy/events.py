@@ -76,10 +76,20 @@ def event_to_json(event: DpEvent) -> dict[str, Any]:
     raise UnknownEvent(f"no JSON form for the event {type(event).__name__}")
 
 
-def _number(form: Mapping[str, Any], name: str, *, least: float, largest: float = math.inf, whole: bool = False) -> Any:
-    """Return a number of a form within its bounds. A negative count, say, would subtract from what others spent."""
-    value = form[name]
-    kinds = (int,) if whole else (int, float)
+def _count(form: Mapping[str, Any], name: str) -> Any:
+    """Return a whole number of at least 1. A negative count, say, would subtract from what others spent."""
+    return _checked(form, name, (int,), least=1, largest=math.inf)
+
+
+def _real(form: Mapping[str, Any], name: str, *, largest: float) -> Any:
+    """Return a finite number from 0 to `largest`."""
+    return _checked(form, name, (int, float), least=0, largest=largest)
+
+
+def _checked(
+    form: Mapping[str, Any], name: str, kinds: tuple[type[int] | type[float], ...], *, least: float, largest: float
+) -> Any:
+    value: Any = form[name]
     if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= largest or math.isinf(value):
         raise UnknownEvent(f"the event {form['type']!r} has no sensible {name!r}; restore what was written")
     return value
@@ -87,16 +97,14 @@ def _number(form: Mapping[str, Any], name: str, *, least: float, largest: float 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], DpEvent]] = {
     "non_private": lambda form: NonPrivateDpEvent(),
-    "gaussian": lambda form: GaussianDpEvent(_number(form, "noise_multiplier", least=0)),
+    "gaussian": lambda form: GaussianDpEvent(_real(form, "noise_multiplier", largest=math.inf)),
     "discrete_gaussian": lambda form: DiscreteGaussianDpEvent(
-        _number(form, "noise_stddev", least=0), _number(form, "sensitivity", least=1, whole=True)
+        _real(form, "noise_stddev", largest=math.inf), _count(form, "sensitivity")
     ),
     "poisson_sampled": lambda form: PoissonSampledDpEvent(
-        _number(form, "sampling_probability", least=0, largest=1), event_from_json(form["event"])
+        _real(form, "sampling_probability", largest=1), event_from_json(form["event"])
     ),
-    "self_composed": lambda form: SelfComposedDpEvent(
-        event_from_json(form["event"]), _number(form, "count", least=1, whole=True)
-    ),
+    "self_composed": lambda form: SelfComposedDpEvent(event_from_json(form["event"]), _count(form, "count")),
     "composed": lambda form: ComposedDpEvent([event_from_json(part) for part in form["events"]]),
 }
 

@@ -76,7 +76,7 @@ def check_overlap(state: LedgerState, one: str, other: str) -> None:
             " raise`. The rest is fixed by registration: register one of them anew, before anything is charged"
         )
     for member in members:
-        total = joint.guarantee(member.corpus_id, member.cohorts)
+        total = joint.guarantee(member.corpus_id, member.cohorts, without_noise=False)
         if not total.holds:
             raise BudgetExceeded(
                 f"together these corpora have spent or booked epsilon {total.spent:g} of {total.budget:g}, and a"
@@ -85,7 +85,7 @@ def check_overlap(state: LedgerState, one: str, other: str) -> None:
             )
 
 
-def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[ChargeRecord] = ()) -> ChargeRecord:
+def admit(state: LedgerState, request: ChargeRecord, *, to_come: Sequence[ChargeRecord]) -> ChargeRecord:
     """Return the request as it may be charged, with the booking that it uses where one matches.
 
     `to_come` are requests of the same cohort and plan that will follow. Those without a booking must fit the budget

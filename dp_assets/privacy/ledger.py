@@ -33,7 +33,7 @@ from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical
 from dp_assets.privacy.events import event_from_json, event_to_json
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.labels import NO_DP
-from dp_assets.privacy.lineage import Spend, worst_case
+from dp_assets.privacy.lineage import COHORTS_OF_A_UNIT, Spend, worst_case
 from dp_assets.privacy.registration import Registration, RegistrationError
 
 ERASED_SUFFIX = "+erased-"
@@ -341,7 +341,7 @@ class LedgerState:
         order = self.gate_order(corpus_id)
         return accounting.rdp_to_epsilon(self.spent_rdp(corpus_id, cohort, order), order, registration.delta)
 
-    def guarantee(self, corpus_id: str, cohorts: Iterable[str], *, without_noise: bool = False) -> Guarantee:
+    def guarantee(self, corpus_id: str, cohorts: Iterable[str], *, without_noise: bool) -> Guarantee:
         """Return the guarantee of these cohorts of a corpus and what they spent: the worst of them.
 
         `without_noise` is for artifacts that descend from a run without noise, which no figure bounds.
@@ -369,7 +369,7 @@ class LedgerState:
         """Return the joint PLD epsilon of a set of charges, valid when plan and release were fixed beforehand."""
         spends = self.spends(charge_ids)
         delta = max((self.registrations[spend.corpus_id].delta for spend in spends), default=0.0)
-        return worst_case(spends, lambda event: accounting.epsilon(event, delta))
+        return worst_case(spends, lambda event: accounting.epsilon(event, delta), cohorts_met=COHORTS_OF_A_UNIT)
 
     def find_settled(self, reuse_key: str) -> ChargeRecord | None:
         """Return the settled charge that paid for this release, if there is one."""

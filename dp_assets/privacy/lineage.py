@@ -33,9 +33,7 @@ class Spend:
     event: DpEvent
 
 
-def worst_case(
-    spends: Iterable[Spend], figure: Callable[[DpEvent], float], *, cohorts_met: int = COHORTS_OF_A_UNIT
-) -> float:
+def worst_case(spends: Iterable[Spend], figure: Callable[[DpEvent], float], *, cohorts_met: int) -> float:
     """Return the largest `figure` over all compositions that a change of up to `cohorts_met` cohorts per corpus meets.
 
     `figure` must not decrease when an event is added. Without charges there is one empty composition.

@@ -187,7 +187,7 @@ def _sampled_group(step: PoissonSampledDpEvent, group_size: int) -> DpEvent:
 # The grid
 
 
-def _mechanisms(event: DpEvent, count: int = 1) -> Iterator[tuple[DpEvent, int]]:
+def _mechanisms(event: DpEvent, count: int) -> Iterator[tuple[DpEvent, int]]:
     """Yield the mechanisms of a tree of compositions, each with the number of its uses."""
     match event:
         case ComposedDpEvent():
@@ -210,7 +210,7 @@ def refuse_unbounded(event: DpEvent) -> None:
     Raises:
       Unaccountable: too many compositions, or too much noise.
     """
-    mechanisms = list(_mechanisms(event))
+    mechanisms = list(_mechanisms(event, 1))
     if sum(count for _, count in mechanisms) > MOST_COMPOSITIONS:
         raise Unaccountable(f"more than {MOST_COMPOSITIONS} steps cannot be accounted for; lower generator.steps")
     for mechanism, _ in mechanisms:
@@ -225,7 +225,7 @@ def _suitable_interval(event: DpEvent, relation: NeighboringRelation, interval: 
 
     Rounding adds a variance of at most interval^2 per composition, here at most a hundredth of the losses' own.
     """
-    mechanisms = [(_shifts(mechanism, relation), count) for mechanism, count in _mechanisms(event)]
+    mechanisms = [(_shifts(mechanism, relation), count) for mechanism, count in _mechanisms(event, 1)]
     uses = sum(count for shifts, count in mechanisms if shifts)
     variance = sum(count * _deviation(shifts) ** 2 for shifts, count in mechanisms)
     finest = max(FINEST_INTERVAL, min(interval, 0.1 * math.sqrt(variance / uses))) if uses else interval

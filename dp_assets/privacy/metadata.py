@@ -208,9 +208,11 @@ def joint_metadata(state: LedgerState, charge_ids: Sequence[str]) -> dict[str, A
 
 
 def _cohort_figures(state: LedgerState, corpus_id: str, cohort: str) -> dict[str, Any]:
-    return {"corpus_id": corpus_id, "cohort": cohort, **headline_form(state.guarantee(corpus_id, [cohort]))} | {
-        "delta": state.registrations[corpus_id].delta
-    }
+    return {
+        "corpus_id": corpus_id,
+        "cohort": cohort,
+        **headline_form(state.guarantee(corpus_id, [cohort], without_noise=False)),
+    } | {"delta": state.registrations[corpus_id].delta}
 
 
 def headline_form(guarantee: Guarantee) -> dict[str, Any]:

@@ -189,20 +189,19 @@ def largest_delta(units: float) -> float:
 
 
 def make_plan(
-    *,
     level: str,
+    *,
     delta: float,
     unit: PrivacyUnit,
     max_rows_per_unit: int,
-    sampling_probability: float,
-    steps: int,
-    spare_steps: int,
-    l2_clip_norm: float,
-    expected_batch_size: int,
-    num_bins: int,
-    votes_noise_stddev: float,
+    dpsgd: DpSgdPlan,
+    votes: VotesPlan,
 ) -> PrivacyPlan:
     """Return the plan of a level, with the least DP-SGD noise whose joint account meets the level's target.
+
+    Args:
+      dpsgd: its constants; the noise multiplier is replaced.
+      votes: its constants; at the level without noise, the noise is replaced too.
 
     Raises:
       UnreachableTarget: the histogram alone exceeds the target, the noise multiplier exceeds its largest allowed value,
@@ -219,15 +218,8 @@ def make_plan(
         delta=delta,
         unit=unit,
         max_rows_per_unit=max_rows_per_unit,
-        dpsgd=DpSgdPlan(
-            sampling_probability=sampling_probability,
-            steps=steps,
-            spare_steps=spare_steps,
-            l2_clip_norm=l2_clip_norm,
-            noise_multiplier=0.0,
-            expected_batch_size=expected_batch_size,
-        ),
-        votes=VotesPlan(num_bins=num_bins, noise_stddev=0.0 if unprotected else votes_noise_stddev),
+        dpsgd=replace(dpsgd, noise_multiplier=0.0),
+        votes=replace(votes, noise_stddev=0.0) if unprotected else votes,
     )
     return plan if unprotected else calibrated(plan)
 
@@ -269,7 +261,7 @@ def _refuse_unreachable(plan: PrivacyPlan) -> None:
             f"{plan.level} cannot be certified: over this many steps the accountant's precision needs a corpus.delta of"
             f" at least {least:.0e}; raise corpus.delta or lower generator.steps"
         )
-    votes = accounting.epsilon(plan.votes.event, plan.delta, discretization=accounting.CALIBRATION_DISCRETIZATION)
+    votes = accounting.coarse_epsilon(plan.votes.event, plan.delta)
     if votes > plan.target_epsilon:
         raise UnreachableTarget(
             f"{plan.level} cannot be met: the histogram alone costs epsilon {votes:g}; raise votes.noise_stddev or"
@@ -284,7 +276,7 @@ def _refuse_unreachable(plan: PrivacyPlan) -> None:
 
 def _joint_epsilon(plan: PrivacyPlan, noise_multiplier: float) -> float:
     event = _with_noise(plan, noise_multiplier).event
-    return accounting.epsilon(event, plan.delta, discretization=accounting.CALIBRATION_DISCRETIZATION)
+    return accounting.coarse_epsilon(event, plan.delta)
 
 
 def _with_noise(plan: PrivacyPlan, noise_multiplier: float) -> PrivacyPlan:

@@ -86,7 +86,6 @@ def note(
     offset: tuple[float, float] = (0, 0),
     colour: str = "",
     ha: str = "left",
-    va: str = "center",
     bold: bool = False,
 ) -> Annotation:
     """Put a label at a position in the data, shifted by `offset` points, readable over lines and points."""
@@ -96,7 +95,7 @@ def note(
         xytext=offset,
         textcoords="offset points",
         ha=ha,
-        va=va,
+        va="center",
         color=colour or theme.ink,
         fontsize=9.5,
         fontweight="bold" if bold else "normal",

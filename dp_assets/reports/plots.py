@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from dp_assets.arrays import Floats
 from dp_assets.evaluation.agreement import total_variation
 from dp_assets.evaluation.synthetic_map import SyntheticMap
 from dp_assets.reports.plot_style import (
@@ -28,8 +28,6 @@ from dp_assets.reports.plot_style import (
     without_ticks,
 )
 from dp_assets.statements.history import CohortHistory
-
-Floats = npt.NDArray[np.float64]
 
 # The figures of a training curve that are drawn, if they exist, in this order. Others are in the record only.
 CURVES = {

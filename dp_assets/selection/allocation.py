@@ -18,12 +18,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dp_assets.arrays import Integers
 from dp_assets.selection.bins import NO_BIN
 from dp_assets.selection.strategies import Strategy
 
 PRIOR_SAMPLES = 4.0
 
-Counts = npt.NDArray[np.int64]
 Choice = tuple[Strategy, int]
 
 
@@ -35,7 +35,7 @@ class Tally:
     `num_unsteered` in all, among them the rows of the pool.
     """
 
-    def __init__(self, strategies: Sequence[Strategy], landed: Counts) -> None:
+    def __init__(self, strategies: Sequence[Strategy], landed: Integers) -> None:
         self.strategies = tuple(strategies)
         self.landed, self.num_unsteered = landed.copy(), int(landed.sum())
         self.drawn = np.zeros((len(self.strategies), len(landed)), dtype=np.int64)
@@ -53,7 +53,7 @@ class Tally:
         self.drawn[row, aim] += 1
         self.kept[row, aim] += is_kept and bin_id == aim
 
-    def posterior(self, bins: Counts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def posterior(self, bins: Integers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Both parameters of the Beta posteriors, each (number of strategies, number of `bins`)."""
         centre = (self.kept.sum(axis=1) + 1) / (self.drawn.sum(axis=1) + 2)
         kept, drawn = self.kept[:, bins], self.drawn[:, bins]
@@ -61,7 +61,7 @@ class Tally:
 
 
 def allocate(
-    size: int, tally: Tally, *, lacking: Counts, open_bins: Counts, generator: np.random.Generator
+    size: int, tally: Tally, *, lacking: Integers, open_bins: Integers, generator: np.random.Generator
 ) -> list[Choice]:
     """What to try with the next `size` samples: strategies, and the bins that they aim at (`NO_BIN`: unsteered).
 

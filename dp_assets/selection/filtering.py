@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from dp_assets.arrays import Integers, Vectors
+from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, Resampled, resample_exactly, shortages
-from dp_assets.selection.rules import Rule, wanted_rows
+from dp_assets.selection.rules import wanted_rows
+from dp_assets.selection.settings import SelectionSettings
 from dp_assets.selection.top_up import COLUMNS, Draw, Embed, TopUp, top_up
 
 
@@ -22,18 +23,13 @@ class Filtered:
 
 def filter_pool(
     pool: pl.DataFrame,
+    histogram: NoisyHistogram,
+    settings: SelectionSettings,
     *,
-    vectors: Iterable[npt.NDArray[np.float32]],
-    noisy_votes: npt.NDArray[np.int64],
-    noise_stddev: float,
-    rule: Rule,
-    centroids: npt.NDArray[np.float32],
+    vectors: Iterable[Vectors],
+    centroids: Vectors,
     draw: Draw,
     embed: Embed,
-    target_size: int,
-    top_up_samples: int,
-    steered_top_up: bool,
-    seed: int,
 ) -> Filtered:
     """Exactly `target_size` rows as the rule reads the noisy votes, as far as the pool and `top_up_samples` reach.
 
@@ -42,26 +38,20 @@ def filter_pool(
     Args:
       pool: `synthetic_id`, `text`, `bin_id`, `origin`.
       vectors: of the rows of the pool, in its order, in blocks of float32 (n, d).
-      noisy_votes: int64 (num_bins,).
-      noise_stddev: of the noisy votes, public.
       centroids: float32 (num_bins, d).
       draw, embed: see `top_up`.
-      top_up_samples: the most samples to draw for short bins.
-      steered_top_up: whether these are aimed at the short bins.
-      seed: public.
 
     Raises:
       NoPositiveVotes: no noisy vote is positive.
       PoolTooSmall: pool and top-up together have fewer than `target_size` rows.
     """
     wanted = wanted_rows(
-        rule,
-        noisy_votes,
+        settings.rule,
+        histogram,
         bins=pool["bin_id"].to_numpy(),
         vectors=vectors,
         centroids=centroids,
-        noise_stddev=noise_stddev,
-        target_size=target_size,
+        target_size=settings.target_size,
     )
     short = shortages(pool, quotas=wanted.quotas)
     added = top_up(
@@ -70,17 +60,17 @@ def filter_pool(
         draw=draw,
         embed=embed,
         centroids=centroids,
-        max_samples=top_up_samples,
-        steered=steered_top_up,
-        seed=seed,
+        max_samples=settings.top_up_samples,
+        steered=settings.steered_top_up,
+        seed=settings.seed,
     )
     weighted = pool.select(*COLUMNS.names(), pl.Series(LOG_WEIGHT, wanted.log_weights))
     candidates = pl.concat([weighted, added.rows.with_columns(pl.lit(0.0).alias(LOG_WEIGHT))])
-    chosen = resample_exactly(candidates, quotas=wanted.quotas, target_size=target_size, seed=seed)
+    chosen = resample_exactly(candidates, quotas=wanted.quotas, target_size=settings.target_size, seed=settings.seed)
     return Filtered(chosen.rows.drop(LOG_WEIGHT), {**wanted.figures, **_figures(chosen, short, added)})
 
 
-def _figures(chosen: Resampled, short: npt.NDArray[np.int64], added: TopUp) -> dict[str, int]:
+def _figures(chosen: Resampled, short: Integers, added: TopUp) -> dict[str, int]:
     """Rows and bins that were and are short, samples drawn and kept by strategy, and where the chosen rows are from."""
     origins = chosen.rows["origin"].value_counts().sort("origin").iter_rows()
     return {

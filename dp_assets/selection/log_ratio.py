@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-Floats = npt.NDArray[np.float64]
-Vectors = npt.NDArray[np.float32]
+from dp_assets.arrays import Floats, Vectors
+
 Reals = TypeVar("Reals", Floats, Vectors)
 
 CONSTANT_VARIANCE = 4.0

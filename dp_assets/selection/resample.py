@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-Counts = npt.NDArray[np.int64]
+from dp_assets.arrays import Integers
 
 LOG_WEIGHT = "log_weight"
 WEIGHT_PARTS = 2.0**32
@@ -34,10 +34,10 @@ class Resampled:
     """Rows drawn from the pool, sorted by `synthetic_id`, and by how many rows each bin fell short of its quota."""
 
     rows: pl.DataFrame
-    shortage: Counts
+    shortage: Integers
 
 
-def quotas(noisy_votes: Counts, *, target_size: int) -> Counts:
+def quotas(noisy_votes: Integers, *, target_size: int) -> Integers:
     """Rows wanted from each bin, int64 (num_bins,), in proportion to the positive noisy votes and of sum `target_size`.
 
     Raises:
@@ -47,7 +47,7 @@ def quotas(noisy_votes: Counts, *, target_size: int) -> Counts:
     return largest_remainder(noisy_votes.clip(min=0), total=target_size)
 
 
-def require_positive_votes(noisy_votes: Counts) -> None:
+def require_positive_votes(noisy_votes: Integers) -> None:
     """Refuse votes that say nothing.
 
     Raises:
@@ -60,12 +60,12 @@ def require_positive_votes(noisy_votes: Counts) -> None:
         )
 
 
-def split_exactly(weights: npt.NDArray[np.float64], *, total: int) -> Counts:
+def split_exactly(weights: npt.NDArray[np.float64], *, total: int) -> Integers:
     """`largest_remainder` for weights that are no integers: they count in parts of 2^-32 of the largest."""
     return largest_remainder(np.rint(weights / weights.max() * WEIGHT_PARTS).astype(np.int64), total=total)
 
 
-def largest_remainder(weights: Counts, *, total: int) -> Counts:
+def largest_remainder(weights: Integers, *, total: int) -> Integers:
     """Split `total` into integers in proportion to non-negative integer `weights`, not all zero; exact, of sum `total`.
 
     The units lost by rounding down go to the largest remainders, the lower index first among equals.
@@ -76,7 +76,7 @@ def largest_remainder(weights: Counts, *, total: int) -> Counts:
     return shares
 
 
-def resample(pool: pl.DataFrame, *, quotas: Counts, seed: int) -> Resampled:
+def resample(pool: pl.DataFrame, *, quotas: Integers, seed: int) -> Resampled:
     """Draw each bin's quota of rows without replacement, or all its rows where there are fewer.
 
     Each next row of a bin is drawn with chances in proportion to the weights of those left (Efraimidis and Spirakis,
@@ -97,7 +97,7 @@ def resample(pool: pl.DataFrame, *, quotas: Counts, seed: int) -> Resampled:
     return Resampled(ordered.filter(place_in_bin <= quotas[bins]), shortages(pool, quotas=quotas))
 
 
-def resample_exactly(pool: pl.DataFrame, *, quotas: Counts, target_size: int, seed: int) -> Resampled:
+def resample_exactly(pool: pl.DataFrame, *, quotas: Integers, target_size: int, seed: int) -> Resampled:
     """Like `resample`, with what short bins lack taken from bins with spare rows: exactly `target_size` rows.
 
     `shortage` still says how far each bin fell short of its own quota.
@@ -117,7 +117,7 @@ def resample_exactly(pool: pl.DataFrame, *, quotas: Counts, target_size: int, se
     return Resampled(resample(pool, quotas=takes, seed=seed).rows, shortages(pool, quotas=quotas))
 
 
-def spread_shortage(quotas: Counts, available: Counts, *, target_size: int) -> Counts:
+def spread_shortage(quotas: Integers, available: Integers, *, target_size: int) -> Integers:
     """Rows to take from each bin, of sum `target_size`: at least min(quota, available), at most what is available.
 
     What is missing goes to bins with spare rows in proportion to their quotas, or to their spare rows where only bins
@@ -131,11 +131,11 @@ def spread_shortage(quotas: Counts, available: Counts, *, target_size: int) -> C
     return takes
 
 
-def shortages(pool: pl.DataFrame, *, quotas: Counts) -> Counts:
+def shortages(pool: pl.DataFrame, *, quotas: Integers) -> Integers:
     """Rows that each bin of the pool lacks to meet its quota, int64 (num_bins,)."""
     return (quotas - rows_in_bins(pool, num_bins=len(quotas))).clip(min=0)
 
 
-def rows_in_bins(pool: pl.DataFrame, *, num_bins: int) -> Counts:
+def rows_in_bins(pool: pl.DataFrame, *, num_bins: int) -> Integers:
     """Rows of the pool in each bin, int64 (num_bins,)."""
     return np.bincount(pool["bin_id"].to_numpy(), minlength=num_bins).astype(np.int64)

@@ -9,20 +9,14 @@ is in `benchmarks/paper_rule.py`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 
-from dp_assets.selection.resample import Counts, quotas, require_positive_votes, split_exactly
+from dp_assets.arrays import Floats, Integers, Vectors
+from dp_assets.selection.histogram import NoisyHistogram
+from dp_assets.selection.resample import quotas, require_positive_votes, split_exactly
 from dp_assets.selection.smoothing import Smoothed, smooth_votes
-
-
-class Rule(StrEnum):
-    """How noisy votes become quotas."""
-
-    SMOOTHED = "smoothed"
-    PAPER = "paper"
+from dp_assets.vocabulary import Rule
 
 
 @dataclass(frozen=True)
@@ -32,48 +26,45 @@ class Wanted:
     `figures` are public: the rule, and what it chose from the votes.
     """
 
-    quotas: Counts
-    log_weights: npt.NDArray[np.float64]
+    quotas: Integers
+    log_weights: Floats
     figures: Mapping[str, str | float]
 
 
 def wanted_rows(
     rule: Rule,
-    noisy_votes: Counts,
+    histogram: NoisyHistogram,
     *,
-    bins: Counts,
-    vectors: Iterable[npt.NDArray[np.float32]],
-    centroids: npt.NDArray[np.float32],
-    noise_stddev: float,
+    bins: Integers,
+    vectors: Iterable[Vectors],
+    centroids: Vectors,
     target_size: int,
 ) -> Wanted:
     """What the rule asks of a pool.
 
     Args:
-      noisy_votes: int64 (num_bins,).
       bins: the bin of each row of the pool, int64 (n,).
       vectors: the rows of the pool, in blocks of float32 (n, d); read by the smoothed rule only.
       centroids: float32 (num_bins, d).
-      noise_stddev: of the votes' noise, in votes; public.
 
     Raises:
       NoPositiveVotes: no noisy vote is positive.
     """
-    figures: dict[str, str | float] = {"rule": rule.value}
-    if rule is Rule.PAPER:
-        return Wanted(quotas(noisy_votes, target_size=target_size), np.zeros(len(bins)), figures)
-    require_positive_votes(noisy_votes)
+    figures: dict[str, str | float] = {"rule": rule}
+    if rule == "paper":
+        return Wanted(quotas(histogram.votes, target_size=target_size), np.zeros(len(bins)), figures)
+    require_positive_votes(histogram.votes)
     in_pool = np.bincount(bins, minlength=len(centroids)).astype(np.int64)
-    smoothed = smooth_votes(noisy_votes, pool_counts=in_pool, centroids=centroids, noise_stddev=noise_stddev)
+    smoothed = smooth_votes(
+        histogram.votes, pool_counts=in_pool, centroids=centroids, noise_stddev=histogram.noise_stddev
+    )
     wanted = split_exactly(smoothed.votes, total=target_size)
     log_weights, stretch = _log_weights(smoothed, vectors, bins)
     figures |= smoothed.figures() | {"smoothing_stretch_of_rows": round(stretch, 4)}
     return Wanted(wanted, log_weights, figures)
 
 
-def _log_weights(
-    smoothed: Smoothed, vectors: Iterable[npt.NDArray[np.float32]], bins: Counts
-) -> tuple[npt.NDArray[np.float64], float]:
+def _log_weights(smoothed: Smoothed, vectors: Iterable[Vectors], bins: Integers) -> tuple[Floats, float]:
     """Log weights of the rows, and by how much their log ratios were stretched; the first block tells."""
     log_ratios, stretch = [np.empty(0)], 1.0
     for block in vectors:

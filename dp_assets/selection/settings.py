@@ -1,10 +1,12 @@
 """The settings of the noisy histogram and of resampling to it."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from dp_assets.fields import NonNegative, Positive, PositiveReal, Settings
+from dp_assets.privacy.plan import VotesPlan
+from dp_assets.vocabulary import Rule
 
 
 class VotesSettings(Settings):
@@ -12,6 +14,11 @@ class VotesSettings(Settings):
 
     num_bins: Annotated[int, Field(ge=2)]
     noise_stddev: PositiveReal
+
+    @property
+    def plan(self) -> VotesPlan:
+        """The plan of the histogram at every level with noise."""
+        return VotesPlan(self.num_bins, self.noise_stddev)
 
 
 class SelectionSettings(Settings):
@@ -23,5 +30,5 @@ class SelectionSettings(Settings):
     target_size: Positive
     top_up_samples: NonNegative
     steered_top_up: bool = True
-    rule: Literal["smoothed", "paper"] = "smoothed"
+    rule: Rule = "smoothed"
     seed: int = 2

@@ -28,12 +28,10 @@ the ratio to single rows of the pool instead of centroids, and soft memberships 
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from dp_assets.selection.log_ratio import Fit, Floats, Hyperparameters, Vectors, fit_log_ratio, kernel, most_likely
+from dp_assets.arrays import Floats, Integers, Vectors
+from dp_assets.selection.log_ratio import Fit, Hyperparameters, fit_log_ratio, kernel, most_likely
 from dp_assets.selection.spread import stretch_of_bins, stretch_of_rows
-
-Integers = npt.NDArray[np.int64]
 
 EMPTY_BIN_ROWS = 0.5
 """What an empty bin of the pool counts for, so that votes in it can be explained at all."""

@@ -14,17 +14,15 @@ known, the stretch is bounded: what would be stretched is noise.
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-from dp_assets.selection.log_ratio import Fit, Floats, Hyperparameters, Vectors, kernel, prior_covariance
+from dp_assets.arrays import Floats, Integers, Vectors
+from dp_assets.selection.log_ratio import Fit, Hyperparameters, kernel, prior_covariance
 
 MOST_STRETCH = 4.0
 ROUNDING = 1e-9
 """A known part smaller than this is what rounding leaves of none."""
 SAMPLED_ROWS = 2_048
 """Of the pool, for the spread within bins: evenly spaced, so nothing depends on a seed."""
-
-Integers = npt.NDArray[np.int64]
 
 
 def stretch_of_bins(

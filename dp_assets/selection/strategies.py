@@ -11,8 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-Steering = tuple[Sequence[str], str]
-"""Earlier turns and an opening; both may be empty."""
+from dp_assets.vocabulary import Steering
 
 MOST_SHOWN = 3
 """Examples in one prompt. More make it longer, and a small model tends to repeat one of them."""

@@ -25,15 +25,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dp_assets.arrays import Integers
 from dp_assets.selection.allocation import Tally, allocate
 from dp_assets.selection.bins import NO_BIN, nearest_bin
 from dp_assets.selection.near_copies import Runs, fingerprint, is_near_copy, runs_of
 from dp_assets.selection.resample import rows_in_bins
-from dp_assets.selection.strategies import STEERED, Attempt, Steering, Strategy, attempt
+from dp_assets.selection.strategies import STEERED, Attempt, Strategy, attempt
+from dp_assets.vocabulary import Steering
 
 Draw = Callable[[Sequence[Steering], int], list[str]]
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-Counts = npt.NDArray[np.int64]
 
 ORIGINS = {strategy: "steered" if strategy in STEERED else "top_up" for strategy in Strategy}
 COLUMNS = pl.Schema({"synthetic_id": pl.String(), "text": pl.String(), "bin_id": pl.Int64(), "origin": pl.String()})
@@ -59,7 +60,7 @@ class TopUp:
     drawn: Mapping[Strategy, int]
     kept: Mapping[Strategy, int]
     copies: int
-    given_up: Counts
+    given_up: Integers
 
     @property
     def num_drawn(self) -> int:
@@ -70,7 +71,7 @@ class TopUp:
 def top_up(
     pool: pl.DataFrame,
     *,
-    shortage: Counts,
+    shortage: Integers,
     draw: Draw,
     embed: Embed,
     centroids: npt.NDArray[np.float32],
@@ -111,7 +112,7 @@ class _Loop:
     def __init__(
         self,
         pool: pl.DataFrame,
-        shortage: Counts,
+        shortage: Integers,
         centroids: npt.NDArray[np.float32],
         *,
         strategies: Sequence[Strategy],
@@ -162,7 +163,7 @@ class _Loop:
         given_up = np.flatnonzero((self._lacking > 0) & (self._in_vain >= PATIENCE))
         return TopUp(rows, self._drawn, self._kept, self._copies, given_up)
 
-    def _open_bins(self) -> Counts:
+    def _open_bins(self) -> Integers:
         return np.flatnonzero((self._lacking > 0) & (self._in_vain < PATIENCE))
 
     def _examples_of(self, bin_id: int) -> list[str]:

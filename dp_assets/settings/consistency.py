@@ -167,16 +167,15 @@ def _the_engine_is_installed(profile: Profile) -> Iterator[Problem]:
 def _cohorts_fit_the_unit(profile: Profile) -> Iterator[Problem]:
     cohorts, source = profile.corpus.cohorts, profile.corpus.source
     others = ("corpus.unit", "corpus.source")
-    settings = cohorts.model_dump()
     try:
-        cohort_expr(unit=profile.corpus.unit, **settings)
+        cohort_expr(cohorts, unit=profile.corpus.unit)
     except CohortError as error:
         yield Problem("corpus.cohorts", str(error), others)
     if cohorts.kind in TIME_NAMES and _columns_are_given(source) and "created_at" not in source.columns:
         what = f"{cohorts.kind!r} needs a source.columns entry for `created_at`; without times, every row is dropped"
         yield Problem("corpus.cohorts.kind", what, others)
     of_this_kind = OF_A_KIND.get(cohorts.kind, set())
-    for name, value in settings.items():
+    for name, value in cohorts:
         if name != "kind" and value is not None and name not in of_this_kind:
             what = f"means nothing for cohorts.kind = {cohorts.kind!r}; leave it out, or choose the kind you meant"
             yield Problem(f"corpus.cohorts.{name}", what, ("corpus.cohorts.kind",))

@@ -9,7 +9,7 @@ new charge.
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dp_assets.alignment.settings import (
     OPERATIONAL,
@@ -21,7 +21,7 @@ from dp_assets.alignment.settings import (
 )
 from dp_assets.corpus.settings import CorpusSettings
 from dp_assets.evaluation.settings import ReportSettings
-from dp_assets.fields import PublicName, Settings
+from dp_assets.fields import ModelDtype, PublicName, Settings
 from dp_assets.generation.settings import GeneratorSettings, SamplingSettings
 from dp_assets.privacy.plan import PrivacyPlan, make_plan
 from dp_assets.selection.settings import SelectionSettings, VotesSettings
@@ -49,7 +49,7 @@ class Profile(Settings):
     language_model: str = "packaged"
     embedder: str = "packaged"
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: ModelDtype = "auto"
 
     def plan(self, level: str) -> PrivacyPlan:
         """The privacy plan of a level.
@@ -58,17 +58,12 @@ class Profile(Settings):
           UnreachableTarget: no sensible noise meets the level's target.
         """
         return make_plan(
-            level=level,
+            level,
             delta=self.corpus.delta,
             unit=self.corpus.unit,
             max_rows_per_unit=self.corpus.max_rows_per_unit,
-            sampling_probability=self.generator.sampling_probability,
-            steps=self.generator.steps,
-            spare_steps=self.generator.spare_steps,
-            l2_clip_norm=self.generator.l2_clip_norm,
-            expected_batch_size=self.generator.expected_batch_size,
-            num_bins=self.votes.num_bins,
-            votes_noise_stddev=self.votes.noise_stddev,
+            dpsgd=self.generator.plan_without_noise,
+            votes=self.votes.plan,
         )
 
     def planned(self) -> tuple[PrivacyPlan, ...]:

@@ -15,9 +15,9 @@ import polars as pl
 
 from dp_assets.alignment.settings import AnnotationSettings, EndpointSettings
 from dp_assets.generation.settings import SamplingParameters
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.progress import Advance, progress
+from dp_assets.vocabulary import Partition
 from resources.annotator import Annotator, NotReleased
 from resources.models.loaders import LanguageModel
 from resources.public_failure import PublicFailure

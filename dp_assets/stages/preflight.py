@@ -20,6 +20,7 @@ from dp_assets.settings.profile import Profile
 from dp_assets.stages.annotation import connected, endpoint_of
 from dp_assets.stages.preferences import preferences_of_file
 from dp_assets.stages.public_checks import LANGUAGE_MODEL, MECHANISMS, PublicCheck, model_checks, require_public
+from dp_assets.vocabulary import Partition
 from resources.annotator import Annotator, NotReady, annotators_of
 from resources.models.loaders import Embedder, LanguageModel
 
@@ -73,7 +74,7 @@ def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, pa
                 _check_endpoint(annotator, asset, partition, sampling)
     if not wanted.isdisjoint(MECHANISMS):
         models = resources[LANGUAGE_MODEL], resources["embedder"]
-        require_public(model_checks(profile, *models, home, level=partition.split("|")[-1]), wanted)
+        require_public(model_checks(profile, *models, home, level=Partition.named(partition).level), wanted)
 
 
 def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, SamplingParameters]]:
@@ -101,7 +102,7 @@ def _require_served(annotator: Annotator, sampling: SamplingParameters) -> None:
 def _check_endpoint(annotator: Annotator, asset: str, partition: str, sampling: SamplingParameters) -> None:
     from dp_assets.alignment.endpoint import check_endpoint
 
-    settings = annotator.admitted(Label.RELEASED, partition.split("|")[-1])
+    settings = annotator.admitted(Label.RELEASED, Partition.named(partition).level)
     path = annotator.answers_file(asset, partition)
     with connected(annotator, settings, path, sampling=sampling, system=None) as connection:
         check_endpoint(connection)

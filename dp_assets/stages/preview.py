@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-from dp_assets.corpus.prepare import Preparation, Step, drop_erased
+from dp_assets.corpus.prepare import Step, drop_erased
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
 from dp_assets.corpus.sources import parts_of
 from dp_assets.corpus.text_files import BrokenDocument
-from dp_assets.pipeline.corpus import is_registered, preparation_settings, snapshot_and_erased, source_of, terms_of
+from dp_assets.pipeline.corpus import is_registered, preparation_of, snapshot_and_erased, source_of, terms_of
 from dp_assets.settings.profile import Profile
 from resources.ledger.charging import Ledger
 from resources.private.private_step import private_step
@@ -28,13 +28,13 @@ def preview_of(ledger: Ledger, profile: Profile, *, on_terminal: bool = False) -
       PrivateStepFailed: reading failed in a way that may depend on rows.
     """
     source, terms = source_of(profile), terms_of(profile, declared_public=False)
-    settings, first = preparation_settings(profile, ledger.key), _erased(ledger, profile)
+    preparation, first = preparation_of(profile, ledger.key), _erased(ledger, profile)
     broken = ""
     with Scratch(ledger.private_root) as scratch, private_step(ledger.private_root):
         try:
             shown = preview(
                 parts_of(source, scratch.folder),
-                Preparation(**settings),
+                preparation,
                 columns=source.columns or {name: name for name in SOURCE_ROWS},
                 cohorts=terms.cohorts,
                 folder=scratch.folder,

@@ -1,24 +1,25 @@
 """What the two reports gather before the evaluation package computes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import dagster as dg
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from dp_assets.arrays import Integers, Vectors
 from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
 from dp_assets.evaluation.quality import SyntheticSet, sets_of
+from dp_assets.evaluation.settings import ReportSettings
+from dp_assets.generation.settings import GeneratorSettings
 from dp_assets.privacy.metadata import RESTRICTED
 from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.filtering import filter_pool
-from dp_assets.selection.rules import Rule
+from dp_assets.selection.histogram import NoisyHistogram
+from dp_assets.selection.settings import SelectionSettings
 
-Vectors = npt.NDArray[np.float32]
-Bins = npt.NDArray[np.int64]
 Encode = Callable[[Sequence[str]], Vectors]
 LIKELIHOOD_BATCH = 32
 HEADLINES = ("estimated_total_variation", "estimated_frontier_score", "total_variation", "jensen_shannon")
@@ -41,12 +42,11 @@ def filtered_set(pool: pl.DataFrame, filtered: pl.DataFrame, encode: Encode) -> 
 
 def resampled_to_votes(
     drawn: SyntheticSet,
+    histogram: NoisyHistogram,
+    settings: SelectionSettings,
     *,
-    noisy_votes: Bins,
-    noise_stddev: float,
     centroids: Vectors,
     share: float,
-    selection: Mapping[str, Any],
 ) -> SyntheticSet | None:
     """This share of the rows of a set, chosen by the rule that chose the filtered set, with nothing drawn anew.
 
@@ -55,30 +55,24 @@ def resampled_to_votes(
     texts, bins, vectors = drawn
     rows = [f"{number:09d}" for number in range(len(texts))]
     pool = pl.DataFrame({"synthetic_id": rows, "text": texts, "bin_id": bins, "origin": "baseline"})
-    settings = {
-        **selection,
-        "target_size": int(share * len(texts)),
-        "top_up_samples": 0,
-        "rule": Rule(selection["rule"]),
-    }
-    if vectors is None or not settings["target_size"] or not (noisy_votes > 0).any():
+    target_size = int(share * len(texts))
+    if vectors is None or not target_size or not (histogram.votes > 0).any():
         return None
     chosen = filter_pool(
         pool,
+        histogram,
+        settings.model_copy(update={"target_size": target_size, "top_up_samples": 0}),
         vectors=[vectors],
-        noisy_votes=noisy_votes,
-        noise_stddev=noise_stddev,
         centroids=centroids,
         draw=lambda *_: [],
         embed=lambda _: vectors[:0],
-        **settings,
     ).rows
     kept = chosen["synthetic_id"].cast(pl.Int64).to_numpy()
     return SyntheticSet(chosen["text"].to_list(), bins[kept], vectors[kept])
 
 
 def with_page(
-    report: Document, pool: SyntheticSet, filtered: SyntheticSet, centroids: Vectors, noisy_votes: Bins, seed: int
+    report: Document, pool: SyntheticSet, filtered: SyntheticSet, centroids: Vectors, noisy_votes: Integers, seed: int
 ) -> Document:
     """The quality report with the map of both sets in its data, and as an HTML page."""
     from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
@@ -110,40 +104,46 @@ def quality_metadata(report: Document) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class SyntheticRows:
+    """The released rows that are compared with real ones: `pool` with vectors, `filtered`, and the bins' centroids."""
+
+    pool: pl.DataFrame
+    filtered: pl.DataFrame
+    centroids: Vectors
+
+
 def restricted_rows(
     cohort: str,
     embeddings: pl.LazyFrame,
     instructions: pl.LazyFrame,
     *,
-    pool: pl.DataFrame,
-    filtered: pl.DataFrame,
-    centroids: Vectors,
+    synthetic: SyntheticRows,
     load_model: Callable[[], Any],
     adapter: Adapter,
-    prompt: Any,
-    max_tokens: int,
-    mauve_buckets: int,
-    seed: int,
+    generator: GeneratorSettings,
+    report: ReportSettings,
 ) -> pl.LazyFrame:
     """Every restricted figure of one cohort: columns `metric`, `subject`, `value`. Its result is private."""
     from dp_assets.evaluation.restricted import copy_figures, restricted_figures
 
     of_cohort = pl.col("cohort") == cohort
     real = instructions.filter(of_cohort).select("text", "split").collect()
+    pool, filtered = synthetic.pool, synthetic.filtered
     from_pool = filtered.join(pool, on="synthetic_id", how="inner")
     figures = restricted_figures(
         real_vectors=embeddings.filter(of_cohort).select("vector").collect()["vector"].to_numpy(),
         synthetic_vectors={"pool": pool["vector"].to_numpy(), "filtered": from_pool["vector"].to_numpy()},
-        centroids=centroids,
-        mauve_buckets=mauve_buckets,
-        seed=seed,
+        centroids=synthetic.centroids,
+        mauve_buckets=report.mauve_buckets,
+        seed=report.seed,
     )
     copies = copy_figures(
         real_texts=real["text"].to_list(),
         synthetic_texts={"pool": pool["text"].to_list(), "filtered": filtered["text"].to_list()},
     )
     held_out = real.filter(pl.col("split") != TRAIN_SPLIT)["text"].to_list()
-    losses = held_out_losses(held_out, load_model=load_model, adapter=adapter, prompt=prompt, max_tokens=max_tokens)
+    losses = held_out_losses(held_out, generator, load_model=load_model, adapter=adapter)
     return pl.concat([figures, copies, losses]).lazy()
 
 
@@ -156,7 +156,7 @@ def restricted_metadata(report: PrivateTable) -> dict[str, float]:
 
 
 def held_out_losses(
-    texts: Sequence[str], *, load_model: Callable[[], Any], adapter: Adapter, prompt: Any, max_tokens: int
+    texts: Sequence[str], settings: GeneratorSettings, *, load_model: Callable[[], Any], adapter: Adapter
 ) -> pl.DataFrame:
     """Nats per token on held-out real texts, of the base model (epsilon zero) and of the generator."""
     from dp_assets.generation.adapters import attach_adapter
@@ -168,8 +168,8 @@ def held_out_losses(
         mean_token_loss,
         tokenizer=tokenizer,
         texts=texts,
-        prompt_ids=generator_prompt_ids(tokenizer, prompt=prompt),
-        max_tokens=max_tokens,
+        prompt_ids=generator_prompt_ids(tokenizer, prompt=settings.prompt),
+        max_tokens=settings.max_tokens,
         batch_size=LIKELIHOOD_BATCH,
     )
     untrained = measure(base)

@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.history import CohortHistory
 from dp_assets.statements.statement import digest_of
+from dp_assets.vocabulary import Partition
 from resources.storage.artifact_files import stored_charge_ids
 from resources.storage.digests import code_digest, file_digests
 from resources.storage.stores import artifact_folder

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dp_assets.artifacts import Adapter, adapter_digest
-from dp_assets.pipeline.partitions import Partition
 from dp_assets.privacy.labels import Zone, zone
 from dp_assets.progress import Advance, progress, silent
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.annotation import label_of
 from dp_assets.stages.sampling import generator_loading
+from dp_assets.vocabulary import Partition
 from resources.annotator import samples_file
 from resources.models.loaders import LanguageModel
 

@@ -98,12 +98,29 @@ class DpSgd(_Strict):
     noise_multiplier: float
     expected_batch_size: int
 
+    @property
+    def plan(self) -> DpSgdPlan:
+        """The plan with these constants."""
+        return DpSgdPlan(
+            sampling_probability=self.sampling_probability,
+            steps=self.steps,
+            spare_steps=self.spare_steps,
+            l2_clip_norm=self.l2_clip_norm,
+            noise_multiplier=self.noise_multiplier,
+            expected_batch_size=self.expected_batch_size,
+        )
+
 
 class Votes(_Strict):
     """The constants of the noisy votes."""
 
     num_bins: int
     noise_stddev: float
+
+    @property
+    def plan(self) -> VotesPlan:
+        """The plan with these constants."""
+        return VotesPlan(self.num_bins, self.noise_stddev)
 
 
 class Plan(_Strict):
@@ -221,8 +238,8 @@ class Declared(_Strict):
             delta=self.terms.delta,
             unit=self.terms.unit,
             max_rows_per_unit=self.terms.max_rows_per_unit,
-            dpsgd=DpSgdPlan(**stated.dpsgd.model_dump()),
-            votes=VotesPlan(**stated.votes.model_dump()),
+            dpsgd=stated.dpsgd.plan,
+            votes=stated.votes.plan,
         )
 
     def observed(self, charge_id: str) -> dict[str, Any]:

@@ -199,7 +199,9 @@ def _events(cohort: Mapping[str, Any]) -> list[DpEvent]:
     return [event_from_json(form) for form in (*cohort["booked"], *cohort["later"])]
 
 
-def _worst(spends: Sequence[Spend], figure: Callable[[DpEvent], float], *, cohorts_met: int = 1) -> float | None:
+def _worst(
+    spends: Sequence[Spend], figure: Callable[[DpEvent], float], *, cohorts_met: int = COHORTS_OF_A_UNIT
+) -> float | None:
     return _json_number(worst_case(spends, figure, cohorts_met=cohorts_met))
 
 
@@ -220,7 +222,8 @@ def _epsilon_of_a_person(
 
 def _rates(spends: Sequence[Spend], at: Sequence[float] = FALSE_POSITIVE_RATES) -> dict[str, float]:
     """Return an attacker's largest true-positive rate at each of these false-positive rates."""
-    return {f"{rate:g}": _rounded(worst_case(spends, partial(_rate, at=rate))) for rate in at}
+    worst = partial(worst_case, spends, cohorts_met=COHORTS_OF_A_UNIT)
+    return {f"{rate:g}": _rounded(worst(partial(_rate, at=rate))) for rate in at}
 
 
 def _rate(event: DpEvent, at: float) -> float:

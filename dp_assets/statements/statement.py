@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dp_assets.privacy import accounting
@@ -26,7 +27,6 @@ from dp_assets.statements.figures import figures_of
 from dp_assets.statements.reading import StatementError, canonical
 
 FORMAT = 3
-NO_VERSIONS: Mapping[str, str] = {}
 SETTING = {
     "model": "central differential privacy: a trusted curator holds the real instructions and runs the pipeline",
     "released": "the generator's adapter, synthetic instructions, their vectors and bins, noisy votes, models aligned"
@@ -60,6 +60,18 @@ NOT_COVERED = (
 )
 
 
+@dataclass(frozen=True)
+class StatedSource:
+    """What is said of the real instructions: the kind of their source, and what was replaced in them.
+
+    No figure counts on what was replaced. `redacted_with` are the libraries that recognised it, with their versions.
+    """
+
+    kind: str
+    redacted: Sequence[str]
+    redacted_with: Mapping[str, str]
+
+
 def make_statement(
     state: LedgerState,
     corpus_id: str,
@@ -68,9 +80,7 @@ def make_statement(
     charge_ids: Sequence[str],
     evidence: Mapping[str, Mapping[str, Any]],
     base_model: str,
-    source_kind: str,
-    redacted: Sequence[str] = (),
-    redacted_with: Mapping[str, str] = NO_VERSIONS,
+    source: StatedSource,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the statement of the release behind `charge_ids` as a JSON value.
@@ -82,9 +92,7 @@ def make_statement(
       charge_ids: the charges that the release descends from.
       evidence: the public evidence of mechanisms, by charge id.
       base_model: the name or path of the base model.
-      source_kind: the kind of the source, such as "file".
-      redacted: kinds of personal data and secrets that were replaced in the real instructions. No figure relies on it.
-      redacted_with: the libraries that recognized them, with their versions.
+      source: what is said of the real instructions.
       provenance: `code`, `configuration` and `files`, as hashes and public settings.
 
     Raises:
@@ -101,10 +109,10 @@ def make_statement(
         "evidence": _published(charges, by_level, evidence),
         "base_model": model_name(base_model),
         "source": {
-            "kind": source_kind,
+            "kind": source.kind,
             "declared_public": state.registrations[corpus_id].is_public,
-            "redacted": list(redacted),
-            "redacted_with": dict(redacted_with),
+            "redacted": list(source.redacted),
+            "redacted_with": dict(source.redacted_with),
         },
         **provenance,
     }

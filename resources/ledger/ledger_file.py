@@ -240,7 +240,7 @@ class LedgerFile:
     def _migrate_from_1(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Rewrite every body in canonical form, after verifying the chain."""
         entries = [_canonical_entry(Entry(*row)) for row in _rows(connection)]
-        verify_chain(entries, self.anchors(), heads=self._heads().values())
+        verify_chain(entries, self.anchors(), heads=self._heads().values(), known=0)
         _keep_entries(connection, self.folder / "ledger-v1.duckdb")
         connection.begin()
         connection.execute("delete from entries")

@@ -21,6 +21,7 @@ import polars as pl
 
 from dp_assets.artifacts import Adapter, adapter_digest
 from dp_assets.privacy.labels import Label, Zone, zone
+from dp_assets.vocabulary import Partition
 from resources.storage.room import room_in
 from resources.storage.zones import atomic_file
 
@@ -32,10 +33,10 @@ class ShardStore(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self, asset: str, partition: str, *, adapter: Adapter, decided_by: Mapping[str, Any]) -> "Shards":
         """Return the shards of one partition made from `adapter` and whatever else decides its rows. Remove others."""
-        *cohort, level = partition.split("|")
-        if zone(Label.RELEASED, level) is not Zone.RELEASED:
+        made = Partition.named(partition)
+        if zone(Label.RELEASED, made.level) is not Zone.RELEASED:
             return Shards(None)
-        parent = Path(self.home).joinpath(Zone.RELEASED, "spool", asset, *cohort, level)
+        parent = Path(self.home) / Zone.RELEASED / "spool" / asset / made.path
         folder = parent / _key(adapter, decided_by)
         for other in parent.iterdir() if parent.is_dir() else ():
             if other != folder:

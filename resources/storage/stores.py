@@ -21,6 +21,7 @@ from dp_assets.artifacts import CONTENT, Adapter, PrivateTable, Table, content_d
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
 from dp_assets.privacy.ledger import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
+from dp_assets.vocabulary import Partition
 from resources.ledger.ledger_file import LedgerFile
 from resources.private.private_step import private_step
 from resources.public_failure import PublicFailure
@@ -169,8 +170,8 @@ class ArtifactStore(dg.ConfigurableIOManager):
 
 def artifact_folder(home: Path, asset: Sequence[str], label: Label, partition: str | None) -> Path:
     """Return the folder of the newest artifact of an asset; `cohort` and `level` become two path parts."""
-    parts = partition.split("|") if partition else []
-    return home.joinpath(zone(label, _level_of(partition)), "artifacts", *asset, *parts)
+    folder = home.joinpath(zone(label, _level_of(partition)), "artifacts", *asset)
+    return folder / Partition.named(partition).path if partition else folder
 
 
 class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -286,7 +287,7 @@ def _level(context: dg.OutputContext) -> str | None:
 
 
 def _level_of(partition: str | None) -> str | None:
-    return partition.split("|")[-1] if partition else None
+    return Partition.named(partition).level if partition else None
 
 
 def _reader_label(context: dg.InputContext) -> Label:

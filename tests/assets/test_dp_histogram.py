@@ -3,7 +3,7 @@
 from dp_assets.assets.dp_histogram import dp_histogram
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
-from dp_assets.pipeline.bin_arrays import noise_of
+from dp_assets.pipeline.bin_arrays import histogram_of
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from tests.assets.one_asset import Workbench
 
@@ -16,7 +16,7 @@ def test_every_bin_gets_a_noisy_count_under_one_settled_charge_which_is_taken_ag
     bench.make(dp_histogram)
     first = bench.table("dp_histogram")
     assert first.collect()["bin_id"].to_list() == list(range(bench.profile.votes.num_bins))
-    assert noise_of(first) == bench.profile.votes.noise_stddev
+    assert histogram_of(first).noise_stddev == bench.profile.votes.noise_stddev
     (charge,) = [each for each in bench.ledger.state().charges.values() if each.mechanism == HISTOGRAM]
     assert charge.settled
     assert first.charge_ids == tuple(sorted([bench.id_of(GENERATOR), charge.charge_id]))

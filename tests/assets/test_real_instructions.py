@@ -52,7 +52,7 @@ def read_without_copies(patch: pytest.MonkeyPatch) -> None:
 
 def prepare_changed(change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Plant:
     prepare = module.prepare
-    return lambda patch: patch.setattr(module, "prepare", lambda rows, **steps: prepare(change(rows), **steps))
+    return lambda patch: patch.setattr(module, "prepare", lambda rows, steps: prepare(change(rows), steps))
 
 
 def without_what_many_wrote(rows: pl.LazyFrame) -> pl.LazyFrame:

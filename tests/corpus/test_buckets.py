@@ -10,9 +10,10 @@ import pytest
 from dp_assets.corpus.buckets import bucket_of_unit, prepare_in_buckets
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.fingerprint import fingerprint
-from dp_assets.corpus.prepare import drop_erased, prepare
+from dp_assets.corpus.prepare import Preparation, drop_erased, prepare
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 from tests.corpus.test_prepare import Row, corpus
 
@@ -21,9 +22,9 @@ KEY = b"key"
 
 def at_once(rows: pl.LazyFrame, unit: PrivacyUnit, **changes: Any) -> pl.LazyFrame:
     settings = {"max_rows_per_unit": 2, "min_words": 2, "max_words": 6, "max_characters": 40, "languages": None}
-    cohort_of = cohort_expr("user_bucket", unit=unit, num_buckets=3)
+    cohort_of = cohort_expr(CohortSettings(kind="user_bucket", num_buckets=3), unit=unit)
     settings |= {"train_fraction": 0.5, "redaction": Redaction(kinds=("email",)), "cohort_of": cohort_of}
-    return prepare(rows, unit=unit, key=KEY, **(settings | changes))
+    return prepare(rows, Preparation(unit=unit, key=KEY, **(settings | changes)))
 
 
 def source_of(rows: list[Row]) -> pl.LazyFrame:

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.cohorts import CohortError, cohort_expr, cohort_names
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
 
 TIMES = [
@@ -17,7 +18,8 @@ TIMES = [
 
 def cohorts(**settings: Any) -> list[str | None]:
     rows = pl.DataFrame({"created_at": TIMES}, schema={"created_at": pl.Datetime("us", "UTC")})
-    return rows.select(cohort_expr(unit=PrivacyUnit.INSTRUCTION, **settings).alias("cohort"))["cohort"].to_list()
+    expression = cohort_expr(CohortSettings(**settings), unit=PrivacyUnit.INSTRUCTION)
+    return rows.select(expression.alias("cohort"))["cohort"].to_list()
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def cohorts(**settings: Any) -> list[str | None]:
     ],
 )
 def test_the_fixed_list_follows_from_public_settings(settings: dict[str, Any], names: tuple[str, ...]) -> None:
-    assert cohort_names(**settings) == names
+    assert cohort_names(CohortSettings(**settings)) == names
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_row_outside_the_list_or_without_a_time_has_no_cohort(
 def test_time_cohorts_with_the_unit_user_are_refused(kind: Any) -> None:
     name = {"month": "2026-01", "quarter": "2026-Q1", "year": "2026"}[kind]
     with pytest.raises(CohortError, match="one user spans several"):
-        cohort_expr(kind, unit=PrivacyUnit.USER, first=name, last=name)
+        cohort_expr(CohortSettings(kind=kind, first=name, last=name), unit=PrivacyUnit.USER)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +73,12 @@ def test_time_cohorts_with_the_unit_user_are_refused(kind: Any) -> None:
 )
 def test_a_missing_or_malformed_setting_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(CohortError, match=r"cohorts\."):
-        cohort_names(**settings)
+        cohort_names(CohortSettings.model_construct(**settings))
 
 
 def test_buckets_part_the_units_evenly_and_name_only_listed_cohorts() -> None:
     ids = [f"user:{keyed_hash(b'key', str(number))}" for number in range(3000)]
-    expression = cohort_expr("user_bucket", unit=PrivacyUnit.USER, num_buckets=3)
+    expression = cohort_expr(CohortSettings(kind="user_bucket", num_buckets=3), unit=PrivacyUnit.USER)
     counts = pl.DataFrame({"unit_id": ids}).select(expression.alias("cohort"))["cohort"].value_counts()
-    assert set(counts["cohort"]) == set(cohort_names(kind="user_bucket", num_buckets=3))
+    assert set(counts["cohort"]) == set(cohort_names(CohortSettings(kind="user_bucket", num_buckets=3)))
     assert counts["count"].min() > 900  # 1000 expected, standard deviation 26

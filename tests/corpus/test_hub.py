@@ -11,15 +11,24 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.columns import SourceError
-from dp_assets.corpus.hub import CACHES, QUIET, HubSource, HubSteps, reader_environment
+from dp_assets.corpus.hub import CACHES, QUIET, HubSource, reader_environment
+from dp_assets.corpus.settings import PresetSteps
 from tests.corpus.chat_data import wanted_and_unwanted, write_data_set
 
 pytestmark = pytest.mark.usefixtures("own_caches")
 
 
 def hub_source(**changed: Any) -> HubSource:
-    nothing = {"dataset": None, "path": None, "subset": None, "split": "train", "revision": None, "preset": None}
-    return HubSource(**(nothing | {"own_columns": {}, "steps": HubSteps((), False, "never")} | changed))
+    nothing: dict[str, Any] = {
+        "dataset": None,
+        "path": None,
+        "subset": None,
+        "split": "train",
+        "revision": None,
+        "preset": None,
+    }
+    nothing |= {"own_columns": {}, "steps": PresetSteps(languages=(), drop_redacted=False, drop_flagged="never")}
+    return HubSource(**(nothing | changed))
 
 
 def test_the_reader_leaves_every_cache_in_the_private_scratch_and_says_nothing(
@@ -38,7 +47,7 @@ def test_the_reader_leaves_every_cache_in_the_private_scratch_and_says_nothing(
         monkeypatch.setenv(variable, str(home))
     for variable in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_XET_CACHE"):
         monkeypatch.setenv(variable, str(home / variable))
-    rows = hub_source(path=data, preset=preset, steps=HubSteps(("en",), True, "any")).scan(scratch).collect()
+    rows = hub_source(path=data, preset=preset, steps=PresetSteps()).scan(scratch).collect()
     assert rows["text"].to_list() == ["Keep 0?", "Keep 1?"]
     assert list(home.rglob("*")) == []
     assert any((scratch / "hub").rglob("*"))

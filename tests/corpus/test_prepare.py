@@ -8,6 +8,7 @@ import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.prepare import (
+    Preparation,
     drop_erased,
     name_own_units,
     name_units,
@@ -17,6 +18,7 @@ from dp_assets.corpus.prepare import (
 )
 from dp_assets.corpus.redaction import Redaction
 from dp_assets.corpus.schemas import REAL_INSTRUCTIONS, SOURCE_ROWS, SchemaError
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
 
 Row = tuple[str | None, str | None, str | None, str | None, dt.datetime | None]
@@ -36,10 +38,12 @@ def prepared(rows: Sequence[Row], **changes: Any) -> pl.DataFrame:
         "max_words": 6,
         "max_characters": 40,
         "languages": None,
-        "cohort_of": cohort_expr("all", unit=PrivacyUnit.USER),
+        "cohort_of": cohort_expr(CohortSettings(), unit=PrivacyUnit.USER),
         "train_fraction": 0.5,
     }
-    return prepare(pl.LazyFrame(list(rows), schema=SOURCE_ROWS, orient="row"), **(settings | changes)).collect()
+    return prepare(
+        pl.LazyFrame(list(rows), schema=SOURCE_ROWS, orient="row"), Preparation(**(settings | changes))
+    ).collect()
 
 
 def test_rows_without_a_user_are_dropped_where_the_owner_says_so_and_change_nobodys_else() -> None:
@@ -52,7 +56,10 @@ def test_rows_without_a_user_are_dropped_where_the_owner_says_so_and_change_nobo
 
 
 def test_without_users_as_units_no_row_is_dropped_for_naming_none() -> None:
-    settings = {"unit": PrivacyUnit.INSTRUCTION, "cohort_of": cohort_expr("all", unit=PrivacyUnit.INSTRUCTION)}
+    settings = {
+        "unit": PrivacyUnit.INSTRUCTION,
+        "cohort_of": cohort_expr(CohortSettings(), unit=PrivacyUnit.INSTRUCTION),
+    }
     assert prepared([row("why is it")], without_user=WithoutUser.DROP, **settings).height == 1
 
 
@@ -116,7 +123,7 @@ def test_a_further_unit_changes_no_row_of_another_unit(seed: int, unit: PrivacyU
     ]
     if unit is PrivacyUnit.INSTRUCTION:
         added = [[each] for each in added[0]]
-    settings: dict[str, Any] = {"unit": unit, "cohort_of": cohort_expr(unit=unit, **cohorts)}
+    settings: dict[str, Any] = {"unit": unit, "cohort_of": cohort_expr(CohortSettings(**cohorts), unit=unit)}
     before = set(prepared(rows, **settings).rows())
     for new in added:
         after = set(prepared(rows + new, **settings).rows())
@@ -223,7 +230,10 @@ def test_a_unit_lies_in_one_split_and_train_holds_the_asked_share() -> None:
 
 
 def test_a_row_without_a_cohort_is_dropped() -> None:
-    settings = {"unit": PrivacyUnit.INSTRUCTION, "cohort_of": cohort_expr(unit=PrivacyUnit.INSTRUCTION, **MONTHS)}
+    settings = {
+        "unit": PrivacyUnit.INSTRUCTION,
+        "cohort_of": cohort_expr(CohortSettings(**MONTHS), unit=PrivacyUnit.INSTRUCTION),
+    }
     rows = [
         row("bake some bread"),
         (None, None, "why is it", "en", None),
@@ -278,13 +288,15 @@ def test_rows_of_another_shape_are_refused(change: Callable[[pl.LazyFrame], pl.L
     with pytest.raises(SchemaError, match="source rows"):
         prepare(
             rows,
-            unit=PrivacyUnit.USER,
-            key=b"key",
-            max_rows_per_unit=1,
-            min_words=1,
-            max_words=9,
-            max_characters=99,
-            languages=None,
-            cohort_of=pl.lit("all"),
-            train_fraction=0.5,
+            Preparation(
+                unit=PrivacyUnit.USER,
+                key=b"key",
+                max_rows_per_unit=1,
+                min_words=1,
+                max_words=9,
+                max_characters=99,
+                languages=None,
+                cohort_of=pl.lit("all"),
+                train_fraction=0.5,
+            ),
         )

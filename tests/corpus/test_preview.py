@@ -15,6 +15,7 @@ from dp_assets.corpus.columns import understood
 from dp_assets.corpus.prepare import Preparation, Step, drop_erased, prepare, unit_of_user
 from dp_assets.corpus.preview import preview
 from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import FileSource
 from dp_assets.corpus.users import NobodyNamed, require_users
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser, keyed_hash
@@ -38,7 +39,7 @@ def settings_of(**changes: Any) -> dict[str, Any]:
         "train_fraction": 1.0,
     }
     settings |= changes
-    return {"cohort_of": cohort_expr("all", unit=settings["unit"]), **settings}
+    return {"cohort_of": cohort_expr(CohortSettings(), unit=settings["unit"]), **settings}
 
 
 def frame(rows: list[Row]) -> pl.LazyFrame:
@@ -76,12 +77,12 @@ def test_what_is_counted_is_what_prepare_does_whatever_the_number_of_buckets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_user: WithoutUser, rows_in_a_batch: int
 ) -> None:
     monkeypatch.setattr(module, "ROWS_IN_A_BATCH", rows_in_a_batch)
-    rows, cohorts = messy(0), cohort_names(**BUCKETS)
-    cohort_of = cohort_expr(unit=PrivacyUnit.USER, **BUCKETS)
+    rows, cohorts = messy(0), cohort_names(CohortSettings(**BUCKETS))
+    cohort_of = cohort_expr(CohortSettings(**BUCKETS), unit=PrivacyUnit.USER)
     settings = settings_of(without_user=without_user, languages=["en"], train_fraction=0.5, cohort_of=cohort_of)
     parts = {"first": frame(rows[:100]), "second": frame(rows[100:])}
     found = preview(parts, Preparation(**settings), columns=COLUMNS, cohorts=cohorts, folder=tmp_path)
-    prepared = prepare(frame(rows), **settings).collect()
+    prepared = prepare(frame(rows), Preparation(**settings)).collect()
     assert len(list(tmp_path.glob("buckets/*"))) == 2 * (16 if rows_in_a_batch == 20 else 1)
     assert found["rows"] == len(rows) == sum(file["rows"] for file in found["files"])
     assert len(rows) - sum(step["dropped"] for step in found["steps"]) == len(prepared)

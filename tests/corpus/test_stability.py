@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
-from dp_assets.corpus.prepare import prepare
+from dp_assets.corpus.prepare import Preparation, prepare
 from dp_assets.corpus.redaction import PATTERN_KINDS, SECRET, Redaction
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.stability import (
     ACROSS_UNITS,
     Prepare,
@@ -29,20 +30,23 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 ROWS = probe_rows(num_words=12, num_rows_of_busiest=5, language=None, created_at=NOW)
 
 
-def prepare_rows(unit: PrivacyUnit, *, max_rows_per_unit: int = 2, **steps: Any) -> Prepare:
-    return lambda rows: prepare(
-        rows,
-        unit=unit,
-        key=b"key",
-        max_rows_per_unit=max_rows_per_unit,
-        min_words=2,
-        max_words=100,
-        max_characters=1000,
-        languages=None,
-        cohort_of=cohort_expr("all", unit=unit),
-        train_fraction=0.5,
-        **steps,
-    )
+def preparation(unit: PrivacyUnit, **changes: Any) -> Preparation:
+    settings: dict[str, Any] = {
+        "unit": unit,
+        "key": b"key",
+        "max_rows_per_unit": 2,
+        "min_words": 2,
+        "max_words": 100,
+        "max_characters": 1000,
+        "languages": None,
+        "cohort_of": cohort_expr(CohortSettings(), unit=unit),
+        "train_fraction": 0.5,
+    }
+    return Preparation(**(settings | changes))
+
+
+def prepare_rows(unit: PrivacyUnit, **changes: Any) -> Prepare:
+    return lambda rows: prepare(rows, preparation(unit, **changes))
 
 
 def without_duplicates(prepared: Prepare) -> Prepare:
@@ -102,35 +106,26 @@ def test_rows_prepared_for_the_instruction_are_not_prepared_for_the_user() -> No
         ({"max_rows_per_unit": 60}, "2024-02"),
     ],
 )
-def test_the_probe_fits_the_settings(bounds: dict[str, object], cohort: str) -> None:
-    settings = {
-        "unit": INSTRUCTION,
-        "max_rows_per_unit": 2,
-        "min_words": 1,
-        "max_words": 60,
-        "max_characters": 400,
-        "languages": None,
-    } | bounds
+def test_the_probe_fits_the_settings(bounds: dict[str, Any], cohort: str) -> None:
     kinds = {"all": "all", "bucket-1": "user_bucket", "2031": "year", "2024-Q3": "quarter", "2024-02": "month"}
-    cohort_of = cohort_expr(kinds[cohort], unit=INSTRUCTION, num_buckets=3, first=cohort, last=cohort)  # type: ignore[arg-type]
+    cohort_of = cohort_expr(
+        CohortSettings(kind=kinds[cohort], num_buckets=3, first=cohort, last=cohort),  # type: ignore[arg-type]
+        unit=INSTRUCTION,
+    )
+
+    usual = {"min_words": 1, "max_words": 60, "max_characters": 400, "cohort_of": cohort_of}
+    steps = preparation(INSTRUCTION, **(usual | bounds))
 
     def prepared(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return prepare(rows, key=b"key", cohort_of=cohort_of, train_fraction=0.5, **settings)  # type: ignore[arg-type]
+        return prepare(rows, steps)
 
-    assert require_stable(prepared, prepared, cohort=cohort, **settings) == "instruction-wise"  # type: ignore[arg-type]
+    assert require_stable(prepared, prepared, steps, cohort=cohort) == "instruction-wise"
 
 
 def test_settings_that_no_row_fits_are_refused() -> None:
     with pytest.raises(UnstablePreparation, match="drops every row"):
         require_stable(
-            *[lambda rows: prepare_rows(USER)(rows).filter(pl.lit(False))] * 2,
-            unit=USER,
-            max_rows_per_unit=2,
-            min_words=2,
-            max_words=100,
-            max_characters=1000,
-            languages=None,
-            cohort="all",
+            *[lambda rows: prepare_rows(USER)(rows).filter(pl.lit(False))] * 2, preparation(USER), cohort="all"
         )
 
 

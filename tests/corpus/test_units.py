@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
-from dp_assets.corpus.prepare import prepare
+from dp_assets.corpus.prepare import Preparation, prepare
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import ChitchatSource
 from dp_assets.dpsgd.clipping import Clipping, clipped_sum
 from dp_assets.generation.private_rows import RowEncoder, unit_rows
@@ -48,12 +49,14 @@ def prepared(rows: pl.DataFrame, unit: PrivacyUnit, max_rows_per_unit: int) -> p
     settings = DEMO.corpus.model_dump(include={"min_words", "max_words", "max_characters", "languages"})
     return prepare(
         rows.lazy(),
-        unit=unit,
-        key=KEY,
-        max_rows_per_unit=max_rows_per_unit,
-        cohort_of=cohort_expr("all", unit=unit),
-        train_fraction=1.0,
-        **settings,
+        Preparation(
+            unit=unit,
+            key=KEY,
+            max_rows_per_unit=max_rows_per_unit,
+            cohort_of=cohort_expr(CohortSettings(), unit=unit),
+            train_fraction=1.0,
+            **settings,
+        ),
     ).collect()
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.columns import understood
-from dp_assets.corpus.prepare import prepare, unit_of_user
+from dp_assets.corpus.prepare import Preparation, prepare, unit_of_user
 from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import FileSource
 from dp_assets.corpus.users import NobodyNamed, canonical_user_ids, require_users
 from dp_assets.privacy.units import PrivacyUnit
@@ -72,15 +73,17 @@ def units_of(path: Path) -> set[str]:
     columns = {"text": "prompt", "user_id": "who"}
     prepared = prepare(
         understood(FileSource(path, columns).scan()),
-        unit=PrivacyUnit.USER,
-        key=b"key",
-        max_rows_per_unit=2,
-        min_words=1,
-        max_words=9,
-        max_characters=99,
-        languages=None,
-        cohort_of=cohort_expr("all", unit=PrivacyUnit.USER),
-        train_fraction=0.5,
+        Preparation(
+            unit=PrivacyUnit.USER,
+            key=b"key",
+            max_rows_per_unit=2,
+            min_words=1,
+            max_words=9,
+            max_characters=99,
+            languages=None,
+            cohort_of=cohort_expr(CohortSettings(), unit=PrivacyUnit.USER),
+            train_fraction=0.5,
+        ),
     )
     return set(prepared.collect()["unit_id"])
 

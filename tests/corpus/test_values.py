@@ -23,9 +23,10 @@ import pytest
 from dp_assets.corpus import hub_reader
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.columns import SourceError, understood
-from dp_assets.corpus.prepare import drop_erased, prepare, unit_of_user
+from dp_assets.corpus.prepare import Preparation, drop_erased, prepare, unit_of_user
 from dp_assets.corpus.queries import QuerySource, ReadQuery
 from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import FileSource
 from dp_assets.corpus.users import canonical_user_ids
 from dp_assets.privacy.units import PrivacyUnit, keyed_hash
@@ -417,15 +418,17 @@ def test_people_are_units_whole_and_are_erased_whole(tmp_path: Path, reader: str
     rows = understood(READERS[reader](tmp_path, table, {"text": "body", "user_id": key}).lazy())
     prepared = prepare(
         rows,
-        unit=PrivacyUnit.USER,
-        key=b"key",
-        max_rows_per_unit=20,
-        min_words=1,
-        max_words=20,
-        max_characters=99,
-        languages=None,
-        cohort_of=cohort_expr("all", unit=PrivacyUnit.USER),
-        train_fraction=0.5,
+        Preparation(
+            unit=PrivacyUnit.USER,
+            key=b"key",
+            max_rows_per_unit=20,
+            min_words=1,
+            max_words=20,
+            max_characters=99,
+            languages=None,
+            cohort_of=cohort_expr(CohortSettings(), unit=PrivacyUnit.USER),
+            train_fraction=0.5,
+        ),
     )
     assert prepared.collect()["unit_id"].value_counts()["count"].sort().to_list() == [13, 13, 14]
     erased = keyed_hash(b"key", "erased", unit_of_user("kunde-1", key=b"key"))

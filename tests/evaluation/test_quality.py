@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from dp_assets.artifacts import Document
-from dp_assets.evaluation.quality import FIGURES, SyntheticSet, escape_markdown, quality_report
+from dp_assets.evaluation.quality import FIGURES, ComparedSets, SyntheticSet, escape_markdown, quality_report
+from dp_assets.evaluation.settings import ReportSettings
+from dp_assets.selection.histogram import NoisyHistogram
 
 NOISY_VOTES = np.array([60, 30, 10, -4])
 HOSTILE = "# a | b\n<script>alert(1)</script> ![x](http://y.example/z.png) **bold** `code` & more"
@@ -17,17 +19,17 @@ def synthetic(counts: list[int], word: str) -> SyntheticSet:
     return SyntheticSet([f"What is {word} number {row}?" for row in range(len(bin_ids))], bin_ids)
 
 
+def settings(examples: int = 1, seed: int = 0) -> ReportSettings:
+    return ReportSettings(baseline_samples=1, examples=examples, mauve_buckets=2, seed=seed)
+
+
 def report(baseline: SyntheticSet | None = None, filtered: SyntheticSet | None = None, seed: int = 3) -> Document:
     return quality_report(
-        pool=synthetic([10, 10, 10, 10], "pool"),
-        filtered=filtered or synthetic([12, 6, 2, 0], "kept"),
-        baseline=baseline,
-        noisy_votes=NOISY_VOTES,
-        noise_stddev=2.0,
+        ComparedSets(synthetic([10, 10, 10, 10], "pool"), filtered or synthetic([12, 6, 2, 0], "kept"), baseline),
+        NoisyHistogram(NOISY_VOTES, 2.0),
+        settings(examples=3, seed=seed),
         target=21,
         shortage=1,
-        num_examples=3,
-        seed=seed,
         charge_ids=("a", "b"),
     )
 
@@ -49,10 +51,8 @@ def test_every_estimate_stands_inside_its_interval_and_is_a_number_of_the_catalo
 
 def test_at_equal_size_a_large_set_is_no_nearer_than_a_small_one_of_the_same_shares() -> None:
     large, small = synthetic([400, 400, 400, 400], "a"), synthetic([4, 4, 4, 4], "b")
-    data = quality_report(
-        pool=large, filtered=small, baseline=None, noisy_votes=np.array([25, 25, 25, 25]) * 40, noise_stddev=2.0,
-        target=16, shortage=0, num_examples=0, seed=0,
-    ).data  # fmt: skip
+    histogram = NoisyHistogram(np.array([25, 25, 25, 25]) * 40, 2.0)
+    data = quality_report(ComparedSets(large, small), histogram, settings(), target=16, shortage=0).data
     assert data["equal_size"] == 16
     assert data["before"]["estimated_total_variation"] < 0.02
     assert data["before"]["equal_size_total_variation"] > 0.1
@@ -61,10 +61,8 @@ def test_at_equal_size_a_large_set_is_no_nearer_than_a_small_one_of_the_same_sha
 
 def test_the_filtered_baseline_is_a_column_of_its_own() -> None:
     some = synthetic([1, 1, 1, 1], "public")
-    data = quality_report(
-        pool=some, filtered=some, baseline=some, baseline_filtered=synthetic([3, 1, 0, 0], "kept"),
-        noisy_votes=NOISY_VOTES, noise_stddev=2.0, target=4, shortage=0, num_examples=1, seed=0,
-    )  # fmt: skip
+    compared = ComparedSets(some, some, some, synthetic([3, 1, 0, 0], "kept"))
+    data = quality_report(compared, NoisyHistogram(NOISY_VOTES, 2.0), settings(), target=4, shortage=0)
     assert "| epsilon zero, filtered |" in data.markdown
     nearer, further = (data.data[name]["estimated_total_variation"] for name in ("baseline_filtered", "baseline"))
     assert nearer < further
@@ -103,10 +101,8 @@ def test_diversity_does_not_depend_on_how_much_larger_the_pool_is() -> None:
     phrases = ["Tell me about cats.", "Tell me about dogs.", "Why is it so?", "Who was she?"]
     pool = SyntheticSet(phrases * 50, np.tile(np.arange(4), 50))
     kept = SyntheticSet(phrases * 2, np.tile(np.arange(4), 2))
-    data = quality_report(
-        pool=pool, filtered=kept, baseline=None, noisy_votes=NOISY_VOTES, noise_stddev=2.0, target=8, shortage=0,
-        num_examples=0, seed=0,
-    ).data  # fmt: skip
+    histogram = NoisyHistogram(NOISY_VOTES, 2.0)
+    data = quality_report(ComparedSets(pool, kept), histogram, settings(), target=8, shortage=0).data
     assert data["equal_size"] == 8
     assert data["before"]["duplicate_share"] < 0.9
     assert data["after"]["duplicate_share"] == 0.5

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
-from dp_assets.generation.steering import Steering, context_ids, opening_ids, sample_steered
+from dp_assets.generation.steering import context_ids, opening_ids, sample_steered
 from dp_assets.progress import silent
+from dp_assets.vocabulary import Steering
 from tests.generation.sampling_arguments import sampling_arguments
 
 STEERINGS: list[Steering] = [

@@ -3,9 +3,10 @@
 import pytest
 
 from dp_assets.pipeline import partitions
-from dp_assets.pipeline.partitions import Partition, UnknownPartition, known_partition, matching_partitions
+from dp_assets.pipeline.partitions import UnknownPartition, known_partition, matching_partitions
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.settings.named import selected_profile
+from dp_assets.vocabulary import Partition
 
 
 def levels(*patterns: str) -> list[str]:

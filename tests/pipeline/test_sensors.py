@@ -32,7 +32,7 @@ class Place:
 
     @property
     def guarantee(self) -> Guarantee:
-        return self.ledger.state().guarantee(self.corpus_id, ["all"])
+        return self.ledger.state().guarantee(self.corpus_id, ["all"], without_noise=False)
 
     def note(self, partition: str, **other: object) -> None:
         """Note a statement of a partition that says what is true now."""

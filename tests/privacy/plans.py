@@ -1,23 +1,37 @@
 """A small plan, and the terms it goes with, for tests that need one."""
 
-from dp_assets.privacy.plan import PrivacyPlan, make_plan
+from typing import Any
+
+from dp_assets.privacy.plan import DpSgdPlan, PrivacyPlan, VotesPlan, make_plan
 from dp_assets.privacy.registration import Terms
 from dp_assets.privacy.units import PrivacyUnit
 
 
+def plan_of(level: str, **constants: Any) -> PrivacyPlan:
+    """The plan of a level from its constants, those of both mechanisms beside each other."""
+    dpsgd = {
+        name: constants.pop(name)
+        for name in ("sampling_probability", "steps", "spare_steps", "l2_clip_norm", "expected_batch_size")
+    }
+    votes = VotesPlan(constants.pop("num_bins"), constants.pop("votes_noise_stddev"))
+    return make_plan(level, dpsgd=DpSgdPlan(**dpsgd, noise_multiplier=0.0), votes=votes, **constants)
+
+
 def small_plan(level: str = "eps-8", *, num_bins: int = 8) -> PrivacyPlan:
     return make_plan(
-        level=level,
+        level,
         delta=1e-5,
         unit=PrivacyUnit.USER,
         max_rows_per_unit=2,
-        sampling_probability=0.25,
-        steps=4,
-        spare_steps=2,
-        l2_clip_norm=0.5,
-        expected_batch_size=16,
-        num_bins=num_bins,
-        votes_noise_stddev=4.0,
+        dpsgd=DpSgdPlan(
+            sampling_probability=0.25,
+            steps=4,
+            spare_steps=2,
+            l2_clip_norm=0.5,
+            noise_multiplier=0.0,
+            expected_batch_size=16,
+        ),
+        votes=VotesPlan(num_bins=num_bins, noise_stddev=4.0),
     )
 
 

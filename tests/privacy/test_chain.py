@@ -42,12 +42,17 @@ def edited(value: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("place", range(len(BODIES)))
 def test_an_edit_of_any_field_of_a_body_breaks_the_chain_events_too(place: int) -> None:
     entries = chain(Anchor(), "2026-11-24", BODIES)
-    verify_chain(entries, [])
+    verify_chain(entries, [], heads=[], known=0)
     edits = list(edited(dict(entries[place].body)))
     assert len(edits) >= len(BODIES[place][1])
     for body in edits:
         with pytest.raises(LedgerTampered):
-            verify_chain([*entries[:place], replace(entries[place], text=canonical(body)), *entries[place + 1 :]], [])
+            verify_chain(
+                [*entries[:place], replace(entries[place], text=canonical(body)), *entries[place + 1 :]],
+                [],
+                heads=[],
+                known=0,
+            )
 
 
 @pytest.mark.parametrize("field", ["sequence", "kind", "at", "text", "previous", "digest"])
@@ -55,7 +60,7 @@ def test_an_edit_of_any_field_of_an_entry_breaks_the_chain(field: str) -> None:
     entries = chain(Anchor(), "2026-11-24", BODIES)
     other = 7 if field == "sequence" else "edited"
     with pytest.raises(LedgerTampered):
-        verify_chain([*entries[:-1], replace(entries[-1], **{field: other})], [])
+        verify_chain([*entries[:-1], replace(entries[-1], **{field: other})], [], heads=[], known=0)
 
 
 def test_the_event_of_a_charge_is_in_what_is_hashed() -> None:
@@ -65,7 +70,7 @@ def test_the_event_of_a_charge_is_in_what_is_hashed() -> None:
     same_nonce = replace(second, text=first.text)
     assert asdict(first)["text"] != second.text
     with pytest.raises(LedgerTampered):
-        verify_chain([same_nonce], [])
+        verify_chain([same_nonce], [], heads=[], known=0)
 
 
 def test_a_digest_is_the_hash_of_the_whole_entry_and_of_the_digest_before_it() -> None:
@@ -83,25 +88,25 @@ def test_an_edit_changes_the_head_though_every_digest_from_it_on_is_made_anew(pl
         head = anchor_of(forged).head
         renewed = digest(entry.sequence, entry.kind, entry.at, entry.text, head)
         forged.append(replace(entry, previous=head, digest=renewed))
-    verify_chain(forged, [])
+    verify_chain(forged, [], heads=[], known=0)
     with pytest.raises(LedgerTampered, match="not the one its anchor"):
-        verify_chain(forged, [anchor_of(entries)])
+        verify_chain(forged, [anchor_of(entries)], heads=[], known=0)
 
 
 def test_an_entry_that_is_removed_or_moved_breaks_the_chain() -> None:
     entries = chain(Anchor(), "2026-11-24", BODIES)
     for left in (entries[1:], [*entries[:2], *entries[3:]], [entries[1], entries[0], *entries[2:]]):
         with pytest.raises(LedgerTampered):
-            verify_chain(left, [])
+            verify_chain(left, [], heads=[], known=0)
 
 
 def test_a_ledger_must_hold_what_its_anchor_and_every_published_head_have_seen() -> None:
     entries = chain(Anchor(), "2026-11-24", BODIES)
     anchor = Anchor(len(entries), entries[-1].digest)
-    verify_chain(entries, [anchor], heads=[entries[2].digest])
+    verify_chain(entries, [anchor], heads=[entries[2].digest], known=0)
     with pytest.raises(LedgerTampered, match="anchor has seen 5"):
-        verify_chain(entries[:-1], [anchor])
+        verify_chain(entries[:-1], [anchor], heads=[], known=0)
     with pytest.raises(LedgerTampered, match="not the one its anchor"):
-        verify_chain(chain(Anchor(), "2026-11-24", BODIES), [anchor])
+        verify_chain(chain(Anchor(), "2026-11-24", BODIES), [anchor], heads=[], known=0)
     with pytest.raises(LedgerTampered, match="released anchor"):
-        verify_chain(entries[:-1], [], heads=[entries[-1].digest])
+        verify_chain(entries[:-1], [], heads=[entries[-1].digest], known=0)

@@ -61,9 +61,9 @@ def test_both_mechanisms_of_a_plan_count_at_registration() -> None:
 
 def test_a_later_charge_that_needs_the_whole_budget_is_admitted_and_the_least_bit_more_is_refused() -> None:
     request = record()
-    assert admit(with_budget(needed(request)), request) == request
+    assert admit(with_budget(needed(request)), request, to_come=[]) == request
     with pytest.raises(BudgetExceeded):
-        admit(with_budget(math.nextafter(needed(request), 0)), request)
+        admit(with_budget(math.nextafter(needed(request), 0)), request, to_come=[])
 
 
 def test_what_is_still_to_come_of_a_plan_has_to_fit_to_the_last_bit() -> None:
@@ -78,9 +78,9 @@ def test_what_was_charged_before_counts_to_the_last_bit() -> None:
     first = ("charged", charged(GENERATOR, booked=False))
     request = record(HISTOGRAM)
     both = needed(record(), request)
-    assert admit(with_budget(both, first), request) == request
+    assert admit(with_budget(both, first), request, to_come=[]) == request
     with pytest.raises(BudgetExceeded):
-        admit(with_budget(math.nextafter(both, 0), first), request)
+        admit(with_budget(math.nextafter(both, 0), first), request, to_come=[])
 
 
 @pytest.mark.parametrize("booked", [True, False])
@@ -103,30 +103,30 @@ def test_a_charge_that_differs_from_the_booking_anywhere_draws_on_none(changed: 
     corpus = replace(CORPUS, cohorts=("all", "late"), budget_epsilon=1e9)
     state = state_of(corpus=replace(corpus, cohorts=("all",)), plans=(PLAN,))
     state.registrations["corpus"] = corpus
-    assert admit(state, record()).booking_id is not None
+    assert admit(state, record(), to_come=[]).booking_id is not None
     if changed.get("event"):
         with pytest.raises(BudgetExceeded):
-            admit(state, record(**changed))
+            admit(state, record(**changed), to_come=[])
     else:
-        assert admit(state, record(**changed)).booking_id is None
+        assert admit(state, record(**changed), to_come=[]).booking_id is None
 
 
 def test_a_booking_pays_once() -> None:
     used = state_of(("charged", charged(GENERATOR)), corpus=replace(CORPUS, budget_epsilon=100.0))
-    assert admit(used, record(charge_id="again")).booking_id is None
-    assert admit(used, record(HISTOGRAM)).booking_id is not None
+    assert admit(used, record(charge_id="again"), to_come=[]).booking_id is None
+    assert admit(used, record(HISTOGRAM), to_come=[]).booking_id is not None
 
 
 def test_a_closed_cohort_takes_not_even_what_was_booked() -> None:
     closed = state_of(("closed", {"corpus_id": "corpus", "cohort": "all", "reasons": []}))
     with pytest.raises(CohortClosed):
-        admit(closed, record())
+        admit(closed, record(), to_come=[])
 
 
 @pytest.mark.parametrize("cohort", ["", "al", "all "])
 def test_a_cohort_that_was_not_registered_takes_no_charge(cohort: str) -> None:
     with pytest.raises(RegistrationError, match="not one of the registered"):
-        admit(state_of(), record(cohort=cohort))
+        admit(state_of(), record(cohort=cohort), to_come=[])
 
 
 def test_as_many_continuations_as_spare_steps_and_none_more() -> None:

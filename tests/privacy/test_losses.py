@@ -104,7 +104,7 @@ def test_the_number_of_points_is_bounded_whatever_the_noise(asked: float) -> Non
         steps = dpsgd_event(sampling_probability=0.02, noise_multiplier=float(noise), steps=1000)
         event = ComposedDpEvent([steps, DiscreteGaussianDpEvent(1e3)])
         interval = losses._suitable_interval(event, losses.RELATION, asked)
-        mechanisms = [(losses._shifts(part, losses.RELATION), uses) for part, uses in losses._mechanisms(event)]
+        mechanisms = [(losses._shifts(part, losses.RELATION), uses) for part, uses in losses._mechanisms(event, 1)]
         assert losses._range_of_losses(mechanisms) / interval <= losses.RANGE / asked * (1 + 1e-9)
 
 
@@ -113,7 +113,8 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({bytes}, {bytes}))
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import ComposedDpEvent, DiscreteGaussianDpEvent, dpsgd_event
-from dp_assets.privacy.plan import UnreachableTarget, make_plan
+from dp_assets.privacy.plan import UnreachableTarget
+from tests.privacy.plans import plan_of
 from dp_assets.privacy.units import PrivacyUnit
 
 def planned(level, **changes):
@@ -122,7 +123,7 @@ def planned(level, **changes):
         spare_steps=0, l2_clip_norm=0.5, expected_batch_size=4096, num_bins=1000, votes_noise_stddev=10.0,
     )
     try:
-        return make_plan(level=level, **(constants | changes)).epsilon
+        return plan_of(level, **(constants | changes)).epsilon
     except UnreachableTarget as refusal:
         return str(refusal)
 

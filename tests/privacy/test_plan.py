@@ -9,9 +9,9 @@ from scipy.stats import binom
 from dp_assets.privacy import accounting
 from dp_assets.privacy import plan as plans
 from dp_assets.privacy.events import DiscreteGaussianDpEvent
-from dp_assets.privacy.plan import SMALLEST_NOISE_MULTIPLIER, UnreachableTarget, make_plan, target_of
+from dp_assets.privacy.plan import SMALLEST_NOISE_MULTIPLIER, UnreachableTarget, target_of
 from dp_assets.privacy.units import PrivacyUnit
-from tests.privacy.plans import small_plan
+from tests.privacy.plans import plan_of, small_plan
 
 PAPER = {
     "delta": 5e-7,
@@ -29,21 +29,21 @@ PAPER = {
 
 @pytest.mark.parametrize(("level", "expected"), [("eps-5.94", 0.8087), ("eps-2.86", 1.1305)])
 def test_calibration_meets_the_reference_noise_multiplier(level: str, expected: float) -> None:
-    plan = make_plan(level=level, **PAPER)
+    plan = plan_of(level, **PAPER)
     assert plan.dpsgd.noise_multiplier == pytest.approx(expected, abs=0.0005)
     assert plan.epsilon <= target_of(level)
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(440, 5.938), (450, 5.991)])
 def test_ten_spare_steps_cost_what_the_reference_says(steps: int, expected: float) -> None:
-    plan = make_plan(level="eps-5.94", **PAPER)
+    plan = plan_of("eps-5.94", **PAPER)
     fixed = replace(plan.dpsgd, noise_multiplier=0.8087, spare_steps=steps - 440)
     assert replace(plan, dpsgd=fixed).epsilon == pytest.approx(expected, abs=0.003)
 
 
 def test_spare_steps_are_inside_the_account() -> None:
-    plan = make_plan(level="eps-5.94", **(PAPER | {"spare_steps": 22}))
-    assert plan.dpsgd.noise_multiplier > make_plan(level="eps-5.94", **PAPER).dpsgd.noise_multiplier
+    plan = plan_of("eps-5.94", **(PAPER | {"spare_steps": 22}))
+    assert plan.dpsgd.noise_multiplier > plan_of("eps-5.94", **PAPER).dpsgd.noise_multiplier
     assert plan.dpsgd.event.count == 462
 
 
@@ -86,7 +86,7 @@ def test_a_target_below_the_histograms_own_cost_is_refused() -> None:
 
 def test_a_target_that_only_absurd_noise_would_meet_is_refused() -> None:
     with pytest.raises(UnreachableTarget, match=r"generator\.steps"):
-        make_plan(level="eps-0.01", **(PAPER | {"votes_noise_stddev": 1e4, "sampling_probability": 1.0}))
+        plan_of("eps-0.01", **(PAPER | {"votes_noise_stddev": 1e4, "sampling_probability": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_target_that_only_absurd_noise_would_meet_is_refused() -> None:
 )
 def test_what_cannot_be_accounted_for_is_refused_by_its_name(field: str, value: float, named: str) -> None:
     with pytest.raises(UnreachableTarget, match=named):
-        make_plan(level="eps-5.94", **(PAPER | {field: value}))
+        plan_of("eps-5.94", **(PAPER | {field: value}))
 
 
 def test_a_large_target_is_met_with_the_smallest_noise_that_is_allowed() -> None:
@@ -144,7 +144,7 @@ def test_a_level_that_names_no_target_is_refused(level: str) -> None:
 )
 def test_a_constant_out_of_range_is_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
-        make_plan(level="eps-5.94", **(PAPER | {field: value}))
+        plan_of("eps-5.94", **(PAPER | {field: value}))
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-7])

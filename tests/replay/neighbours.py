@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from dp_assets.corpus.cohorts import cohort_expr
 from dp_assets.corpus.columns import understood
-from dp_assets.corpus.prepare import prepare
+from dp_assets.corpus.prepare import Preparation, prepare
+from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import FileSource
 from dp_assets.dpsgd.packing import TokenRow
 from dp_assets.generation.private_rows import RowEncoder, unit_rows
@@ -156,15 +157,17 @@ def prepared(path: Path, unit: PrivacyUnit, *, train_fraction: float = 1.0) -> p
     """`real_instructions` of a source file."""
     return prepare(
         understood(FileSource(path, COLUMNS).scan()),
-        unit=unit,
-        key=KEY,
-        max_rows_per_unit=MAX_ROWS if unit is PrivacyUnit.USER else 1,
-        min_words=2,
-        max_words=MAX_WORDS,
-        max_characters=2_000,
-        languages=None,
-        cohort_of=cohort_expr("all", unit=unit),
-        train_fraction=train_fraction,
+        Preparation(
+            unit=unit,
+            key=KEY,
+            max_rows_per_unit=MAX_ROWS if unit is PrivacyUnit.USER else 1,
+            min_words=2,
+            max_words=MAX_WORDS,
+            max_characters=2_000,
+            languages=None,
+            cohort_of=cohort_expr(CohortSettings(), unit=unit),
+            train_fraction=train_fraction,
+        ),
     ).collect()
 
 

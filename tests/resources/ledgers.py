@@ -7,7 +7,7 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan, make_plan
+from dp_assets.privacy.plan import HISTOGRAM, DpSgdPlan, PrivacyPlan, VotesPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import ledger_file
@@ -17,17 +17,19 @@ from resources.ledger.ledger_file import LedgerFile
 
 def plan_of(level: str, *, max_rows_per_unit: int = 2, unit: PrivacyUnit = PrivacyUnit.USER) -> PrivacyPlan:
     return make_plan(
-        level=level,
+        level,
         delta=1e-5,
         unit=unit,
         max_rows_per_unit=max_rows_per_unit,
-        sampling_probability=0.25,
-        steps=4,
-        spare_steps=2,
-        l2_clip_norm=0.5,
-        expected_batch_size=16,
-        num_bins=8,
-        votes_noise_stddev=4.0,
+        dpsgd=DpSgdPlan(
+            sampling_probability=0.25,
+            steps=4,
+            spare_steps=2,
+            l2_clip_norm=0.5,
+            noise_multiplier=0.0,
+            expected_batch_size=16,
+        ),
+        votes=VotesPlan(num_bins=8, noise_stddev=4.0),
     )
 
 

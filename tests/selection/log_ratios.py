@@ -1,12 +1,9 @@
 """Bins with rows, a log ratio drawn from the prior, and votes for it."""
 
 import numpy as np
-import numpy.typing as npt
 
+from dp_assets.arrays import Floats
 from dp_assets.selection.log_ratio import Fit, Hyperparameters, fit_log_ratio, kernel
-
-Floats = npt.NDArray[np.float64]
-
 
 CHOSEN = Hyperparameters(linear=0.4, local=0.5, distance=0.6, bin=0.2)
 

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from dp_assets.selection.filtering import Filtered, filter_pool
+from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import NoPositiveVotes, PoolTooSmall
-from dp_assets.selection.rules import Rule
-from dp_assets.selection.strategies import Steering
+from dp_assets.selection.settings import SelectionSettings
+from dp_assets.vocabulary import Steering
 
 CENTROIDS = np.eye(3, dtype=np.float32)
 POOL = pl.DataFrame(
@@ -36,17 +37,14 @@ def filtered(
 ) -> Filtered:
     return filter_pool(
         POOL,
+        NoisyHistogram(np.array(votes, dtype=np.int64), noise_stddev=1.0),
+        SelectionSettings(
+            target_size=target_size, top_up_samples=top_up_samples, steered_top_up=steered_top_up, rule="paper", seed=0
+        ),
         vectors=[CENTROIDS[POOL["bin_id"].to_numpy()]],
-        noisy_votes=np.array(votes, dtype=np.int64),
-        noise_stddev=1.0,
-        rule=Rule.PAPER,
         centroids=CENTROIDS,
         draw=draw,
         embed=embed,
-        target_size=target_size,
-        top_up_samples=top_up_samples,
-        steered_top_up=steered_top_up,
-        seed=0,
     )
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dp_assets.arrays import Floats
 from dp_assets.selection import spread
 from dp_assets.selection.log_ratio import fit_log_ratio, kernel
 from dp_assets.selection.smoothing import smooth_votes
 from dp_assets.selection.spread import MOST_STRETCH, stretch_of_bins, stretch_of_rows
-from tests.selection.log_ratios import CHOSEN, DIMENSION, EXPECTED, NOISE, NUM_BINS, Floats, Scene
+from tests.selection.log_ratios import CHOSEN, DIMENSION, EXPECTED, NOISE, NUM_BINS, Scene
 
 
 def within(values: Floats, bins: npt.NDArray[np.int64]) -> float:

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 
-from dp_assets.selection.strategies import STEERED, Steering, Strategy
+from dp_assets.selection.strategies import STEERED, Strategy
 from dp_assets.selection.top_up import COLUMNS, PATIENCE, SMALLEST_ROUND, TopUp, top_up
+from dp_assets.vocabulary import Steering
 
 NUM_BINS = 3
 CENTROIDS = np.eye(NUM_BINS, dtype=np.float32)

@@ -8,6 +8,8 @@ import polars as pl
 
 from dp_assets.artifacts import PrivateTable
 from dp_assets.evaluation.quality import SyntheticSet
+from dp_assets.selection.histogram import NoisyHistogram
+from dp_assets.selection.settings import SelectionSettings
 from dp_assets.stages.reports import filtered_set, resampled_to_votes, restricted_metadata, set_in_bins
 
 CENTROIDS = np.eye(4, dtype=np.float32)
@@ -36,11 +38,10 @@ def resampled(votes: Sequence[int], share: float) -> SyntheticSet | None:
     drawn = set_in_bins([f"text {row}" for row in range(40)], vectors, CENTROIDS)
     return resampled_to_votes(
         drawn,
-        noisy_votes=np.array(votes),
-        noise_stddev=0.0,
+        NoisyHistogram(np.array(votes), noise_stddev=0.0),
+        SelectionSettings(target_size=1, top_up_samples=0, steered_top_up=False, rule="paper", seed=0),
         centroids=CENTROIDS,
         share=share,
-        selection={"rule": "paper", "seed": 0, "steered_top_up": False},
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dp_assets.alignment.answers_store import AnswersStore
 from dp_assets.progress import Advance, shown_on
-from dp_assets.selection.strategies import Steering
 from dp_assets.stages.top_up import kept, progress_once
+from dp_assets.vocabulary import Steering
 
 Round = tuple[list[Steering], int]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 from dp_assets.privacy.chain import Anchor, chain
@@ -11,7 +12,7 @@ from dp_assets.privacy.evidence import fingerprint
 from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
-from dp_assets.statements.statement import NO_VERSIONS, digest_of, make_statement
+from dp_assets.statements.statement import StatedSource, digest_of, make_statement
 from tests.privacy.plans import small_plan, small_terms
 
 JsonPath = tuple[str | int, ...]
@@ -142,7 +143,7 @@ def statement_of(
     corpus: Registration = CORPUS,
     charge_ids: Sequence[str] = (GENERATOR, HISTOGRAM),
     redacted: Sequence[str] = (),
-    redacted_with: Mapping[str, str] = NO_VERSIONS,
+    redacted_with: Mapping[str, str] = MappingProxyType({}),
     evidence: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The statement of a release behind these charges, whose mechanisms did what their plans say."""
@@ -160,9 +161,7 @@ def statement_of(
             if charge.level in by_level
         },
         base_model="a-model",
-        source_kind="file",
-        redacted=redacted,
-        redacted_with=redacted_with,
+        source=StatedSource("file", redacted, redacted_with),
         provenance=provenance_of(plans[0], corpus, redacted),
     )
 

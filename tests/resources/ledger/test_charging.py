@@ -381,7 +381,7 @@ def test_a_field_that_swallows_its_neighbour_does_not_keep_its_digest() -> None:
     honest = Entry.after(Anchor(), "a", "b", {})
     shifted = replace(honest, kind='a","b', at="")
     with pytest.raises(LedgerTampered):
-        verify_chain([shifted], [])
+        verify_chain([shifted], [], heads=[], known=0)
 
 
 def test_a_crashed_run_goes_on_as_often_as_its_plan_has_spare_steps_whatever_its_files_say(

@@ -76,7 +76,7 @@ def test_what_either_corpus_spends_counts_in_the_account_of_both(ledger: Ledger)
     assert both > at_the_gate(state, first, "eps-2.86")
     for corpus_id in (first, second):
         assert state.cohort_epsilon(corpus_id, "all") == pytest.approx(both, abs=1e-3)
-        assert state.guarantee(corpus_id, ["all"]).basis is Basis.BUDGET
+        assert state.guarantee(corpus_id, ["all"], without_noise=False).basis is Basis.BUDGET
 
 
 def test_the_gate_refuses_what_fits_one_corpus_alone_but_not_both_together(ledger: Ledger) -> None:
@@ -118,7 +118,7 @@ def test_a_run_that_differs_closes_the_cohorts_of_both_corpora(ledger: Ledger) -
     ledger.declare_overlap(first, second, "the same people")
     with pytest.raises(ClaimRefused):
         charge(ledger, first, "eps-1.5").settle({}, [Discrepancy("steps", 4, 5)])
-    assert ledger.state().guarantee(second, ["all"]).epsilon == math.inf
+    assert ledger.state().guarantee(second, ["all"], without_noise=False).epsilon == math.inf
     with pytest.raises(ChargeRefused, match="closed"):
         charge(ledger, second, "eps-1.5")
 

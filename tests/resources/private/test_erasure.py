@@ -11,7 +11,7 @@ from dp_assets.artifacts import PrivateTable, Table
 from dp_assets.corpus.fingerprint import fingerprint
 from dp_assets.corpus.prepare import drop_erased
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.plan import HISTOGRAM, make_plan
+from dp_assets.privacy.plan import HISTOGRAM, DpSgdPlan, VotesPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
@@ -26,17 +26,19 @@ GONE, KEPT, ABSENT = "user:" + "a" * 32, "user:" + "b" * 32, "user:" + "c" * 32
 SECRET = "zq4711kumquat"
 TABLES = ("real_instructions", "real_embeddings")
 PLAN = make_plan(
-    level="eps-8",
+    "eps-8",
     delta=1e-5,
     unit=PrivacyUnit.USER,
     max_rows_per_unit=2,
-    sampling_probability=0.25,
-    steps=2,
-    spare_steps=1,
-    l2_clip_norm=0.5,
-    expected_batch_size=16,
-    num_bins=4,
-    votes_noise_stddev=4.0,
+    dpsgd=DpSgdPlan(
+        sampling_probability=0.25,
+        steps=2,
+        spare_steps=1,
+        l2_clip_norm=0.5,
+        noise_multiplier=0.0,
+        expected_batch_size=16,
+    ),
+    votes=VotesPlan(num_bins=4, noise_stddev=4.0),
 )
 TERMS = Terms(
     unit=PrivacyUnit.USER,
