@@ -104,7 +104,7 @@ def _beating_on(stream: TextIO, label: str) -> Iterator[None]:
 
 @contextmanager
 def _counted_on(stream: TextIO, label: str, total: int, unit: str) -> Iterator[Advance]:
-    started, shown, done = time.monotonic(), 0.0, 0
+    started, shown_at, done = time.monotonic(), 0.0, 0
     interval = SECONDS_BETWEEN_REDRAWS if stream.isatty() else SECONDS_BETWEEN_LINES
 
     def show(now: float) -> None:
@@ -115,12 +115,12 @@ def _counted_on(stream: TextIO, label: str, total: int, unit: str) -> Iterator[A
         stream.flush()
 
     def advance(increment: int) -> None:
-        nonlocal done, shown
+        nonlocal done, shown_at
         done += increment
         now = time.monotonic()
-        if now - max(shown, started) >= interval:
+        if now - max(shown_at, started) >= interval:
             show(now)
-            shown = now
+            shown_at = now
 
     try:
         yield advance

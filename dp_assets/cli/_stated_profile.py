@@ -30,7 +30,9 @@ def _unknown(model: type[BaseModel], stated: Mapping[str, Any], name: str) -> It
 def _group_of(annotation: Any) -> type[BaseModel] | None:
     """Return the group of settings that an annotation allows, or None."""
     allowed = (annotation, *get_args(annotation))
-    return next((one for one in allowed if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return next(
+        (candidate for candidate in allowed if isinstance(candidate, type) and issubclass(candidate, BaseModel)), None
+    )
 
 
 def _is_of_kind(annotation: Any, value: Any) -> bool:

@@ -69,9 +69,9 @@ def _widths(
         cells = [row[number] for row in rows]
         widest = max(_longest(text.split("\n")) for text in (heading, *cells))
         words = _longest(word for text in cells for word in text.split())
-        kept = widest if heading in whole else min(words, LEAST) if heading in folding else words
+        narrowest = widest if heading in whole else min(words, LEAST) if heading in folding else words
         natural.append(widest)
-        least.append(max(kept, _longest(heading.split())))
+        least.append(max(narrowest, _longest(heading.split())))
     widths = natural.copy()
     room -= GAP * (len(headings) - 1)
     while sum(widths) > room:

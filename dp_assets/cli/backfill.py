@@ -78,11 +78,11 @@ def chosen_partitions(cohorts: str, levels: str | None) -> "list[Partition]":
     """
     from dp_assets.pipeline.partitions import UnknownPartition, matching_partitions
 
-    wanted = list(selected_profile().corpus.planned_levels) if levels is None else _parts(levels)
-    if not wanted:
+    chosen_levels = list(selected_profile().corpus.planned_levels) if levels is None else _parts(levels)
+    if not chosen_levels:
         raise typer.BadParameter("the profile plans no level (corpus.planned_levels); name some with --levels")
     try:
-        return matching_partitions(cohorts=_parts(cohorts), levels=wanted)
+        return matching_partitions(cohorts=_parts(cohorts), levels=chosen_levels)
     except UnknownPartition as unknown:
         raise typer.BadParameter(str(unknown)) from None
 
@@ -101,11 +101,11 @@ def run_all(partitions: "Sequence[Partition]") -> list[Line]:
 
     lines: list[Line] = []
     with persistent_instance() as instance:
-        for place, partition in enumerate(partitions, start=1):
+        for number, partition in enumerate(partitions, start=1):
             earlier = open_ledger().state().charges.keys()
             how: How = "not reached"
             if not lines or lines[-1].how in GOES_ON:
-                err.print(f"partition {partition.key}, {place} of {len(partitions)}")
+                err.print(f"partition {partition.key}, {number} of {len(partitions)}")
                 outcome = run_on(instance, partition.key)
                 exit_code(outcome)
                 how = how_it_ended(outcome)

@@ -76,8 +76,8 @@ def check(
 
     problems = problems_of(name, here=here, tell=tell)
     if as_json:
-        found = [{"setting": problem.field, "problem": problem.what} for problem in problems]
-        print_json({"profile": name, "valid": not problems, "problems": found, "checked": checked})
+        rows = [{"setting": problem.field, "problem": problem.what} for problem in problems]
+        print_json({"profile": name, "valid": not problems, "problems": rows, "checked": checked})
     elif not problems:
         levels = ", ".join(load(name).profile.corpus.planned_levels)
         out.print(f"{name} is valid; it plans {levels or 'no levels'}", markup=False)

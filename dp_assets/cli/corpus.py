@@ -68,13 +68,15 @@ def overlaps(as_json: AsJson = False) -> None:
     """Show, to the owner only, which fraction of a corpus's units each other corpus here holds too."""
     ledger = open_ledger()
     sketches, corpora = Sketches(Path(ledger.private_root)), tuple(ledger.state().registrations)
-    parts = {one: sketches.parts_shared(one, set(corpora) - {one}) for one in corpora}
+    parts = {corpus_id: sketches.parts_shared(corpus_id, set(corpora) - {corpus_id}) for corpus_id in corpora}
     if as_json:
         print_json({"corpora": parts})
         return
-    for one, shared in parts.items():
+    for corpus_id, shared in parts.items():
         for other, part in shared.items():
-            out.print(f"about {part:.1%} of the units of {one} are in {other} too", highlight=False, soft_wrap=True)
+            out.print(
+                f"about {part:.1%} of the units of {corpus_id} are in {other} too", highlight=False, soft_wrap=True
+            )
     out.print(SHOWN_TO_THE_OWNER, highlight=False, soft_wrap=True)
 
 

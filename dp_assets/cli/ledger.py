@@ -48,7 +48,10 @@ def check(
     out.print(
         f"entries: {checked['length']}, each follows from the one before; the last is {checked['head']}",
         "key: it is the one that the first entry commits to",
-        *(f"head {one['head']}: the ledger holds it, and {one['behind']} later entries" for one in checked["heads"]),
+        *(
+            f"head {published['head']}: the ledger holds it, and {published['behind']} later entries"
+            for published in checked["heads"]
+        ),
         *(f"anchor {anchor['file']}: {anchor_in_words(anchor)}" for anchor in checked["anchors"]),
         NOT_SHOWN,
         sep="\n",
@@ -68,7 +71,7 @@ def verified(ledger: Ledger, heads: Sequence[str] = ()) -> dict[str, Any]:
     state = file.state()
     anchors = [{"file": str(path), "behind": behind} for path, behind in file.lags().items()]
     published = [{"head": head, "behind": entries_after(file.entries(), head)} for head in heads]
-    if any(one["behind"] is None for one in published):
+    if any(entry["behind"] is None for entry in published):
         raise LedgerTampered(
             "the ledger lacks an entry with that head, so charges are missing; restore the newest copy"
         )
@@ -93,7 +96,7 @@ def raise_budget(corpus_id: str, budget_epsilon: float, reason: Reason, as_json:
     ledger = open_ledger()
     ledger.raise_budget(corpus_id, budget_epsilon, reason)
     if as_json:
-        raised = [one for one in ledger.state().raises if one.corpus_id == corpus_id]
+        raised = [entry for entry in ledger.state().raises if entry.corpus_id == corpus_id]
         print_json(vars(raised[-1]))
         return
     out.print(f"the budget, and so the guarantee, is now epsilon {budget_epsilon:g}")

@@ -67,14 +67,14 @@ def run_on(instance: "DagsterInstance", partition: str, *, everything: bool = Fa
     from dp_assets.stages.preflight import check_outside
 
     stale, profile = stale_assets(instance, partition), selected_profile()
-    wanted = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
-    names = {key.to_user_string() for key in wanted}
+    assets = list(defs.resolve_asset_graph().get_all_asset_keys()) if everything else stale
+    names = {key.to_user_string() for key in assets}
     check_outside(profile, build_resources(profile), data_home(), partition, names)
-    if wanted:
+    if assets:
         warn_of_other_homes(profile)
         remember_home(profile)
         warn_of_other_corpora(profile)
-        outcome = materialize(defs, instance, partition=partition, assets=wanted)
+        outcome = materialize(defs, instance, partition=partition, assets=assets)
         refresh()
         return outcome
     err.print(f"{partition} is up to date")

@@ -99,12 +99,13 @@ def _planned(profile: Profile, levels: Sequence[str], *, units: int | None, time
     num_parameters, why_unknown = _adapter_size(profile)
     rule = profile.selection.rule
     reports = tuple(
-        planner.report_level(one, num_parameters=num_parameters, num_units=num_units, rule=rule) for one in plans
+        planner.report_level(level_plan, num_parameters=num_parameters, num_units=num_units, rule=rule)
+        for level_plan in plans
     )
-    private, budget = [one for one in plans if one.is_private], profile.corpus.budget_epsilon
+    private, budget = [level_plan for level_plan in plans if level_plan.is_private], profile.corpus.budget_epsilon
     suggestions = tuple(
-        planner.suggest(one, num_units=num_units, num_parameters=num_parameters, rule=rule)
-        for one in private
+        planner.suggest(level_plan, num_units=num_units, num_parameters=num_parameters, rule=rule)
+        for level_plan in private
         if num_units is not None
     )
     return Planned(
@@ -208,16 +209,16 @@ def _print_suggestions(planned: Planned) -> None:
     )
     rows = [
         (
-            one.level,
-            f"{one.sampling_probability:.4g}",
-            f"{one.expected_batch_size}",
-            f"{one.steps}",
-            f"{one.noise_multiplier:.4f}",
-            f"{one.most_parameters}",
-            f"{one.num_bins}",
-            f"{one.expected_variation:.0%}",
+            suggestion.level,
+            f"{suggestion.sampling_probability:.4g}",
+            f"{suggestion.expected_batch_size}",
+            f"{suggestion.steps}",
+            f"{suggestion.noise_multiplier:.4f}",
+            f"{suggestion.most_parameters}",
+            f"{suggestion.num_bins}",
+            f"{suggestion.expected_variation:.0%}",
         )
-        for one in planned.suggestions
+        for suggestion in planned.suggestions
     ]
     print_table(out, columns, rows, title=f"suggested for about {planned.num_units} units to train on")
 

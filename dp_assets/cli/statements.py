@@ -66,7 +66,10 @@ def verify_statement(
     """
     checked = checked_statement(statement, artifacts, home)
     if as_json:
-        rows = [{"check": one.check, "outcome": str(one.outcome), "detail": one.detail} for one in checked.findings]
+        rows = [
+            {"check": finding.check, "outcome": str(finding.outcome), "detail": finding.detail}
+            for finding in checked.findings
+        ]
         figures = None if checked.wrong or checked.rebuilt is None else checked.rebuilt["guarantee"]
         proves = None if checked.wrong else PROVES
         print_json({"verified": not checked.wrong, "findings": rows, "figures": figures, "proves": proves})
@@ -89,10 +92,10 @@ def checked_statement(path: Path, artifacts: Path | None = None, home: Path | No
             verification = verification_of_file(stream.read(MOST_BYTES_OF_A_STATEMENT + 1))
     except StatementError as error:
         raise StatementError(visible(f"{path.name} is no privacy statement that can be verified: {error}")) from None
-    found = [*verification.findings]
+    findings = [*verification.findings]
     if verification.rebuilt is not None and not verification.wrong:
-        found += _beside(path, verification.rebuilt, artifacts, home)
-    return Verification(tuple(found), verification.rebuilt)
+        findings += _beside(path, verification.rebuilt, artifacts, home)
+    return Verification(tuple(findings), verification.rebuilt)
 
 
 def _beside(path: Path, statement: Mapping[str, Any], artifacts: Path | None, home: Path | None) -> Iterator[Finding]:
@@ -158,8 +161,8 @@ def _code(statement: Mapping[str, Any]) -> Finding:
 
 def _print(checked: Verification) -> None:
     rows = [
-        (visible(one.check), Text(one.outcome, style=COLOURS[one.outcome]), visible(one.detail))
-        for one in checked.findings
+        (visible(finding.check), Text(finding.outcome, style=COLOURS[finding.outcome]), visible(finding.detail))
+        for finding in checked.findings
     ]
     print_table(out, ("check", "found", "detail"), rows, folding=("check", "detail"))
     if checked.rebuilt is not None and not checked.wrong:

@@ -110,8 +110,8 @@ def _print_examples(out: Console, artifacts: _Artifacts) -> None:
         _print_texts(out, asset, artifacts.table(asset)["text"].sample(EXAMPLES, seed=0).to_list())
     answers = artifacts.table("annotated_instructions").sample(EXAMPLES, seed=0)
     pairs = answers.select("instruction", "response").iter_rows()
-    shown = [f"{_short(instruction)}\n      -> {_short(response)}" for instruction, response in pairs]
-    _print_texts(out, "annotated_instructions", shown)
+    texts = [f"{_short(instruction)}\n      -> {_short(response)}" for instruction, response in pairs]
+    _print_texts(out, "annotated_instructions", texts)
 
 
 def _print_texts(out: Console, title: str, texts: list[str]) -> None:

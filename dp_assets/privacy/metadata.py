@@ -78,7 +78,7 @@ def private_metadata(registration: Registration) -> dict[str, Any]:
     }
 
 
-def check_private_keys(shown: Iterable[str]) -> None:
+def check_private_keys(keys: Iterable[str]) -> None:
     """Refuse metadata of a private artifact beyond the allow-list, because the event log lies outside the private zone.
 
     Figures of rows whose owner registered them as public have `RESTRICTED` keys, with `PUBLIC_SOURCE` beside them.
@@ -86,23 +86,23 @@ def check_private_keys(shown: Iterable[str]) -> None:
     Raises:
       PrivateFigure: another key is not in `PRIVATE_KEYS`; the message names keys only.
     """
-    shown = set(shown)
-    if PUBLIC_SOURCE in shown:
-        shown = {key for key in shown - {PUBLIC_SOURCE} if not key.startswith(RESTRICTED)}
-    if further := sorted(shown - PRIVATE_KEYS):
+    keys = set(keys)
+    if PUBLIC_SOURCE in keys:
+        keys = {key for key in keys - {PUBLIC_SOURCE} if not key.startswith(RESTRICTED)}
+    if further := sorted(keys - PRIVATE_KEYS):
         raise PrivateFigure(
             f"metadata {', '.join(further)} on a private asset: what describes private rows would leave the private"
             " zone; drop it, or list the key in privacy/metadata.py if its value never depends on a row"
         )
 
 
-def check_mechanism_keys(mechanism: str, shown: Iterable[str]) -> None:
+def check_mechanism_keys(mechanism: str, keys: Iterable[str]) -> None:
     """Refuse metadata of a mechanism's asset beyond what is declared for it.
 
     Raises:
       FurtherFigure: a key is not declared; the message names keys only.
     """
-    _require_none(sorted(set(shown) - {*MECHANISM_KEYS, *FIGURE_KEYS.get(mechanism, ())}), f"metadata of {mechanism}")
+    _require_none(sorted(set(keys) - {*MECHANISM_KEYS, *FIGURE_KEYS.get(mechanism, ())}), f"metadata of {mechanism}")
 
 
 def check_made_with(made_with: Mapping[str, Any]) -> None:
@@ -120,10 +120,10 @@ def _is_maker(name: str, value: Any) -> bool:
     return isinstance(value, str) and (name in MADE_WITH_MODELS or is_version)
 
 
-def _require_none(further: Sequence[str], place: str) -> None:
+def _require_none(further: Sequence[str], location: str) -> None:
     if further:
         raise FurtherFigure(
-            f"{', '.join(further)} in {place} would be published and is not declared; drop it, or list it in"
+            f"{', '.join(further)} in {location} would be published and is not declared; drop it, or list it in"
             " privacy/metadata.py if its value never depends on a private row"
         )
 
@@ -199,11 +199,11 @@ def joint_metadata(state: LedgerState, charge_ids: Sequence[str]) -> dict[str, A
     known = [charge for charge in charges if charge is not None and not charge.voided]
     if len(known) < len(charges):
         raise ForeignLineage("an artifact descends from a charge that this ledger does not know, or that was voided")
-    places = sorted({(charge.corpus_id, charge.cohort) for charge in known})
+    cohorts = sorted({(charge.corpus_id, charge.cohort) for charge in known})
     return {
         "charge_ids": list(charge_ids),
         "lineage_epsilon": _json_number(state.lineage_epsilon(charge_ids)),
-        "cohorts": [_cohort_figures(state, *place) for place in places],
+        "cohorts": [_cohort_figures(state, *cohort) for cohort in cohorts],
     }
 
 

@@ -381,7 +381,7 @@ class Ledger(dg.ConfigurableResource):  # type: ignore[type-arg]
                     "a budget can only be raised, to a finite one, and only of a registered corpus; see `ledger show`"
                 )
             raised = {"budget_epsilon": budget_epsilon, "reason": reason}
-            return [("raised", {"corpus_id": one, **raised}) for one in state.together(corpus_id)]
+            return [("raised", {"corpus_id": member, **raised}) for member in state.together(corpus_id)]
 
         self.transact(decide)
 

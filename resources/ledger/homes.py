@@ -41,8 +41,8 @@ def other_ledgers(locator: str, home: Path, first_digest: str | None) -> OtherLe
     known = _of_source(_read(_list_of_homes()), locator)
     # A path that was listed several times counts with its last digest.
     there = {path: digest for path, digest in known if path != home and _has_ledger(path)}
-    kept = {None, first_digest, *there.values()}
-    gone = [path for path, digest in known if digest not in kept]
+    known_digests = {None, first_digest, *there.values()}
+    gone = [path for path, digest in known if digest not in known_digests]
     return OtherLedgers(list(there), list(dict.fromkeys(gone)))
 
 

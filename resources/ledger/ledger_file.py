@@ -116,10 +116,10 @@ class LedgerFile:
     def _has_paid_work(self) -> bool:
         """Return whether there are files that require a ledger: releases or, beside a key, private tables."""
         private = self.home / Zone.PRIVATE
-        made = [self.home / zone / "releases" for zone in Zone]
+        folders = [self.home / zone / "releases" for zone in Zone]
         if (self.folder / "key").exists():
-            made += [private / "artifacts", private / "checkpoints"]
-        return any(next(folder.iterdir(), None) is not None for folder in made if folder.is_dir())
+            folders += [private / "artifacts", private / "checkpoints"]
+        return any(next(folder.iterdir(), None) is not None for folder in folders if folder.is_dir())
 
     def anchors(self) -> list[Anchor]:
         """Return the anchor beside the ledger, if it exists."""
@@ -224,8 +224,8 @@ class LedgerFile:
         return state
 
     def _bring_up_to_date(self, connection: duckdb.DuckDBPyConnection) -> None:
-        found = connection.execute("select max(version) from schema_version").fetchone()
-        version = found[0] if found else None
+        row = connection.execute("select max(version) from schema_version").fetchone()
+        version = row[0] if row else None
         if version is None:
             connection.execute("insert into schema_version values (?)", (SCHEMA_VERSION,))
         elif version == 1:
@@ -261,16 +261,16 @@ class LedgerFile:
 
 def _make_database(database: Path) -> None:
     """Create an empty database and link it to its path in one step: a partial one, on a full disk, would not open."""
-    made = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
+    temporary = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with private_umask(), duckdb.connect(str(made)) as connection:
+        with private_umask(), duckdb.connect(str(temporary)) as connection:
             connection.execute(CREATE)
             connection.execute("checkpoint")  # raises errors here that closing would suppress
         with suppress(FileExistsError):  # another process was faster
-            os.link(made, database)
+            os.link(temporary, database)
     finally:
-        for left in (made, made.with_name(f"{made.name}.wal")):
-            left.unlink(missing_ok=True)
+        for leftover in (temporary, temporary.with_name(f"{temporary.name}.wal")):
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

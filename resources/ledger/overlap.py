@@ -59,7 +59,7 @@ def _smaller(one: str | None, other: str | None) -> str | None:
 
 
 def _up_to(hashes: Collection[str], bound: str | None) -> frozenset[str]:
-    return frozenset(one for one in hashes if bound is None or one <= bound)
+    return frozenset(hashed for hashed in hashes if bound is None or hashed <= bound)
 
 
 class Sketches:

@@ -196,12 +196,12 @@ def _require_row_wise(connection: duckdb.DuckDBPyConnection, query: str) -> None
     form = json.loads(text)
     if form.get("error", True):
         raise QueryRefused("source.query must be one SELECT; write it as one, without further statements")
-    found = not_row_wise(form, _catalog(connection))
-    if found:
+    faults = not_row_wise(form, _catalog(connection))
+    if faults:
         raise QueryRefused(
-            f"source.query uses {', '.join(found)}, which can let one person's rows decide about another's; select rows"
-            " of one table or of Parquet files one by one, with the functions that docs/guides/own-corpus.md lists, and"
-            " leave duplicates and bounds to corpus.max_rows_per_unit"
+            f"source.query uses {', '.join(faults)}, which can let one person's rows decide about another's; select"
+            " rows of one table or of Parquet files one by one, with the functions that docs/guides/own-corpus.md"
+            " lists, and leave duplicates and bounds to corpus.max_rows_per_unit"
         )
     _require_like_floats(connection, form)
 
@@ -214,11 +214,11 @@ def _require_like_floats(connection: duckdb.DuckDBPyConnection, form: Mapping[st
     named = columns_named(form)
     for files in files_read(form):
         mixed = [name for (name,) in connection.execute(MIXED, [files]).fetchall()]
-        found = sorted(name for name in mixed if named is None or name.lower() in named)
-        if found:
+        columns = sorted(name for name in mixed if named is None or name.lower() in named)
+        if columns:
             raise QueryRefused(
-                f"source.query reads the column {found[0]!r} as floats from one file and as another type from another;"
-                " write it with one type, or select the columns that are needed by name"
+                f"source.query reads the column {columns[0]!r} as floats from one file and as another type from"
+                " another; write it with one type, or select the columns that are needed by name"
             )
 
 
@@ -256,7 +256,7 @@ def _frame(batch: Any) -> pl.DataFrame:
 
 def _objects(names: Sequence[str], rows: Sequence[Any]) -> pl.DataFrame:
     return pl.DataFrame(
-        [pl.Series(name, [row[place] for row in rows], dtype=pl.Object) for place, name in enumerate(names)]
+        [pl.Series(name, [row[index] for row in rows], dtype=pl.Object) for index, name in enumerate(names)]
     )
 
 

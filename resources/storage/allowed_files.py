@@ -96,9 +96,9 @@ def _problems(folder: Path, kind: type, columns: Mapping[str, str] | None) -> It
 
 
 def _problems_of_shard(shard: Path, columns: Mapping[str, str] | None) -> Iterator[str]:
-    found = column_types(pl.Schema(pl.read_parquet_schema(shard)))
-    if columns is not None and list(found.items()) != list(columns.items()):
-        yield f"the columns {_named(found)} where {_named(columns)} are declared"
+    stored_columns = column_types(pl.Schema(pl.read_parquet_schema(shard)))
+    if columns is not None and list(stored_columns.items()) != list(columns.items()):
+        yield f"the columns {_named(stored_columns)} where {_named(columns)} are declared"
     metadata = pl.read_parquet_metadata(shard)
     yield from _other_keys("the metadata of its files", metadata, {PROVENANCE, "ARROW:schema"})
     yield from _other_keys("its provenance", json.loads(metadata[PROVENANCE]), {"charge_ids", "record"})
@@ -134,10 +134,10 @@ def _is_head(name: str, config: Mapping[str, Any]) -> bool:
     return name.split(".")[-2:-1] in [[head] for head in config.get("modules_to_save") or ()]
 
 
-def _other_keys(place: str, found: Mapping[str, Any], known: set[str]) -> Iterator[str]:
-    further = sorted(set(found) - known)
+def _other_keys(part: str, keys: Mapping[str, Any], known: set[str]) -> Iterator[str]:
+    further = sorted(set(keys) - known)
     if further:
-        yield f"further keys in {place}: {', '.join(further)}"
+        yield f"further keys in {part}: {', '.join(further)}"
 
 
 def _named(columns: Mapping[str, str]) -> str:

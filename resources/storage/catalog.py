@@ -133,8 +133,8 @@ def _costs(state: LedgerState) -> Rows:
     for charge in state.charges.values():
         delta, event = state.registrations[charge.corpus_id].delta, event_from_json(charge.event)
         epsilon = 0.0 if charge.voided else accounting.epsilon(event, delta)
-        place = (charge.charge_id, charge.mechanism, charge.cohort, charge.level)
-        yield (*place, epsilon, delta, charge.settled, charge.voided, json.dumps(event_to_json(event)))
+        identity = (charge.charge_id, charge.mechanism, charge.cohort, charge.level)
+        yield (*identity, epsilon, delta, charge.settled, charge.voided, json.dumps(event_to_json(event)))
 
 
 def _statements(places: Iterable[Place]) -> Rows:

@@ -28,12 +28,12 @@ def require_room(home: Path) -> None:
     Raises:
       ValueError: the folder is not writable, or almost no space is left.
     """
-    there = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(
             f"the data folder {home} cannot be written to; check DP_INSTRUCTIONS_HOME and who may write there"
         )
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     if free < LEAST_BYTES:
         raise ValueError(
             f"there are {free / 2**20:.0f} MiB left for the data folder {home}, and a run needs at least"

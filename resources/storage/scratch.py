@@ -28,11 +28,11 @@ class Scratch:
     """
 
     def __init__(self, private_root: str) -> None:
-        place = private_folder(temporary_folder(Path(private_root)))
-        with _opened(place) as in_turn:  # no other process looks between creation and locking of the folder
+        parent = private_folder(temporary_folder(Path(private_root)))
+        with _opened(parent) as in_turn:  # no other process looks between creation and locking of the folder
             fcntl.flock(in_turn, fcntl.LOCK_EX)
-            _remove_abandoned(place)
-            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+            _remove_abandoned(parent)
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             descriptor = os.open(self.folder, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         self.remove = weakref.finalize(self, _remove, self.folder, descriptor, owner=os.getpid())
@@ -51,8 +51,8 @@ def _remove(folder: Path, descriptor: int, *, owner: int) -> None:
         os.close(descriptor)
 
 
-def _remove_abandoned(place: Path) -> None:
-    for folder in place.glob(f"{PREFIX}*"):
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{PREFIX}*"):
         # The owner may remove the folder meanwhile.
         with suppress(FileNotFoundError), _opened(folder) as descriptor:
             try:

@@ -116,9 +116,9 @@ class ArtifactStore(dg.ConfigurableIOManager):
           NoRoom: the disk is full; the former artifact is still there.
         """
         label, asset = _label(context), context.asset_key.to_user_string()
-        place = zone(label, _level(context))
+        target_zone = zone(label, _level(context))
         if isinstance(obj, PrivateTable):
-            if place is not Zone.PRIVATE:
+            if target_zone is not Zone.PRIVATE:
                 raise BoundaryViolation(asset)
             check_private_keys(context.output_metadata or {})
         elif label is Label.PRIVATE:
@@ -126,7 +126,7 @@ class ArtifactStore(dg.ConfigurableIOManager):
         elif self._read.pop((context.run_id, context.step_key), set()) - set(obj.charge_ids):
             raise LineageLost(asset)
         folder, columns = self._folder(context, _partition(context)), _columns(context)
-        _store(folder, obj, Path(self.home), place, asset=asset, columns=columns)
+        _store(folder, obj, Path(self.home), target_zone, asset=asset, columns=columns)
         if isinstance(obj, PrivateTable):
             obj.release()
 
@@ -189,8 +189,8 @@ class ReleaseStore(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
           OtherContent: the release, as stored, differs from what was observed; nothing is kept.
         """
-        place = zone(Label.MECHANISM, level)
-        _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), place, asset=mechanism)
+        target_zone = zone(Label.MECHANISM, level)
+        _store(self.folder(mechanism, level, reuse_key), release, Path(self.home), target_zone, asset=mechanism)
 
     def load(self, mechanism: str, level: str, reuse_key: str) -> Artifact:
         """Return a stored release.
@@ -209,7 +209,7 @@ def _store(
     folder: Path,
     artifact: Artifact,
     home: Path,
-    place: Zone,
+    target_zone: Zone,
     *,
     asset: str,
     columns: Mapping[str, str] | None = None,
@@ -219,18 +219,18 @@ def _store(
     An artifact of the private zone may hold exact rows, and may compute them only while it is written. So the output of
     that step stays private, and nothing is stored if a unit was erased meanwhile.
     """
-    if place is Zone.RELEASED:
-        with room_in(home), atomic_folder(folder, place) as temporary:
+    if target_zone is Zone.RELEASED:
+        with room_in(home), atomic_folder(folder, target_zone) as temporary:
             write_artifact(temporary, artifact)
             check_files(temporary, type(artifact))
             _check_observed(temporary, artifact, asset)
             check_content(temporary, type(artifact), asset=asset, columns=columns)
         return
-    root = home / place
+    root = home / target_zone
     with private_step(str(root)):
         if not _holds_present_units(LedgerFile(root), artifact):
             raise RowsErased(asset)
-        with atomic_folder(folder, place) as temporary:
+        with atomic_folder(folder, target_zone) as temporary:
             write_artifact(temporary, artifact)
             _check_observed(temporary, artifact, asset)
 
