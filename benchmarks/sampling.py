@@ -1,15 +1,19 @@
-"""Sampling a pool: slots that are refilled against `generate`, each at its best batch size.
+"""Sampling a pool: our continuous batching against that of transformers and `generate`, each at its best batch size.
 
     python -m benchmarks.sampling [--samples 256] [--top-p 0.95] [--dtype auto] [--models FOLDER] [--memory]
 
 The generator is the packaged model with a LoRA adapter that was fitted to the texts for a few steps without privacy, so
-that its samples end where such texts end; it is kept in the folder of `--models`. Both sides get the same plain model
+that its samples end where such texts end; it is kept in the folder of `--models`. All sides get the same plain model
 with the adapter folded in, the same prompt and the same sampling settings, and draw the same number of samples. What is
-compared is finished samples a second: those that ended by themselves and were not cut. The prompt of `generate` is
-computed once a batch; it has 3 tokens.
+compared is finished samples a second: those that ended by themselves and were not cut.
+
+    slots        `generation/decoding.py`
+    continuous   `generate_batch` of transformers: paged attention, at most as many texts at once as the batch size
+    generate     whole batches; the prompt of 3 tokens is computed once a batch
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +23,7 @@ from typing import Any
 import polars as pl
 import torch
 from peft import PeftModel
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries, texts
 from dp_assets.generation.adapters import new_adapter_model
@@ -31,6 +36,7 @@ from resources.models.loaders import LanguageModel
 
 ROWS_A_STEP, MAX_TOKENS, LEARNING_RATE = 16, 40, 2e-3
 TEMPERATURE = 1.0
+PAGE_SIZE = 64  # tokens; a text takes one page or few
 PASSED_ON = ("fit_steps", "max_new_tokens", "top_p")
 
 Side = Callable[..., pl.DataFrame]
@@ -85,7 +91,24 @@ def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Si
         drawn = _generate(model, prompts, decoding, batch_size=batch_size, first_number=0, advance=silent)
         return _decoded_samples(tokenizer, drawn)
 
-    return {"slots": slots, "generate": generate}
+    def continuous(batch_size: int, number: int, seed: int) -> pl.DataFrame:
+        stop_ids = _stop_ids(tokenizer)
+        config = GenerationConfig(
+            do_sample=True, top_k=0, eos_token_id=stop_ids, pad_token_id=stop_ids[0], repetition_penalty=1.0, **settings
+        )
+        pages = math.ceil((len(prompt_ids) + given.max_new_tokens) / PAGE_SIZE)
+        batching = ContinuousBatchingConfig(
+            page_size=PAGE_SIZE,
+            num_blocks=batch_size * pages,
+            max_requests_per_batch=batch_size,
+            max_batch_tokens=batch_size * (1 + len(prompt_ids)),
+            seed=seed,
+        )
+        drawn = model.generate_batch([prompt_ids] * number, config, batching)
+        assert len(drawn) == number
+        return _decoded_samples(tokenizer, [each.generated_tokens for each in drawn.values()])
+
+    return {"slots": slots, "continuous": continuous, "generate": generate}
 
 
 def best_batch_size(side: Side, given: argparse.Namespace) -> tuple[int, dict[int, float]]:
@@ -100,17 +123,17 @@ def best_batch_size(side: Side, given: argparse.Namespace) -> tuple[int, dict[in
 
 def compare(given: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer = fitted_generator(given)
-    both = sides(model, tokenizer, given)
-    drawn: dict[str, list[pl.DataFrame]] = {name: [] for name in both}
-    best = {name: best_batch_size(side, given) for name, side in both.items()}
+    compared = sides(model, tokenizer, given)
+    drawn: dict[str, list[pl.DataFrame]] = {name: [] for name in compared}
+    best = {name: best_batch_size(side, given) for name, side in compared.items()}
 
     def draw(name: str) -> None:
-        drawn[name].append(both[name](best[name][0], given.samples, len(drawn[name])))
+        drawn[name].append(compared[name](best[name][0], given.samples, len(drawn[name])))
 
-    seconds = interleave({name: partial(draw, name) for name in both}, repeats=given.repeats, warmups=0)
+    seconds = interleave({name: partial(draw, name) for name in compared}, repeats=given.repeats, warmups=0)
     finished = {name: [int(frame["finished"].sum()) for frame in frames] for name, frames in drawn.items()}
     seconds_each = {
-        name: [spent / number for spent, number in zip(seconds[name], finished[name], strict=True)] for name in both
+        name: [spent / number for spent, number in zip(seconds[name], finished[name], strict=True)] for name in compared
     }
     tokens = {name: pl.concat(frames)["num_tokens"] for name, frames in drawn.items()}
     return {
@@ -120,15 +143,16 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
         "seconds": summaries(seconds),
         "finished_share": {name: sum(finished[name]) / (given.samples * given.repeats) for name in both},
         "tokens_a_sample": {name: {"mean": each.mean(), "median": each.median()} for name, each in tokens.items()},
-        "finished_samples_per_second": {name: 1 / summaries(seconds_each)[name].median for name in both},
+        "finished_samples_per_second": {name: 1 / summaries(seconds_each)[name].median for name in compared},
         "slots_over_generate": ratio(seconds_each["generate"], seconds_each["slots"]),
+        "slots_over_continuous": ratio(seconds_each["continuous"], seconds_each["slots"]),
     }
 
 
 def peaks(given: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of a fresh process for each side, and for slots with four times as many samples."""
     found = {}
-    for side, factor in (("generate", 1), ("slots", 1), ("slots", 4)):
+    for side, factor in (("generate", 1), ("continuous", 1), ("slots", 1), ("slots", 4)):
         number = given.samples * factor
         arguments = [f"--side={side}", f"--samples={number}", f"--models={given.models}", f"--dtype={given.dtype}"]
         arguments += [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in PASSED_ON]
@@ -149,7 +173,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--fit-steps", type=int, default=20, help="steps of fitting the generator to the texts")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where converted models are kept")
-    parser.add_argument("--side", choices=["slots", "generate"], help="draw with this side only, store nothing")
+    parser.add_argument("--side", choices=["slots", "continuous", "generate"], help="draw with this side only, store nothing")
     parser.add_argument("--memory", action="store_true", help="measure the peak memory of fresh processes too")
     given = parser.parse_args()
     if given.side:

@@ -164,7 +164,8 @@ def _decoded_samples(tokenizer: PreTrainedTokenizerBase, drawn: Sequence[Sequenc
     return pl.DataFrame(columns, schema=SAMPLES)
 
 
-# Models that keep more of a text than keys and values: whole batches, by `generate`
+# Models whose cache has other layers than keys and values of their own are sampled in whole batches, by `generate`. Gemma
+# 3n and Gemma 4 are such models: their last layers share keys and values with earlier ones.
 
 
 def _generate(

@@ -6,9 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from dp_assets.dpsgd.packing import require_rows_apart
 from dp_assets.generation.adapters import new_adapter_model
+from dp_assets.generation.decoding import keeps_columns
 from dp_assets.generation.prompts import answer_prompt_ids, generator_prompt_ids
 from dp_assets.generation.sampling import (
     answer_texts,
@@ -201,3 +203,33 @@ def test_a_control_token_other_than_the_end_also_stops_a_text(tiny_model_folder:
     samples = sample(model, tokenizer, num_samples=40)
     assert samples["num_tokens"].min() < 8
     assert not samples["finished"].any()
+
+
+def test_a_model_whose_layers_share_keys_and_values_passes_private_training_and_is_sampled_in_batches(
+    tokenizer: Any,
+) -> None:
+    """So sampling in whole batches has a use; a recurrent model would be refused before."""
+    config = AutoConfig.for_model(
+        "gemma3n_text",
+        vocab_size=len(tokenizer),
+        vocab_size_per_layer_input=len(tokenizer),
+        hidden_size=32,
+        hidden_size_per_layer_input=8,
+        intermediate_size=[64] * 4,
+        num_hidden_layers=4,
+        num_kv_shared_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        laurel_rank=4,
+        activation_sparsity_pattern=[0.0] * 4,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    sharing = AutoModelForCausalLM.from_config(config).eval()
+    require_rows_apart(sharing, longest=12)
+    assert not keeps_columns(sharing)
+    samples = sample(sharing, tokenizer)
+    assert samples.height > 0
+    assert samples.equals(sample(sharing, tokenizer))
