@@ -141,7 +141,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
         "best_batch_size": {name: size for name, (size, _) in best.items()},
         "samples_per_second_by_batch_size": {name: speeds for name, (_, speeds) in best.items()},
         "seconds": summaries(seconds),
-        "finished_share": {name: sum(finished[name]) / (given.samples * given.repeats) for name in both},
+        "finished_share": {name: sum(finished[name]) / (given.samples * given.repeats) for name in compared},
         "tokens_a_sample": {name: {"mean": each.mean(), "median": each.median()} for name, each in tokens.items()},
         "finished_samples_per_second": {name: 1 / summaries(seconds_each)[name].median for name in compared},
         "slots_over_generate": ratio(seconds_each["generate"], seconds_each["slots"]),
@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--fit-steps", type=int, default=20, help="steps of fitting the generator to the texts")
     parser.add_argument("--models", type=Path, default=Path("data/models"), help="where converted models are kept")
-    parser.add_argument("--side", choices=["slots", "continuous", "generate"], help="draw with this side only, store nothing")
+    parser.add_argument(
+        "--side", choices=["slots", "continuous", "generate"], help="draw with this side only and store nothing"
+    )
     parser.add_argument("--memory", action="store_true", help="measure the peak memory of fresh processes too")
     given = parser.parse_args()
     if given.side:
