@@ -94,7 +94,14 @@ def sides(model: Any, tokenizer: Any, given: argparse.Namespace) -> dict[str, Si
     def continuous(batch_size: int, number: int, seed: int) -> pl.DataFrame:
         stop_ids = _stop_ids(tokenizer)
         config = GenerationConfig(
-            do_sample=True, top_k=0, eos_token_id=stop_ids, pad_token_id=stop_ids[0], repetition_penalty=1.0, **settings
+            max_new_tokens=given.max_new_tokens,
+            do_sample=True,
+            temperature=TEMPERATURE,
+            top_p=given.top_p,
+            top_k=0,
+            repetition_penalty=1.0,
+            eos_token_id=stop_ids,
+            pad_token_id=stop_ids[0],
         )
         pages = math.ceil((len(prompt_ids) + given.max_new_tokens) / PAGE_SIZE)
         batching = ContinuousBatchingConfig(

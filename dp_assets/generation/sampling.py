@@ -164,8 +164,8 @@ def _decoded_samples(tokenizer: PreTrainedTokenizerBase, drawn: Sequence[Sequenc
     return pl.DataFrame(columns, schema=SAMPLES)
 
 
-# Models whose cache has other layers than keys and values of their own are sampled in whole batches, by `generate`. Gemma
-# 3n and Gemma 4 are such models: their last layers share keys and values with earlier ones.
+# Whole batches, by `generate`, for models whose cache has other layers than keys and values of their own. Gemma 3n and
+# Gemma 4 are such models: their last layers share the keys and values of earlier ones.
 
 
 def _generate(
