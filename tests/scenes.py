@@ -50,7 +50,7 @@ DOWN_TO_THE_HISTOGRAM = (
 )
 # The private steps in the order of the graph: the asset each belongs to, and a function that is handed private rows.
 PRIVATE_STEPS = {
-    "preparing": ("real_instructions", "dp_assets.assets.real_instructions:prepare"),
+    "preparing": ("real_instructions", "dp_assets.stages.preparation:prepare"),
     "storing": ("real_instructions", "resources.storage.stores:write_artifact"),
     "training": ("dp_generator", "dp_assets.generation.private_rows:encode_instruction"),
     "embedding": ("real_embeddings", "resources.models.loaders:Embedder.encode_alone"),

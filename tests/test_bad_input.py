@@ -20,7 +20,6 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dp_assets.artifacts import EMBEDDER, Adapter, Document, PrivateTable, Table
-from dp_assets.assets import real_instructions as instructions_module
 from dp_assets.assets.annotated_instructions import annotated_instructions
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
@@ -33,6 +32,7 @@ from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
 from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
+from dp_assets.stages import preparation as preparation_module
 from resources.build import build_resources
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder
@@ -581,10 +581,7 @@ def test_both_mechanisms_say_the_same_of_trouble_with_private_rows(
 
 
 IN_PRIVATE_ASSETS = [
-    *(
-        (real_instructions, instructions_module, name)
-        for name in ("read_source", "prepare_in_buckets", "note_overlaps")
-    ),
+    *((real_instructions, preparation_module, name) for name in ("read_source", "prepare_in_buckets", "note_overlaps")),
     (real_instructions, Ledger, "bind_rows"),
     (real_embeddings, PrivateTable, "map"),
 ]

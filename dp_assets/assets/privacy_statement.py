@@ -21,8 +21,6 @@ from dp_assets.vocabulary import Partition
 from resources.ledger.charging import Ledger
 from resources.storage.stores import ReleaseStore
 
-TABLES = ("synthetic_pool", "synthetic_embeddings", "synthetic_bins", "filtered_instructions")
-
 
 @pipeline_asset(label=Label.RELEASED, group="reports", kinds={"json", "markdown", "html"}, code_version="3")
 def privacy_statement(
@@ -39,8 +37,13 @@ def privacy_statement(
 ) -> AssetValue[Document]:
     """What is guaranteed for this release, recomputable by anyone from its events: released, as JSON and as pages."""
     releases_of: dict[str, Table | Adapter] = {GENERATOR: dp_generator, HISTOGRAM: dp_histogram}
-    tables = (synthetic_pool, synthetic_embeddings, synthetic_bins, filtered_instructions)
-    made_from = {**releases_of, **dict(zip(TABLES, tables, strict=True))}
+    made_from = {
+        **releases_of,
+        "synthetic_pool": synthetic_pool,
+        "synthetic_embeddings": synthetic_embeddings,
+        "synthetic_bins": synthetic_bins,
+        "filtered_instructions": filtered_instructions,
+    }
     partition, ids, state = Partition.of(context), union_of_ids(*made_from.values()), ledger.state()
     corpus_id = registration_of(ledger, profile).corpus_id
     statement = make_statement(

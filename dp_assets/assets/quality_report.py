@@ -3,13 +3,13 @@
 import dagster as dg
 
 from dp_assets.artifacts import SHORTAGE, Document, Table, union_of_ids
-from dp_assets.evaluation import quality
+from dp_assets.evaluation.quality import quality_report as make_report
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.bin_arrays import centroids_of, histogram_of
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
-from dp_assets.stages.reports import filtered_set, quality_metadata, resampled_to_votes, set_in_bins, with_page
+from dp_assets.stages.reports import compared_sets, quality_metadata, with_page
 from dp_assets.stages.sampling import generator_loading
 from dp_assets.vocabulary import Partition
 from resources.models.loaders import Embedder, LanguageModel
@@ -32,20 +32,22 @@ def quality_report(
 
     centroids, histogram = centroids_of(synthetic_bins), histogram_of(dp_histogram)
     load = generator_loading(language_model, None, profile.sampling, level=Partition.of(context).level)
-    drawn = sample_baseline(load, profile.baseline_sampling)
-    baseline = set_in_bins(drawn, embedder.encode(drawn), centroids)
-    rows = synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect()
-    pool = set_in_bins(rows["text"].to_list(), rows["vector"].to_numpy(), centroids)
-    filtered = filtered_set(rows, filtered_instructions.collect(), embedder.encode)
-    share = len(filtered.texts) / len(pool.texts)
-    resampled = resampled_to_votes(baseline, histogram, profile.selection, centroids=centroids, share=share)
-    report = quality.quality_report(
-        quality.ComparedSets(pool, filtered, baseline, resampled),
+    sets = compared_sets(
+        synthetic_pool.rows.join(synthetic_embeddings.rows, on="synthetic_id").collect(),
+        filtered_instructions.collect(),
+        sample_baseline(load, profile.baseline_sampling),
+        histogram,
+        profile.selection,
+        centroids=centroids,
+        encode=embedder.encode,
+    )
+    report = make_report(
+        sets,
         histogram,
         profile.report,
         target=profile.selection.target_size,
         shortage=filtered_instructions.record.get(SHORTAGE, 0),
         charge_ids=union_of_ids(synthetic_pool, synthetic_bins, filtered_instructions, dp_histogram),
     )
-    report = with_page(report, pool, filtered, centroids, histogram.votes, profile.report.seed)
+    report = with_page(report, sets, centroids, histogram.votes, profile.report.seed)
     return AssetValue(report, quality_metadata(report))

@@ -9,7 +9,7 @@ from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
-from dp_assets.stages.sampling import generator_loading
+from dp_assets.stages.sampling import generator_loading, numbered, pool_shards
 from dp_assets.vocabulary import Partition
 from resources.models.loaders import LanguageModel
 from resources.storage.shards import ShardStore
@@ -34,14 +34,9 @@ def synthetic_pool(
     from dp_assets.generation.drawing import sample_pool
 
     num_samples = config.num_samples or profile.sampling.num_samples
-    drawn_by = profile.sampling.model_dump(exclude={"num_samples"})
-    decided_by = {"sampling": drawn_by, "model": language_model.model_dump(exclude={"cache_root"})}
-    shards = shard_store.open("synthetic_pool", context.partition_key, adapter=dp_generator, decided_by=decided_by)
+    shards = pool_shards(context, shard_store, dp_generator, language_model, profile.sampling)
     level = Partition.of(context).level
     load = generator_loading(language_model, dp_generator, profile.sampling, level=level)
     pool = sample_pool(load, profile.sampling.resized(num_samples, seed=profile.sampling.seed), shards=shards)
-    number = pl.col("number").cast(pl.String).str.zfill(7)
-    numbered = pl.format("pool-{}", number).alias("synthetic_id")
-    rows = pool.with_row_index("number").select(numbered, "text", "num_tokens")
     figures = {"dagster/row_count": pool.select(pl.len()).collect().item(), "samples_drawn": num_samples}
-    return AssetValue(Table(rows), figures)
+    return AssetValue(Table(numbered(pool)), figures)

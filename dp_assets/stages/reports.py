@@ -11,7 +11,7 @@ import polars as pl
 
 from dp_assets.arrays import Integers, Vectors
 from dp_assets.artifacts import TRAIN_SPLIT, Adapter, Document, PrivateTable
-from dp_assets.evaluation.quality import SyntheticSet, sets_of
+from dp_assets.evaluation.quality import ComparedSets, SyntheticSet, sets_of
 from dp_assets.evaluation.settings import ReportSettings
 from dp_assets.generation.settings import GeneratorSettings
 from dp_assets.privacy.metadata import RESTRICTED
@@ -38,6 +38,35 @@ def filtered_set(pool: pl.DataFrame, filtered: pl.DataFrame, encode: Encode) -> 
     vectors = np.concatenate([kept_vectors, encode(texts)]) if texts else kept_vectors
     rows = pl.concat([from_pool.select("text", "bin_id"), added.select("text", "bin_id")])
     return SyntheticSet(rows["text"].to_list(), rows["bin_id"].to_numpy(), vectors)
+
+
+def compared_sets(
+    pool: pl.DataFrame,
+    filtered: pl.DataFrame,
+    baseline: Sequence[str],
+    histogram: NoisyHistogram,
+    settings: SelectionSettings,
+    *,
+    centroids: Vectors,
+    encode: Encode,
+) -> ComparedSets:
+    """Return the sets that the quality report compares, each text with its bin and its vector.
+
+    Args:
+      pool: the pool, with vectors.
+      filtered: the filtered set.
+      baseline: texts of the untrained model.
+      histogram: the noisy votes of the bins.
+      settings: the settings by which the filtered set was chosen; the baseline is resampled by them too.
+      centroids: float32 (num_bins, d).
+      encode: the embedder.
+    """
+    in_bins = set_in_bins(baseline, encode(baseline), centroids)
+    pool_set = set_in_bins(pool["text"].to_list(), pool["vector"].to_numpy(), centroids)
+    kept = filtered_set(pool, filtered, encode)
+    share = len(kept.texts) / len(pool_set.texts)
+    resampled = resampled_to_votes(in_bins, histogram, settings, centroids=centroids, share=share)
+    return ComparedSets(pool_set, kept, in_bins, resampled)
 
 
 def resampled_to_votes(
@@ -71,16 +100,14 @@ def resampled_to_votes(
     return SyntheticSet(chosen["text"].to_list(), bins[kept], vectors[kept])
 
 
-def with_page(
-    report: Document, pool: SyntheticSet, filtered: SyntheticSet, centroids: Vectors, noisy_votes: Integers, seed: int
-) -> Document:
+def with_page(report: Document, sets: ComparedSets, centroids: Vectors, noisy_votes: Integers, seed: int) -> Document:
     """The quality report with the map of both sets in its data, and as an HTML page."""
     from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
     from dp_assets.reports.quality_page import quality_page
 
     pool_map, filtered_map = (
         BinnedSet(each.texts, vectors, each.bin_ids)
-        for each in (pool, filtered)
+        for each in (sets.pool, sets.filtered)
         if (vectors := each.vectors) is not None
     )
     drawn = synthetic_map(pool_map, filtered_map, noisy_votes=noisy_votes, centroids=centroids, seed=seed)

@@ -1,13 +1,17 @@
-"""Which engine samples from the generator."""
+"""Sampling from the generator: in which engine, into which shards, under which ids."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import dagster as dg
+import polars as pl
+
 from dp_assets.artifacts import Adapter
 from dp_assets.generation.settings import SamplingSettings
 from dp_assets.privacy.labels import Label, Zone, zone
 from resources.models.loaders import LanguageModel
+from resources.storage.shards import Shards, ShardStore
 
 
 def generator_loading(
@@ -33,6 +37,29 @@ def require_engine(language_model: LanguageModel, settings: SamplingSettings, *,
     """
     if _in_vllm(settings, level):
         language_model.require_vllm()
+
+
+def pool_shards(
+    context: dg.AssetExecutionContext,
+    store: ShardStore,
+    generator: Adapter,
+    language_model: LanguageModel,
+    settings: SamplingSettings,
+) -> Shards:
+    """Return the shards of the pool that this partition has sampled so far, under everything that decides a sample."""
+    decided_by = {
+        "sampling": settings.model_dump(exclude={"num_samples"}),
+        "model": language_model.model_dump(exclude={"cache_root"}),
+    }
+    asset = context.asset_key.to_user_string()
+    return store.open(asset, context.partition_key, adapter=generator, decided_by=decided_by)
+
+
+def numbered(pool: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the texts of a pool with an id each, in their order."""
+    number = pl.col("number").cast(pl.String).str.zfill(7)
+    synthetic_id = pl.format("pool-{}", number).alias("synthetic_id")
+    return pool.with_row_index("number").select(synthetic_id, "text", "num_tokens")
 
 
 def _in_vllm(settings: SamplingSettings, level: str) -> bool:

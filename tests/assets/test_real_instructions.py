@@ -7,7 +7,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dp_assets.assets import real_instructions as module
 from dp_assets.assets.dp_generator import dp_generator
 from dp_assets.assets.dp_histogram import dp_histogram
 from dp_assets.assets.real_embeddings import real_embeddings
@@ -16,6 +15,7 @@ from dp_assets.assets.synthetic_bins import synthetic_bins
 from dp_assets.assets.synthetic_embeddings import synthetic_embeddings
 from dp_assets.assets.synthetic_pool import synthetic_pool
 from dp_assets.corpus import buckets
+from dp_assets.stages import preparation as module
 from resources.private.private_step import CONSTANT_MESSAGE
 from resources.storage.artifact_files import read_artifact
 from tests.assets.tiny_corpus import STORED, Corpus, message_of

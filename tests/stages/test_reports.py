@@ -10,7 +10,13 @@ from dp_assets.artifacts import PrivateTable
 from dp_assets.evaluation.quality import SyntheticSet
 from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.settings import SelectionSettings
-from dp_assets.stages.reports import filtered_set, resampled_to_votes, restricted_metadata, set_in_bins
+from dp_assets.stages.reports import (
+    compared_sets,
+    filtered_set,
+    resampled_to_votes,
+    restricted_metadata,
+    set_in_bins,
+)
 
 CENTROIDS = np.eye(4, dtype=np.float32)
 
@@ -31,6 +37,27 @@ def test_rows_of_the_pool_keep_their_vectors_and_only_those_of_the_top_up_are_em
     assert found == {"old": (1, CENTROIDS[1].tolist()), "new": (3, CENTROIDS[3].tolist())}
     filtered_set(pool, filtered.filter(pl.col("synthetic_id") == "p1"), encode)
     assert embedded == ["new"]
+
+
+def test_the_sets_of_a_report_lie_in_the_same_bins_and_the_baseline_keeps_the_share_of_the_filtered_set() -> None:
+    texts = [f"text {row}" for row in range(40)]
+    ids = [f"p{row}" for row in range(40)]
+    pool = pl.DataFrame({"synthetic_id": ids, "text": texts, "vector": np.repeat(CENTROIDS, 10, axis=0)})
+    filtered = pl.DataFrame({"synthetic_id": ids[:10], "text": texts[:10], "bin_id": [0] * 10})
+    sets = compared_sets(
+        pool,
+        filtered,
+        [f"untrained {row}" for row in range(8)],
+        NoisyHistogram(np.array([30, 10, 0, 0]), noise_stddev=0.0),
+        SelectionSettings(target_size=10, top_up_samples=0, steered_top_up=False, rule="paper", seed=0),
+        centroids=CENTROIDS,
+        encode=lambda asked: CENTROIDS[[row % 4 for row in range(len(asked))]],
+    )
+    assert sets.pool.bin_ids.tolist() == [row // 10 for row in range(40)]
+    assert sets.baseline is not None
+    assert sets.baseline.bin_ids.tolist() == [0, 1, 2, 3] * 2
+    assert sets.baseline_filtered is not None
+    assert len(sets.baseline_filtered.texts) == len(texts[:10]) * 8 // 40
 
 
 def resampled(votes: Sequence[int], share: float) -> SyntheticSet | None:

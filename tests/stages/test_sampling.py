@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from dp_assets.settings.named import load_profile
-from dp_assets.stages.sampling import generator_loading, require_engine
+from dp_assets.stages.sampling import generator_loading, numbered, require_engine
 from resources.models.loaders import LanguageModel, ModelUnavailable
 from resources.models.vllm_engine import require_usable
 from tests.resources.models.fake_vllm import FakeLLM, adapter, put_in_place
@@ -51,3 +52,11 @@ def test_without_the_setting_the_base_model_is_loaded_by_transformers(
     load = generator_loading(language_model, None, load_profile("demo").sampling, level="eps-8")
     assert type(load()[0]).__name__ == "LlamaForCausalLM"
     assert not fake_vllm.made
+
+
+def test_the_texts_of_a_pool_are_numbered_in_their_order() -> None:
+    pool = pl.LazyFrame({"text": ["b", "a"], "num_tokens": [1, 2]})
+    rows = numbered(pool).collect()
+    assert rows.columns == ["synthetic_id", "text", "num_tokens"]
+    assert rows["synthetic_id"].to_list() == ["pool-0000000", "pool-0000001"]
+    assert rows["text"].to_list() == ["b", "a"]

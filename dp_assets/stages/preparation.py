@@ -1,0 +1,89 @@
+"""How a run prepares the source of a corpus: the steps are tested on public rows first, on the same path.
+
+source -> rows that are understood -> buckets of units -> prepared rows, without the units that were erased
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from dp_assets.corpus.buckets import NUM_BUCKETS, Prepared, prepare_in_buckets
+from dp_assets.corpus.prepare import Preparation, drop_erased, prepare
+from dp_assets.corpus.schemas import SOURCE_ROWS
+from dp_assets.corpus.sources import FileSource, Source
+from dp_assets.corpus.stability import require_bounded, require_stable
+from dp_assets.pipeline.corpus import read_source
+from dp_assets.pipeline.overlap import note_overlaps
+from resources.ledger.charging import Ledger
+from resources.ledger.overlap import sketch_hash
+
+FEW_BUCKETS = 2  # so that many units share one
+
+
+@dataclass(frozen=True)
+class CorpusPreparation:
+    """The steps of a corpus, and the hashes of the units that were erased from it."""
+
+    steps: Preparation
+    erased: Collection[str]
+
+    def prepared_rows(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Return prepared rows of the units that were not erased."""
+        return drop_erased(prepare(rows, self.steps), erased=self.erased, key=self.steps.key)
+
+    def tested(self, folder: Path, *, cohort: str) -> str:
+        """Return the verdict on the steps, from public rows on the path of a run through `folder`, a new one.
+
+        Args:
+          folder: a folder of the private zone that does not exist yet.
+          cohort: the name of one of the cohorts.
+
+        Raises:
+          UnstablePreparation: units were not treated independently.
+        """
+        return require_stable(
+            self.prepared_rows, partial(self._rows_of_a_file, folder=folder), self.steps, cohort=cohort
+        )
+
+    def run(self, source: Source, folder: Path) -> Prepared:
+        """Return the prepared rows of a source, which lie in `folder`, with hashes of their units.
+
+        Raises:
+          SourceError: the source cannot be read as configured.
+          BoundExceeded: a unit has more rows than the contribution bound.
+        """
+        hash_unit = partial(sketch_hash, key=self.steps.key)
+        prepared = self._in_buckets(source, folder, num_buckets=NUM_BUCKETS, hash_unit=hash_unit)
+        require_bounded(prepared.rows, max_rows_per_unit=self.steps.max_rows_per_unit)
+        return prepared
+
+    def _rows_of_a_file(self, rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
+        """Return what the path of a run makes of public rows, read from a file."""
+        folder.mkdir()
+        rows.sink_parquet(folder / "source.parquet")
+        source = FileSource(folder / "source.parquet", {name: name for name in SOURCE_ROWS})
+        return self._in_buckets(source, folder, num_buckets=FEW_BUCKETS, hash_unit=str).rows
+
+    def _in_buckets(
+        self, source: Source, folder: Path, *, num_buckets: int, hash_unit: Callable[[str], str]
+    ) -> Prepared:
+        steps = self.steps
+        return prepare_in_buckets(
+            read_source(source, steps.unit, folder),
+            self.prepared_rows,
+            unit=steps.unit,
+            key=steps.key,
+            folder=folder,
+            num_buckets=num_buckets,
+            hash_unit=hash_unit,
+        )
+
+
+def bind(ledger: Ledger, prepared: Prepared, corpus_id: str, snapshot: str, preparation: str) -> None:
+    """Record in the ledger what was prepared, and keep what other corpora may share with it."""
+    hashes = {"rows": prepared.fingerprint, "texts": prepared.texts, "content": prepared.content}
+    ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
+    note_overlaps(ledger, corpus_id, prepared.unit_hashes)
