@@ -1,4 +1,4 @@
-"""Dagster's webserver and daemon over a household, as processes that end with the test that started them."""
+"""Dagster's webserver and daemon over a pipeline, as processes that end with the test that started them."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.pipeline.running import DAGSTER_HOME
-from tests.household import ROOT, Household
+from tests.cli_pipeline import ROOT, CliPipeline
 
 SECONDS_TO_START, SECONDS_TO_END = 120, 20
 ENVIRONMENTS = Path("/proc/self/environ")
@@ -46,27 +46,27 @@ class Server:
 
 
 @contextmanager
-def dagster_over(household: Household) -> Iterator[Server]:
-    """Webserver and daemon over a household. Whatever they started ends with them."""
-    assert household.command("home").returncode == 0
+def dagster_over(pipeline: CliPipeline) -> Iterator[Server]:
+    """Webserver and daemon over a pipeline. Whatever they started ends with them."""
+    assert pipeline.command("home").returncode == 0
     port = free_port()
     serve = ("dagster-webserver", "-h", "127.0.0.1", "-p", str(port))
     try:
         for command in (serve, ("dagster-daemon", "run")):
-            _start(household, *command)
+            _start(pipeline, *command)
         server = Server(port)
         server.wait()
         yield server
     finally:
-        end_processes_on(household.dagster_home)
+        end_processes_on(pipeline.dagster_home)
 
 
-def _start(household: Household, name: str, *arguments: str) -> None:
-    with (household.folder / f"{name}.log").open("w") as log:
+def _start(pipeline: CliPipeline, name: str, *arguments: str) -> None:
+    with (pipeline.folder / f"{name}.log").open("w") as log:
         subprocess.Popen(
             [Path(sys.executable).with_name(name), *arguments, "-w", "workspace.yaml"],
             cwd=ROOT,
-            env=os.environ | household.environment,
+            env=os.environ | pipeline.environment,
             stdout=log,
             stderr=log,
             start_new_session=True,

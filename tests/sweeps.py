@@ -1,4 +1,4 @@
-"""Households whose corpus has several cohorts and several planned levels, and what a backfill left in them."""
+"""Test pipelines whose corpus has several cohorts and several planned levels, and what a backfill left in them."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import ChargeRecord
 from resources.storage.artifact_files import read_artifact
 from resources.storage.digests import file_digests
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.tiny_pipeline import write_corpus
 
 LEVELS = ("eps-2.86", "eps-1")
@@ -21,43 +21,43 @@ TOO_LARGE = "eps-8"  # beside the planned levels; its generator alone fits the b
 BUDGET = 3.5
 
 
-def set_corpus(household: Household, **settings: Any) -> None:
+def set_corpus(pipeline: CliPipeline, **settings: Any) -> None:
     """Put settings of the corpus into a profile file; a name such as `cohorts__kind` is a dotted key."""
     lines = [f"{name.replace('__', '.')} = {json.dumps(value)}" for name, value in settings.items()]
-    text = household.profile_file.read_text()
-    household.profile_file.write_text(text.replace("[corpus]\n", "\n".join(["[corpus]", *lines, ""])))
+    text = pipeline.profile_file.read_text()
+    pipeline.profile_file.write_text(text.replace("[corpus]\n", "\n".join(["[corpus]", *lines, ""])))
 
 
-def household_of_buckets(folder: Path, model: Path) -> Household:
+def pipeline_of_buckets(folder: Path, model: Path) -> CliPipeline:
     """Two disjoint sets of users, each with both levels planned; registered."""
-    household = Household(folder, model)
+    pipeline = CliPipeline(folder, model)
     set_corpus(
-        household,
+        pipeline,
         planned_levels=LEVELS,
         budget_epsilon=BUDGET,
         cohorts__kind="user_bucket",
         cohorts__num_buckets=len(BUCKETS),
     )
-    assert household.command("register").returncode == 0
-    return household
+    assert pipeline.command("register").returncode == 0
+    return pipeline
 
 
-def household_of_months(folder: Path, model: Path) -> Household:
+def pipeline_of_months(folder: Path, model: Path) -> CliPipeline:
     """Instructions as units, in a cohort for each month of a quarter whose last month has no rows yet; registered."""
-    household = Household(folder, model)
-    write_months(household.corpus_file, 1, 2)
-    text = household.profile_file.read_text().replace('user_id = "user"', 'created_at = "time"')
-    household.profile_file.write_text(text)
+    pipeline = CliPipeline(folder, model)
+    write_months(pipeline.corpus_file, 1, 2)
+    text = pipeline.profile_file.read_text().replace('user_id = "user"', 'created_at = "time"')
+    pipeline.profile_file.write_text(text)
     set_corpus(
-        household,
+        pipeline,
         unit="instruction",
         max_rows_per_unit=1,
         cohorts__kind="month",
         cohorts__first="2026-01",
         cohorts__last="2026-03",
     )
-    assert household.command("register").returncode == 0
-    return household
+    assert pipeline.command("register").returncode == 0
+    return pipeline
 
 
 def write_months(corpus: Path, *months: int) -> None:
@@ -75,29 +75,29 @@ def made_of(messages: str) -> Counter[str]:
     return Counter(line.removeprefix("== ") for line in messages.splitlines() if line.startswith("== "))
 
 
-def artifacts_of(household: Household, cohort: str, level: str) -> dict[str, dict[str, str]]:
+def artifacts_of(pipeline: CliPipeline, cohort: str, level: str) -> dict[str, dict[str, str]]:
     """The digests of the files of every artifact of a partition, in both zones."""
     return {
         f"{zone}/{folder.parent.parent.name}": file_digests(folder, below=folder)
         for zone in Zone
-        for folder in (household.home / zone / "artifacts").glob(f"*/{cohort}/{level}")
+        for folder in (pipeline.home / zone / "artifacts").glob(f"*/{cohort}/{level}")
     }
 
 
-def charges_of(household: Household, cohort: str, level: str) -> list[ChargeRecord]:
-    charges = household.ledger.state().charges.values()
+def charges_of(pipeline: CliPipeline, cohort: str, level: str) -> list[ChargeRecord]:
+    charges = pipeline.ledger.state().charges.values()
     return [charge for charge in charges if (charge.cohort, charge.level) == (cohort, level)]
 
 
-def ids_behind(household: Household, asset: str, cohort: str, level: str) -> set[str]:
+def ids_behind(pipeline: CliPipeline, asset: str, cohort: str, level: str) -> set[str]:
     """The charge ids that a released artifact carries."""
-    artifact: Any = read_artifact(household.home / Zone.RELEASED / "artifacts" / asset / cohort / level)
+    artifact: Any = read_artifact(pipeline.home / Zone.RELEASED / "artifacts" / asset / cohort / level)
     return set(artifact.charge_ids)
 
 
-def noise_of(household: Household, cohort: str, level: str) -> float:
+def noise_of(pipeline: CliPipeline, cohort: str, level: str) -> float:
     """The noise multiplier that the evidence of a generator states."""
-    folder = household.home / Zone.RELEASED / "artifacts/dp_generator" / cohort / level
+    folder = pipeline.home / Zone.RELEASED / "artifacts/dp_generator" / cohort / level
     adapter: Adapter = read_artifact(folder)  # type: ignore[assignment]
     evidence = adapter.record["evidence"]
     return float(evidence["noise_stddev"] / evidence["l2_clip_norm"])

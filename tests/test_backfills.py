@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.sweeps import (
     BUCKETS,
     BUDGET,
@@ -15,11 +15,11 @@ from tests.sweeps import (
     TOO_LARGE,
     artifacts_of,
     charges_of,
-    household_of_buckets,
-    household_of_months,
     ids_behind,
     made_of,
     noise_of,
+    pipeline_of_buckets,
+    pipeline_of_months,
     set_corpus,
     write_months,
 )
@@ -39,19 +39,19 @@ def told(run: CompletedProcess[str]) -> list[dict[str, Any]]:
 class Sweep:
     """Two levels in two cohorts, and then a level that the budget has no room for."""
 
-    def __init__(self, household: Household) -> None:
-        self.household = household
-        self.first = household.command("backfill", "--json")
+    def __init__(self, pipeline: CliPipeline) -> None:
+        self.pipeline = pipeline
+        self.first = pipeline.command("backfill", "--json")
         assert self.first.returncode == 0, self.first.stderr
-        self.artifacts = {place: artifacts_of(household, *place) for place in PLACES}
-        self.anchor = household.ledger.state().anchor
+        self.artifacts = {place: artifacts_of(pipeline, *place) for place in PLACES}
+        self.anchor = pipeline.ledger.state().anchor
         levels = ",".join((TOO_LARGE, LEVELS[0]))
-        self.second = household.command("backfill", "--cohorts", "bucket-*", "--levels", levels, "--json")
+        self.second = pipeline.command("backfill", "--cohorts", "bucket-*", "--levels", levels, "--json")
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Sweep:
-    return Sweep(household_of_buckets(tmp_path_factory.mktemp("sweep"), tiny_model_folder))
+    return Sweep(pipeline_of_buckets(tmp_path_factory.mktemp("sweep"), tiny_model_folder))
 
 
 def test_the_planned_levels_of_every_cohort_are_made_and_the_private_tables_once(sweep: Sweep) -> None:
@@ -63,20 +63,20 @@ def test_the_planned_levels_of_every_cohort_are_made_and_the_private_tables_once
 
 def test_results_of_partitions_do_not_mix(sweep: Sweep) -> None:
     for asset in RELEASED:
-        ids = [ids_behind(sweep.household, asset, *place) for place in PLACES]
+        ids = [ids_behind(sweep.pipeline, asset, *place) for place in PLACES]
         assert sum(map(len, ids)) == len(set.union(*ids)) > 0
     for place in PLACES:
-        own = {charge.charge_id for charge in charges_of(sweep.household, *place)}
-        assert ids_behind(sweep.household, "privacy_statement", *place) == own
-    noise = [noise_of(sweep.household, *place) for place in PLACES]
+        own = {charge.charge_id for charge in charges_of(sweep.pipeline, *place)}
+        assert ids_behind(sweep.pipeline, "privacy_statement", *place) == own
+    noise = [noise_of(sweep.pipeline, *place) for place in PLACES]
     assert noise[0] == noise[2] < noise[1] == noise[3]
 
 
 def test_each_line_tells_what_the_partition_cost_and_what_is_left_of_its_cohort(sweep: Sweep) -> None:
-    state = sweep.household.ledger.state()
+    state = sweep.pipeline.ledger.state()
     (corpus_id,) = state.registrations
     for line, place in zip(told(sweep.first), PLACES, strict=True):
-        assert set(line["charges"]) == {charge.charge_id for charge in charges_of(sweep.household, *place)}
+        assert set(line["charges"]) == {charge.charge_id for charge in charges_of(sweep.pipeline, *place)}
         assert line["epsilon"] == state.lineage_epsilon(line["charges"])
         assert line["spent_epsilon"] == state.cohort_epsilon(corpus_id, place[0])
         assert line["left"] == pytest.approx(BUDGET - line["spent_epsilon"])
@@ -87,22 +87,22 @@ def test_a_level_that_does_not_fit_is_refused_unread_and_the_backfill_goes_on(sw
     assert [one["how"] for one in told(sweep.second)] == ["refused", "up to date"] * 2
     assert "No private row was read" in sweep.second.stderr
     assert all(one["charges"] == [] for one in told(sweep.second))
-    assert sweep.household.ledger.state().anchor == sweep.anchor
+    assert sweep.pipeline.ledger.state().anchor == sweep.anchor
 
 
 def test_the_bytes_of_a_level_are_unchanged_by_another(sweep: Sweep) -> None:
-    assert {place: artifacts_of(sweep.household, *place) for place in PLACES} == sweep.artifacts
+    assert {place: artifacts_of(sweep.pipeline, *place) for place in PLACES} == sweep.artifacts
     assert all(len(artifacts) > len(RELEASED) for artifacts in sweep.artifacts.values())
 
 
 def test_an_interrupted_backfill_goes_on_where_it_stopped(tmp_path: Path, tiny_model_folder: Path) -> None:
-    household = household_of_buckets(tmp_path, tiny_model_folder)
-    interrupted = household.play("interrupted_backfill", umask=0o022)
-    codes = json.loads((household.folder / "witness/seen.json").read_text())["codes"]
+    pipeline = pipeline_of_buckets(tmp_path, tiny_model_folder)
+    interrupted = pipeline.run_script("interrupted_backfill", umask=0o022)
+    codes = json.loads((pipeline.folder / "witness/seen.json").read_text())["codes"]
     assert codes == [130, 0], interrupted.stderr
     made = made_of(interrupted.stderr)
     assert (made["real_instructions"], made["synthetic_pool"], made["dp_generator"]) == (1, 2, 3)
-    charges = household.ledger.state().charges.values()
+    charges = pipeline.ledger.state().charges.values()
     assert [charge.settled for charge in charges] == [True] * 4
     assert sum(len(charge.continuations) for charge in charges) == 1
 
@@ -110,27 +110,27 @@ def test_an_interrupted_backfill_goes_on_where_it_stopped(tmp_path: Path, tiny_m
 class Months:
     """Two months, then a third one that comes in as a new snapshot."""
 
-    def __init__(self, household: Household) -> None:
-        self.household = household
-        self.first = household.command("backfill", "--cohorts", "2026-01,2026-02", "--json")
+    def __init__(self, pipeline: CliPipeline) -> None:
+        self.pipeline = pipeline
+        self.first = pipeline.command("backfill", "--cohorts", "2026-01,2026-02", "--json")
         assert self.first.returncode == 0, self.first.stderr
-        self.before = {month: artifacts_of(household, month, "eps-8") for month in ("2026-01", "2026-02")}
-        write_months(household.corpus_file, 1, 2, 3)
-        self.unnamed = household.command("snapshot")
-        set_corpus(household, snapshot="2026-03")
-        self.named = household.command("snapshot")
-        self.third = household.command("backfill", "--cohorts", "2026-03", "--json")
+        self.before = {month: artifacts_of(pipeline, month, "eps-8") for month in ("2026-01", "2026-02")}
+        write_months(pipeline.corpus_file, 1, 2, 3)
+        self.unnamed = pipeline.command("snapshot")
+        set_corpus(pipeline, snapshot="2026-03")
+        self.named = pipeline.command("snapshot")
+        self.third = pipeline.command("backfill", "--cohorts", "2026-03", "--json")
 
 
 @pytest.fixture(scope="module")
 def months(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Months:
-    return Months(household_of_months(tmp_path_factory.mktemp("months"), tiny_model_folder))
+    return Months(pipeline_of_months(tmp_path_factory.mktemp("months"), tiny_model_folder))
 
 
 def test_rows_that_changed_need_another_name(months: Months) -> None:
     assert months.unnamed.returncode == 1
     assert "real_instructions failed" in months.unnamed.stderr
-    assert [name for _, name in months.household.ledger.state().snapshots] == ["1", "2026-03"]
+    assert [name for _, name in months.pipeline.ledger.state().snapshots] == ["1", "2026-03"]
 
 
 def test_a_new_snapshot_makes_the_private_tables_and_charges_nothing(months: Months) -> None:
@@ -144,7 +144,7 @@ def test_a_new_month_is_charged_to_its_own_budget_and_leaves_the_others_as_they_
     (line,) = told(months.third)
     assert (line["partition"], line["how"], len(line["charges"])) == ("2026-03|eps-8", "made", 2)
     assert "real_instructions" not in made_of(months.third.stderr)
-    assert {charge.snapshot for charge in charges_of(months.household, "2026-03", "eps-8")} == {"2026-03"}
+    assert {charge.snapshot for charge in charges_of(months.pipeline, "2026-03", "eps-8")} == {"2026-03"}
     for month, artifacts in months.before.items():
-        assert len(charges_of(months.household, month, "eps-8")) == 2
-        assert artifacts_of(months.household, month, "eps-8") == artifacts
+        assert len(charges_of(months.pipeline, month, "eps-8")) == 2
+        assert artifacts_of(months.pipeline, month, "eps-8") == artifacts

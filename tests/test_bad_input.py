@@ -43,8 +43,8 @@ from resources.storage.data_folder import VERSION, VERSION_FILE, OtherDataFolder
 from resources.storage.room import NoRoom
 from resources.storage.stores import ReleaseStore, artifact_folder
 from resources.storage.zones import prepare_folder
-from tests.cli.households import household_of
-from tests.household import Household
+from tests.cli.pipelines import pipeline_of
+from tests.cli_pipeline import CliPipeline
 from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
 from tests.toy_graph import definitions as toys
 
@@ -53,9 +53,9 @@ SMALL_FILE = 4096
 
 
 @pytest.fixture
-def household(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Household]:
-    with household_of(tmp_path, NO_MODEL, monkeypatch) as household:
-        yield household
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliPipeline]:
+    with pipeline_of(tmp_path, NO_MODEL, monkeypatch) as pipeline:
+        yield pipeline
 
 
 def invoke(*arguments: str) -> Result:
@@ -165,9 +165,9 @@ def test_a_file_that_cannot_be_read_is_named_and_the_stored_table_stays(
     assert site.charges == []
 
 
-def test_an_unknown_partition_is_refused_with_the_known_ones(household: Household) -> None:
+def test_an_unknown_partition_is_refused_with_the_known_ones(pipeline: CliPipeline) -> None:
     refused(invoke("run", "all|eps-9"), "no level 'eps-9'", "eps-8", code=2)
-    assert not household.home.exists()
+    assert not pipeline.home.exists()
 
 
 @pytest.mark.parametrize("model", ["folder", "nobody/has-this"], ids=["no model folder", "not reachable"])
@@ -188,13 +188,13 @@ def test_a_model_that_cannot_be_loaded_is_found_before_the_first_charge(
 
 @pytest.mark.slow
 def test_from_the_command_line_a_model_that_cannot_be_loaded_is_one_message(tmp_path: Path) -> None:
-    household = Household(tmp_path, tmp_path / "nothing")
-    assert household.command("register").returncode == 0
-    result = household.command("run", PARTITION)
+    pipeline = CliPipeline(tmp_path, tmp_path / "nothing")
+    assert pipeline.command("register").returncode == 0
+    result = pipeline.command("run", PARTITION)
     assert result.returncode == 1
     assert f"language_model is '{tmp_path / 'nothing'}'" in result.stderr
     assert "Traceback" not in result.stderr
-    assert list(household.ledger.state().charges) == []
+    assert list(pipeline.ledger.state().charges) == []
 
 
 def test_an_embedder_that_cannot_be_loaded_is_named_before_rows_are_embedded(tmp_path: Path) -> None:
@@ -256,11 +256,11 @@ def test_a_layer_that_the_model_lacks_is_found_before_the_first_charge(tmp_path:
     ],
 )
 def test_settings_out_of_range_or_that_cannot_work_are_refused_before_anything_is_registered(
-    household: Household, text: str, words: tuple[str, ...]
+    pipeline: CliPipeline, text: str, words: tuple[str, ...]
 ) -> None:
-    household.profile_file.write_text(text)
+    pipeline.profile_file.write_text(text)
     refused(invoke("register"), *words)
-    assert household.ledger.state().registrations == {}
+    assert pipeline.ledger.state().registrations == {}
 
 
 def test_a_pool_of_no_samples_is_refused_and_the_former_pool_stays(tmp_path: Path) -> None:
@@ -366,9 +366,9 @@ def rows_of(folder: Path) -> dict[str, list[Any]]:
     return table.collect().to_dict(as_series=False)
 
 
-def test_a_ledger_whose_key_is_missing_is_refused_and_gets_no_new_one(household: Household) -> None:
+def test_a_ledger_whose_key_is_missing_is_refused_and_gets_no_new_one(pipeline: CliPipeline) -> None:
     assert invoke("register").exit_code == 0
-    key = household.home / "private/ledger/key"
+    key = pipeline.home / "private/ledger/key"
     content = key.read_bytes()
     key.unlink()
     for command in (["register"], ["ledger", "show"], ["run", PARTITION]):
@@ -439,26 +439,26 @@ def test_an_asset_on_a_full_disk_keeps_its_former_artifact_and_tells_nothing_of_
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before
 
 
-def test_a_ledger_on_a_full_disk_charges_nothing_and_can_be_used_afterwards(household: Household) -> None:
+def test_a_ledger_on_a_full_disk_charges_nothing_and_can_be_used_afterwards(pipeline: CliPipeline) -> None:
     with files_no_larger_than(SMALL_FILE):
         refused(invoke("register"), "there is no room left", "run the same command again")
-    assert household.ledger.state().registrations == {}
+    assert pipeline.ledger.state().registrations == {}
     assert invoke("register").exit_code == 0
-    before = household.ledger.state().anchor
+    before = pipeline.ledger.state().anchor
     with files_no_larger_than(64):
-        (corpus_id,) = household.ledger.state().registrations
+        (corpus_id,) = pipeline.ledger.state().registrations
         refused(invoke("ledger", "raise", corpus_id, "12", "--reason", "more"), "there is no room left")
-    assert household.ledger.state().anchor == before
+    assert pipeline.ledger.state().anchor == before
 
 
-def test_another_configuration_of_a_registered_corpus_is_refused_by_name(household: Household) -> None:
+def test_another_configuration_of_a_registered_corpus_is_refused_by_name(pipeline: CliPipeline) -> None:
     assert invoke("register").exit_code == 0
-    before, text = household.ledger.state().anchor, household.profile_file.read_text()
-    household.profile_file.write_text(text.replace("[corpus]", "[corpus]\ndelta = 1e-6\nmax_rows_per_unit = 5"))
+    before, text = pipeline.ledger.state().anchor, pipeline.profile_file.read_text()
+    pipeline.profile_file.write_text(text.replace("[corpus]", "[corpus]\ndelta = 1e-6\nmax_rows_per_unit = 5"))
     selected_again()
     for command in (["register"], ["run", PARTITION]):
         refused(invoke(*command), "another corpus.max_rows_per_unit, corpus.delta", "restore them in the profile")
-    assert household.ledger.state().anchor == before
+    assert pipeline.ledger.state().anchor == before
 
 
 def selected_again() -> None:
@@ -469,31 +469,33 @@ def selected_again() -> None:
 
 
 @pytest.mark.parametrize("content", [json.dumps({"version": VERSION + 1}), "{}", "not JSON"])
-def test_a_data_folder_of_another_version_is_refused_and_not_touched(household: Household, content: str) -> None:
+def test_a_data_folder_of_another_version_is_refused_and_not_touched(pipeline: CliPipeline, content: str) -> None:
     assert invoke("register").exit_code == 0
-    (household.home / VERSION_FILE).write_text(content)
-    before = {path: path.stat().st_mtime_ns for path in household.home.rglob("*")}
+    (pipeline.home / VERSION_FILE).write_text(content)
+    before = {path: path.stat().st_mtime_ns for path in pipeline.home.rglob("*")}
     for command in (["register"], ["ledger", "show"], ["run", PARTITION], ["sql", "from metrics"]):
-        refused(invoke(*command), f"data folder {household.home}", "upgrade the program", "DP_INSTRUCTIONS_HOME")
+        refused(invoke(*command), f"data folder {pipeline.home}", "upgrade the program", "DP_INSTRUCTIONS_HOME")
     with pytest.raises(OtherDataFolder):  # so that the code location does not load either
-        build_resources(load_profile("demo"), household.home)
-    assert {path: path.stat().st_mtime_ns for path in household.home.rglob("*")} == before
+        build_resources(load_profile("demo"), pipeline.home)
+    assert {path: path.stat().st_mtime_ns for path in pipeline.home.rglob("*")} == before
 
 
-def test_a_data_folder_that_is_a_file_is_refused_and_stays(household: Household) -> None:
-    household.home.write_text("notes")
+def test_a_data_folder_that_is_a_file_is_refused_and_stays(pipeline: CliPipeline) -> None:
+    pipeline.home.write_text("notes")
     for command in (["register"], ["sql", "from metrics"]):
-        refused(invoke(*command), str(household.home), "DP_INSTRUCTIONS_HOME")
-    assert household.home.read_text() == "notes"
+        refused(invoke(*command), str(pipeline.home), "DP_INSTRUCTIONS_HOME")
+    assert pipeline.home.read_text() == "notes"
 
 
-def test_a_data_folder_from_before_versions_is_accepted_and_says_its_version_from_then_on(household: Household) -> None:
+def test_a_data_folder_from_before_versions_is_accepted_and_says_its_version_from_then_on(
+    pipeline: CliPipeline,
+) -> None:
     assert invoke("register").exit_code == 0
-    file = household.home / VERSION_FILE
+    file = pipeline.home / VERSION_FILE
     assert json.loads(file.read_text()) == {"version": VERSION}
     file.unlink()
     assert invoke("ledger", "show").exit_code == 0
-    (corpus_id,) = household.ledger.state().registrations
+    (corpus_id,) = pipeline.ledger.state().registrations
     assert invoke("ledger", "raise", corpus_id, "12", "--reason", "more").exit_code == 0
     assert json.loads(file.read_text()) == {"version": VERSION}
 

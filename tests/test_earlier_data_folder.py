@@ -1,8 +1,8 @@
 """A data folder that an earlier version of the code made opens, verifies and goes on without a new charge.
 
 `tests/fixtures/home-before-the-layers.tar.gz` was made just before the modules moved to the layers that they have now,
-by registering and running the tiny profile (`tests/household.py`) on a two-layer model in the folder `model` and on a
-database, whose registration holds no path. The catalog and the release report's page were left out.
+by registering and running the tiny profile (`tests/cli_pipeline.py`) on a two-layer model in the folder `model` and on
+a database, whose registration holds no path. The catalog and the release report's page were left out.
 """
 
 import os

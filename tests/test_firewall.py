@@ -37,9 +37,9 @@ from resources.private.private_step import CONSTANT_MESSAGE
 from resources.storage.allowed_files import unexpected_files
 from resources.storage.artifact_files import read_artifact
 from resources.storage.stores import artifact_folder
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
+from tests.cli_scripts import ATTEMPTS, MARK, PRIVATE_STEPS, SAYINGS
 from tests.leaks import Needle, files_holding, needles_in
-from tests.scenes import ATTEMPTS, MARK, PRIVATE_STEPS, SAYINGS
 from tests.tiny_pipeline import PARTITION
 
 pytestmark = pytest.mark.slow
@@ -89,24 +89,24 @@ def proxied(address: str) -> dict[str, str]:
 
 
 @dataclass
-class Played:
-    """A household after a scene, with what the scene printed and noted."""
+class ScriptRun:
+    """A pipeline after a script, with what the script printed and noted."""
 
-    household: Household
+    pipeline: CliPipeline
     printed: str
     seen: dict[str, Any]
     requests: list[str]
 
     @staticmethod
-    def of(household: Household, scene: str, *, umask: int) -> "Played":
+    def of(pipeline: CliPipeline, script: str, *, umask: int) -> "ScriptRun":
         with recording_proxy() as (address, requests):
-            ended = household.play(scene, umask=umask, **proxied(address))
+            ended = pipeline.run_script(script, umask=umask, **proxied(address))
         assert ended.returncode == 0, ended.stderr
-        seen = json.loads((household.folder / "witness" / "seen.json").read_text())
-        return Played(household, ended.stdout + ended.stderr, seen, requests)
+        seen = json.loads((pipeline.folder / "witness" / "seen.json").read_text())
+        return ScriptRun(pipeline, ended.stdout + ended.stderr, seen, requests)
 
     def private_rows(self, asset: str) -> pl.DataFrame:
-        folder = artifact_folder(self.household.home, [asset], Label.PRIVATE, None)
+        folder = artifact_folder(self.pipeline.home, [asset], Label.PRIVATE, None)
         return pl.read_parquet(folder / "part-*.parquet")
 
     @cached_property
@@ -124,11 +124,11 @@ class Played:
 
     @property
     def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(str(self.household.dagster_home))
+        return dg.DagsterInstance.from_config(str(self.pipeline.dagster_home))
 
 
-def leaks(household: Household, *needles: Needle) -> set[Path]:
-    return {path for folder in household.outside for path in files_holding_in(folder, *needles)}
+def leaks(pipeline: CliPipeline, *needles: Needle) -> set[Path]:
+    return {path for folder in pipeline.outside for path in files_holding_in(folder, *needles)}
 
 
 def files_holding_in(path: Path, *needles: Needle) -> set[Path]:
@@ -138,16 +138,16 @@ def files_holding_in(path: Path, *needles: Needle) -> set[Path]:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Played:
-    """A household with 200 secrets after an interrupted and a full run, under no umask."""
-    household = Household(tmp_path_factory.mktemp("lived"), tiny_model_folder)
-    add_rows(household.corpus_file, [f"why {secret}" for secret in secrets()], users())
-    played = Played.of(household, "witnessed", umask=0)
-    assert played.seen["codes"] == [0, 130, 0, 0]
-    return played
+def lived(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> ScriptRun:
+    """A pipeline with 200 secrets after an interrupted and a full run, under no umask."""
+    pipeline = CliPipeline(tmp_path_factory.mktemp("lived"), tiny_model_folder)
+    add_rows(pipeline.corpus_file, [f"why {secret}" for secret in secrets()], users())
+    ran = ScriptRun.of(pipeline, "witnessed", umask=0)
+    assert ran.seen["codes"] == [0, 130, 0, 0]
+    return ran
 
 
-def test_the_secrets_reached_training_batches_and_votes(lived: Played, tiny_model_folder: Path) -> None:
+def test_the_secrets_reached_training_batches_and_votes(lived: ScriptRun, tiny_model_folder: Path) -> None:
     from transformers import AutoTokenizer
 
     from dp_assets.generation.private_rows import PUBLIC_TEXT
@@ -166,31 +166,31 @@ def test_the_secrets_reached_training_batches_and_votes(lived: Played, tiny_mode
     assert set(training["instruction_id"]) <= set(lived.seen["voters"][-1])
 
 
-def test_no_secret_is_in_any_file_outside_the_private_zone(lived: Played) -> None:
+def test_no_secret_is_in_any_file_outside_the_private_zone(lived: ScriptRun) -> None:
     assert len(lived.needles) > 5 * NUM_SECRETS
-    assert files_holding(lived.household.home / "private", *secrets())
-    assert leaks(lived.household, *lived.needles) == set()
+    assert files_holding(lived.pipeline.home / "private", *secrets())
+    assert leaks(lived.pipeline, *lived.needles) == set()
 
 
-def test_no_secret_is_printed(lived: Played) -> None:
+def test_no_secret_is_printed(lived: ScriptRun) -> None:
     assert "training the generator with DP-SGD: began" in lived.printed
     assert needles_in(lived.printed.encode(), *lived.needles) == set()
 
 
-def test_the_run_talks_to_nobody_and_writes_nowhere_else(lived: Played) -> None:
+def test_the_run_talks_to_nobody_and_writes_nowhere_else(lived: ScriptRun) -> None:
     assert lived.requests == []
     assert lived.seen["talks"] == []
     assert lived.seen["files"] == []
 
 
-def test_that_resumes_stayed_within_the_spare_steps_is_stated_and_not_how_many_there_were(lived: Played) -> None:
-    folder = artifact_folder(lived.household.home, ["dp_generator"], Label.MECHANISM, PARTITION)
+def test_that_resumes_stayed_within_the_spare_steps_is_stated_and_not_how_many_there_were(lived: ScriptRun) -> None:
+    folder = artifact_folder(lived.pipeline.home, ["dp_generator"], Label.MECHANISM, PARTITION)
     evidence = read_artifact(folder).record["evidence"]  # type: ignore[union-attr]
     assert evidence["continuations"] == "within the spare steps"
 
 
-def test_released_folders_hold_allowed_files_only(lived: Played) -> None:
-    released = lived.household.home / "released"
+def test_released_folders_hold_allowed_files_only(lived: ScriptRun) -> None:
+    released = lived.pipeline.home / "released"
     folders = [*released.glob("artifacts/*/*/*"), *released.glob("releases/*/*")]
     assert len(folders) == 14 + 2
     assert [path for folder in folders for path in unexpected_files(folder, type(read_artifact(folder)))] == []
@@ -205,7 +205,7 @@ def test_released_folders_hold_allowed_files_only(lived: Played) -> None:
     assert {path.relative_to(released / "spool").parts[0] for path in spooled} == {"synthetic_pool"}
 
 
-def test_stored_events_of_private_assets_hold_allowed_keys_only(lived: Played) -> None:
+def test_stored_events_of_private_assets_hold_allowed_keys_only(lived: ScriptRun) -> None:
     with lived.instance as instance:
         for asset in PRIVATE_ASSETS:
             (record,) = instance.fetch_materializations(dg.AssetKey(asset), limit=5).records
@@ -215,7 +215,7 @@ def test_stored_events_of_private_assets_hold_allowed_keys_only(lived: Played) -
             assert [tag for tag in materialization.tags or {} if not DAGSTER_TAGS.fullmatch(tag)] == []
 
 
-def test_outputs_of_private_steps_are_described_by_allowed_keys_only(lived: Played) -> None:
+def test_outputs_of_private_steps_are_described_by_allowed_keys_only(lived: ScriptRun) -> None:
     """A step's output is an event of its own, with its metadata again."""
     with lived.instance as instance:
         events = [entry.dagster_event for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
@@ -229,13 +229,13 @@ def modes(folder: Path) -> set[tuple[str, int]]:
     return {("folder" if path.is_dir() else "file", path.stat().st_mode & 0o7777) for path in paths}
 
 
-def test_everything_private_is_closed_to_others_without_a_umask(lived: Played) -> None:
-    assert modes(lived.household.home / "private") == {("folder", 0o700), ("file", 0o600)}
+def test_everything_private_is_closed_to_others_without_a_umask(lived: ScriptRun) -> None:
+    assert modes(lived.pipeline.home / "private") == {("folder", 0o700), ("file", 0o600)}
 
 
 @contextmanager
-def webserver(household: Household) -> Iterator[str]:
-    """The address of Dagster's own server on the household's instance; it ends after its time in any case."""
+def webserver(pipeline: CliPipeline) -> Iterator[str]:
+    """The address of Dagster's own server on the pipeline's instance; it ends after its time in any case."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -243,8 +243,8 @@ def webserver(household: Household) -> Iterator[str]:
     command = [program, "--empty-workspace", "--read-only", "-h", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(
         ["timeout", "--kill-after=5", str(SERVER_SECONDS), *map(str, command)],
-        cwd=household.folder / "work",
-        env={**household.sandbox, **proxied("http://127.0.0.1:9")},
+        cwd=pipeline.folder / "work",
+        env={**pipeline.sandbox, **proxied("http://127.0.0.1:9")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as server:
@@ -326,8 +326,8 @@ def events_of(client: Client, run_id: str) -> Iterator[dict[str, Any]]:
         yield from page["events"]
 
 
-def test_no_secret_is_served_over_http(lived: Played) -> None:
-    with webserver(lived.household) as address:
+def test_no_secret_is_served_over_http(lived: ScriptRun) -> None:
+    with webserver(lived.pipeline) as address:
         client = Client(address)
         client.wait()
         counts = read_everything(client)
@@ -339,16 +339,16 @@ def test_no_secret_is_served_over_http(lived: Played) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Played:
-    """A household in which every private step failed in several ways, one after the other."""
-    household = Household(tmp_path_factory.mktemp("broken"), tiny_model_folder)
-    return Played.of(household, "broken", umask=0)
+def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> ScriptRun:
+    """A pipeline in which every private step failed in several ways, one after the other."""
+    pipeline = CliPipeline(tmp_path_factory.mktemp("broken"), tiny_model_folder)
+    return ScriptRun.of(pipeline, "broken", umask=0)
 
 
 ATTEMPTED = [(step, way) for step, ways in ATTEMPTS.items() for way in ways]
 
 
-def test_every_forced_failure_ends_the_run_with_the_constant_message(broken: Played) -> None:
+def test_every_forced_failure_ends_the_run_with_the_constant_message(broken: ScriptRun) -> None:
     codes = {f"{step} {way}": 130 if way == "interrupt" else 1 for step, way in ATTEMPTED}
     assert broken.seen["codes"] == {"register": 0} | codes
     failed = [PRIVATE_STEPS[step][0] for step, way in ATTEMPTED if way != "interrupt"]
@@ -357,14 +357,14 @@ def test_every_forced_failure_ends_the_run_with_the_constant_message(broken: Pla
     assert all(reason.endswith(f"PrivateStepFailed: {CONSTANT_MESSAGE}") for _, reason in reasons)
 
 
-def test_what_a_failing_step_quotes_prints_and_logs_leaves_no_trace_outside(broken: Played) -> None:
+def test_what_a_failing_step_quotes_prints_and_logs_leaves_no_trace_outside(broken: ScriptRun) -> None:
     assert needles_in(broken.printed.encode(), MARK) == set()
-    assert leaks(broken.household, MARK) == set()
+    assert leaks(broken.pipeline, MARK) == set()
     assert broken.requests == []
 
 
-def test_all_that_a_failing_step_says_is_in_the_private_zone(broken: Played) -> None:
-    log = (broken.household.home / "private/log/errors.log").read_text()
+def test_all_that_a_failing_step_says_is_in_the_private_zone(broken: ScriptRun) -> None:
+    log = (broken.pipeline.home / "private/log/errors.log").read_text()
     missing = [
         f"{step} {way} {saying}"
         for step, way in ATTEMPTED
@@ -373,28 +373,28 @@ def test_all_that_a_failing_step_says_is_in_the_private_zone(broken: Played) -> 
     ]
     assert missing == []
     assert all(f"{MARK} {step} chained {part}" in log for step in PRIVATE_STEPS for part in ("cause", "note"))
-    temporary = files_holding(broken.household.home / "private/tmp", MARK)
+    temporary = files_holding(broken.pipeline.home / "private/tmp", MARK)
     assert len(temporary) == len(ATTEMPTED)
 
 
-def test_everything_private_is_closed_to_others_after_failures(broken: Played) -> None:
-    assert modes(broken.household.home / "private") == {("folder", 0o700), ("file", 0o600)}
+def test_everything_private_is_closed_to_others_after_failures(broken: ScriptRun) -> None:
+    assert modes(broken.pipeline.home / "private") == {("folder", 0o700), ("file", 0o600)}
 
 
 @pytest.fixture(scope="module")
-def neighbours(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> list[Played]:
-    """Two households whose corpora differ in one user, with the same key and the same randomness."""
+def neighbours(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> list[ScriptRun]:
+    """Two pipelines whose corpora differ in one user, with the same key and the same randomness."""
     both = []
     for name, texts in (("without", []), ("with", ["what is it that i alone ask?", "why do i ask it again?"])):
-        household = Household(tmp_path_factory.mktemp(name), tiny_model_folder)
-        add_rows(household.corpus_file, texts, ["one user more"] * len(texts))
-        both.append(household)
-        write_key(household)
-    return [Played.of(household, "replayed", umask=0o022) for household in both]
+        pipeline = CliPipeline(tmp_path_factory.mktemp(name), tiny_model_folder)
+        add_rows(pipeline.corpus_file, texts, ["one user more"] * len(texts))
+        both.append(pipeline)
+        write_key(pipeline)
+    return [ScriptRun.of(pipeline, "replayed", umask=0o022) for pipeline in both]
 
 
-def write_key(household: Household) -> None:
-    key = household.home / "private/ledger/key"
+def write_key(pipeline: CliPipeline) -> None:
+    key = pipeline.home / "private/ledger/key"
     key.parent.mkdir(mode=0o700, parents=True)
     key.touch(mode=0o600)
     key.write_bytes(bytes(range(32)))
@@ -411,68 +411,66 @@ NORMALISED = (
 )
 
 
-def normalised(text: str, household: Household) -> str:
-    text = text.replace(str(household.folder), "<folder>")
+def normalised(text: str, pipeline: CliPipeline) -> str:
+    text = text.replace(str(pipeline.folder), "<folder>")
     for pattern, name in NORMALISED:
         text = re.sub(pattern, name, text)
     return text
 
 
-def file_names(household: Household) -> list[str]:
+def file_names(pipeline: CliPipeline) -> list[str]:
     """Without the tags of shards, which are digests of the released content."""
-    paths = [path for folder in household.outside if folder.is_dir() for path in folder.rglob("*")]
-    return sorted(re.sub(r"(part-\d+)-[0-9a-f]{16}", r"\1", normalised(str(path), household)) for path in paths)
+    paths = [path for folder in pipeline.outside if folder.is_dir() for path in folder.rglob("*")]
+    return sorted(re.sub(r"(part-\d+)-[0-9a-f]{16}", r"\1", normalised(str(path), pipeline)) for path in paths)
 
 
-def records(played: Played) -> list[tuple[str, str | None, list[str], str]]:
+def records(ran: ScriptRun) -> list[tuple[str, str | None, list[str], str]]:
     """Type, step and metadata of every event; of assets that read private rows the values as well."""
-    with played.instance as instance:
+    with ran.instance as instance:
         (run,) = instance.get_runs()
         entries = instance.all_logs(run.run_id)
-    return [record(entry, played.household) for entry in entries if entry.dagster_event is not None]
+    return [record(entry, ran.pipeline) for entry in entries if entry.dagster_event is not None]
 
 
-def record(entry: dg.EventLogEntry, household: Household) -> tuple[str, str | None, list[str], str]:
+def record(entry: dg.EventLogEntry, pipeline: CliPipeline) -> tuple[str, str | None, list[str], str]:
     event = entry.get_dagster_event()
     details = getattr(event.event_specific_data, "materialization", event.event_specific_data)
     metadata = getattr(details, "metadata", None) or {}
     reads_rows = event.step_key in (*PRIVATE_ASSETS, "dp_generator", "dp_histogram")
-    values = (
-        normalised(json.dumps({key: str(metadata[key].value) for key in metadata}), household) if reads_rows else ""
-    )
+    values = normalised(json.dumps({key: str(metadata[key].value) for key in metadata}), pipeline) if reads_rows else ""
     return event.event_type_value, event.step_key, sorted(metadata), values
 
 
-def test_neighbouring_corpora_differ_in_one_unit(neighbours: list[Played]) -> None:
-    without, with_one = (set(played.private_rows("real_instructions")["unit_id"]) for played in neighbours)
+def test_neighbouring_corpora_differ_in_one_unit(neighbours: list[ScriptRun]) -> None:
+    without, with_one = (set(ran.private_rows("real_instructions")["unit_id"]) for ran in neighbours)
     assert without < with_one
     (newcomer,) = with_one - without
     rows = neighbours[1].private_rows("real_embeddings")  # of training rows, which both mechanisms read
     assert rows.filter(unit_id=newcomer).height == 2
 
 
-def test_runs_on_neighbouring_corpora_print_the_same(neighbours: list[Played]) -> None:
-    without, with_one = (normalised(played.printed, played.household) for played in neighbours)
+def test_runs_on_neighbouring_corpora_print_the_same(neighbours: list[ScriptRun]) -> None:
+    without, with_one = (normalised(ran.printed, ran.pipeline) for ran in neighbours)
     assert "training the generator with DP-SGD: began" in without
     assert with_one == without
 
 
-def test_runs_on_neighbouring_corpora_record_the_same(neighbours: list[Played]) -> None:
-    without, with_one = (records(played) for played in neighbours)
+def test_runs_on_neighbouring_corpora_record_the_same(neighbours: list[ScriptRun]) -> None:
+    without, with_one = (records(ran) for ran in neighbours)
     assert {"ASSET_MATERIALIZATION", "STEP_OUTPUT", "ASSET_CHECK_EVALUATION"} <= {kind for kind, *_ in without}
     assert with_one == without
 
 
-def test_runs_on_neighbouring_corpora_draw_and_name_files_alike(neighbours: list[Played]) -> None:
+def test_runs_on_neighbouring_corpora_draw_and_name_files_alike(neighbours: list[ScriptRun]) -> None:
     without, with_one = neighbours
     assert with_one.seen == without.seen
-    assert file_names(with_one.household) == file_names(without.household)
-    assert any("released/artifacts/dp_histogram" in name for name in file_names(without.household))
+    assert file_names(with_one.pipeline) == file_names(without.pipeline)
+    assert any("released/artifacts/dp_histogram" in name for name in file_names(without.pipeline))
 
 
-def test_everything_private_is_closed_to_others_under_the_usual_umask(neighbours: list[Played]) -> None:
-    for played in neighbours:
-        assert modes(played.household.home / "private") == {("folder", 0o700), ("file", 0o600)}
+def test_everything_private_is_closed_to_others_under_the_usual_umask(neighbours: list[ScriptRun]) -> None:
+    for ran in neighbours:
+        assert modes(ran.pipeline.home / "private") == {("folder", 0o700), ("file", 0o600)}
 
 
 def test_a_private_table_says_nothing_of_its_rows() -> None:

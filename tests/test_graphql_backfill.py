@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.servers import ENVIRONMENTS, Server, dagster_over
-from tests.sweeps import LEVELS, TOO_LARGE, artifacts_of, charges_of, household_of_buckets, ids_behind, noise_of
+from tests.sweeps import LEVELS, TOO_LARGE, artifacts_of, charges_of, ids_behind, noise_of, pipeline_of_buckets
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,18 +66,18 @@ def wait_for(server: Server, backfill: str) -> str:
 
 
 class Backfilled:
-    """A household after a backfill over GraphQL."""
+    """A pipeline after a backfill over GraphQL."""
 
-    def __init__(self, household: Household) -> None:
-        self.household = household
-        with dagster_over(household) as server:
+    def __init__(self, pipeline: CliPipeline) -> None:
+        self.pipeline = pipeline
+        with dagster_over(pipeline) as server:
             self.status = wait_for(server, launch(server, (*PLANNED, REFUSED)))
             self.runs: list[dict[str, Any]] = server.ask(RUNS)["runsOrError"]["results"]
 
 
 @pytest.fixture(scope="module")
 def backfilled(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Backfilled:
-    return Backfilled(household_of_buckets(tmp_path_factory.mktemp("graphql"), tiny_model_folder))
+    return Backfilled(pipeline_of_buckets(tmp_path_factory.mktemp("graphql"), tiny_model_folder))
 
 
 def test_the_private_tables_are_made_by_one_run_for_all_partitions(backfilled: Backfilled) -> None:
@@ -90,26 +90,26 @@ def test_the_private_tables_are_made_by_one_run_for_all_partitions(backfilled: B
 def test_a_level_beyond_the_budget_is_refused_before_it_reads_and_the_others_are_made(backfilled: Backfilled) -> None:
     assert backfilled.status == "COMPLETED_FAILED"
     assert sorted(run["status"] for run in backfilled.runs) == ["FAILURE"] + ["SUCCESS"] * 4
-    assert charges_of(backfilled.household, *REFUSED) == []
-    assert artifacts_of(backfilled.household, *REFUSED) == {}
+    assert charges_of(backfilled.pipeline, *REFUSED) == []
+    assert artifacts_of(backfilled.pipeline, *REFUSED) == {}
     for place in PLANNED:
-        assert [charge.settled for charge in charges_of(backfilled.household, *place)] == [True, True]
+        assert [charge.settled for charge in charges_of(backfilled.pipeline, *place)] == [True, True]
 
 
 def test_partitions_share_no_charge_and_each_level_has_its_own_noise(backfilled: Backfilled) -> None:
-    household = backfilled.household
-    ids = [ids_behind(household, "privacy_statement", *place) for place in PLANNED]
+    pipeline = backfilled.pipeline
+    ids = [ids_behind(pipeline, "privacy_statement", *place) for place in PLANNED]
     assert [len(each) for each in ids] == [2, 2, 2]
     assert len(set.union(*ids)) == 6
-    noise = [noise_of(household, *place) for place in PLANNED]
+    noise = [noise_of(pipeline, *place) for place in PLANNED]
     assert noise[0] < noise[1] == noise[2]
 
 
 def test_the_command_finds_what_the_backfill_made_up_to_date(backfilled: Backfilled) -> None:
-    before = {place: artifacts_of(backfilled.household, *place) for place in PLANNED[:1]}
-    again = backfilled.household.command("run", "|".join(PLANNED[0]))
+    before = {place: artifacts_of(backfilled.pipeline, *place) for place in PLANNED[:1]}
+    again = backfilled.pipeline.command("run", "|".join(PLANNED[0]))
     assert again.returncode == 0, again.stderr
     assert "== dp_generator" not in again.stderr
     assert "== real_instructions" not in again.stderr
-    after = artifacts_of(backfilled.household, *PLANNED[0])
+    after = artifacts_of(backfilled.pipeline, *PLANNED[0])
     assert {name: after[name] for name in before[PLANNED[0]]} == before[PLANNED[0]]

@@ -49,8 +49,8 @@ from dp_assets.selection.noisy_votes import NoisyVotes
 from resources.ledger.charging import ChargeRefused
 from resources.storage import stores
 from tests.boundary import LEVEL, REAL_ROWS, Boundary
+from tests.cli_pipeline import interrupt_in_step
 from tests.corpus.test_stability import prepare_rows, without_duplicates
-from tests.household import interrupt_in_step
 from tests.privacy.replay import ReplayableSource
 
 UNBOUNDED = {"type": "non_private"}

@@ -20,7 +20,7 @@ from resources.ledger.charging import Charge, ChargeRefused
 from resources.storage import stores
 from resources.storage.stores import OtherContent
 from tests.boundary import CENTROIDS, LEVEL, Boundary, UntriedVotes
-from tests.household import interrupt_in_step
+from tests.cli_pipeline import interrupt_in_step
 
 READINGS = {GENERATOR: 2, HISTOGRAM: 2}  # of the rows under one charge; votes are counted twice
 

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from resources.storage.catalog import catalog_file
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.servers import ENVIRONMENTS, dagster_over
 from tests.test_graphql_backfill import LAUNCH, wait_for
 from tests.tiny_pipeline import PARTITION
@@ -52,10 +52,10 @@ def wait_until(is_there: Callable[[], bool]) -> None:
 def test_a_run_with_a_dead_endpoint_charges_nothing_and_the_catalog_follows_it(
     tmp_path: Path, tiny_model_folder: Path
 ) -> None:
-    household = Household(tmp_path, tiny_model_folder)
-    household.profile_file.write_text(household.profile_file.read_text() + NOBODY)
-    assert household.command("register").returncode == 0
-    with dagster_over(household) as server:
+    pipeline = CliPipeline(tmp_path, tiny_model_folder)
+    pipeline.profile_file.write_text(pipeline.profile_file.read_text() + NOBODY)
+    assert pipeline.command("register").returncode == 0
+    with dagster_over(pipeline) as server:
         assets = [{"path": [asset]} for asset in DOWN_TO_THE_ANNOTATIONS]
         params = {"assetSelection": assets, "partitionNames": [PARTITION]}
         launched = server.ask(LAUNCH, params=params)["launchPartitionBackfill"]
@@ -64,9 +64,9 @@ def test_a_run_with_a_dead_endpoint_charges_nothing_and_the_catalog_follows_it(
         runs = server.ask(RUN_IDS)["runsOrError"]["results"]
         failed = [run["runId"] for run in runs if run["status"] == "FAILURE"]
         said = json.dumps([server.ask(EVENTS, id=run_id) for run_id in failed])
-        wait_until(catalog_file(household.home).exists)
+        wait_until(catalog_file(pipeline.home).exists)
     assert "annotation.endpoint.base_url" in said
     assert "start the server" in said
-    assert household.ledger.state().charges == {}
-    with duckdb.connect(str(catalog_file(household.home)), read_only=True) as reader:
+    assert pipeline.ledger.state().charges == {}
+    with duckdb.connect(str(catalog_file(pipeline.home)), read_only=True) as reader:
         assert reader.execute("from costs").fetchall() == []

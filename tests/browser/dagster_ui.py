@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dp_assets.pipeline.running import DAGSTER_HOME
-from tests.household import ROOT
+from tests.cli_pipeline import ROOT
 from tests.servers import end_processes_on, free_port
 
 SECONDS_TO_START, SECONDS_TO_STOP = 90, 10

@@ -15,7 +15,7 @@ from dp_assets.privacy.labels import LABEL_METADATA
 from dp_assets.privacy.metadata import COHORT_EPSILON, LEDGER_IDS, LINEAGE_EPSILON
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from tests.browser.dagster_ui import DagsterUi, dagster_ui
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.servers import processes_on
 
 pytest.importorskip("playwright", reason="needs the Python package playwright, which drives the browser")
@@ -36,25 +36,25 @@ BACKFILLS = "query { partitionBackfillsOrError { ... on PartitionBackfills { res
 
 
 @pytest.fixture(scope="module")
-def household(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Household:
-    """A household with two booked levels, one of which was made."""
-    household = Household(tmp_path_factory.mktemp("browser"), tiny_model_folder)
+def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> CliPipeline:
+    """A pipeline with two booked levels, one of which was made."""
+    pipeline = CliPipeline(tmp_path_factory.mktemp("browser"), tiny_model_folder)
     levels = f'[corpus]\nplanned_levels = ["{FURTHER}", "{MADE}"]\n'
-    household.profile_file.write_text(household.profile_file.read_text().replace("[corpus]\n", levels))
-    assert household.command("register").returncode == 0
-    first = household.command("run", f"all|{MADE}")
+    pipeline.profile_file.write_text(pipeline.profile_file.read_text().replace("[corpus]\n", levels))
+    assert pipeline.command("register").returncode == 0
+    first = pipeline.command("run", f"all|{MADE}")
     assert first.returncode == 0, first.stderr
-    return household
+    return pipeline
 
 
 @pytest.fixture
-def ui(household: Household, tmp_path: Path) -> Iterator[DagsterUi]:
-    with dagster_ui(household.environment, tmp_path / "dagster.log") as running:
+def ui(pipeline: CliPipeline, tmp_path: Path) -> Iterator[DagsterUi]:
+    with dagster_ui(pipeline.environment, tmp_path / "dagster.log") as running:
         yield running
 
 
-def charged_levels(household: Household) -> list[str]:
-    return sorted(charge.level for charge in household.ledger.state().charges.values() if charge.mechanism == GENERATOR)
+def charged_levels(pipeline: CliPipeline) -> list[str]:
+    return sorted(charge.level for charge in pipeline.ledger.state().charges.values() if charge.mechanism == GENERATOR)
 
 
 def wait_for_runs(ui: DagsterUi) -> None:
@@ -71,11 +71,11 @@ def wait_for_runs(ui: DagsterUi) -> None:
 
 
 def test_the_ui_shows_the_graph_and_the_pictures_and_launches_a_run_and_a_backfill(
-    household: Household, ui: DagsterUi
+    pipeline: CliPipeline, ui: DagsterUi
 ) -> None:
     assert CHROMIUM is not None
-    assert charged_levels(household) == [MADE]
-    made_under = set(household.ledger.state().charges)
+    assert charged_levels(pipeline) == [MADE]
+    made_under = set(pipeline.ledger.state().charges)
     with chromium.chromium_page(CHROMIUM) as page:
         chromium.open_graph(page, ui.address, GROUPS)
         for asset in ("real_instructions", GENERATOR, "synthetic_pool", HISTOGRAM, "quality_report"):
@@ -100,8 +100,8 @@ def test_the_ui_shows_the_graph_and_the_pictures_and_launches_a_run_and_a_backfi
         page.goto(f"{ui.address}/runs?view=backfills")
         page.get_by_text("2 partitions").first.wait_for()
     # The level that was there is returned and not charged again.
-    assert charged_levels(household) == [FURTHER, MADE]
+    assert charged_levels(pipeline) == [FURTHER, MADE]
 
 
-def test_nothing_that_the_server_started_outlives_it(household: Household) -> None:
-    assert processes_on(household.environment[DAGSTER_HOME]) == []
+def test_nothing_that_the_server_started_outlives_it(pipeline: CliPipeline) -> None:
+    assert processes_on(pipeline.environment[DAGSTER_HOME]) == []

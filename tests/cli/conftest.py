@@ -1,4 +1,4 @@
-"""The household of this package's tests, and a released zone without a ledger."""
+"""The pipeline of this package's tests, and a released zone without a ledger."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from resources.storage.zones import HOME_VARIABLE
-from tests.cli.households import household_of
+from tests.cli.pipelines import pipeline_of
 from tests.cli.released_statements import released_zone
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 
 
 @pytest.fixture
-def household(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Household]:
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliPipeline]:
     """One that needs no model, because the graph does not run."""
-    with household_of(tmp_path, Path("no model"), monkeypatch) as household:
-        yield household
+    with pipeline_of(tmp_path, Path("no model"), monkeypatch) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture

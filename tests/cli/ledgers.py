@@ -1,4 +1,4 @@
-"""What tests of `dp-instructions ledger` share: the command, what it shows, and charges in a household's ledger."""
+"""What tests of `dp-instructions ledger` share: the command, what it shows, and charges in a pipeline's ledger."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 from dp_assets.cli import app
 from dp_assets.settings.named import selected_profile
 from resources.ledger.charging import Charge
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 
 LEVEL = "eps-8"
 
@@ -23,14 +23,14 @@ def shown() -> dict[str, Any]:
     return value
 
 
-def corpus_of(household: Household) -> str:
+def corpus_of(pipeline: CliPipeline) -> str:
     assert invoke("register").exit_code == 0
-    (corpus_id,) = household.ledger.state().registrations
+    (corpus_id,) = pipeline.ledger.state().registrations
     return corpus_id
 
 
-def charge(household: Household, corpus_id: str, mechanism: str) -> Charge:
+def charge(pipeline: CliPipeline, corpus_id: str, mechanism: str) -> Charge:
     plan = selected_profile().plan(LEVEL)
-    return household.ledger.charge(
+    return pipeline.ledger.charge(
         plan=plan, mechanism=mechanism, corpus_id=corpus_id, cohort="all", snapshot="1", reuse_key=mechanism
     )

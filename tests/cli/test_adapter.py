@@ -13,7 +13,7 @@ from dp_assets.dpsgd.clipping import adapter_parameters
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.settings.profile import Profile
 from resources.models.loaders import LanguageModel
-from tests.cli.households import household_of
+from tests.cli.pipelines import pipeline_of
 from tests.tiny_pipeline import tiny_profile, write_corpus
 
 LORA_PARAMETERS = 2 * 2 * (32 + 32) + 2 * 2 * (32 + 16)
@@ -54,8 +54,8 @@ def test_the_speed_here_is_measured_on_public_rows_of_the_greatest_length(
     tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The corpus is away, so that nothing of it can be timed."""
-    with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
-        (household.folder / "corpus.parquet").unlink()
+    with pipeline_of(tmp_path, tiny_model_folder, monkeypatch) as pipeline:
+        (pipeline.folder / "corpus.parquet").unlink()
         timed = planned("--time")
         assert "tokens a second" in invoke("--time").stdout
     assert timed["tokens_per_second"] > 0

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from dp_assets.cli import app
 from dp_assets.cli._console import INTERRUPTED
 from dp_assets.pipeline.running import Outcome
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 
 MODULE = import_module("dp_assets.cli.backfill")  # the package has a command of the same name
 ENDS = {
@@ -58,7 +58,7 @@ def backfilled(monkeypatch: pytest.MonkeyPatch, *ends: str) -> tuple[Runs, Resul
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_backfill_goes_on_after_a_refusal_only(
-    household: Household, monkeypatch: pytest.MonkeyPatch, ends: tuple[str, ...], code: int, shown: list[str]
+    pipeline: CliPipeline, monkeypatch: pytest.MonkeyPatch, ends: tuple[str, ...], code: int, shown: list[str]
 ) -> None:
     runs, result = backfilled(monkeypatch, *ends)
     assert result.exit_code == code
@@ -76,7 +76,7 @@ def test_a_backfill_goes_on_after_a_refusal_only(
     ],
 )
 def test_names_that_match_nothing_are_wrong_usage_and_told_with_the_known_ones(
-    household: Household, options: list[str], named: str
+    pipeline: CliPipeline, options: list[str], named: str
 ) -> None:
     result = invoke("backfill", *options)
     assert result.exit_code == 2
@@ -84,7 +84,7 @@ def test_names_that_match_nothing_are_wrong_usage_and_told_with_the_known_ones(
 
 
 @pytest.mark.parametrize("command", ["backfill", "snapshot"])
-def test_an_unregistered_corpus_is_refused_with_the_remedy(household: Household, command: str) -> None:
+def test_an_unregistered_corpus_is_refused_with_the_remedy(pipeline: CliPipeline, command: str) -> None:
     result = invoke(command)
     assert result.exit_code == 1
     assert "dp-instructions register" in result.stderr

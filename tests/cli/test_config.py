@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from dp_assets.cli import app
 from dp_assets.cli.config import CHECKS
 from dp_assets.settings.named import NAMED, load_profile
-from tests.cli.households import household_of
-from tests.household import Household
+from tests.cli.pipelines import pipeline_of
+from tests.cli_pipeline import CliPipeline
 
 KEY = "sk-this-is-a-key"
 
@@ -37,10 +37,10 @@ def test_the_named_profiles_are_valid(name: str) -> None:
     assert f"{name} is valid" in result.stdout
 
 
-def test_the_profile_of_the_environment_is_checked_and_nothing_is_written(household: Household) -> None:
+def test_the_profile_of_the_environment_is_checked_and_nothing_is_written(pipeline: CliPipeline) -> None:
     assert invoke("check").exit_code == 0
-    assert str(household.profile_file) in invoke("check").stdout
-    assert not household.home.exists()
+    assert str(pipeline.profile_file) in invoke("check").stdout
+    assert not pipeline.home.exists()
 
 
 def test_mistakes_contradictions_and_plans_are_told_together(tmp_path: Path) -> None:
@@ -86,17 +86,17 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
 ) -> None:
     monkeypatch.delenv("ABSENT_KEY", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the hub is tried for a minute
-    with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
+    with pipeline_of(tmp_path, tiny_model_folder, monkeypatch) as pipeline:
         passed = invoke("check", "--here")
         assert passed.exit_code == 0
         named = [line.split(":")[1].strip() for line in passed.stderr.splitlines() if line.startswith("passed: ")]
         assert named == list(CHECKS)
         assert f"checked: {', '.join(CHECKS)}" in passed.stdout
-        household.corpus_file.unlink()
+        pipeline.corpus_file.unlink()
         endpoint = 'endpoint = { base_url = "http://h/v1", model = "m", api_key_variable = "ABSENT_KEY" }'
-        text = household.profile_file.read_text().replace("[annotation]", f"[annotation]\n{endpoint}")
+        text = pipeline.profile_file.read_text().replace("[annotation]", f"[annotation]\n{endpoint}")
         text = text.replace('"hashing"', '"no-embedder"').replace('["q_proj", "v_proj"]', '["nothing"]')
-        household.profile_file.write_text(text)
+        pipeline.profile_file.write_text(text)
         assert invoke("check").exit_code == 0
         problems = problems_here()
         assert set(problems) == {
@@ -112,23 +112,23 @@ def test_what_this_machine_lacks_is_named_where_that_is_asked(
         assert "embedder is 'no-embedder'" in problems["embedder"]
         assert "ABSENT_KEY" in problems["annotation.endpoint"]
         assert "sft.target_modules names nothing" in problems["sft"]
-        household.profile_file.write_text(text.replace('device = "cpu"', 'device = "gpu"'))
+        pipeline.profile_file.write_text(text.replace('device = "cpu"', 'device = "gpu"'))
         found = problems_here()
         assert set(found) == {"corpus.source", "annotation.endpoint", "device"}
         assert "device is 'gpu'" in found["device"]
-        household.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
+        pipeline.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
         found = problems_here()
         assert set(found) == {"corpus.source", "annotation.endpoint", "embedder", "language_model"}
-        assert not household.home.exists()
+        assert not pipeline.home.exists()
 
 
 def test_each_check_is_named_as_it_begins_and_ends_and_the_source_first(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
-        household.corpus_file.unlink()
-        text = household.profile_file.read_text()
-        household.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
+    with pipeline_of(tmp_path, tiny_model_folder, monkeypatch) as pipeline:
+        pipeline.corpus_file.unlink()
+        text = pipeline.profile_file.read_text()
+        pipeline.profile_file.write_text(text.replace(json.dumps(str(tiny_model_folder)), '"no-model"'))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         lines = invoke("check", "--here").stderr.splitlines()
     assert [line.split(":")[:2] for line in lines[:6]] == [
@@ -143,7 +143,7 @@ def test_each_check_is_named_as_it_begins_and_ends_and_the_source_first(
     assert "not tried: sft: one step on public text" in lines
 
 
-def test_a_check_without_here_says_what_it_left_out(household: Household) -> None:
+def test_a_check_without_here_says_what_it_left_out(pipeline: CliPipeline) -> None:
     result = invoke("check")
     assert "checked: settings, plans\nnot checked: source, models" in result.stdout
     assert result.stderr == ""
@@ -210,11 +210,11 @@ def test_a_source_that_cannot_be_opened_is_found_and_no_row_or_address_is_shown(
     monkeypatch.delenv("CORPUS_URL", raising=False)
     if address is not None:
         monkeypatch.setenv("CORPUS_URL", address)
-    with household_of(tmp_path, tiny_model_folder, monkeypatch) as household:
-        lines = household.profile_file.read_text().splitlines()
+    with pipeline_of(tmp_path, tiny_model_folder, monkeypatch) as pipeline:
+        lines = pipeline.profile_file.read_text().splitlines()
         lines = [line if not line.startswith("source =") else f"source = {{ {settings}, {COLUMNS} }}" for line in lines]
         lines = [line if line != "[corpus]" else '[corpus]\nname = "asked"' for line in lines]
-        household.profile_file.write_text("\n".join(lines))
+        pipeline.profile_file.write_text("\n".join(lines))
         result = invoke("check", "--here", "--json")
         (problem,) = json.loads(result.stdout)["problems"]
     assert problem["setting"] == "corpus.source"

@@ -17,7 +17,7 @@ from dp_assets.cli import app
 from dp_assets.cli._console import out, refusals
 from dp_assets.privacy.errors import PublicError
 from resources.public_failure import PublicFailure
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 
 ESCAPE = "\x1b"
 
@@ -27,7 +27,7 @@ def invoke(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_plan_keeps_its_headings(household: Household, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_plan_keeps_its_headings(pipeline: CliPipeline, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setattr(out, "width", width)
     shown = invoke("plan", "eps-8", "eps-2.86", "--units", "100000").stdout
     assert "\u2026" not in shown
@@ -37,18 +37,18 @@ def test_plan_keeps_its_headings(household: Household, monkeypatch: pytest.Monke
 
 
 def test_register_prints_the_path_of_the_ledger_in_one_piece(
-    household: Household, monkeypatch: pytest.MonkeyPatch
+    pipeline: CliPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(out, "width", 40)
-    assert f"ledger: {household.home / 'private' / 'ledger'}\n" in invoke("register").stdout
+    assert f"ledger: {pipeline.home / 'private' / 'ledger'}\n" in invoke("register").stdout
 
 
-def in_a_terminal(household: Household, *arguments: str, **environment: str) -> str:
+def in_a_terminal(pipeline: CliPipeline, *arguments: str, **environment: str) -> str:
     """What a command prints on a terminal of its own."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "dp_assets.cli", *arguments]
     settings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    settings |= {**household.environment, "TERM": "xterm-256color", **environment}
+    settings |= {**pipeline.environment, "TERM": "xterm-256color", **environment}
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=settings) as process:
         os.close(theirs)
         shown = b""
@@ -60,16 +60,16 @@ def in_a_terminal(household: Household, *arguments: str, **environment: str) -> 
     return shown.decode()
 
 
-def test_json_has_no_colors_even_where_they_are_forced(household: Household) -> None:
-    shown = in_a_terminal(household, "plan", "--json", FORCE_COLOR="1")
+def test_json_has_no_colors_even_where_they_are_forced(pipeline: CliPipeline) -> None:
+    shown = in_a_terminal(pipeline, "plan", "--json", FORCE_COLOR="1")
     assert ESCAPE not in shown
     assert json.loads(shown)["levels"]
 
 
-def test_colors_are_left_out_where_nobody_wants_them(household: Household) -> None:
+def test_colors_are_left_out_where_nobody_wants_them(pipeline: CliPipeline) -> None:
     colored = re.compile(rf"{ESCAPE}\[[0-9;]*(3[0-7]|4[0-7]|9[0-7]|38;|48;)")
-    assert colored.search(in_a_terminal(household, "ledger", "check"))
-    assert not colored.search(in_a_terminal(household, "ledger", "check", NO_COLOR="1", FORCE_COLOR="1"))
+    assert colored.search(in_a_terminal(pipeline, "ledger", "check"))
+    assert not colored.search(in_a_terminal(pipeline, "ledger", "check", NO_COLOR="1", FORCE_COLOR="1"))
 
 
 UNUSABLE = [errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR]
@@ -114,10 +114,10 @@ def test_any_other_error_of_the_system_keeps_its_traceback() -> None:
 
 @pytest.mark.parametrize("command", [("register",), ("home",), ("ledger", "check"), ("sql", "from metrics")])
 def test_a_home_with_a_name_too_long_is_refused(
-    household: Household, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    pipeline: CliPipeline, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("DP_INSTRUCTIONS_HOME", str(household.folder / ("x" * 300)))
-    monkeypatch.setenv("DAGSTER_HOME", str(household.folder / ("x" * 300)))
+    monkeypatch.setenv("DP_INSTRUCTIONS_HOME", str(pipeline.folder / ("x" * 300)))
+    monkeypatch.setenv("DAGSTER_HOME", str(pipeline.folder / ("x" * 300)))
     refused = invoke(*command)
     assert refused.exit_code == 1
     assert "File name too long" in refused.stderr

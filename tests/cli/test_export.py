@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.tiny_pipeline import PARTITION
 
 
@@ -14,14 +14,14 @@ def export(target: Path, *arguments: str, partition: str = PARTITION) -> Result:
     return CliRunner().invoke(app, ["export", partition, "--to", str(target), *arguments])
 
 
-def test_an_unregistered_corpus_has_nothing_to_export(household: Household, tmp_path: Path) -> None:
+def test_an_unregistered_corpus_has_nothing_to_export(pipeline: CliPipeline, tmp_path: Path) -> None:
     refused = export(tmp_path / "out")
     assert refused.exit_code == 1
     assert "dp-instructions register" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_before_a_run_everything_is_missing(household: Household, tmp_path: Path) -> None:
+def test_before_a_run_everything_is_missing(pipeline: CliPipeline, tmp_path: Path) -> None:
     CliRunner().invoke(app, ["register"])
     refused = export(tmp_path / "out", "--only", "pool")
     assert refused.exit_code == 1
@@ -38,7 +38,7 @@ def test_before_a_run_everything_is_missing(household: Household, tmp_path: Path
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    household: Household, tmp_path: Path, arguments: list[str], partition: str, code: int, said: str
+    pipeline: CliPipeline, tmp_path: Path, arguments: list[str], partition: str, code: int, said: str
 ) -> None:
     CliRunner().invoke(app, ["register"])
     refused = export(tmp_path / "out", *arguments, partition=partition)
@@ -46,7 +46,7 @@ def test_what_cannot_be_exported_is_refused(
     assert said in refused.stderr
 
 
-def test_a_folder_in_use_is_kept(household: Household, tmp_path: Path) -> None:
+def test_a_folder_in_use_is_kept(pipeline: CliPipeline, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
     refused = export(tmp_path / "mine")

@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 from dp_assets.cli import app
 from dp_assets.settings.named import selected_profile
 from resources.storage.catalog import catalog_file
-from tests.cli.households import household_of
-from tests.household import ROOT, Household
+from tests.cli.pipelines import pipeline_of
+from tests.cli_pipeline import ROOT, CliPipeline
 from tests.tiny_pipeline import OVERRIDES, PARTITION
 
 pytestmark = pytest.mark.slow
@@ -33,16 +33,16 @@ OLDER_CLIENT = "DP_INSTRUCTIONS_OLDER_DUCKDB"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Iterator[Household]:
-    """A household in which the whole graph ran once, and whose profile this process uses."""
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Iterator[CliPipeline]:
+    """A pipeline in which the whole graph ran once, and whose profile this process uses."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        household_of(tmp_path_factory.mktemp("finished"), tiny_model_folder, patch) as household,
+        pipeline_of(tmp_path_factory.mktemp("finished"), tiny_model_folder, patch) as pipeline,
     ):
-        assert household.command("register").returncode == 0
-        run = household.command("run", PARTITION)
+        assert pipeline.command("register").returncode == 0
+        run = pipeline.command("run", PARTITION)
         assert run.returncode == 0, run.stderr
-        yield household
+        yield pipeline
 
 
 def invoke(*arguments: str) -> Result:
@@ -54,7 +54,7 @@ def export(to: Path, *arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def folder(finished: Household) -> Path:
+def folder(finished: CliPipeline) -> Path:
     """An export of everything, with full models."""
     result = export(finished.folder / "out", "--merge-models", "--license", "cc-by-4.0", "--language", "en")
     assert result.exit_code == 0, result.output
@@ -105,7 +105,7 @@ def test_peft_and_transformers_open_the_scorer_and_agree(folder: Path, tiny_mode
         assert torch.allclose(merged(tokens).logits, adapted, atol=1e-5)
 
 
-def test_no_file_names_a_place_on_this_machine(folder: Path, finished: Household, tiny_model_folder: Path) -> None:
+def test_no_file_names_a_place_on_this_machine(folder: Path, finished: CliPipeline, tiny_model_folder: Path) -> None:
     for path in (path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         assert not any(str(place).encode() in content for place in (finished.folder, tiny_model_folder)), path
@@ -119,14 +119,14 @@ def test_the_exported_statement_verifies(folder: Path) -> None:
     assert {"figures", "digest", "page document.html", "files of the export"} <= set(outcomes)
 
 
-def test_an_export_names_its_charges_and_what_they_cost_together(finished: Household, tmp_path: Path) -> None:
+def test_an_export_names_its_charges_and_what_they_cost_together(finished: CliPipeline, tmp_path: Path) -> None:
     made = json.loads(export(tmp_path / "out", "--only", "pool", "--only", "sft", "--json").stdout)
     assert made["parts"] == ["pool", "sft"]
     assert made["together"]["charge_ids"] == sorted(finished.ledger.state().charges)
     assert made["together"]["lineage_epsilon"] == selected_profile().plan("eps-8").epsilon
 
 
-def test_an_export_replaces_an_unchanged_one_and_keeps_a_changed_one(finished: Household, tmp_path: Path) -> None:
+def test_an_export_replaces_an_unchanged_one_and_keeps_a_changed_one(finished: CliPipeline, tmp_path: Path) -> None:
     assert export(tmp_path / "out", "--only", "pool").exit_code == 0
     assert export(tmp_path / "out", "--only", "bins").exit_code == 0
     assert [path.name for path in (tmp_path / "out/data").iterdir()] == ["bins"]
@@ -136,7 +136,7 @@ def test_an_export_replaces_an_unchanged_one_and_keeps_a_changed_one(finished: H
     assert "README.md" in refused.stderr
 
 
-def test_a_folder_of_models_is_not_exported_under_its_path(finished: Household, tmp_path: Path) -> None:
+def test_a_folder_of_models_is_not_exported_under_its_path(finished: CliPipeline, tmp_path: Path) -> None:
     refused = invoke("export", PARTITION, "--to", str(tmp_path / "out"))
     assert refused.exit_code == 1
     assert "--base-model" in refused.stderr
@@ -145,12 +145,12 @@ def test_a_folder_of_models_is_not_exported_under_its_path(finished: Household, 
 
 
 @pytest.mark.parametrize(("partition", "code"), [("all|no-dp", 1), ("all|eps-1", 1), ("everyone|eps-8", 2)])
-def test_what_is_not_released_is_not_exported(finished: Household, tmp_path: Path, partition: str, code: int) -> None:
+def test_what_is_not_released_is_not_exported(finished: CliPipeline, tmp_path: Path, partition: str, code: int) -> None:
     assert invoke("export", partition, "--to", str(tmp_path / "out")).exit_code == code
     assert not (tmp_path / "out").exists()
 
 
-def test_what_another_profile_would_make_anew_is_exported_as_stored_only(finished: Household, tmp_path: Path) -> None:
+def test_what_another_profile_would_make_anew_is_exported_as_stored_only(finished: CliPipeline, tmp_path: Path) -> None:
     text = finished.profile_file.read_text()
     finished.profile_file.write_text(text.replace("num_samples = 48", "num_samples = 47"))
     selected_profile.cache_clear()
@@ -165,7 +165,7 @@ def test_what_another_profile_would_make_anew_is_exported_as_stored_only(finishe
     assert stored.exit_code == 0, stored.output
 
 
-def test_an_edited_statement_stops_an_export(finished: Household, tmp_path: Path) -> None:
+def test_an_edited_statement_stops_an_export(finished: CliPipeline, tmp_path: Path) -> None:
     document = finished.home / "released/artifacts/privacy_statement/all/eps-8/document.json"
     content = document.read_text()
     edited = json.loads(content)
@@ -180,7 +180,7 @@ def test_an_edited_statement_stops_an_export(finished: Household, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_edited_artifact_behind_the_statement_stops_an_export(finished: Household, tmp_path: Path) -> None:
+def test_an_edited_artifact_behind_the_statement_stops_an_export(finished: CliPipeline, tmp_path: Path) -> None:
     folder = finished.home / "released/artifacts/filtered_instructions/all/eps-8"
     (shard,) = folder.glob("part-*.parquet")
     content = shard.read_bytes()
@@ -206,11 +206,11 @@ def test_the_guide_asks_several_questions() -> None:
 
 
 @pytest.mark.parametrize("query", QUESTIONS.values(), ids=QUESTIONS)
-def test_every_question_of_the_guide_has_an_answer(finished: Household, query: str) -> None:
+def test_every_question_of_the_guide_has_an_answer(finished: CliPipeline, query: str) -> None:
     assert answers(query)
 
 
-def test_the_answers_are_those_of_the_run(finished: Household) -> None:
+def test_the_answers_are_those_of_the_run(finished: CliPipeline) -> None:
     asked = {title.split("?")[0]: answers(query) for title, query in QUESTIONS.items()}
     cost = asked["What does each cohort and level cost"]
     assert [row[:2] for row in cost] == [["all", "eps-8"]]
@@ -222,18 +222,18 @@ def test_the_answers_are_those_of_the_run(finished: Household) -> None:
     assert len(asked["Which bins do real people ask for most, and could the pool serve them"]) == 4
 
 
-def test_the_questions_of_the_readme_have_answers(finished: Household) -> None:
+def test_the_questions_of_the_readme_have_answers(finished: CliPipeline) -> None:
     queries = re.findall(r'dp-instructions sql "([^"]+)"', (ROOT / "docs/guides/first-run.md").read_text())
     assert queries
     assert all(answers(query) for query in queries)
 
 
-def test_a_run_leaves_a_catalog_that_opens_without_the_command(finished: Household) -> None:
+def test_a_run_leaves_a_catalog_that_opens_without_the_command(finished: CliPipeline) -> None:
     with duckdb.connect(str(catalog_file(finished.home)), read_only=True) as connection:
         assert connection.execute("select count(*) from synthetic_pool").fetchall() > [(0,)]
 
 
-def test_an_open_reader_does_not_stop_a_run(finished: Household) -> None:
+def test_an_open_reader_does_not_stop_a_run(finished: CliPipeline) -> None:
     with duckdb.connect(str(catalog_file(finished.home)), read_only=True) as reader:
         reader.execute("from metrics")
         document = finished.home / "released/artifacts/quality_report/all/eps-8"
@@ -246,7 +246,7 @@ def test_an_open_reader_does_not_stop_a_run(finished: Household) -> None:
 
 
 @pytest.mark.skipif(OLDER_CLIENT not in os.environ, reason=f"needs an older DuckDB in ${OLDER_CLIENT}")
-def test_an_older_client_answers_every_question(finished: Household) -> None:
+def test_an_older_client_answers_every_question(finished: CliPipeline) -> None:
     program = (
         "import json, sys, duckdb; assert duckdb.__version__ < '2'\n"
         "connection = duckdb.connect(sys.argv[1], read_only=True)\n"
@@ -276,7 +276,7 @@ RUN_ELSEWHERE = {
 
 @pytest.mark.parametrize("line", sorted(TYPED, key=lambda line: line.startswith(LAST)))
 def test_every_command_of_the_documents_does_what_it_says(
-    finished: Household, monkeypatch: pytest.MonkeyPatch, line: str
+    finished: CliPipeline, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     if line in RUN_ELSEWHERE:
         pytest.skip(RUN_ELSEWHERE[line])
@@ -287,7 +287,7 @@ def test_every_command_of_the_documents_does_what_it_says(
     Path("released").unlink(missing_ok=True)
     Path("released").symlink_to(finished.home / "released")
     words = shlex.split(line.replace("PATH", str(document.parent)), comments=True)
-    if words[0] == "export":  # the household's base model is a folder, whose place must not be published
+    if words[0] == "export":  # the pipeline's base model is a folder, whose place must not be published
         words += ["--base-model", "org/tiny", "--to", "out of the documents"]
     if words[:2] == ["corpus", "preview"]:  # it prints on a terminal only, unless it is asked for JSON
         words.append("--json")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.tiny_pipeline import PARTITION
 
 
@@ -15,7 +15,7 @@ def export(folder: Path, partition: str, kind: str = "instructions") -> Result:
 
 
 @pytest.fixture(autouse=True)
-def _registered(household: Household) -> None:
+def _registered(pipeline: CliPipeline) -> None:
     assert CliRunner().invoke(app, ["register"]).exit_code == 0
 
 

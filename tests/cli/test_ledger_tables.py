@@ -11,7 +11,7 @@ from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.settings.named import selected_profile
 from tests.cli.ledgers import LEVEL, charge, corpus_of, invoke, shown
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 
 REASON = "the board agreed"
 
@@ -23,12 +23,12 @@ def tables() -> str:
     return text.getvalue()
 
 
-def test_show_tells_what_each_charge_costs_alone_and_how_far_it_has_come(household: Household) -> None:
-    corpus_id = corpus_of(household)
-    first = charge(household, corpus_id, GENERATOR)
+def test_show_tells_what_each_charge_costs_alone_and_how_far_it_has_come(pipeline: CliPipeline) -> None:
+    corpus_id = corpus_of(pipeline)
+    first = charge(pipeline, corpus_id, GENERATOR)
     first.mark_opened()
     first.continued("a checkpoint")
-    charge(household, corpus_id, HISTOGRAM)
+    charge(pipeline, corpus_id, HISTOGRAM)
     generator, histogram = shown()["charges"]
     assert (generator["state"], generator["continuations"], generator["spare_steps"]) == ("opened", 1, 2)
     assert (histogram["state"], histogram["continuations"]) == ("booked", 0)
@@ -38,8 +38,8 @@ def test_show_tells_what_each_charge_costs_alone_and_how_far_it_has_come(househo
     assert first.charge_id in invoke("ledger", "show").stdout
 
 
-def test_show_tells_that_a_budget_was_raised_when_and_why(household: Household) -> None:
-    corpus_id = corpus_of(household)
+def test_show_tells_that_a_budget_was_raised_when_and_why(pipeline: CliPipeline) -> None:
+    corpus_id = corpus_of(pipeline)
     raised = invoke("ledger", "raise", corpus_id, "12", "--reason", REASON, "--json")
     assert json.loads(raised.stdout) == shown()["budget_raises"][0]
     (row,) = shown()["budget_raises"]
@@ -49,8 +49,8 @@ def test_show_tells_that_a_budget_was_raised_when_and_why(household: Household) 
     assert REASON in tables()
 
 
-def test_show_names_the_failed_checks_of_a_closed_cohort_but_no_number_of_what_ran(household: Household) -> None:
-    booked = charge(household, corpus_of(household), HISTOGRAM)
+def test_show_names_the_failed_checks_of_a_closed_cohort_but_no_number_of_what_ran(pipeline: CliPipeline) -> None:
+    booked = charge(pipeline, corpus_of(pipeline), HISTOGRAM)
     with pytest.raises(ClaimRefused):
         booked.settle({}, [Discrepancy("normaliser", 16, 4711)])
     assert shown()["closings"][0]["failed"] == ["normaliser: planned 16"]
@@ -62,14 +62,14 @@ def test_show_names_the_failed_checks_of_a_closed_cohort_but_no_number_of_what_r
     assert "4711" not in tables() + json.dumps(shown())
 
 
-def test_show_counts_erased_units_and_names_none(household: Household) -> None:
-    corpus_id = corpus_of(household)
-    household.ledger.record_erasure(corpus_id, "user:abc", "asked for it")
+def test_show_counts_erased_units_and_names_none(pipeline: CliPipeline) -> None:
+    corpus_id = corpus_of(pipeline)
+    pipeline.ledger.record_erasure(corpus_id, "user:abc", "asked for it")
     (row,) = shown()["erasures"]
-    assert row == {"corpus_id": corpus_id, "units": [household.ledger.erased_hash("user:abc")]}
+    assert row == {"corpus_id": corpus_id, "units": [pipeline.ledger.erased_hash("user:abc")]}
     assert "erased units" in tables()
 
 
-def test_a_reason_in_brackets_is_printed_as_it_is(household: Household) -> None:
-    invoke("ledger", "raise", corpus_of(household), "12", "--reason", "[bold]see[/] minutes")
+def test_a_reason_in_brackets_is_printed_as_it_is(pipeline: CliPipeline) -> None:
+    invoke("ledger", "raise", corpus_of(pipeline), "12", "--reason", "[bold]see[/] minutes")
     assert "[bold]see[/]" in tables()

@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 from dp_assets.cli import app
 from dp_assets.cli.pipeline import summary_of
 from dp_assets.pipeline.running import Outcome
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 from tests.tiny_pipeline import PARTITION
 
 ENDPOINT = '\n[annotation.endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\nbackoff_seconds = 0.01\n'
@@ -20,9 +20,9 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def in_group(household: Household, group: str, line: str) -> None:
-    text = household.profile_file.read_text()
-    household.profile_file.write_text(text.replace(f"[{group}]", f"[{group}]\n{line}"))
+def in_group(pipeline: CliPipeline, group: str, line: str) -> None:
+    text = pipeline.profile_file.read_text()
+    pipeline.profile_file.write_text(text.replace(f"[{group}]", f"[{group}]\n{line}"))
 
 
 CASES = {
@@ -34,23 +34,23 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_nothing_is_charged_or_read_before_the_outside_is_there(household: Household, case: str) -> None:
+def test_nothing_is_charged_or_read_before_the_outside_is_there(pipeline: CliPipeline, case: str) -> None:
     group, line, appended, named = CASES[case]
-    in_group(household, group, line)
-    household.profile_file.write_text(household.profile_file.read_text() + appended)
+    in_group(pipeline, group, line)
+    pipeline.profile_file.write_text(pipeline.profile_file.read_text() + appended)
     assert invoke("register").exit_code == 0
-    before = household.ledger.state().anchor
+    before = pipeline.ledger.state().anchor
     result = invoke("run", PARTITION)
     assert result.exit_code == 1
     assert result.stderr.startswith("refused: ")
     assert named in result.stderr
-    assert household.ledger.state().anchor == before
-    assert not (household.home / "private/artifacts").exists()
+    assert pipeline.ledger.state().anchor == before
+    assert not (pipeline.home / "private/artifacts").exists()
 
 
-def test_home_prints_both_folders(household: Household) -> None:
+def test_home_prints_both_folders(pipeline: CliPipeline) -> None:
     printed = json.loads(invoke("home", "--json").stdout)
-    assert printed == {"data_home": str(household.home), "dagster_home": str(household.dagster_home)}
+    assert printed == {"data_home": str(pipeline.home), "dagster_home": str(pipeline.dagster_home)}
 
 
 def test_a_run_is_summed_up_with_what_was_made_and_what_failed() -> None:
@@ -64,7 +64,7 @@ def test_a_run_is_summed_up_with_what_was_made_and_what_failed() -> None:
     }
 
 
-def test_a_refusal_prints_nothing_on_standard_output(household: Household) -> None:
+def test_a_refusal_prints_nothing_on_standard_output(pipeline: CliPipeline) -> None:
     refused = invoke("run", PARTITION, "--json")
     assert refused.exit_code == 1
     assert refused.stdout == ""

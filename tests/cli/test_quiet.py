@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from dp_assets.cli.quiet import ENVIRONMENT
-from tests.household import ROOT
+from tests.cli_pipeline import ROOT
 
 CODE = """
 import atexit, os, sys

@@ -34,7 +34,7 @@ def test_the_most_bins_keep_the_limit_and_one_more_does_not(num_units: int) -> N
 
 @pytest.mark.parametrize(("num_bins", "noise"), [(40, 10.0), (100, 10.0), (100, 30.0)])
 def test_the_expectation_is_within_a_fifth_of_simulated_votes(num_bins: int, noise: float) -> None:
-    """Means over 6 scenes whose pool lies at a known distance from the units, for both rules."""
+    """Means over 6 cases whose pool lies at a known distance from the units, for both rules."""
     distances, ours, papers = [], [], []
     for seed in range(6):
         rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ def unit(vectors: Floats) -> Floats:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-class Scene:
+class VotesCase:
     """Bins with rows around their centroids, a log ratio drawn from the prior, noisy votes and the fit to them."""
 
     def __init__(self, seed: int) -> None:

@@ -1,7 +1,7 @@
 """The command in a process of its own: a folder with a corpus, a profile file, a data folder and a Dagster home.
 
 Profile and partitions are read when the code loads, and Dagster redirects the output of a process, so that whoever
-changes the one or listens to the other needs another process. `tests.scenes` says what else such a process may do.
+changes the one or listens to the other needs another process. `tests.cli_scripts` says what else such a process may do.
 """
 
 import json
@@ -22,7 +22,7 @@ from resources.storage.zones import HOME_VARIABLE
 from tests.tiny_pipeline import OVERRIDES, write_corpus
 
 ROOT = Path(__file__).parents[1]
-# Where libraries put temporary files and caches, each a folder of the household when a scene is played in it.
+# Where libraries put temporary files and caches, each a folder of the pipeline when a script runs in it.
 ELSEWHERE = {
     "TMPDIR": "tmp",
     "POLARS_TEMP_DIR": "tmp/polars",
@@ -36,7 +36,7 @@ ELSEWHERE = {
 }
 
 
-class Household:
+class CliPipeline:
     """A folder in which the command runs on the tiny profile."""
 
     def __init__(self, folder: Path, model: Path, **generator: Any) -> None:
@@ -61,14 +61,14 @@ class Household:
 
     @property
     def sandbox(self) -> dict[str, str]:
-        """An environment in which every place to write lies in the household."""
+        """An environment in which every place to write lies in the pipeline."""
         places = {variable: str(self.folder / name) for variable, name in ELSEWHERE.items()}
         code = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         return os.environ | self.environment | places | code
 
     @property
     def outside(self) -> list[Path]:
-        """Every folder of the household that is no part of the private zone; the source is private as well."""
+        """Every folder of the pipeline that is no part of the private zone; the source is private as well."""
         inside = {self.corpus_file, self.home, self.folder / "witness"}
         return [*(path for path in self.folder.iterdir() if path not in inside), *self._public_parts_of_the_home()]
 
@@ -83,12 +83,12 @@ class Household:
             out, err = process.communicate()
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
-    def play(self, scene: str, *, umask: int, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A scene of `tests.scenes` in a process whose every folder lies in the household."""
+    def run_script(self, script: str, *, umask: int, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A script of `tests.cli_scripts` in a process whose every folder lies in the pipeline."""
         for name in ("work", "witness", *ELSEWHERE.values()):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         return subprocess.run(
-            [sys.executable, "-m", "tests.scenes", scene, str(self.folder)],
+            [sys.executable, "-m", "tests.cli_scripts", script, str(self.folder)],
             cwd=self.folder / "work",
             env=self.sandbox | environment,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""What a process does inside a household, told as scenes: `python -m tests.scenes SCENE FOLDER`.
+"""Scripts that a process runs inside a pipeline: `python -m tests.cli_scripts SCRIPT FOLDER`.
 
     witnessed   register, an interrupted run and a full one, with a note of which private rows reached what
     broken      every private step of the graph fails in several ways, saying all it can
@@ -33,7 +33,7 @@ from dp_assets import cli
 from dp_assets.cli._console import open_ledger
 from dp_assets.privacy.randomness import SystemRandomness
 from resources.storage.zones import data_home
-from tests.household import interrupt_in_step
+from tests.cli_pipeline import interrupt_in_step
 from tests.privacy.replay import ReplayableSource
 from tests.tiny_pipeline import OVERRIDES, PARTITION
 
@@ -250,7 +250,7 @@ def interrupted_backfill(folder: Path) -> None:
     (folder / "witness" / "seen.json").write_text(json.dumps({"codes": codes}))
 
 
-SCENES = {
+SCRIPTS = {
     "witnessed": witnessed,
     "broken": broken,
     "replayed": replayed,
@@ -258,4 +258,4 @@ SCENES = {
 }
 
 if __name__ == "__main__":
-    SCENES[sys.argv[1]](Path(sys.argv[2]))
+    SCRIPTS[sys.argv[1]](Path(sys.argv[2]))

@@ -8,15 +8,15 @@ import pytest
 
 import dp_assets.definitions  # noqa: F401 (loaded here under the default profile, not in a test under another one)
 from dp_assets.settings.named import selected_profile
-from tests.household import Household
+from tests.cli_pipeline import CliPipeline
 
 
 @contextmanager
-def household_of(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Household]:
-    """A household whose profile this process uses meanwhile."""
-    household = Household(folder, model)
-    for name, value in household.environment.items():
+def pipeline_of(folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliPipeline]:
+    """A pipeline whose profile this process uses meanwhile."""
+    pipeline = CliPipeline(folder, model)
+    for name, value in pipeline.environment.items():
         monkeypatch.setenv(name, value)
     selected_profile.cache_clear()
-    yield household
+    yield pipeline
     selected_profile.cache_clear()
