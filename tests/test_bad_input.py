@@ -531,7 +531,7 @@ def test_a_file_that_names_no_user_stops_before_the_charge_and_only_the_private_
     result = site.materialize(real_instructions)
     assert CONSTANT_MESSAGE in failure_of(result)[1]
     assert not any("nameless-friend" in str(event) for event in result.all_events)
-    assert "nameless-friend.csv: no row that could be read names a user" in private_log_of(site)
+    assert "nameless-friend.csv: no readable row names a user" in private_log_of(site)
     assert site.ledger.state().snapshots == {}
     (folder / "nameless-friend.csv").unlink()
     assert site.materialize(real_instructions).success

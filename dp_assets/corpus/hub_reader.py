@@ -120,7 +120,7 @@ def _open(request: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
         raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
     except Exception as error:  # a file that is not Parquet, a missing file, a host that does not answer
         _explain()
-        raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); load them again") from None
+        raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); download them again") from None
 
 
 def _with_checked_files(builder: Any, names: Sequence[str], place: str) -> Any:

@@ -87,7 +87,7 @@ class SourceSettings(Settings):
                 "a source of kind 'huggingface' needs either `dataset`, an id on the hub, or a local `path`"
             )
         if self.layout is not None and self.columns:
-            raise ValueError("the preset knows the columns; leave `columns` out")
+            raise ValueError("the preset defines the columns; leave `columns` out")
         if self.layout is None and "text" not in self.columns:
             raise ValueError(f"needs a `columns` entry for `text`, or a `preset`: one of {', '.join(PRESET_NAMES)}")
         if self.layout is None and self.steps != PresetSteps():

@@ -251,8 +251,8 @@ class FileSource:
             return [self.path]
         if any(self.path.joinpath(log).exists() for log in TABLE_LOGS):
             raise SourceError(
-                f"source.path {self.path} is a table with a log, and its files may hold rows that were deleted from it;"
-                " write the present rows to Parquet files of their own"
+                f"source.path {self.path} is a table with a transaction log, so its files may hold rows that were"
+                " deleted from it; write the current rows to Parquet files of their own"
             )
         files = files_below(self.path)
         if not files:

@@ -80,7 +80,7 @@ def require_stable(
     found = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=bound)
     if found != unit.preparation:
         raise UnstablePreparation(
-            "on constant public rows, the preparation lets one unit change what becomes of another, or drops every row;"
+            "on constant public rows, the preparation lets one unit affect another, or drops every row;"
             " correct the modules in dp_assets/corpus, or the bounds of length, the languages and cohorts in corpus"
         )
     return unit.preparation
@@ -123,11 +123,11 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *,
     before, _, after = encode([long]), encode([longer]), encode([long])
     if not (np.array_equal(together, reverse) and np.array_equal(together[picked], alone)):
         raise UnstablePreparation(
-            "an embedding depends on the texts beside it; choose another embedder, or device = 'cpu', so that each is"
-            " computed apart"
+            "an embedding depends on the other texts of its batch; choose another embedder, or device = 'cpu', so that"
+            " each is computed separately"
         )
     if not np.array_equal(before, after):
-        raise UnstablePreparation("an embedding depends on the texts before it; choose another embedder")
+        raise UnstablePreparation("an embedding depends on texts embedded before it; choose another embedder")
 
 
 def preparation_of(*prepares: Prepare, rows: pl.DataFrame, unit: PrivacyUnit, max_rows_per_unit: int) -> str:

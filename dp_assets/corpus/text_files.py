@@ -215,7 +215,7 @@ def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
                 yield value if isinstance(value, Mapping) else None
             except RecursionError:
                 raise BrokenDocument(
-                    "a JSON document holds an object too deep to be read; write one flat object a line instead"
+                    "a JSON document holds an object nested too deeply to read; write one flat object a line instead"
                 ) from None
             except json.JSONDecodeError as error:
                 if _may_go_on(error, unread):
@@ -230,7 +230,7 @@ def _objects(chunks: Iterable[str]) -> Iterator[Row | None]:
         unread = unread[position:]
         if len(unread) > LONGEST_ROW:
             raise BrokenDocument(
-                "a JSON document holds an object longer than any that is read; write one JSON object a line"
+                "a JSON document holds an object that is too long to read; write one JSON object a line"
             )
     if unread:
         yield None

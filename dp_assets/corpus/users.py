@@ -52,7 +52,7 @@ def require_users(parts: Mapping[str, pl.LazyFrame]) -> None:
     for name, rows in parts.items():
         if names_nobody(rows):
             raise NobodyNamed(
-                f"{name}: no row that could be read names a user, so that each row would be a unit of its own under"
+                f"{name}: no readable row names a user, so each row would be a unit of its own under"
                 " corpus.unit = 'user'. Correct source.columns or the file, take it out of the source, or register"
                 " another corpus with corpus.unit = 'instruction'"
             )

@@ -61,7 +61,7 @@ class CardSettings:
         """
         settings = CardSettings(**{**form, "languages": tuple(form["languages"])})
         if type(settings.renamed) is not bool or type(settings.packaged_base) is not bool:
-            raise ExportRefused("the manifest holds other settings of cards than there are; export again")
+            raise ExportRefused("the manifest holds invalid settings for the cards; export again")
         return settings
 
 

@@ -43,7 +43,7 @@ PLACE = re.compile(
 def problems_of_export(root: Path, statement: Mapping[str, Any]) -> list[str]:
     """Return the differences between an export and its statement. The export's files are those that it names."""
     if foreign := sorted(place for place in statement["files"] if not PLACE.fullmatch(place)):
-        return [f"{foreign[0]} is no file of an export"]
+        return [f"{foreign[0]} is not a file of an export"]
     try:
         return list(_differences(root, statement))[:DIFFERENCES_NAMED]
     except (StatementError, ExportRefused) as error:
@@ -67,7 +67,7 @@ def _differences(root: Path, statement: Mapping[str, Any]) -> Iterator[str]:
     settings, contents = CardSettings.of(manifest["card"]), contents_of(folders, shards=EXPORTED_SHARDS)
     merged = {path.name for path in (root / MERGED).glob("*")}
     for name in sorted(merged - {part.name for part in folders if part.kind is Kind.MODEL}):
-        yield f"{MERGED}/{name} is no model of the export"
+        yield f"{MERGED}/{name} is not a model of the export"
     code = declared_as(Code, manifest["code"])
     expected = manifest_of(release, contents, settings, merged=merged, code=code)
     yield from differences(manifest, json.loads(json.dumps(expected)), MANIFEST)
@@ -115,7 +115,7 @@ def _release(
     (cohort,), (level,) = named["cohorts"], named["levels"]
     known = {STATEMENT, *(part.asset for part in PARTS)}
     if level == NO_DP or not isinstance(out_of_date, list) or not set(out_of_date) <= known:
-        raise ExportRefused(f"{MANIFEST} names assets that there are not, or the level is {NO_DP}")
+        raise ExportRefused(f"{MANIFEST} names unknown assets, or the level is {NO_DP}")
     return Release(
         partition=f"{cohort}|{level}",
         folders=folders,

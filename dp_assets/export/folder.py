@@ -56,7 +56,7 @@ def write_export(
       merge: writes full models; None writes none.
 
     Raises:
-      ExportRefused: a run made an artifact anew meanwhile, or a column has a name that no asset uses.
+      ExportRefused: a run replaced an artifact meanwhile, or a column has a name that no asset uses.
     """
     base_model = names.get(release.statement["base_model"], release.statement["base_model"])
     with atomic_folder(target, Zone.RELEASED) as folder:
@@ -77,7 +77,7 @@ def write_export(
         _write_statement(release, folder, names)
         write_checksums(folder)
         if identities(release.found) != release.found:
-            raise ExportRefused("a run made an artifact anew meanwhile; export again once the run has ended")
+            raise ExportRefused("a run replaced an artifact during the export; export again once the run has ended")
 
 
 def _of_kind(release: Release, kind: Kind) -> list[tuple[Part, Path]]:

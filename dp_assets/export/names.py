@@ -27,7 +27,7 @@ def public_names(statement: Mapping[str, Any], base_model: str | None) -> dict[s
     stated = statement["base_model"]
     if not is_local(stated):
         if base_model is not None:
-            raise ExportRefused(f"--base-model names a base model that is a folder, but this one is {stated}")
+            raise ExportRefused(f"--base-model is for a base model that is a folder, and this one is {stated}")
         return _last_parts(statement)
     if base_model is None or is_local(base_model):
         raise ExportRefused(

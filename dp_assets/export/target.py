@@ -19,13 +19,13 @@ def check_target(target: Path, home: Path) -> None:
         export.
     """
     if target.resolve().is_relative_to(home.resolve()) or home.resolve().is_relative_to(target.resolve()):
-        raise ExportRefused(f"--to {target} lies in the data folder or holds it; choose a folder of its own")
+        raise ExportRefused(f"--to {target} is inside the data folder or contains it; choose a folder of its own")
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise ExportRefused(f"--to {target} is no folder; choose another name")
+        raise ExportRefused(f"--to {target} is not a folder; choose another name")
     if not target.exists() or not any(target.iterdir()):
         return
     if not _is_export(target):
-        raise ExportRefused(f"--to {target} is not empty and no earlier export; choose an empty folder")
+        raise ExportRefused(f"--to {target} is neither empty nor an earlier export; choose an empty folder")
     if changed := sorted(_changes(target)):
         raise ExportRefused(
             f"--to {target} is an earlier export that was changed since ({', '.join(changed[:3])}); choose an empty"

@@ -284,7 +284,7 @@ def _read(model: type[Model], value: Any, prefix: str) -> Model:
         ]
         raise StatementError("; ".join(named[:PROBLEMS_SHOWN])[:MOST_LETTERS]) from None
     except (TypeError, ValueError, RecursionError):
-        raise StatementError("it holds something that JSON has no form for, or is nested too deeply") from None
+        raise StatementError("it holds a value that JSON cannot represent, or is nested too deeply") from None
 
 
 def model_name(name: str) -> str:

@@ -62,7 +62,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused_constant(name: str) -> NoReturn:
-    raise StatementError(f"{name} is no JSON number")
+    raise StatementError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

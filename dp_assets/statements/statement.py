@@ -135,7 +135,7 @@ def completed(facts: Declared) -> dict[str, Any]:
             for name, cohort in facts.cohorts.items()
         }
     except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise StatementError(f"a plan, a charge or an event is none that there is: {error}") from None
+        raise StatementError(f"a plan, a charge or an event is unknown: {error}") from None
     return {
         "format": FORMAT,
         "release": {name: sorted({charge[name[:-1]] for charge in charges}) for name in ("cohorts", "levels")},

@@ -169,7 +169,7 @@ def check_format(statement: Any) -> None:
       StatementError: it is not one.
     """
     if not isinstance(statement, Mapping) or "format" not in statement:
-        raise StatementError("this is no privacy statement: it names no format")
+        raise StatementError("this is not a privacy statement: it names no format")
     stated = statement["format"]
     if canonical(stated) != canonical(FORMAT):
         raise StatementError(
@@ -184,7 +184,7 @@ def differences(stated: Any, built: Any, name: str = "") -> Iterator[str]:
         for key in sorted({*stated, *built}):
             path = f"{name}.{key}" if name else key
             if key not in stated or key not in built:
-                yield f"{path} is {'missing' if key in built else 'no part of a statement'}"
+                yield f"{path} is {'missing' if key in built else 'not part of a statement'}"
             else:
                 yield from differences(stated[key], built[key], path)
     elif canonical(stated) != canonical(built):

@@ -18,7 +18,7 @@ def test_vectors_that_depend_on_their_companions_are_not_stored(
     encode = Embedder.encode_alone
     monkeypatch.setattr(Embedder, "encode_alone", lambda self, texts: encode(self, texts) * len(texts))
     result = corpus.materialize(real_instructions, real_embeddings)
-    assert "depends on the texts beside it" in message_of(result)
+    assert "depends on the other texts of its batch" in message_of(result)
     assert not (corpus.home / STORED / "real_embeddings").exists()
 
 

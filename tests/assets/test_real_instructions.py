@@ -31,7 +31,7 @@ def test_a_corpus_prepared_across_units_is_not_stored(corpus: Corpus, monkeypatc
 
     monkeypatch.setattr(module, "prepare", without_duplicates)
     result = corpus.materialize(real_instructions)
-    assert "lets one unit change what becomes of another" in message_of(result)
+    assert "lets one unit affect another" in message_of(result)
     assert not (corpus.home / STORED / "real_instructions").exists()
 
 
@@ -98,7 +98,7 @@ def test_rows_of_which_other_units_decide_anywhere_on_the_way_to_the_table_are_n
 ) -> None:
     plant(monkeypatch)
     result = corpus.materialize(real_instructions)
-    assert "lets one unit change what becomes of another" in message_of(result)
+    assert "lets one unit affect another" in message_of(result)
     assert not (corpus.home / STORED / "real_instructions").exists()
 
 

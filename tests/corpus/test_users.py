@@ -119,7 +119,7 @@ def part(*user_ids: str | None) -> pl.LazyFrame:
 
 @pytest.mark.parametrize("user_ids", [BLANKS, (None,), ("",)], ids=["blanks", "null", "empty"])
 def test_a_part_that_names_nobody_is_refused_by_name_beside_parts_that_do(user_ids: tuple[str | None, ...]) -> None:
-    with pytest.raises(NobodyNamed, match=r"^the second: no row that could be read names a user"):
+    with pytest.raises(NobodyNamed, match=r"^the second: no readable row names a user"):
         require_users({"the first": part("anna", None), "the second": part(*user_ids)})
 
 

@@ -215,7 +215,7 @@ def test_a_merged_model_that_is_none_of_the_export_is_refused(tmp_path: Path, na
 )
 def test_a_file_that_is_none_of_a_merged_model_is_refused(tmp_path: Path, name: str) -> None:
     folder = exported_with(tmp_path, "sft", merged=[name])
-    assert f"merged/sft/{name} is no file of an export" in wrong(folder)
+    assert f"merged/sft/{name} is not a file of an export" in wrong(folder)
 
 
 def test_a_merged_model_of_the_files_that_transformers_writes_agrees(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_an_artifact_that_is_made_anew_meanwhile_ends_the_export(
         write(*arguments)
 
     monkeypatch.setattr(writing, "_write_statement", meanwhile)
-    with pytest.raises(ExportRefused, match="made an artifact anew"):
+    with pytest.raises(ExportRefused, match="replaced an artifact"):
         write_export(tmp_path / "out", release, SETTINGS, names={})
     assert not (tmp_path / "out").exists()
 

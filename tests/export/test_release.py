@@ -81,7 +81,7 @@ def test_a_statement_that_no_longer_says_what_holds_is_refused(
     tmp_path: Path, entry: tuple[str, dict[str, object]]
 ) -> None:
     release_everything(tmp_path)
-    with pytest.raises(ExportRefused, match="the ledger has gone on"):
+    with pytest.raises(ExportRefused, match="the ledger has changed"):
         gathered(tmp_path, state_of(*both(), entry))
 
 

@@ -49,7 +49,7 @@ def figures(statement: Statement, true: Statement) -> str:
     "name", ["", "epsilon", "cohort_epsilon.", "true_positive_rate.cohort.0.01", "lineage_epsilon\u200b"]
 )
 def test_a_figure_under_another_name_is_refused(name: str) -> None:
-    assert "no part of a statement" in refusal_of(lambda statement: statement["guarantee"].update({name: 0.05}))
+    assert "not part of a statement" in refusal_of(lambda statement: statement["guarantee"].update({name: 0.05}))
 
 
 def test_a_mapping_whose_dotted_names_collide_with_the_figures_is_refused() -> None:

@@ -96,7 +96,7 @@ def test_an_embedder_that_remembers_the_longest_text_is_refused(tmp_path: Path, 
     )
     assert plain.max_tokens == scaled.max_tokens == 256
     require_alone(plain.encode_alone, longest=plain.max_tokens)
-    with pytest.raises(UnstablePreparation, match="texts before it"):
+    with pytest.raises(UnstablePreparation, match="texts embedded before it"):
         require_alone(scaled.encode_alone, longest=scaled.max_tokens)
 
 
