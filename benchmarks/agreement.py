@@ -34,7 +34,7 @@ from benchmarks.harness import options, store
 from benchmarks.paper_rule import paper_quotas
 from dp_assets.arrays import Floats, Integers, Vectors
 from dp_assets.evaluation import agreement
-from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
+from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbor_figures
 from dp_assets.evaluation.vote_posterior import VotePosterior, vote_posterior
 from dp_assets.selection.bins import fit_bins, nearest_bin
 from dp_assets.selection.histogram import NoisyHistogram
@@ -179,7 +179,7 @@ def vector_figures(corpus: Corpus, vectors: Vectors) -> dict[str, float]:
     return {
         "mauve": mauve(corpus.real[:MAUVE_ROWS], vectors, num_buckets=MAUVE_BUCKETS, seed=0),
         "frechet_distance": frechet_distance(corpus.real, vectors),
-        **neighbour_figures(corpus.real, vectors, seed=0),
+        **neighbor_figures(corpus.real, vectors, seed=0),
     }
 
 

@@ -296,7 +296,7 @@ def draw(found: Mapping[str, Any], file: Path) -> None:
 
 def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:
     """The lines, with names beside their ends that are moved apart where they would overlap, and guides behind them."""
-    from dp_assets.reports.plot_style import LIGHT, note, series_colours
+    from dp_assets.reports.plot_style import LIGHT, note, series_colors
 
     values = [value for _, each in lines.values() for value in each]
     bottom, top = min(values) / 1.5, max(values) * 1.5
@@ -305,12 +305,12 @@ def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -
     for start in 10.0 ** np.arange(-9, 3):
         axes.plot([smallest, largest], [start, start * largest / smallest], color=LIGHT.grid, ls="--", lw=0.8, zorder=0)
     below = dict[int, float]()  # how high the last name beside each largest size stands
-    colours, markers = series_colours(LIGHT, len(lines)), dict(zip(lines, MARKERS, strict=False))
+    colours, markers = series_colors(LIGHT, len(lines)), dict(zip(lines, MARKERS, strict=False))
     of_stage = dict(zip(lines, colours, strict=True))
     for stage, (sizes, each) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
         axes.plot(sizes, each, color=of_stage[stage], marker=markers[stage], markersize=4.5, linewidth=1.4)
         height = max(math.log(each[-1] / bottom) / math.log(top / bottom), below.get(sizes[-1], -1.0) + LEAST_GAP)
-        note(axes, LIGHT, stage, (sizes[-1] * 1.25, bottom * (top / bottom) ** height), colour=of_stage[stage])
+        note(axes, LIGHT, stage, (sizes[-1] * 1.25, bottom * (top / bottom) ** height), color=of_stage[stage])
         below[sizes[-1]] = height
 
 

@@ -30,7 +30,7 @@ from benchmarks.harness import options, store
 from benchmarks.paper_rule import paper_quotas
 from dp_assets.arrays import Integers, Vectors
 from dp_assets.evaluation.agreement import total_variation
-from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbour_figures
+from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbor_figures
 from dp_assets.generation.diversity import distinct_n
 from dp_assets.selection.bins import fit_bins, nearest_bin
 from dp_assets.selection.histogram import NoisyHistogram
@@ -148,7 +148,7 @@ def compared(taken: Vectors, test: Vectors, *, seed: int) -> dict[str, float]:
     return {
         "mauve": mauve(theirs, ours, num_buckets=BUCKETS, seed=seed),
         "frechet": frechet_distance(taken, test),
-        **neighbour_figures(theirs, ours, seed=seed),
+        **neighbor_figures(theirs, ours, seed=seed),
     }
 
 

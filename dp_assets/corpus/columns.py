@@ -42,7 +42,7 @@ IDS = ("user_id", "instruction_id")
 OTHERWISE = "\ufdd0otherwise "
 """The prefix, before one of our names, of a boolean column: whether a row has a value under another spelling of it."""
 
-WANTED_TYPES = {
+ACCEPTED_TYPES = {
     **dict.fromkeys(IDS, "strings, numbers but no floats of 32 bits, bytes, times or objects"),
     "text": "strings, or chat messages with role and content",
     "created_at": "times, dates, ISO 8601 strings or numbers since 1970",
@@ -142,11 +142,11 @@ def filled(rows: pl.LazyFrame, named: Mapping[str, object]) -> pl.LazyFrame:
 
 
 def _differ(name: str, value: pl.Expr) -> pl.Expr:
-    found = pl.col(name)
-    return canonical_id(found) != canonical_id(value) if name in IDS else found != value
+    column = pl.col(name)
+    return canonical_id(column) != canonical_id(value) if name in IDS else column != value
 
 
-def spelt_otherwise(names: Iterable[str], mapped: Collection[str]) -> dict[str, list[str]]:
+def other_spellings(names: Iterable[str], mapped: Collection[str]) -> dict[str, list[str]]:
     """Return, for each of `mapped`, the names that differ from it only in letter case and punctuation."""
     folded: dict[str, list[str]] = {}
     for name in names:
@@ -174,7 +174,7 @@ def is_conversation(dtype: pl.DataType) -> bool:
 
 
 def _otherwise(columns: Mapping[str, str], types: pl.Schema) -> list[pl.Expr]:
-    others = spelt_otherwise(types, columns.values())
+    others = other_spellings(types, columns.values())
     return [
         pl.any_horizontal(_has_value(other, types[other]) for other in others[theirs]).alias(OTHERWISE + name)
         for name, theirs in columns.items()
@@ -187,24 +187,24 @@ def _has_value(name: str, dtype: pl.DataType) -> pl.Expr:
     return value.str.contains(r"\S").fill_null(False) if dtype == pl.String else value.is_not_null()
 
 
-def _require_fit(name: str, theirs: str, found: pl.DataType) -> None:
-    if not _fits(name, found):
-        wanted = WANTED_TYPES.get(name, "strings, numbers, bytes, times or objects")
-        kind = found.base_type().__name__  # without the names inside a nested type, which may be values of rows
-        raise SourceError(f"column {theirs!r}, mapped to {name}, holds {kind}; it must hold {wanted}")
+def _require_fit(name: str, theirs: str, dtype: pl.DataType) -> None:
+    if not _fits(name, dtype):
+        accepted = ACCEPTED_TYPES.get(name, "strings, numbers, bytes, times or objects")
+        kind = dtype.base_type().__name__  # without the names inside a nested type, which may be values of rows
+        raise SourceError(f"column {theirs!r}, mapped to {name}, holds {kind}; it must hold {accepted}")
 
 
-def _fits(name: str, found: pl.DataType) -> bool:
-    if isinstance(found, pl.String | pl.Categorical | pl.Enum | pl.Null | pl.Binary):
+def _fits(name: str, dtype: pl.DataType) -> bool:
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum | pl.Null | pl.Binary):
         return True
     if name == "text":
-        return is_conversation(found)
+        return is_conversation(dtype)
     if name == "created_at":
-        return isinstance(found, pl.Datetime | pl.Date) or found.is_numeric()
-    if name in IDS and _has_short_floats(found):
+        return isinstance(dtype, pl.Datetime | pl.Date) or dtype.is_numeric()
+    if name in IDS and _has_short_floats(dtype):
         return False
-    is_temporal = found.is_temporal() and not isinstance(found, pl.Duration)
-    return found.is_numeric() or found.is_nested() or is_temporal or isinstance(found, pl.Boolean)
+    is_temporal = dtype.is_temporal() and not isinstance(dtype, pl.Duration)
+    return dtype.is_numeric() or dtype.is_nested() or is_temporal or isinstance(dtype, pl.Boolean)
 
 
 def _has_short_floats(dtype: pl.DataType) -> bool:
@@ -216,14 +216,14 @@ def _has_short_floats(dtype: pl.DataType) -> bool:
     return dtype.is_float() and not isinstance(dtype, pl.Float64)
 
 
-def _stored(column: str, name: str, found: pl.DataType) -> pl.Expr:
+def _stored(column: str, name: str, dtype: pl.DataType) -> pl.Expr:
     """Return the values as texts, or as times where the column holds times."""
     value = pl.col(column)
-    if name == "created_at" and found.is_temporal():
+    if name == "created_at" and dtype.is_temporal():
         return value.cast(TIME)
-    if isinstance(found, pl.String | pl.Categorical | pl.Enum | pl.Null) or found.is_integer():
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum | pl.Null) or dtype.is_integer():
         return value.cast(pl.String)
-    if name == "text" and (keys := _plain_keys(found)) is not None:
+    if name == "text" and (keys := _plain_keys(dtype)) is not None:
         return _first_user_turn(column, *keys)
     return value.map_batches(
         lambda values: as_stored(values.to_list(), values.name), return_dtype=pl.String(), is_elementwise=True
@@ -235,8 +235,8 @@ def _plain_keys(dtype: pl.DataType) -> tuple[str, str] | None:
     if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
         return None
     fields = {field.name: field.dtype for field in dtype.inner.fields}
-    found = [key for keys in (ROLE_KEYS, CONTENT_KEYS) for key in keys if key in fields]
-    return (found[0], found[1]) if len(found) == 2 and all(fields[key] == pl.String for key in found) else None
+    names = [key for keys in (ROLE_KEYS, CONTENT_KEYS) for key in keys if key in fields]
+    return (names[0], names[1]) if len(names) == 2 and all(fields[key] == pl.String for key in names) else None
 
 
 def _first_user_turn(column: str, role: str, content: str) -> pl.Expr:
@@ -261,7 +261,7 @@ def _each(read: Callable[[str], object], name: str, dtype: pl.DataType | None = 
     return pl.col(name).map_batches(read_all, return_dtype=kind, is_elementwise=True)
 
 
-def _unread(has_time_as_text: bool, found: Collection[str]) -> pl.Expr:
+def _unread(has_time_as_text: bool, columns: Collection[str]) -> pl.Expr:
     """Return the first part of a row that is present and not understood."""
     if has_time_as_text:
         lost = pl.col("created_at").str.contains(r"\S") & pl.col("read_at").is_null()
@@ -274,7 +274,7 @@ def _unread(has_time_as_text: bool, found: Collection[str]) -> pl.Expr:
         **{name: _is_inexact(name) for name in IDS},
         SPELLING: pl.any_horizontal(
             pl.lit(False),
-            *(pl.col(OTHERWISE + name) & _is_missing(name) for name in SOURCE_ROWS if OTHERWISE + name in found),
+            *(pl.col(OTHERWISE + name) & _is_missing(name) for name in SOURCE_ROWS if OTHERWISE + name in columns),
         ),
     }
     return pl.coalesce(pl.when(is_lost).then(pl.lit(part)) for part, is_lost in parts.items())

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import polars as pl
 
-from dp_assets.corpus.columns import SourceError, require_columns, source_rows, spelt_otherwise
+from dp_assets.corpus.columns import SourceError, other_spellings, require_columns, source_rows
 from dp_assets.corpus.hub import REFUSED
 from dp_assets.corpus.presets import PRESETS
 from dp_assets.corpus.settings import PresetSteps
@@ -63,15 +63,15 @@ def batches_of(request: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
         require_columns(names, rows.collect_schema().names(), place=place)
         columns = request["own_columns"] if preset is None else preset.columns
         try:
-            kept = rows if preset is None else preset.steps(rows, PresetSteps(**request["steps"]))
-            kept.collect_schema()
+            remaining = rows if preset is None else preset.steps(rows, PresetSteps(**request["steps"]))
+            remaining.collect_schema()
         except (pl.exceptions.PolarsError, TypeError):
             _explain()
             raise SourceError(
                 f"the columns of {place} do not have the types of preset {request['preset']}; leave the"
                 " preset out and map `columns`"
             ) from None
-        yield source_rows(kept, columns).collect()
+        yield source_rows(remaining, columns).collect()
 
 
 def opened(request: Mapping[str, Any]) -> tuple[Sequence[str], Any]:
@@ -85,7 +85,7 @@ def opened(request: Mapping[str, Any]) -> tuple[Sequence[str], Any]:
     stream = _open(request, names, place)
     if stream.features is not None:
         require_columns(names, list(stream.features), place=place)
-        others = spelt_otherwise(stream.features, names).values()
+        others = other_spellings(stream.features, names).values()
         stream = stream.select_columns([*names, *chain(*others)])
     return names, stream
 
@@ -120,7 +120,9 @@ def _open(request: Mapping[str, Any], names: Sequence[str], place: str) -> Any:
         raise SourceError(f"{place} has no split {request['split']!r}; correct source.split") from None
     except Exception as error:  # a file that is not Parquet, a missing file, a host that does not answer
         _explain()
-        raise SourceError(f"the files of {place} cannot be opened ({type(error).__name__}); download them again") from None
+        raise SourceError(
+            f"the files of {place} cannot be opened ({type(error).__name__}); download them again"
+        ) from None
 
 
 def _with_checked_files(builder: Any, names: Sequence[str], place: str) -> Any:

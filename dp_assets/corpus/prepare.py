@@ -92,7 +92,7 @@ class Preparation:
         yield Step(lambda rows: name_own_units(canonical_user_ids(rows), key=self.key))
         if self.drops_nobodies:
             yield Step(keep_named, "name no user (corpus.without_user)")
-        yield Step(normalise_text)
+        yield Step(normalize_text)
         yield Step(keep_texts, "have no text")
         yield Step(fitting, "are too short or too long (corpus.min_words, max_words ...)")
         if self.detect_language:
@@ -137,7 +137,7 @@ def drop_erased(rows: pl.LazyFrame, *, erased: Collection[str], key: bytes) -> p
     return rows.filter(~pl.col("unit_id").map_batches(is_erased, return_dtype=pl.Boolean(), is_elementwise=True))
 
 
-def normalise_text(rows: pl.LazyFrame) -> pl.LazyFrame:
+def normalize_text(rows: pl.LazyFrame) -> pl.LazyFrame:
     r"""Normalize texts.
 
     - Unicode NFC, `\n` as line end, plain spaces, no control characters.

@@ -44,15 +44,15 @@ class Preset:
 
     def steps(self, rows: pl.LazyFrame, settings: PresetSteps) -> pl.LazyFrame:
         """Return the rows that the steps leave. Each row is judged by itself. No `languages` means all of them."""
-        kept = rows.filter(self.is_opening)
+        remaining = rows.filter(self.is_opening)
         if settings.languages:
-            wanted = [language_of(language) for language in settings.languages]
-            kept = kept.filter(language_code(pl.col(self.columns["language"])).is_in(wanted))
+            codes = [language_of(language) for language in settings.languages]
+            remaining = remaining.filter(language_code(pl.col(self.columns["language"])).is_in(codes))
         if settings.drop_redacted and self.redacted is not None:
-            kept = kept.filter(~self.redacted.fill_null(False))
+            remaining = remaining.filter(~self.redacted.fill_null(False))
         if settings.drop_flagged != NEVER:
-            kept = kept.filter(~self.flagged(settings.drop_flagged).fill_null(False))
-        return kept
+            remaining = remaining.filter(~self.flagged(settings.drop_flagged).fill_null(False))
+        return remaining
 
 
 def _flag_of_turn(turn: Turn) -> pl.Expr:

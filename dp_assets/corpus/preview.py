@@ -109,7 +109,7 @@ def preview(
             remaining = _through(of_units, first, counts)
             _count_units(remaining, preparation, counts)
             _count_prepared(_through(remaining, steps, counts), counts)
-    shown = {
+    content = {
         "files": files,
         "rows": num_rows,
         "columns": {ours: {"from": theirs, "missing": _missing(files, ours)} for ours, theirs in columns.items()},
@@ -118,21 +118,21 @@ def preview(
         "cohorts": [_cohort(cohort, counts) for cohort in cohorts],
         "first_rows": [_plain(row) for row in rows.head(FIRST_ROWS).collect().to_dicts()],
     }
-    return {**shown, "warnings": list(_warnings(shown, preparation, counts))}
+    return {**content, "warnings": list(_warnings(content, preparation, counts))}
 
 
 def _file(name: str, rows: pl.LazyFrame, columns: Mapping[str, str]) -> Row:
     """Count a part's rows: all, those that lack a mapped column, and those with a Python-style chat or rows inside."""
     missing = {ours: _is_missing(ours).sum().alias(ours) for ours in columns}
     numbers = {NUMBER: pl.len(), PYTHON: pl.col("text").str.contains(AS_PYTHON_WRITES).sum()}
-    found = canonical_user_ids(rows).select(**numbers, **missing).collect(engine="streaming").row(0, named=True)
+    totals = canonical_user_ids(rows).select(**numbers, **missing).collect(engine="streaming").row(0, named=True)
     return {
         "name": _shown_name(name),
-        "rows": found.pop(NUMBER),
+        "rows": totals.pop(NUMBER),
         "names_nobody": names_nobody(understood(rows)),
-        "as_python_writes": found.pop(PYTHON),
+        "as_python_writes": totals.pop(PYTHON),
         "with_rows_inside": _with_rows_inside(Path(name), rows),
-        "missing": found,
+        "missing": totals,
     }
 
 
@@ -191,11 +191,11 @@ def _shown_name(name: str) -> str:
 
 def _count_units(named: pl.DataFrame, preparation: Preparation, counts: _Counts) -> None:
     """Count the units before any step of the preparation. Users are shown as the source spells them."""
-    spelt = canonical_user_ids(named.lazy().with_columns(written="user_id"))
-    whose = spelt.group_by("unit_id").agg(pl.len(), pl.col("user_id").first(), pl.col("written").min()).collect()
-    users = whose.filter(pl.col("unit_id").str.starts_with("user:"))
+    canonical = canonical_user_ids(named.lazy().with_columns(written="user_id"))
+    units = canonical.group_by("unit_id").agg(pl.len(), pl.col("user_id").first(), pl.col("written").min()).collect()
+    users = units.filter(pl.col("unit_id").str.starts_with("user:"))
     counts.users += len(users)
-    counts.sizes.update((users if preparation.drops_nobodies else whose)["len"].to_list())
+    counts.sizes.update((users if preparation.drops_nobodies else units)["len"].to_list())
     theirs = zip(users["len"], users["written"], strict=True)
     counts.busiest = sorted([*counts.busiest, *theirs], reverse=True)[:BUSIEST]
     for size, user_id in zip(users["len"], users["user_id"], strict=True):
@@ -230,11 +230,13 @@ def _count_prepared(rows: pl.DataFrame, counts: _Counts) -> None:
 def _units(counts: _Counts) -> Row:
     sizes, largest = counts.sizes, max(counts.sizes, default=0)
     bins = [*SIZES, (SIZES[-1][1] + 1, max(largest, SIZES[-1][1] + 1))]
-    held = {f"{least}" if least == most else f"{least} to {most}": _between(sizes, least, most) for least, most in bins}
+    units_by_size = {
+        f"{least}" if least == most else f"{least} to {most}": _between(sizes, least, most) for least, most in bins
+    }
     return {
         "users": counts.users,
         "rows_as_units": sizes.total() - counts.users,
-        "rows_of_a_unit": {name: number for name, number in held.items() if number},
+        "rows_of_a_unit": {name: number for name, number in units_by_size.items() if number},
         "busiest_users": [{"user_id": user_id, "rows": size} for size, user_id in counts.busiest],
     }
 
@@ -257,11 +259,11 @@ def _step(drops: str, counts: _Counts) -> Row:
 
 
 def _cohort(cohort: str, counts: _Counts) -> Row:
-    in_it = [(name, split) for name, split in counts.rows_of if name == cohort]
+    groups = [(name, split) for name, split in counts.rows_of if name == cohort]
     return {
         "cohort": cohort,
-        "rows": sum(counts.rows_of[place] for place in in_it),
-        "units": sum(counts.units_of[place] for place in in_it),
+        "rows": sum(counts.rows_of[group] for group in groups),
+        "units": sum(counts.units_of[group] for group in groups),
         "rows_to_train_on": counts.rows_of[cohort, TRAIN_SPLIT],
         "units_to_train_on": counts.units_of[cohort, TRAIN_SPLIT],
     }
@@ -276,22 +278,22 @@ def _plain(row: Mapping[str, Any]) -> Row:
     return plain | {"not_understood": part}
 
 
-def _warnings(shown: Row, preparation: Preparation, counts: _Counts) -> Iterator[str]:
+def _warnings(content: Row, preparation: Preparation, counts: _Counts) -> Iterator[str]:
     """Yield warnings about what is probably a mistake, the most important first."""
-    if not shown["rows"]:
+    if not content["rows"]:
         yield "the source has no rows"
         return
     by_user = preparation.unit is PrivacyUnit.USER
-    yield from _about_users(shown, counts) if by_user else ()
-    for name, column in shown["columns"].items():
-        if column["missing"] == shown["rows"] and not (by_user and name == "user_id"):
+    yield from _about_users(content, counts) if by_user else ()
+    for name, column in content["columns"].items():
+        if column["missing"] == content["rows"] and not (by_user and name == "user_id"):
             yield f"the column mapped to {name} holds no value in any row"
-    for step in shown["steps"]:
-        yield from _about_a_step(step, shown["rows"])
-    for file in shown["files"]:
+    for step in content["steps"]:
+        yield from _about_a_step(step, content["rows"])
+    for file in content["files"]:
         yield from _about_rows_inside(file)
         yield from _about_chats(file)
-    for cohort in shown["cohorts"]:
+    for cohort in content["cohorts"]:
         if not cohort["rows_to_train_on"]:
             yield f"the cohort {cohort['cohort']} has no row to train on; its charges will be refused"
 
@@ -320,8 +322,8 @@ def _about_chats(file: Row) -> Iterator[str]:
         )
 
 
-def _about_users(shown: Row, counts: _Counts) -> Iterator[str]:
-    for file in shown["files"]:
+def _about_users(content: Row, counts: _Counts) -> Iterator[str]:
+    for file in content["files"]:
         if file["names_nobody"]:
             yield (
                 f"no row of {file['name']} that could be read names a user; a run will stop there, before anything is"
@@ -331,5 +333,5 @@ def _about_users(shown: Row, counts: _Counts) -> Iterator[str]:
         yield f"{rows} rows name the user {user_id!r} and count as those of one; clear the id if it means nobody"
     if counts.users > 1 and counts.busiest[0][0] == 1:
         yield "no user has a second row; if the column mapped to user_id names rows, a person is protected row by row"
-    if counts.users == 1 and shown["rows"] > 1:
+    if counts.users == 1 and content["rows"] > 1:
         yield "all rows that name a user name the same one, so that hardly any will be trained on"

@@ -79,9 +79,9 @@ class QuerySource:
         Raises:
           SourceError: the database cannot be opened, the query is refused, or a column is missing.
         """
-        found = self.columns_of()
-        if found is not None:
-            require_columns(sorted(set(self.columns.values())), found, place="the result of source.query")
+        columns = self.columns_of()
+        if columns is not None:
+            require_columns(sorted(set(self.columns.values())), columns, place="the result of source.query")
 
     def _typed(self, batch: pl.DataFrame) -> pl.DataFrame:
         require_columns(sorted(set(self.columns.values())), batch.columns, place="the result of source.query")

@@ -52,17 +52,17 @@ def require_units_apart(embed: Callable[..., pl.LazyFrame]) -> None:
     """
     rows = pl.DataFrame(
         [
-            (unit_id, f"{unit_id}-{place}", text, "all", split, None)
+            (unit_id, f"{unit_id}-{index}", text, "all", split, None)
             for unit_id, texts in PUBLIC_UNITS.items()
-            for place, (text, split) in enumerate(texts)
+            for index, (text, split) in enumerate(texts)
         ],
         schema=REAL_INSTRUCTIONS,
         orient="row",
     )
     together = _collected(embed, rows)
     alone = pl.concat([_collected(embed, unit) for unit in rows.partition_by("unit_id")])
-    kept = rows.filter(pl.col("split") == TRAIN_SPLIT)["instruction_id"].sort()
-    if not together.equals(alone) or not together["instruction_id"].equals(kept):
+    training_ids = rows.filter(pl.col("split") == TRAIN_SPLIT)["instruction_id"].sort()
+    if not together.equals(alone) or not together["instruction_id"].equals(training_ids):
         raise UnstablePreparation("the vectors of a unit's rows depend on the rows of other units")
 
 

@@ -53,13 +53,13 @@ def unknown_regions(regions: Sequence[str]) -> list[str]:
 
 def versions(model: str | None) -> dict[str, str]:
     """Return the versions of the recognizing packages, and of the spaCy pipeline if there is one."""
-    found = {package: version(package) for package in PACKAGES}
+    by_package = {package: version(package) for package in PACKAGES}
     if model is not None:
         from spacy.util import get_package_path, is_package, load_meta
 
         meta = load_meta((get_package_path(model) if is_package(model) else Path(model)) / "meta.json")
-        found[f"{meta['lang']}_{meta['name']}"] = str(meta["version"])
-    return found
+        by_package[f"{meta['lang']}_{meta['name']}"] = str(meta["version"])
+    return by_package
 
 
 def pattern_detectors(regions: Sequence[str]) -> Mapping[str, Detector]:
@@ -196,5 +196,5 @@ def _is_telephone(text: str, start: int, end: int) -> bool:
 
     Numbering plans also contain short numbers, and decimals look like those.
     """
-    found = text[start:end]
-    return sum(map(str.isdigit, found)) >= FEWEST_TELEPHONE_DIGITS and not re.fullmatch(r"\d+\.\d+", found)
+    hit = text[start:end]
+    return sum(map(str.isdigit, hit)) >= FEWEST_TELEPHONE_DIGITS and not re.fullmatch(r"\d+\.\d+", hit)

@@ -96,20 +96,20 @@ def check_schema(frame: pl.LazyFrame | pl.DataFrame, schema: pl.Schema, *, name:
       SchemaError: a column is missing or has another type. The message names every such column of the table `name` and
         what was expected.
     """
-    found = frame.collect_schema()
+    types = frame.collect_schema()
     problems = [
-        f"{column} is {found.get(column, 'missing')}, expected {_in_words(dtype)}"
+        f"{column} is {types.get(column, 'missing')}, expected {_in_words(dtype)}"
         for column, dtype in schema.items()
-        if column not in found or not _matches(found[column], dtype)
+        if column not in types or not _matches(types[column], dtype)
     ]
     if problems:
         raise SchemaError(f"the table {name} does not have the expected columns: {'; '.join(problems)}")
 
 
-def _matches(found: pl.DataType, expected: pl.DataType) -> bool:
-    if expected == VECTOR and isinstance(found, pl.Array):
-        return len(found.shape) == 1 and found.inner == pl.Float32
-    return found == expected
+def _matches(dtype: pl.DataType, expected: pl.DataType) -> bool:
+    if expected == VECTOR and isinstance(dtype, pl.Array):
+        return len(dtype.shape) == 1 and dtype.inner == pl.Float32
+    return dtype == expected
 
 
 def _in_words(expected: pl.DataType) -> str:

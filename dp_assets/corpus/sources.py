@@ -24,9 +24,9 @@ from dp_assets.corpus.columns import (
     as_stored,
     check_mapping,
     filled,
+    other_spellings,
     require_columns,
     source_rows,
-    spelt_otherwise,
 )
 from dp_assets.corpus.schemas import SCANNED_ROWS, SOURCE_ROWS
 from dp_assets.corpus.spool import ROWS_IN_A_BATCH, spool, spooled
@@ -264,9 +264,9 @@ class FileSource:
             _require_suffix(file, self._place)
         return files
 
-    def _require_columns(self, file: Path, found: Sequence[str]) -> None:
+    def _require_columns(self, file: Path, columns: Sequence[str]) -> None:
         or_else = CSV_REMEDY if is_csv(file) else ""
-        require_columns(self._names, [*found, *self._from_folders(file)], place=self._place, or_else=or_else)
+        require_columns(self._names, [*columns, *self._from_folders(file)], place=self._place, or_else=or_else)
 
     def _from_folders(self, file: Path) -> dict[str, str | None]:
         """Return the mapped columns that the names of a file's folders give, as `name=value`.
@@ -284,12 +284,12 @@ class FileSource:
     def _rows_of_parquet(self, file: Path) -> pl.LazyFrame:
         rows = pl.scan_parquet(file, glob=False, hive_partitioning=False)
         try:
-            found = rows.collect_schema().names()
+            columns = rows.collect_schema().names()
         except (pl.exceptions.PolarsError, OSError):
             raise SourceError(
                 f"{self._place} is not a readable Parquet file; write it again, or take it out of the source"
             ) from None
-        self._require_columns(file, found)
+        self._require_columns(file, columns)
         return self._typed(rows, self._from_folders(file))
 
     def _require_readable(self, file: Path) -> None:
@@ -321,7 +321,7 @@ class FileSource:
             keys = set[str]().union(*objects)
             seen.an_object = seen.an_object or bool(objects)
             seen.keys |= keys.union(folders).intersection(self._names)
-            others = spelt_otherwise(keys, self._names).values()
+            others = other_spellings(keys, self._names).values()
             names = [*self._names, *dict.fromkeys(chain(*others))]
             columns = [as_stored([row and row.get(name) for row in batch], name) for name in names]
             broken = pl.Series(BROKEN, [row is None for row in batch])
@@ -339,8 +339,8 @@ class FileSource:
         """Return scanned rows, with a folder's value where a row has none."""
         if not folders:
             return source_rows(rows, self.columns)
-        found = rows.collect_schema()
-        lacking = [pl.lit(None, pl.String()).alias(name) for name in folders if name not in found]
+        types = rows.collect_schema()
+        lacking = [pl.lit(None, pl.String()).alias(name) for name in folders if name not in types]
         named = {ours: theirs for ours, theirs in self.columns.items() if theirs in folders}
         values = source_rows(pl.LazyFrame({name: [value] for name, value in folders.items()}), named).collect()
         return filled(source_rows(rows.with_columns(lacking), self.columns), values.row(0, named=True))

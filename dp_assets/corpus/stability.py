@@ -77,8 +77,8 @@ def require_stable(
         created_at=moment_in(cohort),
     )
     bound = preparation.max_rows_per_unit
-    found = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=bound)
-    if found != unit.preparation:
+    verdict = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=bound)
+    if verdict != unit.preparation:
         raise UnstablePreparation(
             "on constant public rows, the preparation lets one unit affect another, or drops every row;"
             " correct the modules in dp_assets/corpus, or the bounds of length, the languages and cohorts in corpus"
@@ -118,7 +118,7 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *,
     picked = range(0, len(texts), len(ascii_lowercase) + 3)
     alone = np.concatenate([encode([texts[index]]) for index in picked])
     # Different words, because attention over equal tokens gives the same result at any position.
-    words = [ascii_lowercase[place % len(ascii_lowercase)] for place in range(longest)]
+    words = [ascii_lowercase[index_of_word % len(ascii_lowercase)] for index_of_word in range(longest)]
     long, longer = " ".join(words[: longest * 3 // 4]), " ".join(words)
     before, _, after = encode([long]), encode([longer]), encode([long])
     if not (np.array_equal(together, reverse) and np.array_equal(together[picked], alone)):
@@ -143,13 +143,13 @@ def preparation_of(*prepares: Prepare, rows: pl.DataFrame, unit: PrivacyUnit, ma
     """
     first, *_ = prepares
     apart = [(first(of_units.lazy()).collect(), num) for of_units, num in _rows_of_each_unit(rows, unit)]
-    kept = [(prepared, num_units) for prepared, num_units in apart if len(prepared)]
+    nonempty = [(prepared, num_units) for prepared, num_units in apart if len(prepared)]
     of_each = pl.concat([prepared for prepared, _ in apart])
     rows_of_units = of_each["unit_id"].value_counts()["count"]
-    named_apart = all(prepared["unit_id"].n_unique() == num_units for prepared, num_units in kept)
-    named_once = len(rows_of_units) == sum(num_units for _, num_units in kept)
+    named_apart = all(prepared["unit_id"].n_unique() == num_units for prepared, num_units in nonempty)
+    named_once = len(rows_of_units) == sum(num_units for _, num_units in nonempty)
     bounded = all(num_rows <= max_rows_per_unit for num_rows in rows_of_units)
-    if kept and named_apart and named_once and bounded:
+    if nonempty and named_apart and named_once and bounded:
         alike = all(_same_rows(prepare(rows.lazy()).collect(), of_each) for prepare in prepares)
         return unit.preparation if alike else ACROSS_UNITS
     return ACROSS_UNITS
@@ -211,10 +211,10 @@ def _between(shortest: int, longest: int, number: int) -> int:
 
 def moment_in(cohort: str) -> datetime:
     """Return a time within a cohort that is a year, quarter or month; for other cohorts any time will do."""
-    found = re.fullmatch(r"(\d{4})(?:-Q([1-4])|-(\d{2}))?", cohort)
-    if found is None:
+    match = re.fullmatch(r"(\d{4})(?:-Q([1-4])|-(\d{2}))?", cohort)
+    if match is None:
         return datetime(2026, 1, 1, tzinfo=UTC)
-    year, quarter, month = (int(part) if part else None for part in found.groups())
+    year, quarter, month = (int(part) if part else None for part in match.groups())
     return datetime(year or 1, month or 3 * (quarter or 1) - 2, 1, tzinfo=UTC)
 
 

@@ -242,8 +242,8 @@ def _may_go_on(error: json.JSONDecodeError, text: str) -> bool:
 
 
 def _after(pattern: re.Pattern[str], text: str, position: int) -> int:
-    found = pattern.match(text, position)
-    return found.end() if found else position
+    match = pattern.match(text, position)
+    return match.end() if match else position
 
 
 class _Lines:

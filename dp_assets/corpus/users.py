@@ -92,7 +92,7 @@ def _respelt(user_id: str) -> str | None:
     if user_id[:1] not in ("{", "[", '"'):
         return _scalar(user_id)
     try:
-        value = _held(json.loads(user_id, parse_int=str, parse_float=str, parse_constant=lambda _: None))
+        value = _without_missing(json.loads(user_id, parse_int=str, parse_float=str, parse_constant=lambda _: None))
         respelt = value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
         (respelt or "").encode()
     except (ValueError, RecursionError):
@@ -109,20 +109,20 @@ def _scalar(user_id: str) -> str | None:
     if NUMBER.fullmatch(user_id):
         value = Decimal(user_id).normalize(Context(prec=len(user_id), Emax=10**9, Emin=-(10**9)))
         return str(value) if value else "0"
-    if found := UUID_TEXT.fullmatch(user_id):
-        return str(UUID(found[1]))
-    if found := BYTES_TEXT.fullmatch(user_id):
-        text = (stored_text(bytes.fromhex(found[1])) or "").strip()
+    if match := UUID_TEXT.fullmatch(user_id):
+        return str(UUID(match[1]))
+    if match := BYTES_TEXT.fullmatch(user_id):
+        text = (stored_text(bytes.fromhex(match[1])) or "").strip()
         return text.removeprefix(UNREADABLE) if text.startswith(UNREADABLE) else _respelt(text)
     return user_id.lower() if user_id.lower() in BOOLEANS else user_id or None
 
 
-def _held(value: object) -> object:
+def _without_missing(value: object) -> object:
     """Return a JSON value without missing and blank parts, its scalars in canonical form; None if nothing is left."""
     if isinstance(value, Mapping):
-        return {key: held for key in value if (held := _held(value[key])) is not None} or None
+        return {key: part_value for key in value if (part_value := _without_missing(value[key])) is not None} or None
     if isinstance(value, list):
-        parts = [_held(part) for part in value]
+        parts = [_without_missing(part) for part in value]
         return parts if any(part is not None for part in parts) else None
     if isinstance(value, bool):
         return str(value).lower()

@@ -178,10 +178,10 @@ def time_of(text: str) -> datetime | None:
     stripped = text.strip()
     if NUMBER.fullmatch(stripped) and (since_epoch := _since_epoch(Decimal(stripped))) is not None:
         return EPOCH + since_epoch
-    found = ISO_8601.fullmatch(stripped.upper())
-    if found is None:
+    match = ISO_8601.fullmatch(stripped.upper())
+    if match is None:
         return None
-    day, clock, zone = found.groups()
+    day, clock, zone = match.groups()
     try:
         named = datetime.fromisoformat(f"{day}T{clock}" if clock else day)
         shift = datetime.fromisoformat(f"1970-01-01T00:00{zone}").utcoffset() if zone and zone[0] in "+-" else None

@@ -42,7 +42,7 @@ from dp_assets.evaluation.text_figures import (
     diversity_figures,
     form_figures,
     language_shares,
-    recognised_shares,
+    recognized_shares,
     similarity_figures,
 )
 from dp_assets.evaluation.vote_posterior import VotePosterior, vote_posterior
@@ -186,7 +186,7 @@ def quality_report(
         "target": target,
         "shortage": shortage,
         "languages": {name: language_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
-        "personal_data": {name: recognised_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
+        "personal_data": {name: recognized_shares(_draw(each.texts, MOST_READ, seed)) for name, each in sets.items()},
         "bins": _bins(compared.pool, compared.filtered, histogram),
         "examples": {name: _draw(each.texts, settings.examples, seed) for name, each in sets.items()},
     }
@@ -237,11 +237,11 @@ def _figures(sets: Mapping[str, SyntheticSet], histogram: NoisyHistogram, *, see
 
 def _estimates(counts: Integers, posterior: VotePosterior) -> dict[str, float]:
     """Return each estimate and the ends of its interval, by name."""
-    found = {}
+    estimates = {}
     for name, estimate in estimated_figures(counts, posterior).items():
-        found[f"estimated_{name}"] = estimate.value
-        found |= {f"estimated_{name}_low": estimate.low, f"estimated_{name}_high": estimate.high}
-    return found
+        estimates[f"estimated_{name}"] = estimate.value
+        estimates |= {f"estimated_{name}_low": estimate.low, f"estimated_{name}_high": estimate.high}
+    return estimates
 
 
 def _equal_size_distance(counts: Integers, posterior: VotePosterior, size: int, seed: int) -> float:
@@ -324,9 +324,9 @@ def _language_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _personal_data_rows(data: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    names, found = sets_of(data), data["personal_data"]
-    says = "Texts in which a recogniser finds this; invented ones count too, names are not looked for."
-    return [(f"holds: {kind}", *(f"{found[name][kind]:.1%}" for name in names), says) for kind in found["before"]]
+    names, shares = sets_of(data), data["personal_data"]
+    says = "Texts in which a recognizer finds this. Invented data count too, and names are not searched for."
+    return [(f"holds: {kind}", *(f"{shares[name][kind]:.1%}" for name in names), says) for kind in shares["before"]]
 
 
 def summary(data: Mapping[str, Any]) -> str:

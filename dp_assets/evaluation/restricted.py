@@ -18,11 +18,11 @@ import polars as pl
 
 from dp_assets.arrays import Floats, Vectors
 from dp_assets.evaluation.agreement import bin_shares, total_variation
-from dp_assets.evaluation.text_figures import normalise
+from dp_assets.evaluation.text_figures import normalize
 from dp_assets.selection.bins import nearest_bin
 
 DISTANCE_QUANTILES = (0.01, 0.1, 0.5)
-NEIGHBOURS, MOST_NEIGHBOUR_ROWS = 5, 5000
+NEIGHBORS, MOST_NEIGHBOR_ROWS = 5, 5000
 """The k of the k-nearest-neighbor figures, as in Naeem et al., and the most rows of a side that they use."""
 BLOCK_ROWS = 1024
 SCHEMA = {"metric": pl.String, "subject": pl.String, "value": pl.Float64}
@@ -39,7 +39,7 @@ def restricted_figures(
     """Compare each synthetic set with the real rows.
 
     The metrics are `exact_total_variation` (over the bins), `mauve`, `frechet_distance`, the four of
-    `neighbour_figures`, and `nearest_real_distance_p01`, `_p10`, `_p50` (quantiles of the synthetic rows' distances to
+    `neighbor_figures`, and `nearest_real_distance_p01`, `_p10`, `_p50` (quantiles of the synthetic rows' distances to
     the nearest real row).
 
     Args:
@@ -63,7 +63,7 @@ def restricted_figures(
             "exact_total_variation": exact_total_variation(real, vectors, centroids) if some else math.nan,
             "mauve": mauve(real, vectors, num_buckets=mauve_buckets, seed=seed) if enough else math.nan,
             "frechet_distance": frechet_distance(real, vectors) if several else math.nan,
-            **neighbour_figures(real, vectors, seed=seed),
+            **neighbor_figures(real, vectors, seed=seed),
             **_nearest_distance_quantiles(vectors, real),
         }
         rows += [(metric, subject, value) for metric, value in figures.items()]
@@ -76,10 +76,10 @@ def copy_figures(*, real_texts: Sequence[str], synthetic_texts: Mapping[str, Seq
     The columns are those of `restricted_figures`. The metric is `verbatim_copy_share`, 0 for an empty set. Common short
     requests are copies by chance, so compare with a held-out real set before drawing a conclusion.
     """
-    real = normalise(pl.Series("text", real_texts, dtype=pl.String)).unique()
+    real = normalize(pl.Series("text", real_texts, dtype=pl.String)).unique()
     rows = []
     for subject, texts in synthetic_texts.items():
-        copied = normalise(pl.Series("text", texts, dtype=pl.String)).is_in(real.implode())
+        copied = normalize(pl.Series("text", texts, dtype=pl.String)).is_in(real.implode())
         rows.append(("verbatim_copy_share", subject, int(copied.sum()) / max(1, len(copied))))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -130,7 +130,7 @@ def frechet_distance(first: Vectors, second: Vectors) -> float:
     return max(0.0, float(gap @ gap + np.trace(first_covariance) + np.trace(second_covariance) - 2 * cross))
 
 
-def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed: int) -> dict[str, float]:
+def neighbor_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed: int) -> dict[str, float]:
     """Compute precision, recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020).
 
     The ball of a row reaches to its fifth neighbor in its own set. Both sides are subsampled to one size, because the
@@ -145,8 +145,8 @@ def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed
     Returns:
       The four figures by name, NaN where a side has too few rows for a fifth neighbor.
     """
-    size = min(len(real_vectors), len(synthetic_vectors), MOST_NEIGHBOUR_ROWS)
-    if size <= NEIGHBOURS:
+    size = min(len(real_vectors), len(synthetic_vectors), MOST_NEIGHBOR_ROWS)
+    if size <= NEIGHBORS:
         return dict.fromkeys(("precision", "recall", "density", "coverage"), math.nan)
     generator = np.random.default_rng(seed)
     real, synthetic = (
@@ -167,7 +167,7 @@ def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed
     return {
         "precision": in_a_real_ball / size,
         "recall": in_a_synthetic_ball / size,
-        "density": balls / (NEIGHBOURS * size),
+        "density": balls / (NEIGHBORS * size),
         "coverage": float(covered.mean()),
     }
 
@@ -175,7 +175,7 @@ def neighbour_figures(real_vectors: Vectors, synthetic_vectors: Vectors, *, seed
 def _radii(vectors: Floats) -> Floats:
     """Return the distance (n,) of each row to its fifth neighbor in its own set, not counting itself."""
     blocks = [
-        np.partition(_distances(vectors[start : start + BLOCK_ROWS], vectors), NEIGHBOURS, axis=1)[:, NEIGHBOURS]
+        np.partition(_distances(vectors[start : start + BLOCK_ROWS], vectors), NEIGHBORS, axis=1)[:, NEIGHBORS]
         for start in range(0, len(vectors), BLOCK_ROWS)
     ]
     return np.concatenate(blocks)
@@ -225,11 +225,11 @@ def _silenced_standard_error() -> Iterator[None]:
     FAISS, inside MAUVE, prints a warning about few rows a cell that names the number of rows, which is private. It
     writes from C++ to the file descriptor, so replacing `sys.stderr` would not stop it.
     """
-    kept = os.dup(2)
+    saved_descriptor = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
             yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved_descriptor, 2)
+        os.close(saved_descriptor)

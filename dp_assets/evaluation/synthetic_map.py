@@ -58,8 +58,8 @@ class SyntheticMap:
 
     def to_json(self) -> dict[str, Any]:
         """Return the map as a JSON value, with rounded coordinates."""
-        places = {"pool_xy": self.pool_xy, "filtered_xy": self.filtered_xy}
-        return {name: xy.round(DECIMALS).tolist() for name, xy in places.items()} | {
+        points = {"pool_xy": self.pool_xy, "filtered_xy": self.filtered_xy}
+        return {name: xy.round(DECIMALS).tolist() for name, xy in points.items()} | {
             "noted": [vars(noted) | {"xy": list(noted.xy)} for noted in self.noted]
         }
 
@@ -84,9 +84,9 @@ def synthetic_map(
       seed: a public seed for the projection.
     """
     examples = _examples(pool, filtered, noisy_votes, centroids)
-    shown = [each.vectors[_every_kth(len(each.vectors))] for each in (pool, filtered)]
+    subsets = [each.vectors[_every_kth(len(each.vectors))] for each in (pool, filtered)]
     marked = np.array([vector for _, _, vector in examples], dtype=np.float32).reshape(-1, centroids.shape[1])
-    pool_xy, filtered_xy, examples_xy = _places([*shown, marked], seed=seed)
+    pool_xy, filtered_xy, examples_xy = _points([*subsets, marked], seed=seed)
     votes = noisy_shares(noisy_votes)
     before, after = (bin_shares(each.bin_ids, len(votes)) for each in (pool, filtered))
     noted = [
@@ -108,7 +108,7 @@ def _every_kth(count: int) -> slice:
     return slice(None, None, max(1, -(-count // MOST_ROWS)))
 
 
-def _places(sets: Sequence[Vectors], *, seed: int) -> list[Floats]:
+def _points(sets: Sequence[Vectors], *, seed: int) -> list[Floats]:
     """Project several sets onto one map.
 
     - Equal vectors share a point, so a row of the filtered set is where it is in the pool.
@@ -117,7 +117,7 @@ def _places(sets: Sequence[Vectors], *, seed: int) -> list[Floats]:
     from sklearn.manifold import TSNE
 
     stacked = np.concatenate(sets)
-    different, place = np.unique(stacked, axis=0, return_inverse=True)
+    different, inverse = np.unique(stacked, axis=0, return_inverse=True)
     if len(different) < 4:
         xy = np.stack([np.arange(len(different)), np.zeros(len(different))], axis=1)
     else:
@@ -125,7 +125,7 @@ def _places(sets: Sequence[Vectors], *, seed: int) -> list[Floats]:
         init = "pca" if min(different.shape) > 1 else "random"
         xy = TSNE(2, init=init, perplexity=perplexity, random_state=seed).fit_transform(different)
     ends = np.cumsum([len(each) for each in sets])[:-1]
-    return np.split(xy.astype(np.float64)[place.ravel()], ends)
+    return np.split(xy.astype(np.float64)[inverse.ravel()], ends)
 
 
 def _examples(
@@ -138,14 +138,14 @@ def _examples(
     change = noisy_shares(noisy_votes) - bin_shares(pool.bin_ids, len(noisy_votes))
     grown = [int(bin_id) for bin_id in np.argsort(-change, kind="stable")[:NOTED_BINS] if change[bin_id] > 0]
     shrunk = [int(bin_id) for bin_id in np.argsort(change, kind="stable")[:NOTED_BINS] if change[bin_id] < 0]
-    places = [*((filtered, bin_id) for bin_id in grown), *((pool, bin_id) for bin_id in shrunk)]
-    rows = [(rows, bin_id, _typical(rows, bin_id, centroids[bin_id])) for rows, bin_id in places]
-    return [(bin_id, found.texts[row], found.vectors[row]) for found, bin_id, row in rows if row is not None]
+    noted_bins = [*((filtered, bin_id) for bin_id in grown), *((pool, bin_id) for bin_id in shrunk)]
+    rows = [(rows, bin_id, _typical(rows, bin_id, centroids[bin_id])) for rows, bin_id in noted_bins]
+    return [(bin_id, binned.texts[row], binned.vectors[row]) for binned, bin_id, row in rows if row is not None]
 
 
-def _typical(rows: BinnedSet, bin_id: int, centre: Vectors) -> int | None:
+def _typical(rows: BinnedSet, bin_id: int, center: Vectors) -> int | None:
     """Return the row of the bin that is nearest to its center; None in an empty bin."""
     members = np.flatnonzero(rows.bin_ids == bin_id)
     if not len(members):
         return None
-    return int(members[np.linalg.norm(rows.vectors[members] - centre, axis=1).argmin()])
+    return int(members[np.linalg.norm(rows.vectors[members] - center, axis=1).argmin()])

@@ -97,17 +97,17 @@ def language_shares(texts: Sequence[str], *, most: int = 3) -> dict[str, float]:
     """
     rows = pl.LazyFrame({"text": _column(texts)}, schema_overrides={"text": pl.String})
     try:
-        found = detect_languages(rows.with_columns(language=pl.lit(None, pl.String))).collect()["language"]
+        languages = detect_languages(rows.with_columns(language=pl.lit(None, pl.String))).collect()["language"]
     except SourceError:
         return {}
-    counts = found.value_counts(sort=True).sort(["count", "language"], descending=[True, False]).iter_rows()
+    counts = languages.value_counts(sort=True).sort(["count", "language"], descending=[True, False]).iter_rows()
     shares = {code: count / len(texts) for code, count in counts}
     named = dict(list(shares.items())[:most])
     rest = 1 - sum(named.values())
     return named | ({OTHER_LANGUAGES: rest} if len(shares) > most else {})
 
 
-def recognised_shares(texts: Sequence[str]) -> dict[str, float]:
+def recognized_shares(texts: Sequence[str]) -> dict[str, float]:
     """Return the share of texts in which the recognizers of `corpus/redaction.py` find each kind of data or secret.
 
     Kinds whose library is not installed are left out. Names of people are not searched for.
@@ -124,12 +124,12 @@ def recognised_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def duplicate_share(texts: Sequence[str]) -> float:
-    """Return the share of texts that repeat another one after `normalise`, not counting the first of each."""
+    """Return the share of texts that repeat another one after `normalize`, not counting the first of each."""
     column = _column(texts)
-    return 1 - normalise(column).n_unique() / len(column)
+    return 1 - normalize(column).n_unique() / len(column)
 
 
-def normalise(texts: pl.Series) -> pl.Series:
+def normalize(texts: pl.Series) -> pl.Series:
     """Return texts in a form that ignores case and outer or repeated white space."""
     return texts.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 

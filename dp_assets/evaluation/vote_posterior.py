@@ -113,8 +113,8 @@ class _Model:
         """Return draws of the exact votes from their posterior, (count, num_bins)."""
         cumulated = (self._likelihoods(votes) * weights).cumsum(axis=1)
         levels = generator.random((count, len(votes))) * cumulated[:, -1]
-        places = (cumulated[None] < levels[:, :, None]).sum(axis=2)
-        exact: Floats = self.means * self.grid[places.clip(max=len(self.grid) - 1)]
+        indices = (cumulated[None] < levels[:, :, None]).sum(axis=2)
+        exact: Floats = self.means * self.grid[indices.clip(max=len(self.grid) - 1)]
         return exact
 
     def _likelihoods(self, votes: Floats) -> Floats:

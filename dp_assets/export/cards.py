@@ -46,7 +46,7 @@ class CardSettings:
     packaged_base: bool
 
     def __post_init__(self) -> None:
-        for name, value in (("license", self.license_id), *(("language", one) for one in self.languages)):
+        for name, value in (("license", self.license_id), *(("language", language) for language in self.languages)):
             if value is not None and not HUB_ID.fullmatch(value):
                 raise ExportRefused(
                     f"--{name} must be an id of the hub, such as cc-by-4.0 or en: letters, digits, . and -"

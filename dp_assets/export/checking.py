@@ -33,7 +33,7 @@ MERGED_FILE = (
     r"|(vocab|merges)\.txt|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.(jinja|json)"
 )
 """The files that transformers writes for a model and its tokenizer."""
-PLACE = re.compile(
+EXPORTED_FILE = re.compile(
     rf"{CARD}|{re.escape(MANIFEST)}|{Kind.TABLE}/({TABLES})/train-[0-9]+-of-[0-9]+\.parquet|{MERGED}/({MODELS})/({MERGED_FILE})"
     rf"|{Kind.MODEL}/({MODELS})/(adapter_model\.safetensors|adapter_config\.json|provenance\.json|{CARD})"
     rf"|({DOCUMENTS})/document\.(json|md|html)"
@@ -42,7 +42,7 @@ PLACE = re.compile(
 
 def problems_of_export(root: Path, statement: Mapping[str, Any]) -> list[str]:
     """Return the differences between an export and its statement. The export's files are those that it names."""
-    if foreign := sorted(place for place in statement["files"] if not PLACE.fullmatch(place)):
+    if foreign := sorted(name for name in statement["files"] if not EXPORTED_FILE.fullmatch(name)):
         return [f"{foreign[0]} is not a file of an export"]
     try:
         return list(_differences(root, statement))[:DIFFERENCES_NAMED]

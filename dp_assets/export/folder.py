@@ -87,10 +87,10 @@ def _of_kind(release: Release, kind: Kind) -> list[tuple[Part, Path]]:
 def _write_tables(folder: Path, release: Release, names: Names) -> None:
     for part, source in _of_kind(release, Kind.TABLE):
         shards = sorted(source.glob(SHARDS))
-        place = folder / Kind.TABLE / part.name
-        place.mkdir(parents=True)
+        config_folder = folder / Kind.TABLE / part.name
+        config_folder.mkdir(parents=True)
         for number, shard in enumerate(shards):
-            _write_shard(shard, place / f"{SPLIT}-{number:05d}-of-{len(shards):05d}.parquet", names)
+            _write_shard(shard, config_folder / f"{SPLIT}-{number:05d}-of-{len(shards):05d}.parquet", names)
 
 
 def contents_of(folders: Mapping[Part, Path], *, shards: str) -> Contents:

@@ -34,7 +34,7 @@ def public_names(statement: Mapping[str, Any], base_model: str | None) -> dict[s
             "the base model is a folder of this machine, which nobody else can load; say with --base-model NAME under"
             " which id others find it"
         )
-    spellings = {one: base_model for one in _strings(statement["configuration"]) if model_name(one) == stated}
+    spellings = {text: base_model for text in _strings(statement["configuration"]) if model_name(text) == stated}
     return {**_last_parts(statement), **spellings, stated: base_model}
 
 

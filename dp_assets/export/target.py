@@ -50,9 +50,9 @@ def _changes(folder: Path) -> Iterator[str]:
     """Yield the files that were added, changed or removed since the checksums of an export were written."""
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    found = set(_files(folder))
-    yield from found ^ set(known)
-    yield from (name for name in found & set(known) if _sha256(folder / name) != known[name])
+    names = set(_files(folder))
+    yield from names ^ set(known)
+    yield from (name for name in names & set(known) if _sha256(folder / name) != known[name])
 
 
 def _files(folder: Path) -> Iterator[str]:

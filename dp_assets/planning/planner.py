@@ -99,7 +99,7 @@ def report_level(
 ) -> LevelReport:
     """Return the report of one level, for an adapter of `num_parameters` and a corpus of about `num_units` units."""
     event, delta, noise = plan.event, plan.delta, plan.votes.noise_stddev
-    expected_batch = plan.dpsgd.expected_batch_size if num_units is None else _drawn(plan, num_units)
+    expected_batch = plan.dpsgd.expected_batch_size if num_units is None else _expected_batch(plan, num_units)
     error = noise * math.sqrt(2 / math.pi)
     of_one_person = accounting.GROUP_SIZES if plan.unit is PrivacyUnit.INSTRUCTION else ()
     return LevelReport(
@@ -135,11 +135,11 @@ def suggest(plan: PrivacyPlan, *, num_units: int, num_parameters: int | None, ru
     """
     if num_units < 1 or not plan.is_private:
         raise ValueError("num_units must be at least 1, and the level one with noise")
-    wanted = SMALLEST_ADAPTER if num_parameters is None else num_parameters
+    needed_parameters = SMALLEST_ADAPTER if num_parameters is None else num_parameters
     best, room = plan, -1
-    for one in _schedules(plan, num_units):
-        best, room = one, _most_parameters(one, num_units)
-        if room >= wanted:
+    for candidate in _schedules(plan, num_units):
+        best, room = candidate, _most_parameters(candidate, num_units)
+        if room >= needed_parameters:
             break
     num_bins = most_bins(
         num_units=num_units, noise_stddev=plan.votes.noise_stddev, rule=rule, total_variation=SUGGESTED_VARIATION
@@ -175,7 +175,7 @@ def _schedules(plan: PrivacyPlan, num_units: int) -> Iterator[PrivacyPlan]:
             yield calibrated(replace(plan, dpsgd=dpsgd))
 
 
-def _drawn(plan: PrivacyPlan, num_units: int) -> float:
+def _expected_batch(plan: PrivacyPlan, num_units: int) -> float:
     """Return the expected number of units in a step's batch."""
     return plan.dpsgd.sampling_probability * num_units
 
@@ -190,7 +190,7 @@ def _signal_to_noise(plan: PrivacyPlan, expected_batch: float, num_parameters: i
 
 def _most_parameters(plan: PrivacyPlan, num_units: int) -> int:
     """Return the size of the largest adapter whose signal is at least `LEAST_SIGNAL_TO_NOISE` of a step's noise."""
-    return int(_signal_to_noise(plan, _drawn(plan, num_units), 1) ** 2 / LEAST_SIGNAL_TO_NOISE**2)
+    return int(_signal_to_noise(plan, _expected_batch(plan, num_units), 1) ** 2 / LEAST_SIGNAL_TO_NOISE**2)
 
 
 def _too_small(plan: PrivacyPlan, *, num_units: int, most_parameters: int) -> list[str]:
@@ -278,16 +278,16 @@ def _about_a_person(report: LevelReport) -> list[str]:
 
 
 def _about_the_size(plan: PrivacyPlan, num_units: int) -> list[str]:
-    lines, drawn = [], _drawn(plan, num_units)
+    lines, batch = [], _expected_batch(plan, num_units)
     if plan.delta > 1 / (UNITS_A_DELTA * num_units):
         lines.append(
             f"delta {plan.delta:g} is large for {num_units} units: lower corpus.delta to"
             f" {1 / (UNITS_A_DELTA * num_units):.1g} or less"
         )
-    if not 0.75 <= plan.dpsgd.expected_batch_size / drawn <= 1.25:
+    if not 0.75 <= plan.dpsgd.expected_batch_size / batch <= 1.25:
         lines.append(
-            f"a step draws {drawn:.0f} units on average but divides by {plan.dpsgd.expected_batch_size}, which changes"
-            f" the learning rate: set generator.expected_batch_size to {max(1, round(drawn))}"
+            f"a step draws {batch:.0f} units on average but divides by {plan.dpsgd.expected_batch_size}, which changes"
+            f" the learning rate: set generator.expected_batch_size to {max(1, round(batch))}"
         )
     return lines
 

@@ -45,7 +45,7 @@ TITLE_HEIGHT, LINE_HEIGHT = 0.42, 0.26
 PNG_DPI = 192
 INLINE_BYTES = 60_000
 INLINE_DPIS = (144, 120, 96, 80, 64, 48)
-PALETTE_COLOURS = 96
+PALETTE_COLORS = 96
 
 
 def new_figure(theme: Theme, *, height: float, title: str, subtitle: str = "") -> Figure:
@@ -55,15 +55,15 @@ def new_figure(theme: Theme, *, height: float, title: str, subtitle: str = "") -
     header = TITLE_HEIGHT + LINE_HEIGHT * len(lines) + 0.06
     engine = ConstrainedLayoutEngine(rect=(0.008, 0.01, 0.984, 1 - header / height - 0.01))
     figure.set_layout_engine(engine)
-    place: dict[str, Any] = {"x": 0.12 / WIDTH, "va": "baseline", "parse_math": False}
-    figure.text(y=1 - 0.3 / height, s=title, color=theme.ink, fontsize=13, fontweight="bold", **place)
+    alignment: dict[str, Any] = {"x": 0.12 / WIDTH, "va": "baseline", "parse_math": False}
+    figure.text(y=1 - 0.3 / height, s=title, color=theme.ink, fontsize=13, fontweight="bold", **alignment)
     for number, line in enumerate(lines):
         y = 1 - (TITLE_HEIGHT + LINE_HEIGHT * (number + 0.55)) / height
-        figure.text(y=y, s=line, color=theme.quiet, fontsize=9.5, **place)
+        figure.text(y=y, s=line, color=theme.quiet, fontsize=9.5, **alignment)
     return figure
 
 
-def dress(axes: Axes, theme: Theme, *, title: str = "", colour: str | None = None, xlabel: str = "") -> None:
+def dress(axes: Axes, theme: Theme, *, title: str = "", color: str | None = None, xlabel: str = "") -> None:
     """Style axes with a faint grid, no box, and a title instead of a label on the y axis."""
     axes.set_facecolor(theme.ground)
     axes.set_axisbelow(True)
@@ -74,7 +74,7 @@ def dress(axes: Axes, theme: Theme, *, title: str = "", colour: str | None = Non
     axes.tick_params(which="both", colors=theme.quiet, labelsize=9.5, length=0)
     axes.tick_params(axis="x", which="major", length=3)
     axes.set_xlabel(xlabel, color=theme.quiet, fontsize=9.5)
-    axes.set_title(title, loc="left", color=colour or theme.ink, fontsize=10.5, fontweight="bold", parse_math=False)
+    axes.set_title(title, loc="left", color=color or theme.ink, fontsize=10.5, fontweight="bold", parse_math=False)
 
 
 def note(
@@ -84,7 +84,7 @@ def note(
     at: tuple[float, float],
     *,
     offset: tuple[float, float] = (0, 0),
-    colour: str = "",
+    color: str = "",
     ha: str = "left",
     bold: bool = False,
 ) -> Annotation:
@@ -96,7 +96,7 @@ def note(
         textcoords="offset points",
         ha=ha,
         va="center",
-        color=colour or theme.ink,
+        color=color or theme.ink,
         fontsize=9.5,
         fontweight="bold" if bold else "normal",
         parse_math=False,
@@ -128,7 +128,7 @@ def png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     buffer = io.BytesIO()
-    picture.quantize(PALETTE_COLOURS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    picture.quantize(PALETTE_COLORS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
@@ -150,7 +150,7 @@ def to_markdown_png(figure: Figure, alt: str) -> str:
     raise ValueError("figure is too detailed to be shown inline; draw fewer points or a smaller figure")
 
 
-def series_colours(theme: Theme, count: int) -> list[str]:
+def series_colors(theme: Theme, count: int) -> list[str]:
     """Return `count` colors of the theme in order, starting again from the first if there are too few."""
     return [theme.series[number % len(theme.series)] for number in range(count)]
 

@@ -24,7 +24,7 @@ from dp_assets.reports.plot_style import (
     new_figure,
     note,
     rate_axis,
-    series_colours,
+    series_colors,
     without_ticks,
 )
 from dp_assets.statements.history import CohortHistory
@@ -77,8 +77,8 @@ def agreement_figure(sets: Sequence[Mapping[str, Any]], *, sampling_floor: float
     for axes, key, title in panels:
         dress(axes, theme, title=title)
         axes.grid(visible=False)
-        for place, each in enumerate(sets):
-            _estimate(axes, theme, each, key, len(sets) - 1 - place)
+        for index, each in enumerate(sets):
+            _estimate(axes, theme, each, key, len(sets) - 1 - index)
         axes.set_ylim(-0.6, len(sets) - 0.4)
         axes.set_xlim(left=0, right=1.12 * max(each[f"{key}_high"] for each in sets) or 1.0)
     left.axvline(sampling_floor, color=theme.quiet, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -89,9 +89,9 @@ def agreement_figure(sets: Sequence[Mapping[str, Any]], *, sampling_floor: float
 
 
 def _estimate(axes: Axes, theme: Theme, figures: Mapping[str, Any], key: str, height: float) -> None:
-    colour = theme.series[0]
-    axes.plot([figures[f"{key}_low"], figures[f"{key}_high"]], [height] * 2, color=colour, linewidth=3, alpha=0.45)
-    axes.plot([figures[key]], [height], "o", color=colour, markersize=7)
+    color = theme.series[0]
+    axes.plot([figures[f"{key}_low"], figures[f"{key}_high"]], [height] * 2, color=color, linewidth=3, alpha=0.45)
+    axes.plot([figures[key]], [height], "o", color=color, markersize=7)
     if key == "estimated_total_variation":
         axes.plot([figures["total_variation"]], [height], "x", color=theme.series[1], markersize=7, markeredgewidth=2)
 
@@ -123,21 +123,21 @@ def votes_figure(
     order = np.argsort(-noisy_shares, kind="stable")
     panels = np.atleast_1d(figure.subplots(2, 1, sharex=True, sharey=True))
     sets = (("Synthetic pool", before_shares, theme.series[1]), ("After filtering", after_shares, theme.series[0]))
-    for axes, (name, shares, colour) in zip(panels, sets, strict=True):
+    for axes, (name, shares, color) in zip(panels, sets, strict=True):
         title = f"{name}: {total_variation(shares, noisy_shares):.1%} of the rows lie in another bin than the votes"
-        _votes_panel(axes, theme, noisy_shares[order], shares[order], noise_share_stddev, colour)
-        dress(axes, theme, title=title, colour=colour)
+        _votes_panel(axes, theme, noisy_shares[order], shares[order], noise_share_stddev, color)
+        dress(axes, theme, title=title, color=color)
     panels[-1].set_xlabel("bins, largest share of the votes first", color=theme.quiet, fontsize=9.5)
     return figure
 
 
-def _votes_panel(axes: Axes, theme: Theme, votes: Floats, shares: Floats, stddev: float, colour: str) -> None:
+def _votes_panel(axes: Axes, theme: Theme, votes: Floats, shares: Floats, stddev: float, color: str) -> None:
     ranks, edges = np.arange(len(votes)) + 1, np.arange(len(votes) + 1) + 0.5
     low, high = np.maximum(votes - stddev, 0), votes + stddev
     axes.stairs(low, edges, fill=True, color=theme.area)
     axes.stairs(high, edges, baseline=low, fill=True, color=theme.area, alpha=0.5)
-    axes.vlines(ranks, votes, shares, color=colour, linewidth=1, alpha=0.6)
-    axes.scatter(ranks, shares, s=float(np.clip(1800 / len(votes), 7, 40)), color=colour, linewidth=0, zorder=3)
+    axes.vlines(ranks, votes, shares, color=color, linewidth=1, alpha=0.6)
+    axes.scatter(ranks, shares, s=float(np.clip(1800 / len(votes), 7, 40)), color=color, linewidth=0, zorder=3)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -165,23 +165,23 @@ def curve_figure(
     rows = -(-len(ys) // MOST_COLUMNS)
     figure = new_figure(theme, height=0.7 + 2.3 * rows, title=title)
     panels = np.ravel(figure.subplots(rows, min(len(ys), MOST_COLUMNS), squeeze=False))
-    for panel, name, colour in zip(panels, ys, series_colours(theme, len(ys)), strict=False):
-        _curve_panel(panel, theme, [(point[x], point[name]) for point in curve if point.get(name) is not None], colour)
-        dress(panel, theme, title=CURVES.get(name, name.replace("_", " ")), colour=colour, xlabel=x.replace("_", " "))
+    for panel, name, color in zip(panels, ys, series_colors(theme, len(ys)), strict=False):
+        _curve_panel(panel, theme, [(point[x], point[name]) for point in curve if point.get(name) is not None], color)
+        dress(panel, theme, title=CURVES.get(name, name.replace("_", " ")), color=color, xlabel=x.replace("_", " "))
     for panel in panels[len(ys) :]:
         panel.set_axis_off()
     return figure
 
 
-def _curve_panel(axes: Axes, theme: Theme, points: Sequence[tuple[float, float]], colour: str) -> None:
+def _curve_panel(axes: Axes, theme: Theme, points: Sequence[tuple[float, float]], color: str) -> None:
     xs, values = _columns(points)
-    axes.plot(xs, values, color=colour, linewidth=1.8, marker="o" if len(points) <= 40 else None, markersize=3.5)
+    axes.plot(xs, values, color=color, linewidth=1.8, marker="o" if len(points) <= 40 else None, markersize=3.5)
     axes.margins(x=0.04, y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=all(float(value).is_integer() for value in xs)))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     if points:
         axes.set_xlim(right=xs[-1] + ROOM_FOR_VALUE * max(1.0, xs[-1] - xs[0]))
-        note(axes, theme, f"{values[-1]:.3g}", points[-1], offset=(6, 0), colour=colour, bold=True)
+        note(axes, theme, f"{values[-1]:.3g}", points[-1], offset=(6, 0), color=color, bold=True)
 
 
 def map_figure(synthetic_map: SyntheticMap, *, theme: Theme = LIGHT) -> Figure:
@@ -198,15 +198,15 @@ def map_figure(synthetic_map: SyntheticMap, *, theme: Theme = LIGHT) -> Figure:
         (left, synthetic_map.pool_xy, theme.series[1], "Synthetic pool"),
         (right, synthetic_map.filtered_xy, theme.series[0], "After filtering"),
     )
-    for panel, points, colour, name in panels:
-        shown = points[:: max(1, -(-len(points) // MOST_MAP_POINTS))]
-        size = float(np.clip(6000 / max(1, len(shown)), 4, 18))
+    for panel, points, color, name in panels:
+        dots = points[:: max(1, -(-len(points) // MOST_MAP_POINTS))]
+        size = float(np.clip(6000 / max(1, len(dots)), 4, 18))
         panel.scatter(*synthetic_map.pool_xy.T, s=size, color=theme.grid, linewidth=0)
-        panel.scatter(*shown.T, s=size, color=colour, alpha=0.55, linewidth=0)
-        dress(panel, theme, title=f"{name}: {len(points):,} rows", colour=colour)
+        panel.scatter(*dots.T, s=size, color=color, alpha=0.55, linewidth=0)
+        dress(panel, theme, title=f"{name}: {len(points):,} rows", color=color)
         without_ticks(panel)
-        for noted, place in zip(synthetic_map.noted, _apart(synthetic_map), strict=True):
-            _bin_number(panel, theme, str(noted.number), place, grown=noted.grown)
+        for noted, position in zip(synthetic_map.noted, _apart(synthetic_map), strict=True):
+            _bin_number(panel, theme, str(noted.number), position, grown=noted.grown)
     return figure
 
 
@@ -214,16 +214,16 @@ def _apart(synthetic_map: SyntheticMap) -> list[tuple[float, float]]:
     """Return the positions of the numbers, moved apart as little as needed so that they do not overlap."""
     everything = np.concatenate([synthetic_map.pool_xy, synthetic_map.filtered_xy])
     distance = NUMBER_SIZE * float(np.ptp(everything, axis=0).max())
-    places = np.array([noted.xy for noted in synthetic_map.noted], dtype=np.float64).reshape(-1, 2)
+    positions = np.array([noted.xy for noted in synthetic_map.noted], dtype=np.float64).reshape(-1, 2)
     for _ in range(MOST_MOVES):
-        gaps = places[:, None] - places[None]
+        gaps = positions[:, None] - positions[None]
         lengths = np.linalg.norm(gaps, axis=2)
-        close = (lengths < distance) & ~np.eye(len(places), dtype=bool)
+        close = (lengths < distance) & ~np.eye(len(positions), dtype=bool)
         if not close.any():
             break
         directions = np.where(lengths[..., None] > 0, gaps / np.maximum(lengths, 1e-9)[..., None], SIDEWAYS)
-        places += (directions * ((distance - lengths) / 2 * close)[..., None]).sum(axis=1)
-    return [(float(x), float(y)) for x, y in places]
+        positions += (directions * ((distance - lengths) / 2 * close)[..., None]).sum(axis=1)
+    return [(float(x), float(y)) for x, y in positions]
 
 
 def _bin_number(axes: Axes, theme: Theme, text: str, at: tuple[float, float], *, grown: bool) -> None:
@@ -258,39 +258,39 @@ def tradeoff_figure(fpr: Floats, curves: Mapping[str, Floats], *, title: str, th
     )
     axes = figure.subplots()
     dress(axes, theme, xlabel="absent units wrongly accused (false positives)", title="present units found, at most")
-    drawn = fpr > 0
-    lowest = float(fpr[drawn].min())
+    positive = fpr > 0
+    lowest = float(fpr[positive].min())
     chance = np.geomspace(lowest, 1, 200)
     axes.plot(chance, chance, color=theme.quiet, linewidth=1.4, linestyle=(0, (4, 3)))
-    note(axes, theme, "guessing", (0.2, 0.2), offset=(10, -9), colour=theme.quiet)
-    for (name, rates), colour in zip(curves.items(), series_colours(theme, len(curves)), strict=True):
-        axes.plot(fpr[drawn], rates[drawn], color=colour, linewidth=2.2)
+    note(axes, theme, "guessing", (0.2, 0.2), offset=(10, -9), color=theme.quiet)
+    for (name, rates), color in zip(curves.items(), series_colors(theme, len(curves)), strict=True):
+        axes.plot(fpr[positive], rates[positive], color=color, linewidth=2.2)
         is_first = name == next(iter(curves))
-        _name_curve(axes, theme, name, fpr[drawn], rates[drawn], colour, first=is_first)
+        _name_curve(axes, theme, name, fpr[positive], rates[positive], color, first=is_first)
         if is_first:
-            _mark_rates(axes, theme, fpr, rates, colour)
+            _mark_rates(axes, theme, fpr, rates, color)
     axes.set_ylim(0, 1.04)
     rate_axis(axes, lowest)
     axes.yaxis.set_major_formatter(PERCENT)
     return figure
 
 
-def _mark_rates(axes: Axes, theme: Theme, fpr: Floats, rates: Floats, colour: str) -> None:
+def _mark_rates(axes: Axes, theme: Theme, fpr: Floats, rates: Floats, color: str) -> None:
     for rate in MARKED_RATES:
         reached = float(np.interp(rate, fpr, rates))
-        axes.plot([rate], [reached], "o", color=colour, markersize=6)
+        axes.plot([rate], [reached], "o", color=color, markersize=6)
         text = f"{as_percent(round(reached, 4))} at {as_percent(rate)}"
         if reached > 0.8:
-            note(axes, theme, text, (rate, reached), offset=(4, -14), colour=colour, bold=True)
+            note(axes, theme, text, (rate, reached), offset=(4, -14), color=color, bold=True)
         else:
-            note(axes, theme, text, (rate, reached), offset=(-8, 9), colour=colour, ha="right", bold=True)
+            note(axes, theme, text, (rate, reached), offset=(-8, 9), color=color, ha="right", bold=True)
 
 
-def _name_curve(axes: Axes, theme: Theme, name: str, fpr: Floats, rates: Floats, colour: str, *, first: bool) -> None:
+def _name_curve(axes: Axes, theme: Theme, name: str, fpr: Floats, rates: Floats, color: str, *, first: bool) -> None:
     """Write the curve's name: above the first curve, and below the second, which is lower."""
     level, offset, ha = (0.62, (-10, 6), "right") if first else (0.3, (12, -8), "left")
     at = (float(np.interp(level, rates, fpr)), level) if rates[0] < level else (float(fpr[0]), float(rates[0]))
-    note(axes, theme, name, at, offset=offset, colour=colour, ha=ha if rates[0] < level else "left")
+    note(axes, theme, name, at, offset=offset, color=color, ha=ha if rates[0] < level else "left")
 
 
 def epsilon_figure(histories: Sequence[CohortHistory], *, own: str, budget: float, theme: Theme = LIGHT) -> Figure:
@@ -334,14 +334,14 @@ def _stepped(values: Sequence[float]) -> tuple[list[float], list[float]]:
     return [*map(float, range(len(bounded))), len(bounded) - 0.5], [*bounded, *bounded[-1:]]
 
 
-def _shade_history(axes: Axes, values: Sequence[float], colour: str) -> None:
-    axes.fill_between(*_stepped(values), step="post", color=colour, alpha=0.14, linewidth=0)
+def _shade_history(axes: Axes, values: Sequence[float], color: str) -> None:
+    axes.fill_between(*_stepped(values), step="post", color=color, alpha=0.14, linewidth=0)
 
 
-def _draw_history(axes: Axes, values: Sequence[float], colour: str, linewidth: float) -> None:
+def _draw_history(axes: Axes, values: Sequence[float], color: str, linewidth: float) -> None:
     steps, heights = _stepped(values)
-    axes.step(steps, heights, where="post", color=colour, linewidth=linewidth)
-    axes.plot(steps[:-1], heights[:-1], "o", color=colour, markersize=linewidth + 2)
+    axes.step(steps, heights, where="post", color=color, linewidth=linewidth)
+    axes.plot(steps[:-1], heights[:-1], "o", color=color, markersize=linewidth + 2)
 
 
 def _name_histories(axes: Axes, theme: Theme, histories: Sequence[CohortHistory], own: str) -> None:
@@ -354,14 +354,14 @@ def _name_histories(axes: Axes, theme: Theme, histories: Sequence[CohortHistory]
         if is_own or len(histories) <= MOST_NAMED_COHORTS:
             bounded = [value for value in history.spent if np.isfinite(value)]
             end = (len(bounded) - 1, bounded[-1]) if bounded else (0, 0.0)
-            colour = theme.series[0] if is_own else theme.quiet
+            color = theme.series[0] if is_own else theme.quiet
             spent = f"{end[1]:.4g}" if len(bounded) == len(history.spent) else "no bound"
             text = f"{history.cohort}: {spent}"
-            note(axes, theme, text, end, offset=(9, -9), colour=colour, bold=is_own)
+            note(axes, theme, text, end, offset=(9, -9), color=color, bold=is_own)
         labels = history.labels if is_own else labels
-    shown = range(len(labels)) if len(labels) <= MOST_NAMED_CHARGES else range(0, len(labels), -(-len(labels) // 6))
-    axes.xaxis.set_major_locator(FixedLocator(list(shown)))
-    axes.set_xticks(list(shown), [labels[number] for number in shown])
+    ticks = range(len(labels)) if len(labels) <= MOST_NAMED_CHARGES else range(0, len(labels), -(-len(labels) // 6))
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.set_xticks(list(ticks), [labels[number] for number in ticks])
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -279,8 +279,8 @@ def _read(model: type[Model], value: Any, prefix: str) -> Model:
         return model.model_validate_json(canonical(value))
     except ValidationError as error:
         named = [
-            f"{prefix}{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_url=False, include_context=False, include_input=False)
+            f"{prefix}{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         raise StatementError("; ".join(named[:PROBLEMS_SHOWN])[:MOST_LETTERS]) from None
     except (TypeError, ValueError, RecursionError):

@@ -150,5 +150,5 @@ def _with_bold(text: str) -> str:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    shown = (html.escape(visible(" ".join(cell.split())), quote=False) for cell in cells)
-    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in shown)}</tr>"
+    texts = (html.escape(visible(" ".join(cell.split())), quote=False) for cell in cells)
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in texts)}</tr>"

@@ -232,9 +232,9 @@ def of_ledger(state: LedgerState, registration: Registration, charges: Sequence[
         "budget": {
             "epsilon": registration.budget_epsilon,
             "raised": [
-                {"at": one.at, "from": one.before, "to": one.after}
-                for one in state.raises
-                if one.corpus_id == corpus_id
+                {"at": step.at, "from": step.before, "to": step.after}
+                for step in state.raises
+                if step.corpus_id == corpus_id
             ],
         },
         "charges": [

@@ -133,8 +133,8 @@ def _figures(statement: Mapping[str, Any]) -> list[Block]:
         (f"epsilon for one unit replaced, at delta {delta}", *(number(replaced[scope]) for scope in SCOPES)),
     ]
     for rate in rates["cohort"]:
-        shown = (share(rates[scope][rate]) for scope in SCOPES)
-        rows.append((f"largest true-positive rate at {float(rate):g} false positives", *shown))
+        cells = (share(rates[scope][rate]) for scope in SCOPES)
+        rows.append((f"largest true-positive rate at {float(rate):g} false positives", *cells))
     return [Grid(header, tuple(rows)), *_of_a_person(statement)]
 
 
@@ -164,7 +164,7 @@ def _setting(statement: Mapping[str, Any]) -> Grid:
         ("source", f"{source['kind']}, {'declared public' if source['declared_public'] else 'private'}"),
     ]
     if source["redacted"]:
-        rows.append(("replaced by placeholders beforehand", f"{', '.join(source['redacted'])}: {DEFENCE_IN_DEPTH}"))
+        rows.append(("replaced by placeholders beforehand", f"{', '.join(source['redacted'])}: {DEFENSE_IN_DEPTH}"))
         libraries = [f"{name} {version}" for name, version in sorted(source["redacted_with"].items())]
         rows.append(("recognised by", ", ".join(libraries) or "patterns of this program"))
     return Grid(("what", "value"), tuple(rows))
@@ -199,8 +199,8 @@ def _account(statement: Mapping[str, Any]) -> Grid:
         ("spent on or booked for the cohort", f"epsilon {number(guarantee['cohort_epsilon'])}"),
         ("budget", f"epsilon {number(budget['epsilon'])} at delta {number(statement['terms']['delta'])}"),
         *(
-            (f"budget raised, {one['at']}", f"from {number(one['from'])} to {number(one['to'])}")
-            for one in budget["raised"]
+            (f"budget raised, {step['at']}", f"from {number(step['from'])} to {number(step['to'])}")
+            for step in budget["raised"]
         ),
         ("accountant", f"{accountant['library']}: {accountant['method']}"),
         (
@@ -264,7 +264,7 @@ def _shown(value: Any) -> str:
 
 
 SCOPES = ("cohort", "lineage")
-DEFENCE_IN_DEPTH = (
+DEFENSE_IN_DEPTH = (
     "what has a recognisable form, as defence in depth; detectors miss much, and no figure here counts on it"
 )
 HOW_TO_CHECK = (

@@ -87,7 +87,7 @@ class Verification:
     @property
     def wrong(self) -> list[str]:
         """All differences, in words."""
-        return [f"{one.check}: {one.detail}" for one in self.findings if one.outcome is Outcome.DIFFERS]
+        return [f"{finding.check}: {finding.detail}" for finding in self.findings if finding.outcome is Outcome.DIFFERS]
 
 
 def verify(statement: Any) -> Mapping[str, Any]:
@@ -144,22 +144,22 @@ def _verification_of_facts(statement: Mapping[str, Any], facts: Declared) -> Ver
     cost = _finding("cost", _cost(facts))
     if _differ([cost]):
         return Verification((cost, Finding("figures", Outcome.NOT_CHECKED, "they would take too long")), None)
-    found = [cost, *(_finding(name, check(facts)) for name, check in FACTS.items())]
-    found.append(_finding("document", _named_differences(statement, built, besides=FOLLOWING)))
-    if not _differ(found):
-        found.append(_finding("levels", _levels(facts)))
-    if _differ(found):
-        found.append(Finding("figures", Outcome.NOT_CHECKED, "the facts that they rest on differ"))
-        return Verification(tuple(found), None)
+    findings = [cost, *(_finding(name, check(facts)) for name, check in FACTS.items())]
+    findings.append(_finding("document", _named_differences(statement, built, besides=FOLLOWING)))
+    if not _differ(findings):
+        findings.append(_finding("levels", _levels(facts)))
+    if _differ(findings):
+        findings.append(Finding("figures", Outcome.NOT_CHECKED, "the facts that they rest on differ"))
+        return Verification(tuple(findings), None)
     rebuilt = with_figures(built)
     stated, figures = ({"guarantee": form.get("guarantee")} for form in (statement, rebuilt))
-    found.append(_finding("figures", _named_differences(stated, figures)))
-    found.append(_finding("digest", _digest(statement.get("digest"), rebuilt["digest"])))
-    return Verification(tuple(found), rebuilt)
+    findings.append(_finding("figures", _named_differences(stated, figures)))
+    findings.append(_finding("digest", _digest(statement.get("digest"), rebuilt["digest"])))
+    return Verification(tuple(findings), rebuilt)
 
 
-def _differ(found: Sequence[Finding]) -> bool:
-    return any(one.outcome is Outcome.DIFFERS for one in found)
+def _differ(findings: Sequence[Finding]) -> bool:
+    return any(finding.outcome is Outcome.DIFFERS for finding in findings)
 
 
 def check_format(statement: Any) -> None:
@@ -195,10 +195,10 @@ def _named_differences(
     stated: Mapping[str, Any], built: Mapping[str, Any], *, besides: Collection[str] = ()
 ) -> Problems:
     here, there = ({name: form[name] for name in form if name not in besides} for form in (stated, built))
-    found = list(differences(here, there))
-    yield from found[:DIFFERENCES_NAMED]
-    if len(found) > DIFFERENCES_NAMED:
-        yield f"and {len(found) - DIFFERENCES_NAMED} more"
+    names = list(differences(here, there))
+    yield from names[:DIFFERENCES_NAMED]
+    if len(names) > DIFFERENCES_NAMED:
+        yield f"and {len(names) - DIFFERENCES_NAMED} more"
 
 
 def _digest(stated: Any, built: str) -> Problems:
@@ -233,8 +233,8 @@ def _release(facts: Declared) -> Problems:
         if set(listed) != used:
             yield f"{name} are not those of the charges"
     for cohort in facts.cohorts:
-        made = {charge.mechanism for charge in facts.charges if charge.cohort == cohort}
-        for mechanism in (one for one in (GENERATOR, HISTOGRAM) if one not in made):
+        mechanisms = {charge.mechanism for charge in facts.charges if charge.cohort == cohort}
+        for mechanism in (required for required in (GENERATOR, HISTOGRAM) if required not in mechanisms):
             yield f"no charge of {mechanism} in cohort {cohort}, from which every release descends"
     if NO_DP in facts.plans and not facts.source.declared_public:
         yield "level no-dp on a source that was not declared public"
@@ -273,8 +273,8 @@ def _epsilon(plan: PrivacyPlan) -> float:
 def _configuration(facts: Declared) -> Problems:
     """Check that the profile is the one from which the plans were made."""
     settings = facts.settings()
-    wanted = settings.corpus.model_dump(include={"unit", "without_user", "max_rows_per_unit", "delta"})
-    if wanted != facts.terms.model_dump(include=set(wanted)):
+    terms = settings.corpus.model_dump(include={"unit", "without_user", "max_rows_per_unit", "delta"})
+    if terms != facts.terms.model_dump(include=set(terms)):
         yield "corpus has another unit, rule for rows without a user, bound or delta than the terms"
     if (settings.corpus.source.kind, settings.corpus.redact) != (facts.source.kind, facts.source.redacted):
         yield "corpus has another kind of source or redaction than the statement"
@@ -293,12 +293,12 @@ def _cohorts(facts: Declared) -> Problems:
     """Check that each cohort's events include those of the release, each as often as it was charged."""
     for name, cohort in facts.cohorts.items():
         for booked, events in ((True, cohort.booked), (False, cohort.later)):
-            made = Counter(
+            charged = Counter(
                 canonical(event_to_json(facts.plan(charge.level).events[charge.mechanism]))
                 for charge in facts.charges
                 if charge.cohort == name and charge.booked_beforehand is booked and charge.level != NO_DP
             )
-            if made - Counter(map(canonical, events)):
+            if charged - Counter(map(canonical, events)):
                 yield f"cohort {name} lacks an event of the release"
 
 
@@ -306,19 +306,19 @@ def _evidence(facts: Declared) -> Problems:
     """Check that the evidence of each charge agrees with its plan, and that it holds nothing else."""
     for charge in facts.charges:
         evidence, plan = facts.observed(charge.charge_id), facts.plan(charge.level)
-        place, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, {})
-        checked = {one.check for one in _discrepancies(charge.mechanism, plan, {})}
-        for one in _discrepancies(charge.mechanism, plan, evidence):
-            if one.check in evidence:
-                yield f"{place}, {one.check}: what ran is not what was planned"
+        label, known = f"charge {charge.charge_id}", DESCRIBED.get(charge.mechanism, {})
+        checked = {discrepancy.check for discrepancy in _discrepancies(charge.mechanism, plan, {})}
+        for discrepancy in _discrepancies(charge.mechanism, plan, evidence):
+            if discrepancy.check in evidence:
+                yield f"{label}, {discrepancy.check}: what ran is not what was planned"
             else:
-                yield f"{place}, {one.check}: the evidence does not say it, such as that of an earlier version"
+                yield f"{label}, {discrepancy.check}: the evidence does not say it, such as that of an earlier version"
         for name in (name for name, fits in known.items() if not fits(evidence.get(name))):
-            yield f"{place}, {name}: it says nothing that was trained"
+            yield f"{label}, {name}: it says nothing that was trained"
         for name in sorted(evidence.keys() - checked - known.keys()):
-            yield f"{place}, {name}: no check compares it with the plan"
+            yield f"{label}, {name}: no check compares it with the plan"
         if type(evidence.get("continuations")) is int:
-            yield f"{place}, continuations: their number may follow from a private row, and is never published"
+            yield f"{label}, continuations: their number may follow from a private row, and is never published"
 
 
 def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any]) -> Sequence[Discrepancy]:
@@ -330,7 +330,7 @@ def _discrepancies(mechanism: str, plan: PrivacyPlan, evidence: Mapping[str, Any
 def _budget(facts: Declared) -> Problems:
     """Check that each raise starts where the one before ended, and that the last one ends at the budget."""
     raised = facts.budget.raised
-    starts, ends = [one.before for one in raised], [one.after for one in raised]
+    starts, ends = [step.before for step in raised], [step.after for step in raised]
     if any(end <= start for start, end in zip(starts, ends, strict=True)) or starts[1:] != ends[:-1]:
         yield "the raises of the budget do not follow from each other"
     if ends and ends[-1] != facts.budget.epsilon:

@@ -11,7 +11,7 @@ from dp_assets.evaluation.restricted import (
     frechet_distance,
     mauve,
     nearest_distances,
-    neighbour_figures,
+    neighbor_figures,
     restricted_figures,
 )
 
@@ -72,7 +72,7 @@ def test_frechet_distance_is_finite_with_fewer_rows_than_dimensions() -> None:
 
 def test_neighbour_figures_are_those_of_all_pairs_of_rows() -> None:
     real, synthetic = unit_vectors(40, seed=6), unit_vectors(40, shift=0.5, seed=7)
-    found = neighbour_figures(real, synthetic, seed=0)
+    found = neighbor_figures(real, synthetic, seed=0)
 
     def radius(row: np.ndarray, of: np.ndarray) -> float:
         return float(np.sort(np.linalg.norm(of - row, axis=1))[5])
@@ -91,7 +91,7 @@ def test_neighbour_figures_are_those_of_all_pairs_of_rows() -> None:
 
 def test_a_set_of_one_repeated_real_row_is_precise_but_recalls_and_covers_nothing() -> None:
     real = unit_vectors(200)
-    found = neighbour_figures(real, np.repeat(real[:1], 200, axis=0), seed=0)
+    found = neighbor_figures(real, np.repeat(real[:1], 200, axis=0), seed=0)
     assert found["precision"] == 1
     assert found["recall"] < 0.02
     assert found["coverage"] < 0.2
@@ -99,10 +99,10 @@ def test_a_set_of_one_repeated_real_row_is_precise_but_recalls_and_covers_nothin
 
 def test_neighbour_figures_compare_equal_numbers_of_rows_and_need_six() -> None:
     real = unit_vectors(300)
-    more = neighbour_figures(real, unit_vectors(3000, seed=1), seed=0)
-    equal = neighbour_figures(real, unit_vectors(300, seed=1), seed=0)
+    more = neighbor_figures(real, unit_vectors(3000, seed=1), seed=0)
+    equal = neighbor_figures(real, unit_vectors(300, seed=1), seed=0)
     assert all(abs(more[name] - equal[name]) < 0.15 for name in more)
-    assert all(math.isnan(value) for value in neighbour_figures(real[:5], real, seed=0).values())
+    assert all(math.isnan(value) for value in neighbor_figures(real[:5], real, seed=0).values())
 
 
 def test_nearest_distances_are_those_of_all_pairs() -> None:

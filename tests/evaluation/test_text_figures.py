@@ -10,14 +10,14 @@ from dp_assets.evaluation.text_figures import (
     duplicate_share,
     form_figures,
     language_shares,
-    normalise,
+    normalize,
     similarity_figures,
 )
 
 
 def test_duplicates_are_found_across_case_and_white_space_and_the_first_is_none() -> None:
     assert duplicate_share(["Hi there", " hi \n there ", "hi there!", "HI THERE"]) == pytest.approx(0.5)
-    assert normalise(pl.Series(["  A \t b\n"])).to_list() == ["a b"]
+    assert normalize(pl.Series(["  A \t b\n"])).to_list() == ["a b"]
 
 
 def test_lengths_are_counted_in_words() -> None:
