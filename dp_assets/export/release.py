@@ -135,6 +135,6 @@ def _check_current(state: LedgerState, statement: Mapping[str, Any], remedy: str
     """Check that the statement agrees with the ledger, which changes when a budget is raised or a run is charged."""
     if wrong := "; ".join(untrue(statement, state)):
         raise ExportRefused(
-            f"the ledger has changed since the privacy statement was made ({wrong}), so the statement no longer holds"
-            f" for the cohort; {remedy}"
+            f"the ledger has changed since the privacy statement was made ({wrong}), so the statement is out of date;"
+            f" {remedy}"
         )
