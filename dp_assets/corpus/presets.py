@@ -62,7 +62,7 @@ def _flag_of_turn(turn: Turn) -> pl.Expr:
 
 
 def _wildchat_flag(turn: Turn) -> pl.Expr:
-    """Return whether OpenAI's moderation flagged the turn, or `toxic` is set, to which a second classifier adds."""
+    """Return whether OpenAI's moderation or, in `toxic`, a second classifier flagged the turn."""
     toxic = pl.col("conversation").list.eval(pl.element().struct.field("toxic"))
     judged = {"any": pl.col("toxic"), "first": toxic.list.first(), "last": toxic.list.last()}[turn]
     return _flag_of_turn(turn).fill_null(False) | judged.fill_null(False)

@@ -57,7 +57,7 @@ class QuerySource:
 
     @property
     def locator(self) -> str:
-        """The name of the database alone. The query is a separate term: another query concerns the same people."""
+        """The name of the database alone. The query is separate, because other queries concern the same people."""
         return f"sql:{self.database}"
 
     def scan(self, scratch: Path) -> pl.LazyFrame:

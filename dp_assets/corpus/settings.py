@@ -16,7 +16,7 @@ PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
 CohortKind = Literal["all", "month", "quarter", "year", "user_bucket"]
 Turn = Literal["any", "first", "last", "never"]
 RedactedKind = Literal["secret", "email", "iban", "crypto", "ip", "card", "ssn", "phone", "person", "place"]
-"""In this order: secrets first, since a key may hold what looks like a number; names last, from what is left."""
+"""In the order of replacement. Secrets come first, because a key may contain what looks like a number; names last."""
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 
 

@@ -237,7 +237,7 @@ class FileSource:
 
     @property
     def _place(self) -> str:
-        """How messages name a file. In a folder they do not name it, because file names may be names of people."""
+        """How messages refer to a file. They do not name one in a folder, because file names may be people's names."""
         return f"a file below {self.path}" if self.path.is_dir() else f"source.path {self.path}"
 
     @property

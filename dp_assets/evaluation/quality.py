@@ -139,9 +139,10 @@ FIGURES = {
 class ComparedSets:
     """The sets of a report, all assigned to the same bins.
 
-    `pool` is the synthetic pool before resampling, `filtered` the set after resampling and topping up, `baseline`
-    samples of the public model without private training, `baseline_filtered` those resampled to the same votes by the
-    same rule.
+    pool               the synthetic pool before resampling
+    filtered           the set after resampling and topping up
+    baseline           samples of the public model without private training
+    baseline_filtered  the baseline resampled to the same votes by the same rule
     """
 
     pool: SyntheticSet
@@ -150,7 +151,7 @@ class ComparedSets:
     baseline_filtered: SyntheticSet | None = None
 
     def named(self) -> dict[str, SyntheticSet]:
-        """Those that are given, by their names in the report's data."""
+        """Return the sets that exist, by their names in the report's data."""
         names = {
             "before": self.pool,
             "after": self.filtered,
@@ -172,13 +173,16 @@ def quality_report(
     """Compare the pool, the resampled set and, where given, the baseline with the noisy votes and with each other.
 
     Args:
-      settings: how many texts of each set are shown; the public seed draws them, and the samples of equal size behind
+      compared: the sets.
+      histogram: the noisy votes.
+      settings: how many texts of each set are shown. Its public seed chooses them, and the samples of equal size for
         the diversity figures.
-      target: how many rows the resampled set was to have.
-      shortage: how many of them stand in for rows of other bins, which neither the pool nor the top-up could give.
+      target: the requested size of the resampled set.
+      shortage: how many of its rows replace rows of other bins that neither the pool nor the top-up could give.
+      charge_ids: the charges that the report descends from.
 
     Raises:
-      ValueError: a set is empty, or a bin id lies outside the bins of the votes.
+      ValueError: a set is empty, or a bin id is outside the bins of the votes.
     """
     sets, seed = compared.named(), settings.seed
     data = {
