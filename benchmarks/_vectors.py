@@ -1,6 +1,6 @@
 """Vectors for benchmarks: as many as are asked for, made of real ones.
 
-A few thousand texts are embedded by the packaged MiniLM model. Each further vector is the normalised sum of one of
+A few thousand texts are embedded by the packaged MiniLM model. Each further vector is the normalized sum of one of
 them, a smaller share of another, and a little Gaussian noise: near real texts, between them, and no two alike.
 """
 

@@ -4,7 +4,7 @@
                                [--part speed|overhead|bookkeeping|memory|precision]
 
 A round is one pass over `--rows` texts. Sides, each with an adapter of rank 8 on all attention projections of the
-packaged model and its own optimiser:
+packaged model and its own optimizer:
 
   private         one step of this project: sample, clipped sum, secure noise, Adam, checkpoint on disk, progress
   private_user    the same, with two rows a unit that are clipped together

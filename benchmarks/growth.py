@@ -305,8 +305,8 @@ def _draw_lines(axes: Any, lines: Mapping[str, tuple[list[int], list[float]]]) -
     for start in 10.0 ** np.arange(-9, 3):
         axes.plot([smallest, largest], [start, start * largest / smallest], color=LIGHT.grid, ls="--", lw=0.8, zorder=0)
     below = dict[int, float]()  # how high the last name beside each largest size stands
-    colours, markers = series_colors(LIGHT, len(lines)), dict(zip(lines, MARKERS, strict=False))
-    of_stage = dict(zip(lines, colours, strict=True))
+    colors, markers = series_colors(LIGHT, len(lines)), dict(zip(lines, MARKERS, strict=False))
+    of_stage = dict(zip(lines, colors, strict=True))
     for stage, (sizes, each) in sorted(lines.items(), key=lambda line: line[1][1][-1]):
         axes.plot(sizes, each, color=of_stage[stage], marker=markers[stage], markersize=4.5, linewidth=1.4)
         height = max(math.log(each[-1] / bottom) / math.log(top / bottom), below.get(sizes[-1], -1.0) + LEAST_GAP)

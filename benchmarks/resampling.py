@@ -11,7 +11,7 @@ floors and minima, so that its sets miss the target size. `limit` rows have no n
 
 Figures: `size`, `quota_tv` (total variation between the shares asked for and the exact votes), `tv` (of the rows
 taken), `mauve` (200 buckets, 2,500 rows a side), `frechet`, `precision`, `recall`, `density` and `coverage` (of five
-neighbours), `distinct_2` (distinct word pairs among all). Each is a mean over the seeds with its standard error.
+neighbors), `distinct_2` (distinct word pairs among all). Each is a mean over the seeds with its standard error.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def one_seed(pair: Pair, name: str, given: argparse.Namespace, seed: int) -> dic
     return found
 
 
-def summarised(seeds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, tuple[float, float]]]:
+def summarized(seeds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, tuple[float, float]]]:
     """Means and standard errors over the seeds."""
     return {
         row: {name: mean_and_error([one[row][name] for one in seeds]) for name in seeds[0][row]} for row in seeds[0]
@@ -212,7 +212,7 @@ def main() -> None:
     for seed in range(given.seeds):
         seeds.append(one_seed(PAIRS[given.pair], given.pair, given, seed))
         print(f"seed {seed} done", flush=True)
-        store(f"resampling_{given.pair}", {"seeds": len(seeds), "rows": summarised(seeds)}, given)
+        store(f"resampling_{given.pair}", {"seeds": len(seeds), "rows": summarized(seeds)}, given)
 
 
 if __name__ == "__main__":

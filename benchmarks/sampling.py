@@ -56,16 +56,16 @@ def fit(language_model: LanguageModel, rows: list[str]) -> Any:
     base, tokenizer = language_model.load(dtype="float32")
     targets = ["q_proj", "v_proj"]
     model = new_adapter_model(base, rank=8, alpha=16, target_modules=targets, layers=None, seed=0)
-    optimiser = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], LEARNING_RATE)
+    optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], LEARNING_RATE)
     prompt = generator_prompt_ids(tokenizer, prompt="user_turn")
     for start in range(0, len(rows), ROWS_A_STEP):
         batch = [encode_instruction(tokenizer, row, max_tokens=MAX_TOKENS) for row in rows[start : start + ROWS_A_STEP]]
         width = max(map(len, batch))
         ids = torch.tensor([[*prompt, *row, *[0] * (width - len(row))] for row in batch]).to(base.device)
         labels = torch.tensor([[-100] * len(prompt) + row + [-100] * (width - len(row)) for row in batch])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(input_ids=ids, labels=labels.to(base.device)).loss.backward()
-        optimiser.step()
+        optimizer.step()
     return model
 
 

@@ -44,6 +44,6 @@ PublicName = Annotated[str, AfterValidator(check_name)]
 
 
 class Settings(BaseModel):
-    """A group of settings: frozen, and a misspelt name is an error."""
+    """A group of settings: frozen, and a misspelled name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

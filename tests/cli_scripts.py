@@ -80,14 +80,14 @@ def replace(function: str, other: Callable[..., Any]) -> Callable[[], None]:
 
 
 class Witness:
-    """Notes which rows were tokenised, drawn and voted, whom the process talked to, and which files it wrote."""
+    """Notes which rows were tokenized, drawn and voted, whom the process talked to, and which files it wrote."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.seen: dict[str, list[Any]] = {name: [] for name in ("tokenised", "batches", "voters", "talks", "files")}
 
     def watch(self) -> None:
-        self._listen("dp_assets.generation.private_rows:encode_instruction", self._tokenised)
+        self._listen("dp_assets.generation.private_rows:encode_instruction", self._tokenized)
         self._listen("dp_assets.dpsgd.training:_sample", self._drawn)
         self._listen("dp_assets.selection.votes:one_row_each_unit", self._voted)
         sys.addaudithook(self._heard)
@@ -106,7 +106,7 @@ class Witness:
 
         replace(function, heard)
 
-    def _tokenised(self, token_ids: list[int], _: Any, text: str) -> None:
+    def _tokenized(self, token_ids: list[int], _: Any, text: str) -> None:
         self.seen["tokenised"].append([text, list(token_ids)])
 
     def _drawn(self, drawn: Any, *_: Any) -> None:

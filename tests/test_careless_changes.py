@@ -149,11 +149,11 @@ def test_a_preparation_across_users_or_beyond_the_bound_is_not_stored(
 def test_an_embedder_that_looks_at_texts_together_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = Embedder.encode
 
-    def centred(self: Embedder, texts: Any, **kwargs: Any) -> Any:
+    def centered(self: Embedder, texts: Any, **kwargs: Any) -> Any:
         vectors = encode(self, texts, **kwargs)
         return vectors - vectors.mean(axis=0)
 
-    monkeypatch.setattr(Embedder, "encode_alone", centred)
+    monkeypatch.setattr(Embedder, "encode_alone", centered)
     assert "UnstablePreparation" in failures(site, None, "real_embeddings")
 
 

@@ -159,8 +159,8 @@ def test_the_secrets_reached_training_batches_and_votes(lived: ScriptRun, tiny_m
     assert training.height > NUM_SECRETS / 2
     written = [tokenizer.decode(ids) for batch in lived.seen["batches"] for ids in batch]
     drawn = {secret for secret in secrets() if any(secret in text for text in written)}
-    tokenised = {tuple(ids) for text, ids in lived.seen["tokenised"] if not text.startswith(PUBLIC_TEXT)}
-    assert tokenised == {tuple(ids) for batch in lived.seen["batches"] for ids in batch}
+    tokenized = {tuple(ids) for text, ids in lived.seen["tokenised"] if not text.startswith(PUBLIC_TEXT)}
+    assert tokenized == {tuple(ids) for batch in lived.seen["batches"] for ids in batch}
     # Each is drawn with probability 0.3 in each of four draws: 76% are expected, and under 50% has odds of 1 in 10^11.
     assert len(drawn) > training.height / 2
     assert set(training["instruction_id"]) <= set(lived.seen["voters"][-1])
@@ -382,7 +382,7 @@ def test_everything_private_is_closed_to_others_after_failures(broken: ScriptRun
 
 
 @pytest.fixture(scope="module")
-def neighbours(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> list[ScriptRun]:
+def neighbors(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> list[ScriptRun]:
     """Two pipelines whose corpora differ in one user, with the same key and the same randomness."""
     both = []
     for name, texts in (("without", []), ("with", ["what is it that i alone ask?", "why do i ask it again?"])):
@@ -401,7 +401,7 @@ def write_key(pipeline: CliPipeline) -> None:
 
 
 # What names a run, and what counts the rows of a release, which noise has touched.
-NORMALISED = (
+NORMALIZED = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<run>"),
     (r"[0-9a-f]{32,64}", "<id>"),
     (r'"dp_instructions/profile": "[0-9a-f]+"', "<profile>"),  # it names the folder of the corpus
@@ -411,9 +411,9 @@ NORMALISED = (
 )
 
 
-def normalised(text: str, pipeline: CliPipeline) -> str:
+def normalized(text: str, pipeline: CliPipeline) -> str:
     text = text.replace(str(pipeline.folder), "<folder>")
-    for pattern, name in NORMALISED:
+    for pattern, name in NORMALIZED:
         text = re.sub(pattern, name, text)
     return text
 
@@ -421,7 +421,7 @@ def normalised(text: str, pipeline: CliPipeline) -> str:
 def file_names(pipeline: CliPipeline) -> list[str]:
     """Without the tags of shards, which are digests of the released content."""
     paths = [path for folder in pipeline.outside if folder.is_dir() for path in folder.rglob("*")]
-    return sorted(re.sub(r"(part-\d+)-[0-9a-f]{16}", r"\1", normalised(str(path), pipeline)) for path in paths)
+    return sorted(re.sub(r"(part-\d+)-[0-9a-f]{16}", r"\1", normalized(str(path), pipeline)) for path in paths)
 
 
 def records(ran: ScriptRun) -> list[tuple[str, str | None, list[str], str]]:
@@ -437,39 +437,39 @@ def record(entry: dg.EventLogEntry, pipeline: CliPipeline) -> tuple[str, str | N
     details = getattr(event.event_specific_data, "materialization", event.event_specific_data)
     metadata = getattr(details, "metadata", None) or {}
     reads_rows = event.step_key in (*PRIVATE_ASSETS, "dp_generator", "dp_histogram")
-    values = normalised(json.dumps({key: str(metadata[key].value) for key in metadata}), pipeline) if reads_rows else ""
+    values = normalized(json.dumps({key: str(metadata[key].value) for key in metadata}), pipeline) if reads_rows else ""
     return event.event_type_value, event.step_key, sorted(metadata), values
 
 
-def test_neighbouring_corpora_differ_in_one_unit(neighbours: list[ScriptRun]) -> None:
-    without, with_one = (set(ran.private_rows("real_instructions")["unit_id"]) for ran in neighbours)
+def test_neighboring_corpora_differ_in_one_unit(neighbors: list[ScriptRun]) -> None:
+    without, with_one = (set(ran.private_rows("real_instructions")["unit_id"]) for ran in neighbors)
     assert without < with_one
     (newcomer,) = with_one - without
-    rows = neighbours[1].private_rows("real_embeddings")  # of training rows, which both mechanisms read
+    rows = neighbors[1].private_rows("real_embeddings")  # of training rows, which both mechanisms read
     assert rows.filter(unit_id=newcomer).height == 2
 
 
-def test_runs_on_neighbouring_corpora_print_the_same(neighbours: list[ScriptRun]) -> None:
-    without, with_one = (normalised(ran.printed, ran.pipeline) for ran in neighbours)
+def test_runs_on_neighboring_corpora_print_the_same(neighbors: list[ScriptRun]) -> None:
+    without, with_one = (normalized(ran.printed, ran.pipeline) for ran in neighbors)
     assert "training the generator with DP-SGD: began" in without
     assert with_one == without
 
 
-def test_runs_on_neighbouring_corpora_record_the_same(neighbours: list[ScriptRun]) -> None:
-    without, with_one = (records(ran) for ran in neighbours)
+def test_runs_on_neighboring_corpora_record_the_same(neighbors: list[ScriptRun]) -> None:
+    without, with_one = (records(ran) for ran in neighbors)
     assert {"ASSET_MATERIALIZATION", "STEP_OUTPUT", "ASSET_CHECK_EVALUATION"} <= {kind for kind, *_ in without}
     assert with_one == without
 
 
-def test_runs_on_neighbouring_corpora_draw_and_name_files_alike(neighbours: list[ScriptRun]) -> None:
-    without, with_one = neighbours
+def test_runs_on_neighboring_corpora_draw_and_name_files_alike(neighbors: list[ScriptRun]) -> None:
+    without, with_one = neighbors
     assert with_one.seen == without.seen
     assert file_names(with_one.pipeline) == file_names(without.pipeline)
     assert any("released/artifacts/dp_histogram" in name for name in file_names(without.pipeline))
 
 
-def test_everything_private_is_closed_to_others_under_the_usual_umask(neighbours: list[ScriptRun]) -> None:
-    for ran in neighbours:
+def test_everything_private_is_closed_to_others_under_the_usual_umask(neighbors: list[ScriptRun]) -> None:
+    for ran in neighbors:
         assert modes(ran.pipeline.home / "private") == {("folder", 0o700), ("file", 0o600)}
 
 

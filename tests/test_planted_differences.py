@@ -203,8 +203,8 @@ def average_the_loss(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         clipping,
         "backpropagate",
-        lambda model, packed, normaliser: backpropagate(
-            model, packed, normaliser * sum(len(row.target_ids) for row in packed.rows)
+        lambda model, packed, normalizer: backpropagate(
+            model, packed, normalizer * sum(len(row.target_ids) for row in packed.rows)
         ),
     )
 
@@ -258,7 +258,7 @@ def clip_each_tensor(patch: pytest.MonkeyPatch) -> None:
 
 
 def train_besides(choose: Callable[[nn.Module], nn.Parameter]) -> Plant:
-    """A second optimiser, whose gradient is neither clipped nor noised, takes a step with each clipped sum."""
+    """A second optimizer, whose gradient is neither clipped nor noised, takes a step with each clipped sum."""
     clipped_sum = clipping.clipped_sum
 
     def trained_besides(model: nn.Module, rows: Any, unit_ids: Any, terms: Clipping) -> Any:
@@ -1023,7 +1023,7 @@ def without_copies(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.collect().with_columns(copies=copies).unique("copies").drop("copies").lazy()
 
 
-def centred(rows: pl.LazyFrame) -> pl.LazyFrame:
+def centered(rows: pl.LazyFrame) -> pl.LazyFrame:
     frame = rows.collect()
     vectors = frame["vector"].to_numpy()
     moved = vectors - 3 * np.nan_to_num(vectors, posinf=0).max(axis=0, initial=0) * (np.arange(vectors.shape[1]) == 0)
@@ -1132,7 +1132,7 @@ def say_more_in_the_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(release_protocol, "replace", with_figure)
 
 
-def centred_where_bins_are_found(patch: pytest.MonkeyPatch) -> None:
+def centered_where_bins_are_found(patch: pytest.MonkeyPatch) -> None:
     """Both counts find bins by the same code, which moves vectors by those beside them once there are many."""
     nearest = bins._nearest_in_block
 
@@ -1166,8 +1166,8 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "no second vote for equal vectors": (count_changed(without_copies), ("population", "votes")),
     "a unit left out": (count_changed(without_one_unit), ("population",)),
     "a unit left out of the opened table": (opened(without_one_unit), ("population",)),
-    "an opened table moved by all of its vectors": (opened(centred), ("votes",)),
-    "vectors moved by all of them": (count_changed(centred), ("votes",)),
+    "an opened table moved by all of its vectors": (opened(centered), ("votes",)),
+    "vectors moved by all of them": (count_changed(centered), ("votes",)),
     "bins moved by the real vectors in place": (bins_moved_in_place, ("bins",)),
     "bins fitted again before the votes": (bins_moved_before_the_votes, ("bins",)),
     "no release below zero": (release_changed(nothing_below_zero), ("noised_bins", "content")),
@@ -1188,7 +1188,7 @@ VOTES_PLANTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     "another table on the disk": (store_something_else(with_a_smaller_bin), ("content",)),
     "the best of three noisy counts": (SEVERAL_DRAWS, ("noise_randomness",)),
     "noisy counts tried in other threads": (best_of_draws_in_a_pool, ("noise_randomness",)),
-    "vectors moved where bins are found": (centred_where_bins_are_found, ("votes",)),
+    "vectors moved where bins are found": (centered_where_bins_are_found, ("votes",)),
     "publicly seeded noise": (
         lambda patch: patch.setattr(noisy_votes, "SystemRandomness", lambda: ReplayableSource(0)),
         ("noise_randomness",),
@@ -1258,7 +1258,7 @@ def test_the_same_runs_without_a_plant_settle(tmp_path: Path, tiny_model_folder:
     assert [artifact.record["evidence"]["mechanism"] for artifact in released] == ["dpsgd", "votes"]
 
 
-def test_the_evidence_of_runs_that_keep_their_plan_is_the_same_on_neighbouring_corpora(
+def test_the_evidence_of_runs_that_keep_their_plan_is_the_same_on_neighboring_corpora(
     tmp_path: Path, tiny_model_folder: Path
 ) -> None:
     corpora = {"all": TWO_ROWS_EACH, "without": TWO_ROWS_EACH.filter(pl.col("unit_id") != "unit-3"), "nobody": NOBODY}

@@ -100,7 +100,7 @@ def conversation_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, answe
 
 
 def train_quietly(trainer: Any, *, advance: Advance, figures: Mapping[str, str]) -> Curve:
-    """Train, calling `advance(1)` after every optimiser step.
+    """Train, calling `advance(1)` after every optimizer step.
 
     Returns:
       One entry a step with the key `step` and, under our names, the figures that the trainer logged: `figures` maps

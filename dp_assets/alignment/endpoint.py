@@ -16,7 +16,7 @@ readable) is asked for once more; a refusal is not. Another HTTP error drops its
 are answered; else it ends the run. A question that gets no answer of use is counted by its reason.
 
 What cannot be helped: a request that was computed but whose answer never arrived (killed process, lost connection) may
-be billed again. Its repetition carries the same `Idempotency-Key`, so a server that honours the header bills it once.
+be billed again. Its repetition carries the same `Idempotency-Key`, so a server that honors the header bills it once.
 """
 
 import hashlib

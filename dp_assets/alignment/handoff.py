@@ -38,7 +38,7 @@ from dp_assets.alignment.label_studio import (
     RESPONSE,
     SECOND,
     TIE,
-    LabelledTask,
+    LabeledTask,
     Labelling,
     read_export,
 )
@@ -176,8 +176,8 @@ def take_verdicts(path: Path, annotated: pl.DataFrame, *, partition: str, settin
 
 
 def _sorted_out(
-    tasks: Iterable[LabelledTask], texts: Mapping[str, str], partition: str, *, text: str
-) -> tuple[list[LabelledTask], list[Drop]]:
+    tasks: Iterable[LabeledTask], texts: Mapping[str, str], partition: str, *, text: str
+) -> tuple[list[LabeledTask], list[Drop]]:
     """The tasks that were handed out as they stand here, and the others with what is wrong with them."""
     sound, dropped = [], []
     for task in tasks:
@@ -189,7 +189,7 @@ def _sorted_out(
     return sound, dropped
 
 
-def _fault(task: LabelledTask, texts: Mapping[str, str], partition: str, *, text: str) -> str | None:
+def _fault(task: LabeledTask, texts: Mapping[str, str], partition: str, *, text: str) -> str | None:
     """Why a task cannot be taken whatever its annotations say."""
     data = task.data
     if not {"synthetic_id", "partition", text} <= data.keys():
@@ -211,7 +211,7 @@ def _is_sealed(data: Mapping[str, str]) -> bool:
     return data.get("seal") == _seal(data["synthetic_id"], data["prompt"], *answers)
 
 
-def _labellings(tasks: Iterable[LabelledTask], *fields: str) -> dict[tuple[str, ...], list[Labelling]]:
+def _labellings(tasks: Iterable[LabeledTask], *fields: str) -> dict[tuple[str, ...], list[Labelling]]:
     """The annotations of tasks that have these fields in common, in the order in which they first occur."""
     groups: dict[tuple[str, ...], list[Labelling]] = defaultdict(list)
     for task in tasks:

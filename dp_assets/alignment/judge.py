@@ -1,6 +1,6 @@
 """Preference pairs by a judge: two answers of the policy to a prompt, compared by a model, in both orders.
 
-Judges favour a place as well as an answer, so a verdict counts only if it stays when the answers change places. Ties,
+Judges favor a place as well as an answer, so a verdict counts only if it stays when the answers change places. Ties,
 contradictions and verdicts that cannot be read give no pair and are counted by their reason.
 
 Left out: several judges, and grades instead of a choice. What such pairs teach is the taste of the judge.

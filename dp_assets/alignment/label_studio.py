@@ -71,14 +71,14 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class LabelledTask:
+class LabeledTask:
     """A task as it comes back: its texts by field, and its annotations."""
 
     data: Mapping[str, str]
     labellings: tuple[Labelling, ...]
 
 
-def read_export(path: Path, *, control: str, setting: str, if_missing: str) -> list[LabelledTask]:
+def read_export(path: Path, *, control: str, setting: str, if_missing: str) -> list[LabeledTask]:
     """The tasks of a JSON or JSON-MIN export, in its order. `control` is `RESPONSE` or `PREFERENCE`.
 
     A task that is not of this form comes back without texts or without annotations; whoever reads it says so. Bytes and
@@ -104,16 +104,16 @@ def read_export(path: Path, *, control: str, setting: str, if_missing: str) -> l
     return [_task(task, control) for task in content]
 
 
-def _task(task: Any, control: str) -> LabelledTask:
+def _task(task: Any, control: str) -> LabeledTask:
     """A task of either export: only the full one has its texts under `data`."""
     if not isinstance(task, dict):
-        return LabelledTask({}, ())
+        return LabeledTask({}, ())
     data = task.get("data")
     if not isinstance(data, dict):
-        return LabelledTask(_texts(task), _minimal(task, control))
+        return LabeledTask(_texts(task), _minimal(task, control))
     annotations = task.get("annotations")
     listed = annotations if isinstance(annotations, list) else []
-    return LabelledTask(_texts(data), tuple(_labelling(each, control) for each in listed if isinstance(each, dict)))
+    return LabeledTask(_texts(data), tuple(_labelling(each, control) for each in listed if isinstance(each, dict)))
 
 
 def _texts(data: Mapping[str, Any]) -> dict[str, str]:

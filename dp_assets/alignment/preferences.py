@@ -7,7 +7,7 @@
 The chosen answer is always the annotated response. Such pairs can teach a reward model to tell an answer that is on the
 subject, finished and coherent from one that is not, and a policy to give the former. They cannot teach what people
 value: not which of two good answers is more helpful, not tone, not harmlessness, not whether an answer is true. Pairs
-labelled by people or by a stronger judge have the same columns and take this table's place.
+labeled by people or by a stronger judge have the same columns and take this table's place.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """What an adapter's `record` says of its ordinary training: one form for SFT, reward model and policy.
 
-    curve         one entry an optimiser step, measured on its batch before its update: `step` from 1, `loss`, and
+    curve         one entry an optimizer step, measured on its batch before its update: `step` from 1, `loss`, and
                     SFT           `token_accuracy`
                     reward model  `accuracy`, `margin`
                     RLOO, GRPO    `reward`, `kl` (the trainer's own estimate), `completion_length`
@@ -11,7 +11,7 @@
     evaluations   of a policy only: one entry a point of its training, with `step` (how many steps were done: 0 is the
                   SFT model) and the figures of `policy_figures`, the same for every method
 
-All of it is JSON-serialisable. Points are in the order of their steps.
+All of it is JSON-serializable. Points are in the order of their steps.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,8 @@
 
 The loss is -log sigmoid(r(chosen) - r(rejected)), the Bradley-Terry model of a choice between two answers. Only
 differences of scores for the same prompt have a meaning; their level and scale are free. What the scores mean beyond
-that is what the pairs can teach (see `preferences`): the held-out accuracy says how well they were learnt, not how good
-they are.
+that is what the pairs can teach (see `preferences`): the held-out accuracy says how well they were learned, not how
+good they are.
 """
 
 import copy

@@ -1,13 +1,13 @@
-"""Policy optimisation by one of three methods of TRL, over the same prompts, with the same measurements.
+"""Policy optimization by one of three methods of TRL, over the same prompts, with the same measurements.
 
     rloo  REINFORCE with a leave-one-out baseline (Ahmadian et al., "Back to Basics", arXiv 2402.14740). An answer's
           baseline is the mean reward of the other answers to its prompt. kl_coefficient times log(policy / reference),
           summed over the answer's tokens, is taken off its reward, as in PPO.
-    grpo  Group relative policy optimisation (Shao et al., "DeepSeekMath", arXiv 2402.03300). An answer's advantage is
+    grpo  Group relative policy optimization (Shao et al., "DeepSeekMath", arXiv 2402.03300). An answer's advantage is
           its reward less the mean of its prompt's answers, divided by their standard deviation; the KL penalty is part
           of the loss, token by token. Every token of a batch has the same weight (the loss of DAPO, arXiv 2503.14476),
-          since GRPO's own mean over answers favours long bad ones.
-    dpo   Direct preference optimisation (Rafailov et al., arXiv 2305.18290) on preference pairs: nothing is sampled and
+          since GRPO's own mean over answers favors long bad ones.
+    dpo   Direct preference optimization (Rafailov et al., arXiv 2305.18290) on preference pairs: nothing is sampled and
           the reward model teaches nothing. kl_coefficient is the paper's beta.
 
 The paper uses PPO with unmodified TRL. TRL 1.x has no `PPOTrainer` any more; RLOO, its successor for a reward model,
@@ -18,7 +18,7 @@ adapter named `ref` on the same base weights. So the result is one adapter for t
 `PeftModel.from_pretrained(base, folder)` is the aligned policy, without merging the SFT adapter first.
 
 Whatever the method, some prompts are kept from training and the policy is measured at them, by `evaluate_policy`,
-before training, after it and in between. SFT and the reward model may have seen these prompts; policy optimisation has
+before training, after it and in between. SFT and the reward model may have seen these prompts; policy optimization has
 not.
 """
 
@@ -79,7 +79,7 @@ def train_policy(
     *,
     advance: Advance,
 ) -> RlhfTraining:
-    """Train the adapter of `policy_model` further, `advance(1)` after each of `steps` optimiser steps.
+    """Train the adapter of `policy_model` further, `advance(1)` after each of `steps` optimizer steps.
 
     Args:
       policy_model: the base model with the SFT adapter, trainable; it is changed in place and returned.

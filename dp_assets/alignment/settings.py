@@ -21,7 +21,7 @@ from dp_assets.fields import (
 from dp_assets.generation.settings import SamplingParameters
 
 Method = Literal["rloo", "grpo", "dpo"]
-"""How the policy is optimised."""
+"""How the policy is optimized."""
 
 OPERATIONAL = {
     "base_url",
@@ -155,7 +155,7 @@ class AdapterTraining(Settings):
         """The rows to train on."""
         return rows if self.max_rows is None else rows.head(self.max_rows)
 
-    def optimiser_steps(self, num_rows: int) -> int:
+    def optimizer_steps(self, num_rows: int) -> int:
         """How many steps training on this many rows takes, for progress."""
         return self.epochs * math.ceil(num_rows / self.batch_size)
 

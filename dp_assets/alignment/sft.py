@@ -36,7 +36,7 @@ def train_sft(
 
     `model` is wrapped in place: hand over one of your own. A conversation of more than `max_tokens` tokens loses its
     end, and is left out if nothing of the response remains. All `pairs` are trained on: whoever hands them over has
-    limited them to `max_rows`. There are `epochs * ceil(rows / batch_size)` optimiser
+    limited them to `max_rows`. There are `epochs * ceil(rows / batch_size)` optimizer
     steps with a learning rate that falls linearly to zero, and `advance(1)` after each.
 
     Returns:
@@ -45,7 +45,7 @@ def train_sft(
     Raises:
       ValueError: no pair has a response within `max_tokens`.
     """
-    rows = list(_labelled(pairs, tokenizer, settings.max_tokens))
+    rows = list(_labeled(pairs, tokenizer, settings.max_tokens))
     if not rows:
         raise ValueError("no pair has a response within max_tokens; raise max_tokens or annotate more instructions")
     with training_scope(model) as folder:
@@ -76,7 +76,7 @@ def train_sft(
     return trainer.model, curve
 
 
-def _labelled(
+def _labeled(
     pairs: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> Iterator[dict[str, list[int]]]:
     """Token ids and labels. A response that is cut has no end token, so nobody learns to stop in mid-sentence."""

@@ -75,7 +75,7 @@ def try_policy(
     *,
     sft: AdapterTraining,
 ) -> None:
-    """One step of policy optimisation. It continues an adapter as `sft` describes it; the reward model is new.
+    """One step of policy optimization. It continues an adapter as `sft` describes it; the reward model is new.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.

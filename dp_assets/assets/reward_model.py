@@ -24,7 +24,7 @@ def reward_model(
     from dp_assets.generation.adapters import adapter_from_model
 
     pairs = profile.reward.limit(preference_pairs.rows).collect()
-    steps = profile.reward.optimiser_steps(round(pairs.height * (1 - profile.reward.held_out_fraction)))
+    steps = profile.reward.optimizer_steps(round(pairs.height * (1 - profile.reward.held_out_fraction)))
     with progress("training the reward model", steps, "steps") as advance:
         training = train_reward_model(*language_model.load(), pairs, profile.reward, advance=advance)
     adapter = adapter_from_model(

@@ -26,7 +26,7 @@ def rlhf_model(
     preference_pairs: Table,
     filtered_instructions: Table,
 ) -> AssetValue[Adapter]:
-    """The policy optimised by RLOO, GRPO or DPO: released, a LoRA adapter on the base model."""
+    """The policy optimized by RLOO, GRPO or DPO: released, a LoRA adapter on the base model."""
     from dp_assets.alignment.record import policy_record
     from dp_assets.alignment.reward import attach_reward_adapter
     from dp_assets.alignment.rlhf import train_policy
@@ -34,7 +34,7 @@ def rlhf_model(
 
     base, tokenizer = language_model.load()
     method = profile.rlhf.method
-    with progress(f"optimising the policy with {method.upper()}", profile.rlhf.steps, "steps") as advance:
+    with progress(f"optimizing the policy with {method.upper()}", profile.rlhf.steps, "steps") as advance:
         training = train_policy(
             attach_adapter(base, sft_model, trainable=True),
             tokenizer,

@@ -24,7 +24,7 @@ def sft_model(
     from dp_assets.generation.adapters import adapter_from_model
 
     pairs = profile.sft.limit(annotated_instructions.rows).collect()
-    steps = profile.sft.optimiser_steps(pairs.height)
+    steps = profile.sft.optimizer_steps(pairs.height)
     with progress("supervised fine-tuning", steps, "steps") as advance:
         model, curve = train_sft(*language_model.load(), pairs, profile.sft, advance=advance)
     adapter = adapter_from_model(

@@ -36,7 +36,7 @@ from resources.storage.digests import code_digest, holds, is_plain
 from resources.storage.zones import data_home
 
 SPELLINGS = (os.path.abspath, os.path.realpath)
-COLOURS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}
+COLORS = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red", Outcome.NOT_CHECKED: "yellow", Outcome.NOTE: "yellow"}
 PAGES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {MARKDOWN_PAGE: to_markdown, HTML_PAGE: to_html}
 DECLARED = (
     "Declared, and so taken from the statement: its terms and budget, how much noise was added in how many steps, which"
@@ -161,7 +161,7 @@ def _code(statement: Mapping[str, Any]) -> Finding:
 
 def _print(checked: Verification) -> None:
     rows = [
-        (visible(finding.check), Text(finding.outcome, style=COLOURS[finding.outcome]), visible(finding.detail))
+        (visible(finding.check), Text(finding.outcome, style=COLORS[finding.outcome]), visible(finding.detail))
         for finding in checked.findings
     ]
     print_table(out, ("check", "found", "detail"), rows, folding=("check", "detail"))

@@ -218,8 +218,8 @@ def named_as_units(rows: pl.LazyFrame, *, unit: PrivacyUnit, key: bytes) -> pl.L
     """
     check_schema(rows, SOURCE_ROWS, name="source rows")
     names = SOURCE_ROWS.names()
-    spelt = canonical_user_ids(rows.select(*names, as_written=pl.struct(names)))
-    named = name_units(name_own_units(spelt, key=key), unit=unit, key=key)
+    spelled = canonical_user_ids(rows.select(*names, as_written=pl.struct(names)))
+    named = name_units(name_own_units(spelled, key=key), unit=unit, key=key)
     return named.select("unit_id", "as_written").unnest("as_written")
 
 

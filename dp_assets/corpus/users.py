@@ -79,25 +79,25 @@ def canonical_id(ids: pl.Expr) -> pl.Expr:
     stripped = written.str.replace_all(AROUND, "")
     # An id of control characters only, or of characters newer than the Unicode tables here, still names a user.
     named = pl.when(stripped != "").then(stripped).when(written.str.contains(NOT_BLANK)).then(written)
-    return named.map_batches(_all_respelt, return_dtype=pl.String(), is_elementwise=True)
+    return named.map_batches(_all_respelled, return_dtype=pl.String(), is_elementwise=True)
 
 
-def _all_respelt(user_ids: pl.Series) -> pl.Series:
-    respelt = [None if user_id is None else _respelt(user_id) for user_id in user_ids]
-    return pl.Series(user_ids.name, respelt, dtype=pl.String)
+def _all_respelled(user_ids: pl.Series) -> pl.Series:
+    respelled = [None if user_id is None else _respelled(user_id) for user_id in user_ids]
+    return pl.Series(user_ids.name, respelled, dtype=pl.String)
 
 
-def _respelt(user_id: str) -> str | None:
+def _respelled(user_id: str) -> str | None:
     """Return the canonical form of one id: JSON by its content (null if empty), else see `_scalar`."""
     if user_id[:1] not in ("{", "[", '"'):
         return _scalar(user_id)
     try:
         value = _without_missing(json.loads(user_id, parse_int=str, parse_float=str, parse_constant=lambda _: None))
-        respelt = value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
-        (respelt or "").encode()
+        respelled = value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
+        (respelled or "").encode()
     except (ValueError, RecursionError):
         return _scalar(user_id)
-    return respelt
+    return respelled
 
 
 def _scalar(user_id: str) -> str | None:
@@ -113,7 +113,7 @@ def _scalar(user_id: str) -> str | None:
         return str(UUID(match[1]))
     if match := BYTES_TEXT.fullmatch(user_id):
         text = (stored_text(bytes.fromhex(match[1])) or "").strip()
-        return text.removeprefix(UNREADABLE) if text.startswith(UNREADABLE) else _respelt(text)
+        return text.removeprefix(UNREADABLE) if text.startswith(UNREADABLE) else _respelled(text)
     return user_id.lower() if user_id.lower() in BOOLEANS else user_id or None
 
 

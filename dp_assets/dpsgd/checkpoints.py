@@ -4,13 +4,13 @@
     draw     noted in a file of its own before noise is drawn, and never taken back
     step k   saved after every noisy update
 
-A checkpoint holds the adapter, the optimiser and counters, and no generator state: a continuation draws fresh
+A checkpoint holds the adapter, the optimizer and counters, and no generator state: a continuation draws fresh
 randomness. Every save carries a fresh nonce, whose digest names the checkpoint in the ledger. A checkpoint is
 continued once: training goes on only from the checkpoint that is on disk, and replaces it under the next nonce before
 it reads a row, however it ends. An exclusive lock keeps a second process out; the operating system drops it when its
 holder dies.
 
-Adapter and optimiser after a noisy step are post-processing, but how many steps were lost, when and why, is not
+Adapter and optimizer after a noisy step are post-processing, but how many steps were lost, when and why, is not
 covered by the account; so the folder belongs to the private zone (directory 0700, files 0600).
 """
 

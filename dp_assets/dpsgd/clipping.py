@@ -335,8 +335,8 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normalizer: float) 
     hidden = output.last_hidden_state  # [1, tokens, features]
     leaf = hidden.detach().requires_grad_()
     for positions, labels in packed.label_chunks:
-        learnt = leaf[:, positions].masked_fill((labels == IGNORED)[:, None], 0)
-        logits = logits_of(base, output, learnt)
+        learned = leaf[:, positions].masked_fill((labels == IGNORED)[:, None], 0)
+        logits = logits_of(base, output, learned)
         loss = functional.cross_entropy(logits[0].float(), labels, ignore_index=IGNORED, reduction="sum")
         (loss / loss_normalizer).backward()
     if hidden.requires_grad:

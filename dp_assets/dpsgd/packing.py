@@ -40,7 +40,7 @@ class RowsInteract(PublicError, ValueError):
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One text: `prompt_ids` are read, `target_ids` are learnt. Both hold at least one token.
+    """One text: `prompt_ids` are read, `target_ids` are learned. Both hold at least one token.
 
     Raises:
       ValueError: one of them is empty.
@@ -102,13 +102,13 @@ class PackedRows:
         than the line, where each row begins without a label, so a line can be told from a chunk by its shape.
         """
         size = max(1, min(LABELS_A_CHUNK, self.num_tokens - 1))
-        labelled = [
+        labeled = [
             (start + len(row.prompt_ids) - 1 + index, token)
             for row, start in zip(self.rows, self._starts, strict=True)
             for index, token in enumerate(row.target_ids)
         ]
-        for first in range(0, len(labelled), size):
-            chunk = labelled[first : first + size]
+        for first in range(0, len(labeled), size):
+            chunk = labeled[first : first + size]
             chunk += [(0, IGNORED)] * (size - len(chunk))
             places, labels = torch.tensor(chunk, device=self.device).unbind(1)
             yield places, labels
@@ -285,7 +285,7 @@ def require_rows_apart(model: nn.Module, *, longest: int) -> None:
     """
     base, device = causal_lm(model), next(model.parameters()).device
     row = TokenRow((5,), (6, 7, 8, 9))
-    neighbours = TokenRow((3,), (11, 4, 10, 12)), TokenRow((13,), (5, 3, 14, 6))
+    neighbors = TokenRow((3,), (11, 4, 10, 12)), TokenRow((13,), (5, 3, 14, 6))
 
     def own(rows: Sequence[TokenRow]) -> slice:
         start = sum(len(other) for other in rows[: rows.index(row)])
@@ -296,7 +296,7 @@ def require_rows_apart(model: nn.Module, *, longest: int) -> None:
         return hidden[0, own(rows)]
 
     with attending_within_rows(model), torch.no_grad():
-        for lines in ([(row, other) for other in neighbours], [(other, row) for other in neighbours]):
+        for lines in ([(row, other) for other in neighbors], [(other, row) for other in neighbors]):
             first, second = map(outputs, lines)
             with _embedding_as_nan_but(base, own(lines[0])):
                 beside_nan = outputs(lines[0])

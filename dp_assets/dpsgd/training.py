@@ -2,7 +2,7 @@
 
     probe, then: sample -> clipped sum -> noise -> step -> checkpoint
 
-Guarantee, for add-or-remove neighbours of one unit: `steps` updates are a composition of that many Poisson-subsampled
+Guarantee, for add-or-remove neighbors of one unit: `steps` updates are a composition of that many Poisson-subsampled
 Gaussians of `noise_multiplier`, whatever Adam makes of the noisy sums (post-processing). It holds for any number of
 interruptions, because each continuation is accounted as one more step. Whatever shapes the run besides the sampled
 rows is a public constant: steps, sampling probability, normalizers, learning rate. The run never stops early, never

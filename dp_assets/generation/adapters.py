@@ -95,7 +95,7 @@ def attach_adapter(model: PreTrainedModel, adapter: Adapter, *, trainable: bool 
       ValueError: the adapter's tensors are not those that its configuration asks for on this model.
     """
     stored = {**adapter.config, "base_model_name_or_path": None, "inference_mode": not trainable}
-    with public_seed(0):  # PEFT draws an initialisation that the stored tensors then replace.
+    with public_seed(0):  # PEFT draws an initialization that the stored tensors then replace.
         attached = get_peft_model(model, PeftConfig.from_peft_type(**stored), autocast_adapter_dtype=True)
     if _adapter_tensors(attached).keys() != adapter.weights.keys():
         raise ValueError("adapter.weights do not fit the model; attach the adapter to its own adapter.base_model")

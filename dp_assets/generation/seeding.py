@@ -1,4 +1,4 @@
-"""Public seeds for public randomness: adapter initialisation, sampling of a released model, generated answers.
+"""Public seeds for public randomness: adapter initialization, sampling of a released model, generated answers.
 
 Seeds serve repeatability only. The noise and the batch draws of a mechanism never run inside `public_seed`: they take
 operating-system entropy, and a seed would make them predictable.

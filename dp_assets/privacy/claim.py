@@ -27,7 +27,7 @@ The checks that detect each deviation:
     noise of another size                                 noise_stddev, noise_size
     noise that repeats, after a resume too                distinct_noise_draws
     noise that another release was made with              noise_of_others
-    a normalizer computed from the data                   normaliser, noised_tensors
+    a normalizer computed from the data                   normalizer, noised_tensors
     a learning rate or a loss computed from the data      constants
     an update by anything but noisy sums                  updates
     a tensor trained without clipping and noise           changed_elsewhere

@@ -3,7 +3,7 @@
 Thompson sampling (Thompson 1933; Russo et al., "A Tutorial on Thompson Sampling", 2018): every pair of a steering
 strategy and a short bin has a rate at which it gives a new row to its bin, unknown, with a Beta posterior. For each
 sample a rate is drawn from every posterior and the pair with the largest one is tried, so that pairs are tried as
-often as they may be the best. A pair's prior is centred on its strategy's success over all bins and weighs as much as
+often as they may be the best. A pair's prior is centered on its strategy's success over all bins and weighs as much as
 `PRIOR_SAMPLES` samples, because single bins see few.
 
 Unsteered samples need no trials: the pool was drawn that way, so its rows and all unsteered samples since tell how many
@@ -55,9 +55,9 @@ class Tally:
 
     def posterior(self, bins: Integers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Both parameters of the Beta posteriors, each (number of strategies, number of `bins`)."""
-        centre = (self.kept.sum(axis=1) + 1) / (self.drawn.sum(axis=1) + 2)
+        center = (self.kept.sum(axis=1) + 1) / (self.drawn.sum(axis=1) + 2)
         kept, drawn = self.kept[:, bins], self.drawn[:, bins]
-        return PRIOR_SAMPLES * centre[:, None] + kept, PRIOR_SAMPLES * (1 - centre[:, None]) + drawn - kept
+        return PRIOR_SAMPLES * center[:, None] + kept, PRIOR_SAMPLES * (1 - center[:, None]) + drawn - kept
 
 
 def allocate(

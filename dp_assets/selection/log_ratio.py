@@ -65,31 +65,31 @@ class Fit:
         return found
 
 
-def most_likely(votes: Floats, expected: Floats, centres: Floats, noise_stddev: float) -> Hyperparameters:
+def most_likely(votes: Floats, expected: Floats, centers: Floats, noise_stddev: float) -> Hyperparameters:
     """The hyperparameters of the largest marginal likelihood times prior.
 
     A simplex search finds them from the prior's center. Each step of it starts from the mode that the last one found.
     """
-    centre = np.log(list(asdict(Hyperparameters()).values()))
+    center = np.log(list(asdict(Hyperparameters()).values()))
     start = np.zeros(len(votes))
 
     def loss(logs: Floats) -> float:
         nonlocal start
         tried = Hyperparameters(*np.exp(logs).tolist())
-        found = fit_log_ratio(votes, expected, centres, noise_stddev, tried, start=start)
+        found = fit_log_ratio(votes, expected, centers, noise_stddev, tried, start=start)
         start = found.coefficients
-        return float(((logs - centre) ** 2).sum() / (2 * PRIOR_LOG_STDDEV**2) - found.evidence)
+        return float(((logs - center) ** 2).sum() / (2 * PRIOR_LOG_STDDEV**2) - found.evidence)
 
-    corners = centre + np.vstack([np.zeros(len(centre)), 0.7 * np.eye(len(centre))])
+    corners = center + np.vstack([np.zeros(len(center)), 0.7 * np.eye(len(center))])
     search = {"maxfev": MOST_EVALUATIONS, "xatol": 0.05, "fatol": 0.1, "initial_simplex": corners}
-    found = minimize(loss, centre, method="Nelder-Mead", options=search)
+    found = minimize(loss, center, method="Nelder-Mead", options=search)
     return Hyperparameters(*np.exp(found.x).tolist())
 
 
 def fit_log_ratio(
     votes: Floats,
     expected: Floats,
-    centres: Floats,
+    centers: Floats,
     noise_stddev: float,
     chosen: Hyperparameters,
     *,
@@ -100,11 +100,11 @@ def fit_log_ratio(
     With S = k + t^2 I, W the Fisher information of f and B = I + W^(1/2) S W^(1/2), a step goes to the a of f = S a
     that solves (S^-1 + W) f = W f + gradient; B keeps it stable where W is near 0.
     """
-    prior = prior_covariance(centres, chosen)
+    prior = prior_covariance(centers, chosen)
     floor = noise_stddev**2 + ROUNDING_VARIANCE
     coefficients = np.zeros(len(votes)) if start is None else start
     log_ratio = prior @ coefficients
-    value = _penalised(coefficients, prior, votes, expected, floor)
+    value = _penalized(coefficients, prior, votes, expected, floor)
     for _ in range(MOST_SCORING_STEPS):
         gradient, information = _score(log_ratio, votes, expected, floor)
         root = np.sqrt(information)
@@ -113,7 +113,7 @@ def fit_log_ratio(
         step = pull - root * cho_solve(factor, root * (prior @ pull)) - coefficients
         for halvings in range(MOST_HALVINGS):
             tried = coefficients + 0.5**halvings * step
-            value_after = _penalised(tried, prior, votes, expected, floor)
+            value_after = _penalized(tried, prior, votes, expected, floor)
             if value_after >= value:
                 coefficients = tried
                 break
@@ -125,7 +125,7 @@ def fit_log_ratio(
     return Fit(log_ratio, coefficients, value - log_determinant / 2, root, np.tril(factor[0]))
 
 
-def _penalised(coefficients: Floats, prior: Floats, votes: Floats, expected: Floats, floor: float) -> float:
+def _penalized(coefficients: Floats, prior: Floats, votes: Floats, expected: Floats, floor: float) -> float:
     log_ratio = prior @ coefficients
     return _log_likelihood(log_ratio, votes, expected, floor) - float(coefficients @ log_ratio) / 2
 
@@ -152,9 +152,9 @@ def _score(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> 
     return gradient, mean**2 * (1 / variance + 1 / (2 * variance**2)) + 1e-12
 
 
-def prior_covariance(centres: Floats, chosen: Hyperparameters) -> Floats:
+def prior_covariance(centers: Floats, chosen: Hyperparameters) -> Floats:
     """S, the covariance of f over the bins, each with its own e_k: (num_bins, num_bins)."""
-    return kernel(centres, centres, chosen) + (chosen.bin**2 + JITTER) * np.eye(len(centres))
+    return kernel(centers, centers, chosen) + (chosen.bin**2 + JITTER) * np.eye(len(centers))
 
 
 def kernel(first: Reals, second: Reals, chosen: Hyperparameters) -> Reals:

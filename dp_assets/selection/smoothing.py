@@ -60,9 +60,9 @@ class Smoothed:
 
     def log_ratios(self, vectors: Vectors) -> Floats:
         """E[f(x)] of each row of `vectors` (n, d), float64 (n,), up to a constant, computed in single precision."""
-        centres, coefficients = self.centroids.astype(np.float32), self.fit.coefficients.astype(np.float32)
+        centers, coefficients = self.centroids.astype(np.float32), self.fit.coefficients.astype(np.float32)
         blocks = [
-            kernel(vectors[start : start + BLOCK_ROWS], centres, self.hyperparameters) @ coefficients
+            kernel(vectors[start : start + BLOCK_ROWS], centers, self.hyperparameters) @ coefficients
             for start in range(0, len(vectors), BLOCK_ROWS)
         ]
         return np.concatenate([np.empty(0), *blocks])
@@ -93,17 +93,17 @@ def smooth_votes(noisy_votes: Integers, *, pool_counts: Integers, centroids: Vec
         raise ValueError("noisy_votes, pool_counts and centroids must have one entry for each bin")
     if not pool_counts.any():
         raise ValueError("pool_counts are all 0: the pool is empty; sample one first")
-    centres, votes = centroids.astype(np.float64), noisy_votes.astype(np.float64)
+    centers, votes = centroids.astype(np.float64), noisy_votes.astype(np.float64)
     expected = _votes_of_the_pool(votes, pool_counts, noise_stddev)
     some = np.unique(np.linspace(0, len(votes) - 1, MOST_BINS_SEARCHED).astype(np.int64))
-    chosen = most_likely(votes[some], expected[some], centres[some], noise_stddev)
-    fit = fit_log_ratio(votes, expected, centres, noise_stddev, chosen)
+    chosen = most_likely(votes[some], expected[some], centers[some], noise_stddev)
+    fit = fit_log_ratio(votes, expected, centers, noise_stddev, chosen)
     mean = expected * np.exp(fit.log_ratio)
     known = mean / (mean + noise_stddev**2)
     estimate = np.maximum(0.0, mean + known * (votes - mean))
-    stretch = stretch_of_bins(fit, chosen, centres, weights=expected, unknown_share=1 - known)
+    stretch = stretch_of_bins(fit, chosen, centers, weights=expected, unknown_share=1 - known)
     stretched = expected * ((estimate if estimate.any() else mean) / expected) ** stretch
-    return Smoothed(stretched, centres, fit, chosen, stretch)
+    return Smoothed(stretched, centers, fit, chosen, stretch)
 
 
 def _votes_of_the_pool(votes: Floats, pool_counts: Integers, noise_stddev: float) -> Floats:

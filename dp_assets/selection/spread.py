@@ -26,7 +26,7 @@ SAMPLED_ROWS = 2_048
 
 
 def stretch_of_bins(
-    fit: Fit, chosen: Hyperparameters, centres: Floats, *, weights: Floats, unknown_share: Floats
+    fit: Fit, chosen: Hyperparameters, centers: Floats, *, weights: Floats, unknown_share: Floats
 ) -> float:
     """The stretch of the bins' log ratios.
 
@@ -35,7 +35,7 @@ def stretch_of_bins(
       unknown_share: what is left of each f_k's deviation once the bin's own vote is taken into account, (num_bins,).
     """
     shares = weights / weights.sum()
-    prior = prior_covariance(centres, chosen)
+    prior = prior_covariance(centers, chosen)
     explained = fit.explained(prior)
     covariance = (prior - explained.T @ explained) * unknown_share * unknown_share[:, None]
     unknown = shares @ np.diag(covariance) - shares @ covariance @ shares
@@ -43,11 +43,11 @@ def stretch_of_bins(
     return _stretch(float(unknown), float(known))
 
 
-def stretch_of_rows(fit: Fit, chosen: Hyperparameters, centres: Floats, vectors: Vectors, bins: Integers) -> float:
+def stretch_of_rows(fit: Fit, chosen: Hyperparameters, centers: Floats, vectors: Vectors, bins: Integers) -> float:
     """The stretch of the log ratios of rows about the mean of their bin: of `vectors` (n, d) in `bins` (n,)."""
     some = np.unique(np.linspace(0, max(len(bins) - 1, 0), SAMPLED_ROWS).astype(np.int64))[: len(bins)]
     rows, places = vectors[some].astype(np.float64), np.unique(bins[some], return_inverse=True)[1]
-    covariances = kernel(centres, rows, chosen)
+    covariances = kernel(centers, rows, chosen)
     means, explained = fit.coefficients @ covariances, fit.explained(covariances)
     unknown = _scatter_of_prior(kernel(rows, rows, chosen), places) - _scatter(explained, places)
     return _stretch(unknown, _scatter(means[None], places))

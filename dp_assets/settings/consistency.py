@@ -133,12 +133,12 @@ def _languages_can_be_detected(profile: Profile) -> Iterator[Problem]:
 
 
 def _redaction_is_possible(profile: Profile) -> Iterator[Problem]:
-    """Whether the recognisers are installed that the kinds of redaction need."""
+    """Whether the recognizers are installed that the kinds of redaction need."""
     corpus = profile.corpus
-    recognised = [kind for kind in corpus.redact if kind != SECRET]
+    recognized = [kind for kind in corpus.redact if kind != SECRET]
     named = [kind for kind in corpus.redact if kind in recognizers.NAMED_BY_MODEL]
-    if recognised and not recognizers.is_installed():
-        what = f"{', '.join(recognised)} need the package presidio-analyzer: {recognizers.INSTALL}"
+    if recognized and not recognizers.is_installed():
+        what = f"{', '.join(recognized)} need the package presidio-analyzer: {recognizers.INSTALL}"
         yield Problem("corpus.redact", what)
         return
     if "phone" in corpus.redact and (unknown := recognizers.unknown_regions(corpus.phone_regions)):

@@ -137,7 +137,7 @@ def _checked(path: Path, settings: dict[str, Any], base: Mapping[str, Any]) -> P
 
 
 def _hint(name: str) -> str:
-    """The named profile that a misspelt name may mean."""
+    """The named profile that a misspelled name may mean."""
     meant = suggestion(name, list(NAMED))
     return f" (did you mean {meant}?)" if meant else ""
 

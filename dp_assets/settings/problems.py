@@ -78,7 +78,7 @@ def table_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def suggestion(name: str, known: Sequence[str]) -> str | None:
-    """The known name that is most like a misspelt one."""
+    """The known name that is most like a misspelled one."""
     close = difflib.get_close_matches(name, known, n=1)
     return close[0] if close else None
 

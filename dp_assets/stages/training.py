@@ -10,7 +10,7 @@ from dp_assets.artifacts import Adapter
 TITLES = {
     "sft_model": "Supervised fine-tuning",
     "reward_model": "Reward model",
-    "rlhf_model": "Policy optimisation",
+    "rlhf_model": "Policy optimization",
 }
 """The trainings on released text by their asset, as pictures and pages name them."""
 

@@ -64,7 +64,7 @@ NOT_COVERED = (
 class StatedSource:
     """What is said of the real instructions: the kind of their source, and what was replaced in them.
 
-    No figure counts on what was replaced. `redacted_with` are the libraries that recognised it, with their versions.
+    No figure counts on what was replaced. `redacted_with` are the libraries that recognized it, with their versions.
     """
 
     kind: str

@@ -63,8 +63,8 @@ def _embedded(model: Any, features: Mapping[str, Any]) -> npt.NDArray[np.float32
 
     on_device = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in features.items()}
     embedded = model(on_device)["sentence_embedding"].float()[:, : dimension_of(model)]
-    normalised: npt.NDArray[np.float32] = torch.nn.functional.normalize(embedded, dim=-1).cpu().numpy()
-    return normalised
+    normalized: npt.NDArray[np.float32] = torch.nn.functional.normalize(embedded, dim=-1).cpu().numpy()
+    return normalized
 
 
 def batches_by_length(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:

@@ -39,7 +39,7 @@ class BoundaryViolation(PublicFailure):
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            f"the asset {asset} is labelled released and may not hold or read a private table; only a"
+            f"the asset {asset} is labeled released and may not hold or read a private table; only a"
             " mechanism may read one, and only a private asset may hold one"
         )
 
@@ -49,7 +49,7 @@ class OpenRows(PublicFailure):
 
     def __init__(self, asset: str) -> None:
         super().__init__(
-            f"the asset {asset} is labelled private, so its value must be a PrivateTable, whose rows only a"
+            f"the asset {asset} is labeled private, so its value must be a PrivateTable, whose rows only a"
             " charge opens; put its rows into one"
         )
 

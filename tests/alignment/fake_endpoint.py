@@ -2,7 +2,7 @@
 
 What it does to a request is decided by a public seed, the question, and how often that question arrived, so a run can
 be repeated whatever order its threads take. It counts what a provider would bill: `computed`, each answer made,
-delivered or not, and `delivered`, each answer that was sent whole. With `honours_idempotency` a repeated request with
+delivered or not, and `delivered`, each answer that was sent whole. With `honors_idempotency` a repeated request with
 the key of an earlier one gets that one's answer and is not computed again. `listed` are the models that it lists, None
 if it has no list.
 """
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass
 class FakeEndpoint:
-    """How the server behaves, and what it saw. `shares` gives kinds of misbehaviour their probability.
+    """How the server behaves, and what it saw. `shares` gives kinds of misbehavior their probability.
 
     `plan`, if it is there, decides instead: it gets a question and how often it arrived before, and returns a kind.
     """
@@ -58,7 +58,7 @@ class FakeEndpoint:
     seed: int = 0
     key: str | None = None
     listed: tuple[str, ...] | None = (MODEL,)
-    honours_idempotency: bool = True
+    honors_idempotency: bool = True
     reports_usage: bool = True
     stall_seconds: float = 1.0
     retry_after: str = "0.02"
@@ -91,9 +91,9 @@ class FakeEndpoint:
         return "fine"
 
     def completion(self, question: str, kind: str, key: str) -> dict[str, Any]:
-        """A completion, computed once for each idempotency key if the server honours it."""
+        """A completion, computed once for each idempotency key if the server honors it."""
         with self.lock:
-            if self.honours_idempotency and key in self._made:
+            if self.honors_idempotency and key in self._made:
                 return self._made[key]
             self.computed[question] += 1
             text = "ready" if question == PROBE_TEXT else self.reply(question)

@@ -70,7 +70,7 @@ def test_an_answer_that_arrived_is_never_asked_for_again_though_the_server_ignor
     answers: Path,
 ) -> None:
     texts = questions(100)
-    with serving(FakeEndpoint(FAILURES, honours_idempotency=False)) as server:
+    with serving(FakeEndpoint(FAILURES, honors_idempotency=False)) as server:
         asked(texts[:60], server.url, answers)
         result = asked(texts, server.url, answers)
     assert result.texts == expected(texts)
@@ -289,7 +289,7 @@ def test_a_server_that_goes_down_stops_the_run_and_the_next_one_goes_on(answers:
     assert {server.computed[text] for text in texts} == {1}
 
 
-def test_retry_after_is_honoured(answers: Path) -> None:
+def test_retry_after_is_honored(answers: Path) -> None:
     limited = FakeEndpoint(
         plan=lambda question, arrivals: "limited" if question != PROBE_TEXT and not arrivals else "fine",
         retry_after="0.25",
@@ -442,10 +442,10 @@ def wait_for_answers(answers: Path, number: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("honours", [True, False])
-def test_a_killed_run_goes_on_and_pays_for_nothing_that_it_had_received(answers: Path, honours: bool) -> None:
+@pytest.mark.parametrize("honors", [True, False])
+def test_a_killed_run_goes_on_and_pays_for_nothing_that_it_had_received(answers: Path, honors: bool) -> None:
     texts, held = questions(60), Held()
-    with serving(FakeEndpoint(FAILURES, honours_idempotency=honours, delay=held)) as server:
+    with serving(FakeEndpoint(FAILURES, honors_idempotency=honors, delay=held)) as server:
         with run_in_a_process(server, answers, 60) as process:
             wait_for_answers(answers, 15)
             process.kill()
@@ -457,14 +457,14 @@ def test_a_killed_run_goes_on_and_pays_for_nothing_that_it_had_received(answers:
     assert result.texts == expected(texts)
     assert 14 <= result.reused < 60
     assert [text for text in server.questions[before:] if key(text) in kept] == []
-    if honours:
+    if honors:
         assert {server.computed[text] for text in texts} == {1}
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_waits_for_what_is_under_way_and_saves_it(answers: Path) -> None:
     texts, held = questions(60), Held()
-    with serving(FakeEndpoint(honours_idempotency=False, delay=held)) as server:
+    with serving(FakeEndpoint(honors_idempotency=False, delay=held)) as server:
         with run_in_a_process(server, answers, 60) as process:
             wait_for_answers(answers, 25)
             process.send_signal(signal.SIGINT)

@@ -42,7 +42,7 @@ def train(model: Any, tokenizer: Any, pairs: pl.DataFrame = PAIRS, advance: Any 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_separable_pairs_are_learnt_and_held_out_prompts_too(
+def test_separable_pairs_are_learned_and_held_out_prompts_too(
     load_model: Callable[..., Any], tokenizer: Any, dtype: torch.dtype
 ):
     training = train(load_model(dtype), tokenizer)

@@ -27,12 +27,12 @@ def test_vectors_that_depend_on_rows_of_other_units_are_not_stored(
 ) -> None:
     embed = embeddings_module.embed_training_rows
 
-    def centred(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
+    def centered(rows: pl.LazyFrame, **settings: Any) -> pl.LazyFrame:
         frame = embed(rows, **settings).collect()
         vectors = frame["vector"].to_numpy()
         return frame.with_columns(vector=pl.Series(vectors - vectors.mean(axis=0))).lazy()
 
-    monkeypatch.setattr(embeddings_module, "embed_training_rows", centred)
+    monkeypatch.setattr(embeddings_module, "embed_training_rows", centered)
     result = corpus.materialize(real_instructions, real_embeddings)
     assert "depend on the rows of other units" in message_of(result)
     assert not (corpus.home / STORED / "real_embeddings").exists()

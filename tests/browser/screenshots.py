@@ -21,7 +21,7 @@ from tests.browser.dagster_ui import dagster_ui
 
 GROUPS = ("corpus", "generation", "selection", "alignment", "reports")
 GRAPH_SIZE, ASSET_SIZE = (2300, 1400), (1500, 1130)
-WIDTH, COLOURS = 1600, 160
+WIDTH, COLORS = 1600, 160
 MILLISECONDS_TO_SETTLE = 2000
 
 
@@ -61,14 +61,14 @@ def _shot(page: Page) -> Image.Image:
 
 
 def _save(shots: list[Image.Image], path: Path) -> None:
-    """The first shot, and any others side by side below it, in few colours at the width that a README shows."""
+    """The first shot, and any others side by side below it, in few colors at the width that a README shows."""
     below = [shot.resize((WIDTH // 2, shot.height * WIDTH // 2 // shot.width)) for shot in shots[1:]]
     top = shots[0].resize((WIDTH, shots[0].height * WIDTH // shots[0].width))
     picture = Image.new("RGB", (WIDTH, top.height + max((shot.height for shot in below), default=0)), "white")
     picture.paste(top, (0, 0))
     for number, shot in enumerate(below):
         picture.paste(shot, (number * WIDTH // 2, top.height))
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ def source_of(rows: list[Row]) -> pl.LazyFrame:
 def colliding(seed: int) -> list[Row]:
     """Rows of many users in several spellings, with duplicates inside and across users, and rows of nobody."""
     draw = random.Random(seed)
-    respelt = [
+    respelled = [
         (name, None if user is None else draw.choice([user, f" {user} ", "7", "7.0", "007"]), text, language, time)
         for name, user, text, language, time in corpus(seed)
     ]
     many = [(None, f"user {draw.randrange(40)}", f"text {draw.randrange(9)}", "en", None) for _ in range(300)]
-    return [*corpus(seed), *respelt, *many]
+    return [*corpus(seed), *respelled, *many]
 
 
 @pytest.mark.parametrize("num_buckets", [1, 2, 7, 64])

@@ -270,11 +270,11 @@ def test_erased_units_go_whole_and_leave_every_other_unit_as_it_was(seed: int) -
         ("def f():\n    return 1", "def f():\n    return 1"),
     ],
 )
-def test_normalising_unifies_spelling_and_keeps_indentation(raw: str, expected: str) -> None:
+def test_normalizing_unifies_spelling_and_keeps_indentation(raw: str, expected: str) -> None:
     assert normalize_text(pl.LazyFrame({"text": [raw]})).collect()["text"].to_list() == [expected]
 
 
-def test_normalising_twice_changes_nothing_more() -> None:
+def test_normalizing_twice_changes_nothing_more() -> None:
     rows = pl.LazyFrame({"text": ["e\u0301 \r\n \n\x07\n\n \tx\u00a0", "\x00 \x00", "\n\x00\n\n a \x85 b"]})
     once = normalize_text(rows).collect()
     assert normalize_text(once.lazy()).collect().equals(once)

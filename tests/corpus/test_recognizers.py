@@ -1,4 +1,4 @@
-"""Personal data as Presidio recognises it: by regions and installed models, offline, and by known versions."""
+"""Personal data as Presidio recognizes it: by regions and installed models, offline, and by known versions."""
 
 import socket
 from typing import Any
@@ -50,7 +50,7 @@ def test_a_language_model_is_never_downloaded() -> None:
         redacted("a", "person", model="en_core_web_none")
 
 
-def test_the_versions_of_what_recognises_are_known(model: str) -> None:
+def test_the_versions_of_what_recognizes_are_known(model: str) -> None:
     assert Redaction(("secret",)).versions() == Redaction().versions() == {}
     assert set(Redaction(("email",)).versions()) == {"presidio-analyzer", "phonenumbers", "spacy"}
     assert Redaction(("person",), model=model).versions()["en_pipeline"] == "0.0.0"

@@ -1,4 +1,4 @@
-"""What has a recognisable form is replaced, what merely looks like it stays, and every text is redacted by itself."""
+"""What has a recognizable form is replaced, what merely looks like it stays, and every text is redacted by itself."""
 
 import sys
 
@@ -45,7 +45,7 @@ from tests.corpus.redacting import WITHOUT_MODEL, redacted
         ("me@x.de and you@y.de", "[EMAIL] and [EMAIL]"),
     ],
 )
-def test_what_has_a_recognisable_form_is_replaced(text: str, expected: str) -> None:
+def test_what_has_a_recognizable_form_is_replaced(text: str, expected: str) -> None:
     assert redacted(text) == expected
 
 

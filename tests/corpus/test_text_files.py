@@ -257,7 +257,7 @@ def test_a_row_whose_user_stands_under_another_spelling_of_the_column_is_dropped
     ]
 
 
-def test_keys_of_json_that_are_spelt_otherwise_from_some_line_on_cost_their_rows_alone(tmp_path: Path) -> None:
+def test_keys_of_json_that_are_spelled_otherwise_from_some_line_on_cost_their_rows_alone(tmp_path: Path) -> None:
     lines = ['{"t": "a", "user_id": 1}'] * 6_000 + ['{"t": "b", "userId": 1}', '{"T": "c", "user_id": 2}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     scanned = FileSource(tmp_path, {"text": "t", "user_id": "user_id"}).scan().collect()

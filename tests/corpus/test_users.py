@@ -17,7 +17,7 @@ from dp_assets.corpus.users import NobodyNamed, canonical_user_ids, require_user
 from dp_assets.privacy.units import PrivacyUnit
 
 
-def respelt(*user_ids: str | None) -> list[str | None]:
+def respelled(*user_ids: str | None) -> list[str | None]:
     rows = pl.LazyFrame({"user_id": list(user_ids)}, schema={"user_id": pl.String})
     return canonical_user_ids(rows).collect()["user_id"].to_list()
 
@@ -38,7 +38,7 @@ def respelt(*user_ids: str | None) -> list[str | None]:
     ],
 )
 def test_spellings_of_one_id_are_one(spellings: tuple[str, ...]) -> None:
-    assert len(set(respelt(*spellings))) == 1
+    assert len(set(respelled(*spellings))) == 1
 
 
 @pytest.mark.parametrize(
@@ -55,18 +55,18 @@ def test_spellings_of_one_id_are_one(spellings: tuple[str, ...]) -> None:
     ],
 )
 def test_ids_of_different_users_stay_apart(user_ids: tuple[str, ...]) -> None:
-    found = respelt(*user_ids)
+    found = respelled(*user_ids)
     assert all(first != second for first, second in combinations(found, 2))
 
 
 def test_a_blank_id_names_nobody() -> None:
-    assert respelt("", "  ", "\t\n", "\u00a0", "\ufeff", None) == [None] * 6
-    assert respelt("{}", "[]", '""', '{"id": null}', '{"id": {"name": " "}}') == [None] * 5
+    assert respelled("", "  ", "\t\n", "\u00a0", "\ufeff", None) == [None] * 6
+    assert respelled("{}", "[]", '""', '{"id": null}', '{"id": {"name": " "}}') == [None] * 5
 
 
-def test_an_id_is_spelt_by_itself() -> None:
+def test_an_id_is_spelled_by_itself() -> None:
     user_ids = ["1.0", None, " x", "", "2"]
-    assert respelt(*user_ids) == [respelt(user_id)[0] for user_id in user_ids]
+    assert respelled(*user_ids) == [respelled(user_id)[0] for user_id in user_ids]
 
 
 def units_of(path: Path) -> set[str]:
@@ -129,7 +129,7 @@ def test_a_part_without_rows_or_with_one_user_is_not_refused() -> None:
 
 @pytest.mark.parametrize("word", ["nan", "None", "NULL", "null", "\\N", "undefined", "anonymous"])
 def test_a_word_for_a_missing_value_stays_an_id_so_that_nobody_of_that_name_is_split(word: str) -> None:
-    assert respelt(word) == [word]
+    assert respelled(word) == [word]
     require_users({"all rows": part(word, word)})
 
 

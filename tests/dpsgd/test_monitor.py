@@ -33,7 +33,7 @@ class AsDrawn:
         """Nothing is recorded."""
 
 
-ROUNDED, OTHER = 1 + 2**-24, 1 + 2**-12  # a float32 product may be the first; a normaliser that differs is the second
+ROUNDED, OTHER = 1 + 2**-24, 1 + 2**-12  # a float32 product may be the first; a normalizer that differs is the second
 
 
 class Training:
@@ -99,7 +99,7 @@ def test_no_size_of_sum_and_noise_is_mistaken_for_a_difference(
     assert seen.changed_elsewhere == ()
 
 
-def test_a_normaliser_that_differs_a_little_is_seen(model: nn.Module) -> None:
+def test_a_normalizer_that_differs_a_little_is_seen(model: nn.Module) -> None:
     training = Training(model, noise_stddev=1.0)
     training.step(1.0, change=lambda handed: handed * ROUNDED)
     assert training.monitor.observed().normalizers == (7,)

@@ -368,7 +368,7 @@ def test_the_public_evidence_is_the_same_however_often_the_run_was_resumed(
     assert resumed.public == train(lora_model(tiny_model_folder)).public
 
 
-def test_a_continuation_takes_up_parameters_and_optimiser(tiny_model_folder: Path, checkpoints: Checkpoints) -> None:
+def test_a_continuation_takes_up_parameters_and_optimizer(tiny_model_folder: Path, checkpoints: Checkpoints) -> None:
     uninterrupted, resumed = lora_model(tiny_model_folder), lora_model(tiny_model_folder)
     train(uninterrupted, steps=4, **NOISELESS)
     state = interrupted(lora_model(tiny_model_folder), checkpoints, steps=4, **NOISELESS)

@@ -70,7 +70,7 @@ def test_frechet_distance_is_finite_with_fewer_rows_than_dimensions() -> None:
     assert frechet_distance(vectors, vectors) == pytest.approx(0, abs=1e-6)
 
 
-def test_neighbour_figures_are_those_of_all_pairs_of_rows() -> None:
+def test_neighbor_figures_are_those_of_all_pairs_of_rows() -> None:
     real, synthetic = unit_vectors(40, seed=6), unit_vectors(40, shift=0.5, seed=7)
     found = neighbor_figures(real, synthetic, seed=0)
 
@@ -97,7 +97,7 @@ def test_a_set_of_one_repeated_real_row_is_precise_but_recalls_and_covers_nothin
     assert found["coverage"] < 0.2
 
 
-def test_neighbour_figures_compare_equal_numbers_of_rows_and_need_six() -> None:
+def test_neighbor_figures_compare_equal_numbers_of_rows_and_need_six() -> None:
     real = unit_vectors(300)
     more = neighbor_figures(real, unit_vectors(3000, seed=1), seed=0)
     equal = neighbor_figures(real, unit_vectors(300, seed=1), seed=0)

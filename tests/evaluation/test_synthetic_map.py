@@ -1,4 +1,4 @@
-"""The map keeps neighbours together, marks what the votes changed, and depends on synthetic rows and public seeds."""
+"""The map keeps neighbors together, marks what the votes changed, and depends on synthetic rows and public seeds."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_the_bins_that_the_votes_asked_for_more_of_come_first(usual: SyntheticMa
     assert (usual.noted[0].votes, usual.noted[0].before, usual.noted[0].after) == (0.6, 0.2, 0.6)
 
 
-def test_the_example_is_the_text_nearest_to_the_centre_of_its_bin_and_marked_where_it_lies(usual: SyntheticMap) -> None:
+def test_the_example_is_the_text_nearest_to_the_center_of_its_bin_and_marked_where_it_lies(usual: SyntheticMap) -> None:
     grown, shrunk = usual.noted[0], usual.noted[1]
     assert (grown.text, shrunk.text) == ("kept 1 5", "pool 0 0")
     np.testing.assert_allclose(shrunk.xy, usual.pool_xy[0], atol=1e-3)

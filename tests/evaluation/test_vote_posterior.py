@@ -44,7 +44,7 @@ def test_the_interval_holds_the_exact_distance_nearly_as_often_as_it_says(measur
     assert measured["hit"].sum() >= 32
 
 
-def test_the_estimate_errs_by_little_and_not_in_favour_of_a_set_made_to_the_noise(
+def test_the_estimate_errs_by_little_and_not_in_favor_of_a_set_made_to_the_noise(
     measured: dict[str, np.ndarray],
 ) -> None:
     exact, noisy, estimated = (measured[name][:, 1].mean() for name in ("exact", "noisy", "estimated"))

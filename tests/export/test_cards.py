@@ -40,13 +40,13 @@ def test_every_card_states_the_cohorts_epsilon_first_then_its_own_then_the_terms
     assert all(limit in text for limit in statement["not_covered"])
 
 
-def test_without_a_licence_the_card_has_none_and_says_so(tmp_path: Path) -> None:
+def test_without_a_license_the_card_has_none_and_says_so(tmp_path: Path) -> None:
     release = gathered(tmp_path / "data", release_everything(tmp_path / "data"), "pool")
     write_export(tmp_path / "out", release, replace(SETTINGS, license_id=None, languages=()), names={})
     card = DatasetCard.load(tmp_path / "out/README.md")
     assert card.data.license is None
     assert card.data.language is None
-    assert "No licence was stated" in card.text
+    assert "No license was stated" in card.text
 
 
 def test_what_is_stored_but_out_of_date_is_said_to_be(tmp_path: Path) -> None:

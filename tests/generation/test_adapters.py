@@ -76,7 +76,7 @@ def test_layers_restricts_the_adapter_to_those_blocks(tiny_model_folder: Path) -
         new_adapter_model(base_model(tiny_model_folder), **LORA, layers=[2], seed=0)
 
 
-def test_the_seed_decides_the_initialisation_and_leaves_the_global_generator_alone(tiny_model_folder: Path) -> None:
+def test_the_seed_decides_the_initialization_and_leaves_the_global_generator_alone(tiny_model_folder: Path) -> None:
     plain = [base_model(tiny_model_folder) for _ in range(3)]
     torch.manual_seed(11)
     state = torch.get_rng_state()
@@ -91,7 +91,7 @@ def test_the_seed_decides_the_initialisation_and_leaves_the_global_generator_alo
     assert not np.array_equal(same, other)
 
 
-def test_a_taken_adapter_says_where_it_comes_from_and_is_serialisable(tiny_model_folder: Path) -> None:
+def test_a_taken_adapter_says_where_it_comes_from_and_is_serializable(tiny_model_folder: Path) -> None:
     adapter = taken(trained(tiny_model_folder))
     assert json.loads(json.dumps(adapter.config)) == adapter.config
     assert adapter.config["base_model_name_or_path"] == adapter.base_model == "org/tiny"

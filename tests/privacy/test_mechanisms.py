@@ -157,10 +157,10 @@ def test_empty_bins_get_noise_too() -> None:
 
 def test_one_vote_moves_the_release_by_one_vote_and_no_other_bin() -> None:
     votes = np.array([5, 0, 2], dtype=np.int64)
-    neighbour = votes + np.array([0, 1, 0])
+    neighbor = votes + np.array([0, 1, 0])
     released = [
         noisy_votes(counted, DiscreteGaussianNoise(noise_stddev=3.0, source=ReplayableSource(3)))
-        for counted in (votes, neighbour)
+        for counted in (votes, neighbor)
     ]
     assert (released[1] - released[0]).tolist() == [0, 1, 0]
 

@@ -1,4 +1,4 @@
-"""What must hold between two neighbouring corpora, each as one assertion that a planted defect must break."""
+"""What must hold between two neighboring corpora, each as one assertion that a planted defect must break."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import polars as pl
 import torch
 
 from tests.privacy.replay import WordsByUnit
-from tests.replay.neighbours import MAX_ROWS, Neighbours
+from tests.replay.neighbors import MAX_ROWS, Neighbors
 from tests.replay.training import C, Pair, Run, flat, total
 
 # What rounding may add to the newcomer's share, as a part of the clip norm: the float64 sum's own, and where memory cut
@@ -14,7 +14,7 @@ from tests.replay.training import C, Pair, Run, flat, total
 SLACK, SLACK_OF_ANOTHER_CUT = 1e-13, 1e-5
 
 
-def others_keep_their_rows(pair: Neighbours) -> None:
+def others_keep_their_rows(pair: Neighbors) -> None:
     """Every other unit's prepared rows are the same to the last bit and in the same order; the newcomer has few."""
     mine = pl.col("unit_id") == pl.lit(pair.newcomer)
     assert pair.joined.filter(~mine.fill_null(False)).equals(pair.without)

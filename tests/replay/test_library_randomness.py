@@ -32,7 +32,7 @@ from resources.models.loaders import Embedder, LanguageModel
 from resources.storage.artifact_files import write_artifact
 from tests.privacy.plans import small_plan
 from tests.privacy.test_randomness import assert_uncorrelated
-from tests.replay.neighbours import KEY, others, prepared, write
+from tests.replay.neighbors import KEY, others, prepared, write
 from tests.replay.test_replay_votes import bins_of, embedded
 
 TENSOR_METHODS = (

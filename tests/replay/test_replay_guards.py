@@ -17,7 +17,7 @@ from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.selection import votes
 from resources.models.loaders import Embedder
 from tests.replay import checks
-from tests.replay.neighbours import neighbours
+from tests.replay.neighbors import neighbors
 from tests.replay.test_replay_votes import bins_of, embedded, votes_of
 from tests.replay.training import Pair
 
@@ -85,14 +85,14 @@ def split_by_place_in_the_file(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(prepare, "assign_splits", lambda rows, **_: rows.with_columns(split=by_place))
 
 
-def vectors_centred_on_their_mean(patch: pytest.MonkeyPatch) -> None:
+def vectors_centered_on_their_mean(patch: pytest.MonkeyPatch) -> None:
     encode = Embedder.encode_alone
 
-    def centred(embedder: Embedder, texts: Any) -> npt.NDArray[np.float32]:
+    def centered(embedder: Embedder, texts: Any) -> npt.NDArray[np.float32]:
         vectors = encode(embedder, texts)
         return vectors - vectors.mean(axis=0)
 
-    patch.setattr(Embedder, "encode_alone", centred)
+    patch.setattr(Embedder, "encode_alone", centered)
 
 
 def a_vote_for_each_row(patch: pytest.MonkeyPatch) -> None:
@@ -116,16 +116,16 @@ def looks(folder: Path, model_folder: Path, case: str) -> None:
 
 
 def rows(folder: Path, _: Path, case: str) -> None:
-    checks.others_keep_their_rows(neighbours(folder, USER, case))
+    checks.others_keep_their_rows(neighbors(folder, USER, case))
 
 
 def vectors(folder: Path, _: Path, case: str) -> None:
-    embedder, pair = Embedder(model="hashing"), neighbours(folder, USER, case)
+    embedder, pair = Embedder(model="hashing"), neighbors(folder, USER, case)
     checks.others_keep_their_vectors(embedded(pair.without, embedder), embedded(pair.joined, embedder))
 
 
 def ballots(folder: Path, _: Path, case: str) -> None:
-    embedder, pair = Embedder(model="hashing"), neighbours(folder, USER, case)
+    embedder, pair = Embedder(model="hashing"), neighbors(folder, USER, case)
     before, after = (votes_of(embedded(table, embedder), bins_of(embedder)) for table in (pair.without, pair.joined))
     checks.at_most_one_vote_moves(before, after)
 
@@ -151,7 +151,7 @@ DEFECTS = (
     Defect(steps_taken_from_the_data, looks, LENGTHS),
     Defect(duplicates_removed_across_units, rows, COPIES),
     Defect(split_by_place_in_the_file, rows, LENGTHS),
-    Defect(vectors_centred_on_their_mean, vectors, LENGTHS),
+    Defect(vectors_centered_on_their_mean, vectors, LENGTHS),
     Defect(a_vote_for_each_row, ballots, LENGTHS),
 )
 

@@ -1,4 +1,4 @@
-"""The assets themselves, from a source file to noisy votes, on neighbouring corpora.
+"""The assets themselves, from a source file to noisy votes, on neighboring corpora.
 
 The recording runs without the newcomer. The replay, in a copy of its data folder with the same key, runs with them: the
 words of both mechanisms are the recorded ones, dealt to units by name, and each training step goes on with the
@@ -32,7 +32,7 @@ from dp_assets.selection import noisy_votes
 from dp_assets.settings.profile import Profile
 from tests.privacy.replay import ReplayableSource
 from tests.replay import checks
-from tests.replay.neighbours import NEWCOMERS, joined, others, write
+from tests.replay.neighbors import NEWCOMERS, joined, others, write
 from tests.replay.training import Run
 from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources
 

@@ -7,14 +7,14 @@ from transformers import AutoTokenizer
 
 from dp_assets.privacy.units import PrivacyUnit
 from tests.replay import checks
-from tests.replay.neighbours import (
+from tests.replay.neighbors import (
     BROKEN_CSV_ROWS,
     BROKEN_LINES,
     CASES,
     PLACES,
     as_lines,
     joined,
-    neighbours,
+    neighbors,
     others,
     prepared,
     token_rows,
@@ -24,13 +24,13 @@ from tests.replay.neighbours import (
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("unit", "case"), CASES)
 def test_a_newcomer_changes_no_row_of_anybody_else(tmp_path: Path, unit: PrivacyUnit, case: str, place: str) -> None:
-    checks.others_keep_their_rows(neighbours(tmp_path, unit, case, place=place, train_fraction=0.8))
+    checks.others_keep_their_rows(neighbors(tmp_path, unit, case, place=place, train_fraction=0.8))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 @pytest.mark.parametrize(("unit", "case"), CASES)
 def test_nor_in_any_other_kind_of_file(tmp_path: Path, unit: PrivacyUnit, case: str, suffix: str) -> None:
-    checks.others_keep_their_rows(neighbours(tmp_path, unit, case, suffix=suffix))
+    checks.others_keep_their_rows(neighbors(tmp_path, unit, case, suffix=suffix))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -76,7 +76,7 @@ def test_a_byte_order_mark_counts_the_same_in_every_line(tmp_path: Path) -> None
 
 
 def test_a_unit_whose_every_row_is_dropped_leaves_no_trace(tmp_path: Path) -> None:
-    pair = neighbours(tmp_path, PrivacyUnit.USER, "nothing but malformed rows")
+    pair = neighbors(tmp_path, PrivacyUnit.USER, "nothing but malformed rows")
     assert pair.newcomer is None
     assert pair.joined.equals(pair.without)
 
@@ -86,7 +86,7 @@ def test_a_newcomer_changes_no_token_of_anybody_else(
     tmp_path: Path, tiny_model_folder: Path, unit: PrivacyUnit, case: str
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
-    pair = neighbours(tmp_path, unit, case)
+    pair = neighbors(tmp_path, unit, case)
     before, after = token_rows(pair.without, tokenizer), token_rows(pair.joined, tokenizer)
     after.pop(pair.newcomer or "", None)
     assert list(after.items()) == list(before.items())

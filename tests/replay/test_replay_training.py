@@ -1,4 +1,4 @@
-"""Along whole trainings on neighbouring corpora, each step's sum moves by the newcomer's share, and nothing else does.
+"""Along whole trainings on neighboring corpora, each step's sum moves by the newcomer's share, and nothing else does.
 
 What is compared, and how randomness and outputs are replayed, is said in `training`.
 
@@ -25,7 +25,7 @@ from dp_assets.privacy.units import PrivacyUnit
 from resources.models.loaders import LanguageModel
 from tests.generation.tiny_lora import lora_model
 from tests.replay import checks
-from tests.replay.neighbours import CASES, LENGTHS, token_rows
+from tests.replay.neighbors import CASES, LENGTHS, token_rows
 from tests.replay.training import C, Pair, total
 
 BUDGETS = (1, 48, 128, 512, 2_048)  # tokens a micro-batch: from each unit alone to everybody at once

@@ -13,7 +13,7 @@ from dp_assets.selection import votes
 from dp_assets.selection.bins import fit_bins
 from resources.models.loaders import Embedder
 from tests.replay import checks
-from tests.replay.neighbours import CASES, KEY, PLACES, THINGS, VERBS, neighbours
+from tests.replay.neighbors import CASES, KEY, PLACES, THINGS, VERBS, neighbors
 
 PUBLIC_TEXTS = [f"how do i {verb} {thing}?" for verb in VERBS for thing in THINGS]
 
@@ -38,7 +38,7 @@ def votes_of(vectors: pl.DataFrame, centroids: npt.NDArray[np.float32]) -> npt.N
 def test_a_newcomer_adds_at_most_one_vote_and_moves_no_other(
     tmp_path: Path, unit: PrivacyUnit, case: str, place: str
 ) -> None:
-    embedder, pair = Embedder(model="hashing"), neighbours(tmp_path, unit, case, place=place)
+    embedder, pair = Embedder(model="hashing"), neighbors(tmp_path, unit, case, place=place)
     before, after = embedded(pair.without, embedder), embedded(pair.joined, embedder)
     centroids = bins_of(embedder)
     checks.at_most_one_vote_moves(votes_of(before, centroids), votes_of(after, centroids))
@@ -49,7 +49,7 @@ def test_a_newcomer_adds_at_most_one_vote_and_moves_no_other(
 @pytest.mark.slow
 @pytest.mark.packaged
 def test_vectors_and_votes_of_the_packaged_embedder_stay_when_a_unit_joins(tmp_path: Path) -> None:
-    embedder, pair = Embedder(device="cpu"), neighbours(tmp_path, PrivacyUnit.USER, "enormous texts", num_users=6)
+    embedder, pair = Embedder(device="cpu"), neighbors(tmp_path, PrivacyUnit.USER, "enormous texts", num_users=6)
     before, after = embedded(pair.without, embedder), embedded(pair.joined, embedder)
     centroids = fit_bins(embedder.encode(PUBLIC_TEXTS[:32]), num_bins=4, seed=0)
     checks.at_most_one_vote_moves(votes_of(before, centroids), votes_of(after, centroids))

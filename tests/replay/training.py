@@ -1,4 +1,4 @@
-"""Private training on neighbouring corpora, with the draws of everybody else and the outputs of every step replayed.
+"""Private training on neighboring corpora, with the draws of everybody else and the outputs of every step replayed.
 
 Two things make the exact sums of two whole runs comparable (the idea of arXiv 2602.17454, record and replay).
 
@@ -6,8 +6,8 @@ Aligned by unit. Each unit's words are its own (`WordsByUnit`), so that everybod
 row, in both runs, wherever the newcomer falls in the order. Noise is a function of the step.
 
 Frozen outputs. A step's output, the noisy sum, is what the next step may depend on. The recording runs on one corpus.
-The replay runs on the neighbour and computes each step's exact sum there, but goes on with the recorded one, to which
-the same noise is added. So the parameters, the optimiser and whatever else follows from outputs are the recorded ones
+The replay runs on the neighbor and computes each step's exact sum there, but goes on with the recorded one, to which
+the same noise is added. So the parameters, the optimizer and whatever else follows from outputs are the recorded ones
 to the last bit, and each step's two exact sums are taken at one point of one real trajectory. That is the comparison
 that the proof of an adaptive composition makes.
 
@@ -39,7 +39,7 @@ from dp_assets.privacy.units import PrivacyUnit
 from tests.generation.tiny_lora import lora_model
 from tests.privacy.plans import small_plan
 from tests.privacy.replay import WordsByUnit
-from tests.replay.neighbours import POISON, neighbours, token_rows
+from tests.replay.neighbors import POISON, neighbors, token_rows
 
 STEPS = 3
 C = 0.1  # some units' gradients are longer, some shorter
@@ -184,12 +184,12 @@ class Rows:
 
 
 class Pair:
-    """A case of neighbours, ready to be trained on."""
+    """A case of neighbors, ready to be trained on."""
 
     def __init__(self, folder: Path, model_folder: Path, unit: PrivacyUnit, case: str, **size: int) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(model_folder)
         self._folder, self._model_folder = folder, model_folder
-        tables = neighbours(folder, unit, case, **size)
+        tables = neighbors(folder, unit, case, **size)
         self.newcomer = tables.newcomer
         self.without, self.joined = (token_rows(table, self.tokenizer) for table in (tables.without, tables.joined))
 

@@ -1,4 +1,4 @@
-"""The colours of both themes stay apart for everybody, and stand out from the page.
+"""The colors of both themes stay apart for everybody, and stand out from the page.
 
 Dichromacies are simulated in linear light by the matrices of Machado, Oliveira and Fernandes (IEEE TVCG 2009, severity
 1), distances are Euclidean in CIELAB, contrast is that of WCAG 2.
@@ -35,8 +35,8 @@ FURTHEST_ALIKE = 11.0
 GRAPHICS_CONTRAST, TEXT_CONTRAST = 3.0, 4.5
 
 
-def linear(colour: str) -> Floats:
-    encoded = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)]) / 255
+def linear(color: str) -> Floats:
+    encoded = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
@@ -51,7 +51,7 @@ def distance(vision: Floats, first: str, second: str) -> float:
 
 
 def contrast(first: str, second: str) -> float:
-    darker, lighter = sorted(float(TO_XYZ[1] @ linear(colour)) for colour in (first, second))
+    darker, lighter = sorted(float(TO_XYZ[1] @ linear(color)) for color in (first, second))
     return (lighter + 0.05) / (darker + 0.05)
 
 
@@ -70,5 +70,5 @@ def test_the_distance_can_fail_for_red_and_green_of_like_lightness() -> None:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_series_and_text_stand_out_from_the_ground(theme: Theme) -> None:
-    assert min(contrast(colour, theme.ground) for colour in theme.series) >= GRAPHICS_CONTRAST
-    assert min(contrast(colour, theme.ground) for colour in (theme.ink, theme.quiet)) >= TEXT_CONTRAST
+    assert min(contrast(color, theme.ground) for color in theme.series) >= GRAPHICS_CONTRAST
+    assert min(contrast(color, theme.ground) for color in (theme.ink, theme.quiet)) >= TEXT_CONTRAST

@@ -20,10 +20,10 @@ class VotesCase:
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self.centres = unit(rng.normal(size=(NUM_BINS, DIMENSION)))
+        self.centers = unit(rng.normal(size=(NUM_BINS, DIMENSION)))
         self.bins = np.repeat(np.arange(NUM_BINS), ROWS_A_BIN)
-        self.rows = unit(self.centres[self.bins] + 0.4 * rng.normal(size=(len(self.bins), DIMENSION)))
-        points = np.concatenate([self.centres, self.rows])
+        self.rows = unit(self.centers[self.bins] + 0.4 * rng.normal(size=(len(self.bins), DIMENSION)))
+        points = np.concatenate([self.centers, self.rows])
         smooth = np.linalg.cholesky(kernel(points, points, CHOSEN) + 1e-8 * np.eye(len(points)))
         drawn = smooth @ rng.normal(size=len(points))
         drawn -= drawn[:NUM_BINS].mean()  # a level that all share is none of the spread
@@ -32,4 +32,4 @@ class VotesCase:
         self.expected = np.full(NUM_BINS, EXPECTED)
         counts = rng.poisson(self.expected * np.exp(self.of_bins))
         self.votes = np.rint(counts + NOISE * rng.normal(size=NUM_BINS))
-        self.fit: Fit = fit_log_ratio(self.votes, self.expected, self.centres, NOISE, CHOSEN)
+        self.fit: Fit = fit_log_ratio(self.votes, self.expected, self.centers, NOISE, CHOSEN)

@@ -26,7 +26,7 @@ def test_stretched_bins_are_spread_as_the_truth_is() -> None:
     for seed in range(24):
         case = VotesCase(seed)
         stretch = stretch_of_bins(
-            case.fit, CHOSEN, case.centres, weights=case.expected, unknown_share=np.ones(NUM_BINS)
+            case.fit, CHOSEN, case.centers, weights=case.expected, unknown_share=np.ones(NUM_BINS)
         )
         estimated += np.var(case.fit.log_ratio)
         stretched += stretch**2 * np.var(case.fit.log_ratio)
@@ -40,8 +40,8 @@ def test_stretched_rows_are_spread_within_their_bins_as_the_truth_is(monkeypatch
     estimated = stretched = true = 0.0
     for seed in range(24):
         case = VotesCase(seed)
-        means = kernel(case.rows, case.centres, CHOSEN) @ case.fit.coefficients
-        stretch = stretch_of_rows(case.fit, CHOSEN, case.centres, case.rows.astype(np.float32), case.bins)
+        means = kernel(case.rows, case.centers, CHOSEN) @ case.fit.coefficients
+        stretch = stretch_of_rows(case.fit, CHOSEN, case.centers, case.rows.astype(np.float32), case.bins)
         estimated += within(means, case.bins)
         stretched += stretch**2 * within(means, case.bins)
         true += within(case.of_rows, case.bins)
@@ -52,16 +52,16 @@ def test_stretched_rows_are_spread_within_their_bins_as_the_truth_is(monkeypatch
 def test_bins_whose_votes_are_known_exactly_are_not_stretched() -> None:
     case = VotesCase(1)
     nothing_unknown = np.zeros(NUM_BINS)
-    assert stretch_of_bins(case.fit, CHOSEN, case.centres, weights=case.expected, unknown_share=nothing_unknown) == 1
+    assert stretch_of_bins(case.fit, CHOSEN, case.centers, weights=case.expected, unknown_share=nothing_unknown) == 1
 
 
 def test_votes_that_say_nothing_are_not_stretched_without_bound() -> None:
     case = VotesCase(2)
     votes = np.full(NUM_BINS, EXPECTED)
-    fit = fit_log_ratio(votes, case.expected, case.centres, 1e6, CHOSEN)
-    assert stretch_of_bins(fit, CHOSEN, case.centres, weights=votes, unknown_share=np.ones(NUM_BINS)) <= MOST_STRETCH
+    fit = fit_log_ratio(votes, case.expected, case.centers, 1e6, CHOSEN)
+    assert stretch_of_bins(fit, CHOSEN, case.centers, weights=votes, unknown_share=np.ones(NUM_BINS)) <= MOST_STRETCH
     none = np.empty((0, DIMENSION), dtype=np.float32)
-    assert stretch_of_rows(fit, CHOSEN, case.centres, none, np.empty(0, dtype=np.int64)) == 1
+    assert stretch_of_rows(fit, CHOSEN, case.centers, none, np.empty(0, dtype=np.int64)) == 1
 
 
 def test_the_stretch_of_bins_is_stated() -> None:
@@ -69,7 +69,7 @@ def test_the_stretch_of_bins_is_stated() -> None:
     smoothed = smooth_votes(
         case.votes.astype(np.int64),
         pool_counts=np.full(NUM_BINS, 20),
-        centroids=case.centres.astype(np.float32),
+        centroids=case.centers.astype(np.float32),
         noise_stddev=NOISE,
     )
     assert smoothed.figures()["smoothing_stretch_of_bins"] == round(smoothed.stretch, 4) > 1

@@ -110,7 +110,7 @@ def test_a_delta_that_fits_the_declared_units_is_accepted_and_a_declaration_make
 
 
 @pytest.mark.parametrize("extends", ["demos", "huge"])
-def test_a_misspelt_base_is_refused_with_a_suggestion_if_there_is_one(tmp_path: Path, extends: str) -> None:
+def test_a_misspelled_base_is_refused_with_a_suggestion_if_there_is_one(tmp_path: Path, extends: str) -> None:
     (problem,) = problems(tmp_path, f'extends = "{extends}"')
     assert "demo, paper" in problem
     assert ("did you mean demo?" in problem) == (extends == "demos")

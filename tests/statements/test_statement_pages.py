@@ -162,7 +162,7 @@ def test_each_item_of_the_reporting_lists_names_a_section_that_exists() -> None:
 KINDS, WITH = ("email", "secret"), {"presidio-analyzer": "2.2.366"}
 
 
-def test_redaction_is_named_as_defence_in_depth_where_it_took_place() -> None:
+def test_redaction_is_named_as_defense_in_depth_where_it_took_place() -> None:
     plain, redacted = (
         statement_of(state_of(*both())),
         statement_of(state_of(*both()), redacted=KINDS, redacted_with=WITH),

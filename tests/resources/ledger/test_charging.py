@@ -377,7 +377,7 @@ def test_an_edit_shows_to_a_process_that_had_verified_the_ledger_before(ledger: 
         charge(ledger, corpus.corpus_id, "eps-8", key="another")
 
 
-def test_a_field_that_swallows_its_neighbour_does_not_keep_its_digest() -> None:
+def test_a_field_that_swallows_its_neighbor_does_not_keep_its_digest() -> None:
     honest = Entry.after(Anchor(), "a", "b", {})
     shifted = replace(honest, kind='a","b', at="")
     with pytest.raises(LedgerTampered):

@@ -143,7 +143,7 @@ def greedy(secrets: PrivateTable) -> Table:
 
 
 @labeled_asset(label=Label.RELEASED, group="toys", kinds={"polars"})
-def mislabelled(noise: Table) -> PrivateTable:
+def mislabeled(noise: Table) -> PrivateTable:
     """A released asset that returns a private table."""
     return PrivateTable(noise.rows, corpus_id="corpus", snapshot="1")
 
@@ -181,7 +181,7 @@ def curious(secrets: PrivateTable) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True)
 
 
-@pytest.mark.parametrize("asset", [greedy, mislabelled], ids=["reads", "stores"])
+@pytest.mark.parametrize("asset", [greedy, mislabeled], ids=["reads", "stores"])
 def test_a_released_asset_gets_no_private_table_in_or_out(tmp_path: Path, asset: dg.AssetsDefinition) -> None:
     with pytest.raises(BoundaryViolation, match=asset.key.to_user_string()):
         materialize(tmp_path, assets=[*TOYS, asset])
@@ -195,7 +195,7 @@ def open_to_all() -> dg.MaterializeResult[Table]:
 
 
 def test_a_private_asset_holds_its_rows_in_a_private_table_only(tmp_path: Path) -> None:
-    with pytest.raises(OpenRows, match="open_to_all is labelled private"):
+    with pytest.raises(OpenRows, match="open_to_all is labeled private"):
         materialize(tmp_path, None, assets=[open_to_all])
     assert folders(tmp_path) == set()
 

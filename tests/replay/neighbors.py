@@ -1,6 +1,6 @@
-"""Neighbouring source files: the same rows with and without one more unit, the newcomer.
+"""Neighboring source files: the same rows with and without one more unit, the newcomer.
 
-Two files are neighbours when one holds all rows of one more privacy unit. They are compared from the file on, through
+Two files are neighbors when one holds all rows of one more privacy unit. They are compared from the file on, through
 everything that reads real rows: source, preparation, tokens or embeddings, mechanism. A newcomer is written in front
 of the others, behind them or among them, with whatever a person or a broken exporter may put there.
 """
@@ -172,7 +172,7 @@ def prepared(path: Path, unit: PrivacyUnit, *, train_fraction: float = 1.0) -> p
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """Two prepared corpora, one of which holds one more unit, the newcomer."""
 
     without: pl.DataFrame
@@ -186,7 +186,7 @@ class Neighbours:
         return more.pop() if more else None
 
 
-def neighbours(
+def neighbors(
     folder: Path,
     unit: PrivacyUnit,
     case: str,
@@ -195,12 +195,12 @@ def neighbours(
     suffix: str = ".jsonl",
     train_fraction: float = 1.0,
     num_users: int = 24,
-) -> Neighbours:
+) -> Neighbors:
     """Both source files of a case, read and prepared."""
     rows = others(num_users)
     files = write(folder / f"without{suffix}", rows), folder / f"joined{suffix}"
     write(files[1], joined(rows, NEWCOMERS[unit][case], place))
-    return Neighbours(*(prepared(file, unit, train_fraction=train_fraction) for file in files))
+    return Neighbors(*(prepared(file, unit, train_fraction=train_fraction) for file in files))
 
 
 def token_rows(table: pl.DataFrame, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[TokenRow]]:
