@@ -62,9 +62,11 @@ NOT_COVERED = (
 
 @dataclass(frozen=True)
 class StatedSource:
-    """What is said of the real instructions: the kind of their source, and what was replaced in them.
+    """The source of the real instructions, as a statement describes it. No figure relies on it.
 
-    No figure counts on what was replaced. `redacted_with` are the libraries that recognized it, with their versions.
+    kind           the kind of the source, such as "file"
+    redacted       kinds of personal data and secrets that were replaced
+    redacted_with  the libraries that recognized them, with their versions
     """
 
     kind: str
