@@ -47,3 +47,5 @@ def test_a_key_and_its_partition_say_the_same() -> None:
     (level, *_) = selected_profile().corpus.planned_levels
     assert known_partition(f"all|{level}") == Partition("all", level)
     assert Partition("all", level).key == f"all|{level}"
+    assert Partition.named(f"all|{level}") == Partition("all", level)
+    assert Partition("all", level).path == f"all/{level}"
