@@ -79,7 +79,7 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 
 def test_the_privacy_readme_names_every_module_of_its_package() -> None:
-    named = set(re.findall(r"`([a-z_]+\.py)`", (ROOT / "dp_assets/privacy/README.md").read_text()))
+    named = set(re.findall(r"`dp_assets/privacy/([a-z_]+\.py)`", (ROOT / "dp_assets/privacy/README.md").read_text()))
     present = {path.name for path in (ROOT / "dp_assets/privacy").glob("*.py")} - {"__init__.py"}
     assert present <= named
 
@@ -89,6 +89,13 @@ def rows_of(table_after: str) -> list[list[str]]:
     lines = section((ROOT / "dp_assets/privacy/README.md").read_text(), table_after).splitlines()
     rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_the_reviewers_list_names_existing_files_with_about_as_many_lines_as_they_have() -> None:
+    rows = rows_of("What a reviewer reads")
+    listed = {name.strip("`"): int(lines) for name, lines, _ in rows if name.startswith("`")}
+    present = {name: len((ROOT / name).read_text().splitlines()) for name in listed}
+    assert [name for name, lines in listed.items() if abs(lines - present[name]) > max(20, 0.15 * lines)] == []
 
 
 CLAIM_RESTS_ON = "Code outside this package on which the claim rests"
