@@ -223,7 +223,7 @@ def _notes(release: Release, settings: CardSettings) -> list[str]:
             " those names were taken anew, its facts and figures are the same."
         )
     if settings.license_id is None:
-        notes.append("No license was stated; ask whoever gave you this before you use it.")
+        notes.append("No licence was stated; ask whoever gave you this before you use it.")
     return ["## Notes", "\n".join(f"- {note}" for note in notes)] if notes else []
 
 

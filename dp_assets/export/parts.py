@@ -67,7 +67,7 @@ PARTS = (
     ),
     Part("sft", "sft_model", Kind.MODEL, "the policy fine-tuned on the annotated pairs"),
     Part("reward", "reward_model", Kind.MODEL, "a scorer of answers, trained on the preference pairs", is_scorer=True),
-    Part("rlhf", "rlhf_model", Kind.MODEL, "the policy optimized against the reward model"),
+    Part("rlhf", "rlhf_model", Kind.MODEL, "the policy optimised against the reward model"),
     Part("quality", "quality_report", Kind.DOCUMENT, "how well the set agrees with the noisy votes"),
 )
 NAMES = tuple(part.name for part in PARTS)

@@ -205,9 +205,9 @@ def _account(statement: Mapping[str, Any]) -> Grid:
         ("accountant", f"{accountant['library']}: {accountant['method']}"),
         (
             "discretisation",
-            f"{accountant['discretization']:g}, finer or coarser with the size of the losses;"
-            f" of rates {accountant['discretization_of_rates']:g}; of several units of"
-            f" a person {accountant['discretization_of_groups']:g}",
+            f"{accountant['discretisation']:g}, finer or coarser with the size of the losses;"
+            f" of rates {accountant['discretisation_of_rates']:g}; of several units of"
+            f" a person {accountant['discretisation_of_groups']:g}",
         ),
         ("adaptive gate", f"Renyi DP at order {statement['terms']['gate_order']}, fixed at registration"),
     ]

@@ -46,7 +46,7 @@ def test_without_a_license_the_card_has_none_and_says_so(tmp_path: Path) -> None
     card = DatasetCard.load(tmp_path / "out/README.md")
     assert card.data.license is None
     assert card.data.language is None
-    assert "No license was stated" in card.text
+    assert "No licence was stated" in card.text
 
 
 def test_what_is_stored_but_out_of_date_is_said_to_be(tmp_path: Path) -> None:
