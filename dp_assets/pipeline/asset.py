@@ -1,14 +1,19 @@
 """The decorator of every asset.
 
-With it label, zone, columns, partitions and ownership cannot be forgotten or contradict each other, and every
-materialization has its privacy metadata, its provenance and its data version.
+It declares label, zone, columns, partitions and owner together, so that none is missing and none contradicts another.
+Every materialization gets its privacy metadata, its provenance and its data version.
 
-A body returns its value and its own figures. The decorator asks Dagster for the context, the ledger and the profile in
-addition to what the body asks for. It adds the rest (`pipeline/asset_metadata.py`), whichever IO manager is used.
+A body returns its value and its own figures. The decorator requests the context, the ledger and the profile from
+Dagster, whether or not the body requests them. It adds the metadata (`pipeline/asset_metadata.py`) with every IO
+manager.
 
-The label stands in three places because Dagster hands out different ones at different times: the tag is what people see
-and select by, the definition metadata is what an IO manager sees of an upstream asset, the op tag what it sees of the
-reader. The columns of a table are definition metadata too, which the IO manager compares with what it stores.
+The label is stored three times, because Dagster exposes different parts of a definition:
+
+- the tag: people see it and select by it,
+- the definition metadata: an IO manager sees those of an upstream asset,
+- the op tag: an IO manager sees that of the asset that reads.
+
+The columns of a table are definition metadata too. The IO manager compares them with what it stores.
 """
 
 import inspect
@@ -45,18 +50,20 @@ def pipeline_asset(
     columns: pl.Schema | None = None,
     of_public_rows: FiguresOfPublicRows = no_figures,
 ) -> Callable[[Body], dg.AssetsDefinition]:
-    """An asset of the pipeline, from a body that returns an `AssetValue`, or a `PrivateTable` if it is private.
+    """Return a decorator that makes an asset from a body.
+
+    The body of a private asset returns a `PrivateTable`, any other an `AssetValue`.
 
     Args:
-      label: which side of the boundary the asset lies on.
-      group: the stage that Dagster shows it in.
+      label: the side of the privacy boundary on which the asset lies.
+      group: the stage under which Dagster shows the asset.
       kinds: the libraries and formats that Dagster shows.
-      partitioned: everything from a mechanism down is, by cohort x privacy level.
-      code_version: counted up when the meaning of the value changes.
-      columns: those of its table, if it makes one; by default the schema of its name. A table is released with exactly
-        these.
-      of_public_rows: makes figures from the rows of a private asset. It is called only where the owner registered the
-        rows' source as public.
+      partitioned: whether the asset is partitioned by cohort x privacy level, as mechanisms and what follows them are.
+      code_version: to be increased when the meaning of the value changes.
+      columns: the columns of the asset's table, if it makes one; by default the schema of that name. A table is
+        released with exactly these columns.
+      of_public_rows: computes figures from the rows of a private asset. It is called only if the owner registered the
+        source of the rows as public.
     """
     labeled = labeled_asset(
         label=label, group=group, kinds=kinds, partitioned=partitioned, code_version=code_version, columns=columns
@@ -73,7 +80,16 @@ def labeled_asset(
     code_version: str = "1",
     columns: pl.Schema | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """An asset with its label, owner, partitions and columns, from a function that Dagster calls as it stands."""
+    """Return a decorator that adds label, owner, partitions and columns to a function, which Dagster calls unchanged.
+
+    Args:
+      label: the side of the privacy boundary on which the asset lies.
+      group: the stage under which Dagster shows the asset.
+      kinds: the libraries and formats that Dagster shows.
+      partitioned: whether the asset is partitioned by cohort x privacy level.
+      code_version: to be increased when the meaning of the value changes.
+      columns: the columns of the asset's table, if it makes one; by default the schema of that name.
+    """
 
     def define(function: Callable[..., Any]) -> dg.AssetsDefinition:
         schema = SCHEMAS.get(function.__name__) if columns is None else columns
@@ -93,7 +109,10 @@ def labeled_asset(
 
 
 def with_metadata(body: Body, *, of_public_rows: FiguresOfPublicRows = no_figures) -> Callable[..., Any]:
-    """The body as Dagster calls it: with what `NEEDED` names, and with its value's metadata beside the value."""
+    """Return a function for Dagster that calls the body and returns its value with the metadata of the materialization.
+
+    The function takes the parameters of the body and those that `NEEDED` names.
+    """
     signature = inspect.signature(body, eval_str=True)
 
     @wraps(body)
@@ -118,7 +137,7 @@ def with_metadata(body: Body, *, of_public_rows: FiguresOfPublicRows = no_figure
 
 
 def _signature_for_dagster(body: inspect.Signature) -> inspect.Signature:
-    """The parameters of a body and those that it does not ask for itself; the result is a materialization."""
+    """Return the signature of a body, extended by the missing parameters of `NEEDED`; it returns a materialization."""
     further = {
         name: inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
         for name, annotation in NEEDED.items()
@@ -131,5 +150,5 @@ def _signature_for_dagster(body: inspect.Signature) -> inspect.Signature:
 
 
 def table_schema(schema: pl.Schema) -> dg.TableSchema:
-    """The columns of a table as Dagster shows them and the IO manager compares them."""
+    """Return the columns of a table in the form that Dagster shows and the IO manager compares."""
     return dg.TableSchema([dg.TableColumn(name, kind) for name, kind in column_types(schema).items()])

@@ -1,6 +1,6 @@
-"""What a materialization says beside the asset's own figures: privacy metadata, provenance and data version.
+"""The metadata of a materialization beside the asset's own figures: privacy metadata, provenance and data version.
 
-The decorator of the assets (`pipeline/asset.py`) calls this, with and without a store behind it.
+The asset decorator (`pipeline/asset.py`) calls this module. It does not depend on how values are stored.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ FiguresOfPublicRows = Callable[[PrivateTable], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class AssetValue(Generic[Value]):
-    """What the body of a mechanism or of a released asset returns: its value, and public figures about it.
+    """The value that the body of a mechanism or of a released asset returns, and public figures about it.
 
-    The body of a private asset returns its `PrivateTable` alone, since no figure of its rows may be shown.
+    The body of a private asset returns only its `PrivateTable`, because no figure of its rows may be shown.
     """
 
     value: Value
@@ -38,9 +38,9 @@ class AssetValue(Generic[Value]):
 
 @dataclass(frozen=True)
 class MadeUnder:
-    """What an asset was made under: the ledger, the profile, and what of the profile decides this asset alone.
+    """The ledger and the profile of a materialization, and a digest of the settings that decide this asset alone.
 
-    `own_settings` is the profile's `own_digest` of the asset, taken before a file that it covers was read.
+    `own_settings` is the profile's `own_digest` of the asset. It is computed before a file that it covers is read.
     """
 
     ledger: Ledger
@@ -49,7 +49,7 @@ class MadeUnder:
 
 
 def no_figures(table: PrivateTable) -> Mapping[str, Any]:
-    """What most private assets show of public rows."""
+    """Return no figures: the default for the rows of a public source."""
     return {}
 
 
@@ -61,7 +61,14 @@ def materialized(
     under: MadeUnder,
     of_public_rows: FiguresOfPublicRows,
 ) -> dg.MaterializeResult[Any]:
-    """What a body `returned`, with everything that its label requires beside it.
+    """Return the value of a body with the metadata that its label requires.
+
+    Args:
+      context: the context of the asset that runs.
+      returned: what the body returned.
+      inputs: everything that the body received; the artifacts among them give the lineage.
+      under: the ledger and the profile.
+      of_public_rows: computes figures from the rows of a private asset whose source is public.
 
     Raises:
       OpenRows: a private asset returned something else than a private table.
@@ -82,9 +89,9 @@ def materialized(
 
 
 def with_lineage(returned: AssetValue[Value], inputs: Iterable[Any]) -> AssetValue[Value]:
-    """The value with the charge ids of every input beside its own, so that no body can lose a charge.
+    """Return the value with its own charge ids and those of every input, so that no body can lose a charge.
 
-    An input that was read over several partitions is a dict of artifacts. Private tables have no charge yet.
+    An input that was read over several partitions is a dict of artifacts. Private tables have no charge.
     """
     artifacts = [each for one in inputs for each in (one.values() if isinstance(one, Mapping) else [one])]
     released = [each for each in artifacts if isinstance(each, Table | Adapter | Document)]
@@ -95,9 +102,9 @@ def with_lineage(returned: AssetValue[Value], inputs: Iterable[Any]) -> AssetVal
 def _released_result(
     context: dg.AssetExecutionContext, returned: AssetValue[Any], label: Label, under: MadeUnder
 ) -> dg.MaterializeResult[Any]:
-    """The value of a mechanism or of an asset below one, with its privacy metadata and its own public figures.
+    """Return the value of a mechanism or of a released asset with its privacy metadata and its own public figures.
 
-    An asset without partitions belongs to no cohort and no level itself, only to those that it was made from.
+    An asset without partitions has no cohort and no level of its own, only those of the artifacts it was made from.
     """
     partition = None if context.assets_def.partitions_def is None else Partition.of(context)
     cohort, level = (partition.cohort, partition.level) if partition else (None, None)
@@ -126,17 +133,20 @@ def _released_result(
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The figures without texts and pictures: the event log lies outside the private zone, where no-dp must stay."""
+    """Return the figures that are numbers, without texts and pictures.
+
+    Artifacts of the level no-dp must stay in the private zone, and the event log lies outside it.
+    """
     return {name: value for name, value in figures.items() if isinstance(value, int | float)}
 
 
 def _private_result(
     context: dg.AssetExecutionContext, value: PrivateTable, under: MadeUnder, of_public_rows: FiguresOfPublicRows
 ) -> dg.MaterializeResult[PrivateTable]:
-    """The value of a private asset, with its terms and its snapshot's public name: nothing that depends on a row.
+    """Return the value of a private asset with its terms and the public name of its snapshot.
 
-    `of_public_rows` makes further metadata from the rows. It is called only where the owner registered the rows' source
-    as public, so that there is nothing to hide.
+    This metadata depends on no row. `of_public_rows` computes further metadata from the rows. It is called only if the
+    owner registered the source of the rows as public.
     """
     registration = registration_of(under.ledger, under.profile)
     terms = metadata.private_metadata(registration)
@@ -156,10 +166,10 @@ def _private_result(
 
 
 def private_version(*, profile: str, corpus_id: str, snapshot: str, code_version: str | None) -> str:
-    """The data version of a private table: a hash of the public names that decide its rows, and of no row.
+    """Return the data version of a private table: a hash of the public names that decide its rows, and of no row.
 
-    The ledger ties a snapshot to its rows, so a table that was made again under the same names holds the same rows, and
-    nothing that was made from it is out of date.
+    The ledger binds a snapshot to its rows. So a table that is made again under the same names holds the same rows, and
+    what was made from it stays current.
     """
     names = json.dumps([profile, corpus_id, snapshot, code_version])
     return hashlib.sha256(names.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Asset checks: what people see beside an asset in the UI. They read released data only and never decide a release."""
+"""Asset checks, whose results the UI shows beside an asset. They read only released data and never decide a release."""
 
 import dagster as dg
 import numpy as np
@@ -29,7 +29,7 @@ ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
 
 
 def schema_check(asset: str) -> dg.AssetChecksDefinition:
-    """A check that a table has the columns and types of its schema."""
+    """Return a check that a table has the columns and types of its schema."""
 
     @dg.asset_check(asset=asset, name="schema", partitions_def=RELEASES)
     def check(table: Table) -> dg.AssetCheckResult:
@@ -44,7 +44,7 @@ def schema_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 def distinct_check(asset: str) -> dg.AssetChecksDefinition:
-    """A check that no text of a table occurs twice."""
+    """Return a check that no text of a table occurs twice."""
 
     @dg.asset_check(asset=asset, name="no_duplicates", partitions_def=RELEASES)
     def check(table: Table) -> dg.AssetCheckResult:
@@ -57,7 +57,7 @@ def distinct_check(asset: str) -> dg.AssetChecksDefinition:
 
 
 def weights_moved_check(asset: str) -> dg.AssetChecksDefinition:
-    """A check that training changed an adapter."""
+    """Return a check that training changed an adapter."""
 
     @dg.asset_check(asset=asset, name="weights_moved", partitions_def=RELEASES)
     def check(adapter: Adapter) -> dg.AssetCheckResult:
@@ -96,7 +96,7 @@ def quotas_met(
         profile.selection.rule,
         histogram_of(histogram),
         bins=assigned(embeddings.rows, centroids)["bin_id"].to_numpy(),
-        vectors=(),  # they decide which rows of a bin are taken, not how many
+        vectors=(),  # vectors decide which rows of a bin are taken, not how many
         centroids=centroids,
         target_size=profile.selection.target_size,
     ).quotas

@@ -1,4 +1,4 @@
-"""The corpus of a profile: its source, its terms, its registration, its snapshot."""
+"""The corpus of a profile: source, terms, registration, snapshot and preparation."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from resources.ledger.charging import Ledger
 from resources.queries.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
 
 PUBLIC_SOURCES = ("chitchat",)
-# Settings of a corpus that shape no row: what is claimed of it, what it is called, and where its rows lie.
+# Settings of a corpus that change no prepared row: its claims, its names, and the path of its source.
 SHAPES_NO_ROW: dict[str, Any] = {
     "snapshot": True,
     "delta": True,
@@ -39,10 +39,10 @@ SHAPES_NO_ROW: dict[str, Any] = {
 
 
 def source_of(profile: Profile) -> Source:
-    """The source of a profile's corpus.
+    """Return the source of a profile's corpus.
 
     Raises:
-      SourceError: the source cannot be read as configured, or does not name users though they are the units.
+      SourceError: the source cannot be read as configured, or does not name users although they are the units.
     """
     settings = profile.corpus.source
     source = _sources_by_kind(settings)
@@ -52,7 +52,7 @@ def source_of(profile: Profile) -> Source:
 
 
 def locator_of(profile: Profile) -> str:
-    """What a corpus is registered under: its public name if it has one, else where its source lies.
+    """Return what a corpus is registered under: its public name if it has one, else the location of its source.
 
     Raises:
       SourceError: the source cannot be read as configured.
@@ -62,7 +62,9 @@ def locator_of(profile: Profile) -> str:
 
 
 def read_source(source: Source, unit: PrivacyUnit, scratch: Path) -> pl.LazyFrame:
-    """The rows of a source that are understood. To be called inside the private zone: what is refused depends on rows.
+    """Return the rows of a source in which every mapped value is understood, with the columns of `SOURCE_ROWS`.
+
+    To be called only inside a private step, because what is refused depends on rows.
 
     Raises:
       SourceError: the source cannot be read as configured.
@@ -114,7 +116,7 @@ def _batches(settings: SourceSettings, query: str, spill_folder: Path) -> Genera
 
 
 def _columns_of(settings: SourceSettings, query: str) -> list[str] | None:
-    """The columns of a query's result; None where the database would have to run it to know."""
+    """Return the columns of a query's result, or None if the database would have to run the query to know them."""
     try:
         if settings.url_variable is None:
             return duckdb_columns(settings.path, query)
@@ -125,24 +127,26 @@ def _columns_of(settings: SourceSettings, query: str) -> list[str] | None:
 
 
 def require_source(profile: Profile) -> None:
-    """Open the source as far as the names and types of its columns. What only reading would show is left to the run.
+    """Open the source and read the names and types of its columns, but no rows.
+
+    Errors that only reading the rows can reveal are left to the run.
 
     Raises:
       SourceError: it cannot be opened as configured.
     """
     source = source_of(profile)
     try:
-        with redirect_stderr(StringIO()):  # where the details go that may quote rows
+        with redirect_stderr(StringIO()):  # libraries print details there that may quote rows
             source.require_opened()
     except OSError as error:
         raise SourceError(f"the source cannot be opened ({type(error).__name__}); check who may read it") from None
 
 
 def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
-    """The terms that a profile asks for; a packaged public source is public without being declared so.
+    """Return the terms that a profile asks for. A packaged public source is public without a declaration.
 
     Raises:
-      CohortError: the cohorts do not go with the privacy unit.
+      CohortError: the cohorts do not fit the privacy unit.
     """
     settings = profile.corpus
     cohort_expr(settings.cohorts, unit=settings.unit)
@@ -162,7 +166,7 @@ def terms_of(profile: Profile, *, declared_public: bool) -> Terms:
 
 
 def register_corpus(ledger: Ledger, profile: Profile, *, declared_public: bool) -> Registration:
-    """Register the profile's source on its terms and book its planned levels, or return the earlier registration.
+    """Register the profile's source on its terms, with its planned levels, or return the existing registration.
 
     Raises:
       BudgetExceeded: the planned levels together exceed the budget.
@@ -173,12 +177,12 @@ def register_corpus(ledger: Ledger, profile: Profile, *, declared_public: bool) 
 
 
 def is_public_package(profile: Profile) -> bool:
-    """Whether the source is a public corpus in a package."""
+    """Return whether the source is a public corpus that comes with a package."""
     return profile.corpus.source.kind in PUBLIC_SOURCES
 
 
 def is_registered(ledger: Ledger, profile: Profile) -> bool:
-    """Whether the profile's source is registered, on whichever terms.
+    """Return whether the profile's source is registered, on any terms.
 
     Raises:
       SourceError: the source cannot be read as configured.
@@ -191,7 +195,7 @@ def is_registered(ledger: Ledger, profile: Profile) -> bool:
 
 
 def registration_of(ledger: Ledger, profile: Profile) -> Registration:
-    """The registration of a profile's corpus.
+    """Return the registration of a profile's corpus.
 
     Raises:
       ChargeRefused: it is not registered, or on other terms.
@@ -200,7 +204,7 @@ def registration_of(ledger: Ledger, profile: Profile) -> Registration:
 
 
 def snapshot_of(ledger: Ledger, profile: Profile) -> str:
-    """The present snapshot of a profile's corpus: the configured name, and how many erasures came since.
+    """Return the present snapshot of a profile's corpus: the configured name and the number of erasures since.
 
     Raises:
       ChargeRefused: the corpus is not registered, or on other terms.
@@ -209,7 +213,7 @@ def snapshot_of(ledger: Ledger, profile: Profile) -> str:
 
 
 def snapshot_and_erased(ledger: Ledger, profile: Profile) -> tuple[str, frozenset[str]]:
-    """The present snapshot and the hashes of the erased units that it lacks, both of one state of the ledger.
+    """Return the present snapshot and the hashes of its erased units, both from the same state of the ledger.
 
     Raises:
       ChargeRefused: the corpus is not registered, or on other terms.
@@ -219,16 +223,16 @@ def snapshot_and_erased(ledger: Ledger, profile: Profile) -> tuple[str, frozense
 
 
 def redaction_of(profile: Profile) -> Redaction:
-    """What is replaced in the texts of a profile's corpus."""
+    """Return what is replaced in the texts of a profile's corpus."""
     settings = profile.corpus
     return Redaction(settings.redact, settings.phone_regions, settings.redaction_model)
 
 
 def preparation_of(profile: Profile, key: bytes) -> Preparation:
-    """How a profile's corpus is prepared.
+    """Return the preparation of a profile's corpus.
 
     Raises:
-      CohortError: the cohorts do not go with the privacy unit.
+      CohortError: the cohorts do not fit the privacy unit.
     """
     settings = profile.corpus
     return Preparation(
@@ -248,9 +252,9 @@ def preparation_of(profile: Profile, key: bytes) -> Preparation:
 
 
 def preparation_digest(profile: Profile) -> str:
-    """A digest of the public settings that turn source rows into prepared ones.
+    """Return a digest of the public settings that turn source rows into prepared rows.
 
-    Defaults are left out, so that a setting which a newer version adds changes nothing for those who do not use it.
+    Defaults are left out, so that a setting added by a newer version does not change the digest until it is used.
     """
     settings = profile.corpus.model_dump_json(exclude=SHAPES_NO_ROW, exclude_defaults=True)
     return hashlib.sha256(settings.encode()).hexdigest()

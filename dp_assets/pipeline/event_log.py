@@ -1,7 +1,8 @@
-"""What Dagster's event log says of artifacts, in the part of it that is about this data folder.
+"""The entries of Dagster's event log about artifacts of this data folder.
 
-Several data folders may share one Dagster instance, whose log then holds what was made in each. A corpus is registered
-in one ledger under a random id, and every artifact's metadata names it, so it tells the data folders apart.
+Several data folders may share one Dagster instance, whose log then holds the materializations of all of them. A corpus
+is registered in one ledger under a random id, and the metadata of every artifact name that id. So the id tells to which
+data folder an entry belongs.
 """
 
 from collections.abc import Collection
@@ -16,9 +17,11 @@ RECORDS_AT_A_TIME = 20
 
 
 def latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None, corpora: Collection[str]) -> Any:
-    """The newest materialization of an asset, of one partition if it has any, that was made for one of `corpora`.
+    """Return the newest materialization of an asset that was made for one of `corpora`, or None.
 
-    Versions before this recorded no corpus. Theirs count too: what they made is out of date by its profile's digest.
+    - `partition` is None for an asset without partitions.
+    - Entries of earlier versions name no corpus. They count too, since the digest of their profile differs, and so they
+      are found out of date.
     """
     wanted, cursor = AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None), None
     while True:
@@ -31,6 +34,6 @@ def latest(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None
 
 
 def recorded(record: Any, name: str) -> Any:
-    """A value that an asset recorded when it was made; None if it recorded none."""
+    """Return a metadata value of a materialization, or None if it has none of this name."""
     value = record.event_log_entry.asset_materialization.metadata.get(name)
     return None if value is None else value.value

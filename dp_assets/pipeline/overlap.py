@@ -1,4 +1,4 @@
-"""Telling the owner that corpora may share units, without telling anybody else whether they do."""
+"""Warnings to the owner that corpora may share units. Nobody else learns whether they do."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,10 @@ OTHER_CORPORA = (
 
 
 def note_overlaps(ledger: Ledger, corpus_id: str, unit_hashes: Sequence[str]) -> None:
-    """Keep the sketch of a corpus's units, and print what other corpora share with it: for a private step only."""
+    """Store the sketch of a corpus's units, and print the fraction of its units that other corpora share.
+
+    To be called only inside a private step, which writes what is printed to the private log.
+    """
     sketches = Sketches(Path(ledger.private_root))
     sketches.add(corpus_id, Sketch.of(unit_hashes))
     for other, part in sketches.parts_shared(corpus_id, ledger.state().apart_from(corpus_id)).items():
@@ -24,6 +27,6 @@ def note_overlaps(ledger: Ledger, corpus_id: str, unit_hashes: Sequence[str]) ->
 
 
 def tell_of_other_corpora(context: dg.AssetExecutionContext, ledger: Ledger, corpus_id: str) -> None:
-    """Say that there are other corpora. It depends on the registrations only, not on whether they share units."""
+    """Log a warning if other corpora are registered. It depends on the registrations only, not on shared units."""
     if ledger.state().apart_from(corpus_id):
         context.log.warning(OTHER_CORPORA)

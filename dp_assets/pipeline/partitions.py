@@ -1,4 +1,4 @@
-"""The partitions of everything below a mechanism: cohort x privacy level."""
+"""The partitions of mechanisms and of everything made from them: cohort x privacy level."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -21,7 +21,7 @@ class UnknownPartition(PublicError, ValueError):
 
 
 def privacy_levels() -> list[str]:
-    """The standard levels and those that the profile plans."""
+    """Return the standard levels and the planned levels of the profile."""
     return list(dict.fromkeys((*STANDARD_LEVELS, *selected_profile().corpus.planned_levels)))
 
 
@@ -34,7 +34,7 @@ RELEASES = dg.MultiPartitionsDefinition(
 
 
 def known_partition(key: str) -> Partition:
-    """The partition that a key names.
+    """Return the partition that a key names.
 
     Raises:
       UnknownPartition: the profile has no such cohort or no such level.
@@ -46,9 +46,9 @@ def known_partition(key: str) -> Partition:
 
 
 def matching_partitions(*, cohorts: Sequence[str], levels: Sequence[str]) -> list[Partition]:
-    """Every pair of a cohort and a level that match one of the patterns each, in the order of the patterns.
+    """Return the partitions whose cohort and level each match one of the patterns, in the order of the patterns.
 
-    A pattern is a name, or a name with `*` and `?` in it. The level without noise has to be named in full.
+    A pattern is a name that may contain `*` and `?`. The level without noise must be named in full.
 
     Raises:
       UnknownPartition: a pattern matches nothing.
@@ -78,7 +78,7 @@ def _names(dimension: str) -> list[str]:
 
 
 def _shortened(names: Sequence[str]) -> str:
-    """The names, or where they are many the first and the last of them."""
+    """Return the names as a list in words; of a long list, only the first and the last names."""
     if len(names) <= LONGEST_LIST:
         return ", ".join(names)
     head, tail = names[: LONGEST_LIST // 2], names[-LONGEST_LIST // 2 :]

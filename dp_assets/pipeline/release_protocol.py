@@ -1,4 +1,4 @@
-"""The release of a mechanism: found, or charged, made, compared with its plan, stored and settled."""
+"""The release protocol of a mechanism: find a paid release, or charge, run, compare with the plan, store and settle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -49,14 +49,17 @@ Released = TypeVar("Released", Table, Adapter)
 
 
 class Readiness(Protocol):
-    """What is asked before a charge whether it can be used."""
+    """What can be checked before a charge."""
 
     def require_ready(self) -> None:
-        """Find what can go wrong without private rows, and raise what is wrong."""
+        """Check what can be checked without private rows, and raise if something is wrong."""
 
 
 class NothingToRead(ValueError):
-    """A charge would pay for noise alone. That a cohort has no rows is private, so outside this is no message."""
+    """A charge would pay for noise alone, because the cohort has no rows.
+
+    That a cohort has no rows is private, so this is no `PublicError`: its message is shown only to the owner.
+    """
 
     def __init__(self, cohort: str) -> None:
         super().__init__(
@@ -77,7 +80,7 @@ ONE_RUN_AT_A_TIME = Lock()
 
 @dataclass(frozen=True)
 class ReleaseIdentity:
-    """Which release of a mechanism is meant: the key that names it, and what is public of its private table."""
+    """The identity of a release: the reuse key that names it, and public facts of the private table it is made from."""
 
     partition: Partition
     corpus_id: str
@@ -98,7 +101,16 @@ class ReleaseIdentity:
         release: int,
         inputs: Mapping[str, Any],
     ) -> "ReleaseIdentity":
-        """The release of `mechanism` over `table`; `inputs` are the public values beside the plan that decide it.
+        """Return the identity of the release of `mechanism` over `table`.
+
+        Args:
+          mechanism: the mechanism with its plan.
+          context: the context of the asset that runs.
+          ledger: the ledger in which the corpus is registered.
+          profile: the profile.
+          table: the private table that the mechanism reads.
+          release: the number of the release; another number is another release.
+          inputs: the public values that decide the release in addition to the plan.
 
         Raises:
           ChargeRefused: the corpus is not registered, or `table` was made from another one or another snapshot of it,
@@ -145,17 +157,28 @@ def obtain(
     releases: ReleaseStore,
     rest_of_run: Readiness,
 ) -> Released:
-    """The stored release of a mechanism if there is one, at no cost; otherwise charge, run, check the claim, store it.
+    """Return the stored release of a mechanism at no cost, or charge, run, check the claim, store and settle a new one.
 
-    The order is what makes the account true: the charge is durable before `mechanism.run` opens anything, the evidence
-    is compared with the plan before the release is stored or returned, and the release is stored before the charge is
-    settled. A release carries its evidence, so that one which a crash left unsettled is compared again. What it holds
-    must be what was observed, read back as it is stored. What it says about itself, `mechanism.describe` makes from the
-    public evidence; a record that `run` puts on it is dropped.
+    The order keeps the account true:
 
-    `rest_of_run` and the mechanism are asked whether they are ready before a charge: a mistake that can be found
-    without private rows must cost nothing. After them a charge is refused for a cohort that the preparation left
-    without rows, which nobody outside may be told.
+    - The charge is durable before `mechanism.run` opens anything.
+    - The evidence is compared with the plan before the release is stored or returned.
+    - The release is stored before the charge is settled. A release carries its evidence, so one that a crash left
+      unsettled is compared again.
+    - The content of the release must be what was observed. It is compared as read back from storage.
+    - `mechanism.describe` computes the record of the release from the public evidence. A record that `run` puts on the
+      release is dropped.
+
+    `rest_of_run` and the mechanism are checked before a charge, so that an error that can be found without private rows
+    costs nothing. Then a cohort that the preparation left without rows is refused. Nobody outside the private zone may
+    learn that it has none.
+
+    Args:
+      mechanism: the mechanism with its plan.
+      identity: which of its releases.
+      ledger: the ledger that is charged.
+      releases: the store of releases.
+      rest_of_run: what the assets need that the run makes after the mechanism.
 
     Raises:
       ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of
@@ -176,7 +199,7 @@ Place = tuple[str, str, str]  # where a release is stored: mechanism, level and 
 
 
 def _is_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> bool:
-    """Whether the release was made, paid for, compared with its plan and kept."""
+    """Return whether the release is settled and stored: it was charged for, made and compared with its plan."""
     *_, key = place
     return ledger.state().find_settled(key) is not None and releases.has(*place)
 
@@ -189,7 +212,7 @@ def _pay_and_run(
     releases: ReleaseStore,
     rest_of_run: Readiness,
 ) -> Released:
-    """A release that is not settled yet: the stored one of a run that ended before it settled, or a new one."""
+    """Return a settled release: the stored one of a run that ended before it settled, or a new one."""
     unfinished = ledger.state().find_unfinished(identity.reuse_key)
     if unfinished is not None and releases.has(*place):
         stored: Any = releases.load(*place)
@@ -226,10 +249,10 @@ def _pay_and_run(
 
 
 def _differences(mechanism: Mechanism[Any], release: Table | Adapter, *, as_made: bool) -> list[Discrepancy]:
-    """How the evidence that a release carries differs from its plan, and the release from its evidence.
+    """Return how the evidence of a release differs from its plan, and the release from its evidence.
 
-    `as_made` compares what a new release says about itself with what the mechanism says once more. Of a stored release
-    that took the model as it was loaded then, maybe on another device.
+    With `as_made`, for a new release, its record is also compared with a second description by the mechanism. A stored
+    release is not: its description depends on the model as it was loaded then, perhaps on another device.
     """
     said = {name: value for name, value in release.record.items() if name not in (EVIDENCE, CONTENT, ROWS_MADE_WITH)}
     evidence = release.record.get(EVIDENCE, {})
@@ -240,7 +263,7 @@ def _differences(mechanism: Mechanism[Any], release: Table | Adapter, *, as_made
 
 
 def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
-    """Whether a stored release belongs to the charge of a run that ended between storing and settling.
+    """Require that a stored release belongs to the charge of the run that ended between storing and settling.
 
     Raises:
       ChargeRefused: it was paid for by another charge.
@@ -250,7 +273,7 @@ def _check_paid_by(record: ChargeRecord, release: Table | Adapter) -> None:
 
 
 def _settled(charge: Charge, release: Released, differences: list[Discrepancy]) -> Released:
-    """The release, once its charge was settled.
+    """Settle the charge of a release and return the release.
 
     Raises:
       PublicFailure: what ran differs from the plan; it was charged for, and the cohort is closed.
@@ -265,7 +288,7 @@ def _settled(charge: Charge, release: Released, differences: list[Discrepancy]) 
 def _charge(
     mechanism: Mechanism[Any], identity: ReleaseIdentity, ledger: Ledger, unfinished: ChargeRecord | None
 ) -> Charge:
-    """A charge that an interrupted run left and that may still be used, else a new one."""
+    """Return the charge of an interrupted run if it may still be used, else a new one."""
     if unfinished is not None and (not unfinished.opened or mechanism.can_resume(unfinished)):
         return Charge(unfinished, ledger)
     return ledger.charge(

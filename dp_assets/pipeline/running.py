@@ -1,12 +1,17 @@
-"""Materializing one partition of the graph in this process, on the persistent Dagster instance of the data folder.
+"""Runs of one partition of the graph in this process, on the persistent Dagster instance of the data folder.
 
-Only what is missing or out of date runs: an asset is current when its artifact exists, was made under this profile, the
-settings and file of its own and this code version, was made from what its upstream holds now and, if private, holds the
-present snapshot of the corpus. So an interrupted run goes on where it stopped, a finished one has nothing to do, and
-after an erasure all of it runs again. What was made in another data folder of the same Dagster instance is no matter.
+Only assets that are missing or out of date run. An asset is current if its artifact
 
-What an upstream holds now is told by time, but for private tables by their data version: each partition's run may make
-those again from the same snapshot, and must not make the other partitions out of date by that.
+- exists,
+- was made under this profile, its own settings and file, and this code version,
+- was made from what its upstream assets hold now,
+- and, if it is private, holds the present snapshot of the corpus.
+
+So an interrupted run continues where it stopped, a finished one has nothing to do, and after an erasure all assets run
+again. Materializations in another data folder of the same Dagster instance do not count.
+
+Whether an upstream has changed is decided by time, and for private tables by their data version: the run of each
+partition may make private tables again from the same snapshot, which must not make the other partitions out of date.
 """
 
 import logging
@@ -39,9 +44,10 @@ INTERRUPTS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `made` names the assets that were stored, `failed` those that failed and why.
+    """How a run ended.
 
-    `refused` says that nothing but the gate stood in the way, which is asked before a mechanism reads anything.
+    - `made` names the assets that were stored, `failed` the assets that failed and the reasons.
+    - `refused` means that every failure is a refused charge, so no mechanism that failed had read anything.
     """
 
     success: bool
@@ -53,7 +59,7 @@ class Outcome:
 
 @contextmanager
 def persistent_instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance whose home lies in the data folder, made at first use; `$DAGSTER_HOME` wins if it is set."""
+    """Open the Dagster instance in the data folder, or in `$DAGSTER_HOME` if it is set. It is created at first use."""
     home = Path(os.environ.setdefault(DAGSTER_HOME, str(data_home() / "dagster_home")))
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
@@ -70,7 +76,15 @@ def materialize(
     partition: str | None = None,
     assets: Sequence[dg.AssetKey] | None = None,
 ) -> Outcome:
-    """Materialize `assets` of a job (None: all) for one partition if it has any, the stages shown on standard error."""
+    """Materialize assets of a job and return how the run ended. Each asset is named on standard error as it starts.
+
+    Args:
+      defs: the code location.
+      instance: the Dagster instance that records the run.
+      job: the name of the job.
+      partition: the key of the partition, or None if the job has none.
+      assets: the assets to materialize, or None for all assets of the job.
+    """
     run = defs.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=partition,
@@ -90,7 +104,7 @@ def materialize(
 
 
 def _is_interrupt(failure: Any) -> bool:
-    """Whether a step, or the run between two steps, was ended by a signal."""
+    """Return whether a signal ended a step, or the run between two steps."""
     return failure.error is not None and failure.error.cls_name in INTERRUPTS
 
 
@@ -99,7 +113,7 @@ def _is_refusal(error: Any) -> bool:
 
 
 def no_own_settings(_: str) -> str | None:
-    """The `own_settings` of a graph in which the profile's digest covers everything."""
+    """Return None: the `own_settings` of a graph in which the profile's digest covers everything."""
     return None
 
 
@@ -114,11 +128,17 @@ def out_of_date(
     snapshot: str,
     own_settings: Callable[[str], str | None] = no_own_settings,
 ) -> list[dg.AssetKey]:
-    """The assets of a partition that must run, in the order of the graph.
+    """Return the assets of a partition that must run, in topological order.
 
-    `profile` is the digest of the profile, `own_settings` that of what decides one asset alone, by its name, `corpora`
-    are the ids of those registered in this data folder, and `snapshot` is the present one of the profile's, which an
-    erasure changes.
+    Args:
+      defs: the code location.
+      instance: the Dagster instance whose event log is read.
+      home: the data folder, which holds the artifacts.
+      partition: the key of the partition.
+      profile: the digest of the profile.
+      corpora: the ids of the corpora that are registered in this data folder.
+      snapshot: the present snapshot of the profile's corpus, which an erasure changes.
+      own_settings: returns the digest of what decides one asset alone, given the asset's name.
     """
     graph = defs.resolve_asset_graph()
     made: dict[dg.AssetKey, Any] = {}
@@ -143,7 +163,7 @@ def out_of_date(
 
 
 def _is_stored(home: Path, node: Any, partition: str | None) -> bool:
-    """Whether the newest artifact still lies where the IO manager put it."""
+    """Return whether the artifact exists in the folder of the IO manager."""
     return artifact_folder(home, node.key.path, Label(node.metadata[LABEL_METADATA]), partition).is_dir()
 
 
@@ -153,16 +173,16 @@ def _is_of(record: Any, profile: str, code_version: str | None) -> bool:
 
 
 def _is_of_snapshot(record: Any, snapshot: str, node: Any) -> bool:
-    """Whether a private table holds the present rows. What lies below a private table follows it in the graph."""
+    """Return whether a private table holds the present snapshot. Other assets follow their upstream in the graph."""
     if node.metadata[LABEL_METADATA] != Label.PRIVATE:
         return True
     return bool(recorded(record, metadata.SNAPSHOT) == snapshot)
 
 
 def _is_made_from(record: Any, upstream: Any, key: dg.AssetKey) -> bool:
-    """Whether an artifact was made from what its upstream `key` holds now.
+    """Return whether an artifact was made from what its upstream `key` holds now.
 
-    A data version that Dagster made up itself follows from code alone and says nothing of rows: there only time tells.
+    A data version that Dagster generates follows from code alone and does not depend on rows. There only time decides.
     """
     if upstream.storage_id < record.storage_id:
         return True
@@ -176,7 +196,7 @@ def _tags(record: Any) -> dict[str, str]:
 
 
 def _reason(error: Any) -> str:
-    """The cause nearest to our own code, in one line."""
+    """Return the message of the innermost cause of an error."""
     while error is not None and error.cause is not None:
         error = error.cause
     if error is None:
@@ -185,7 +205,7 @@ def _reason(error: Any) -> str:
 
 
 class _StageHandler(logging.Handler):
-    """One line when an asset starts; checks start too but are not named."""
+    """Print one line when an asset starts. Asset checks are not named."""
 
     def __init__(self, assets: Set[str]) -> None:
         super().__init__()

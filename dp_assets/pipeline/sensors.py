@@ -1,14 +1,12 @@
 """The sensors of the code location. None of them reads a private row.
 
-They keep statements true of what their cohort has spent by now, and the catalog up to date after runs of the UI.
+One sensor keeps privacy statements up to date. A statement names its cohort's guarantee, the spending and the budget as
+of when it was made. A later charge for another level of the cohort, a raised budget or a closed cohort make it out of
+date. The sensor then requests a run that makes the statement again, from released artifacts and the ledger alone. It
+charges nothing. It is off by default.
 
-A privacy statement names its cohort's guarantee, what was spent, and the budget as of when it was made. A later charge
-for another level of the cohort, a raised budget or a closed cohort make it untrue. The sensor makes such a statement
-again, from released artifacts and the ledger alone; it reads no private row and charges nothing. It is off until
-somebody turns it on.
-
-The catalog is rebuilt by the command line after its own runs. For runs that the UI launched two sensors do so where a
-daemon runs, as under `dagster dev`; they launch nothing, and are on.
+Two sensors rebuild the catalog after runs launched in the UI, if a daemon runs, as under `dagster dev`. The command
+line rebuilds it after its own runs. These sensors launch nothing and are on by default.
 """
 
 from collections.abc import Iterator
@@ -54,7 +52,7 @@ def statements_follow_the_ledger(
 
 
 def rebuild_catalog(ledger: Ledger, releases: ReleaseStore) -> str:
-    """Rebuild the catalog, and say so, or what stood in the way: an open reader or a damaged file stops nothing."""
+    """Rebuild the catalog and return a message about it. An open reader or a damaged file is reported, not raised."""
     try:
         return f"rebuilt {rebuild(Path(releases.home), ledger.state()).name}"
     except (duckdb.Error, OSError, ValueError) as error:
@@ -76,7 +74,7 @@ def _after_runs(name: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
     return follow
 
 
-# A run that failed late has released what it made before.
+# A run that failed late has released the artifacts that it made before.
 CATALOG_SENSORS = (
     _after_runs("catalog_follows_finished_runs", dg.DagsterRunStatus.SUCCESS),
     _after_runs("catalog_follows_failed_runs", dg.DagsterRunStatus.FAILURE),
@@ -87,9 +85,9 @@ STATED = (metadata.COHORT_EPSILON, metadata.SPENT_EPSILON, metadata.BUDGET_EPSIL
 
 
 def stated_figures(instance: dg.DagsterInstance, partition: str, corpus_id: str) -> tuple[object, ...] | None:
-    """Guarantee, spent and budget as the newest statement of a partition has them, None where there is no statement.
+    """Return guarantee, spending and budget of the newest statement of a partition, or None if there is no statement.
 
-    Statements of earlier versions recorded only the first, so they are made again once.
+    Statements of earlier versions recorded only the guarantee, so they differ and are made again once.
     """
     record = latest(instance, STATEMENT, partition, {corpus_id})
     return None if record is None else tuple(recorded(record, name) for name in STATED)
