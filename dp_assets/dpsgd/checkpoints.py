@@ -1,17 +1,19 @@
-"""Private checkpoints: what a crashed training needs to go on, and what keeps it from going on twice.
+"""Private checkpoints of DP-SGD: resume an interrupted training, and never resume from one checkpoint twice.
 
-    start    saved before any private row is read, with the continuation counted
-    draw     noted in a file of its own before noise is drawn, and never taken back
+    start    saved before any private row is read; a continuation is already counted in it
+    draw     appended to a separate file before noise is drawn, and kept until the checkpoint is discarded
     step k   saved after every noisy update
 
-A checkpoint holds the adapter, the optimizer and counters, and no generator state: a continuation draws fresh
-randomness. Every save carries a fresh nonce, whose digest names the checkpoint in the ledger. A checkpoint is
-continued once: training goes on only from the checkpoint that is on disk, and replaces it under the next nonce before
-it reads a row, however it ends. An exclusive lock keeps a second process out; the operating system drops it when its
-holder dies.
+A checkpoint holds the adapter, the optimizer state and counters. It holds no state of a random generator, so a
+continuation draws fresh randomness. Every save has a fresh nonce, and the digest of the nonce names the checkpoint in
+the ledger.
 
-Adapter and optimizer after a noisy step are post-processing, but how many steps were lost, when and why, is not
-covered by the account; so the folder belongs to the private zone (directory 0700, files 0600).
+A checkpoint is continued at most once. Training resumes only from the checkpoint on disk, and replaces it under a new
+nonce before it reads a row, however the training ends. An exclusive lock keeps a second process out. The operating
+system releases the lock when its holder dies.
+
+Adapter and optimizer state after a noisy step are post-processing. How many steps were lost, when and why is not
+covered by the accounting, so the folder belongs to the private zone (directory 0700, files 0600).
 """
 
 import fcntl
@@ -40,12 +42,14 @@ class StaleCheckpoint(PublicError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A point between two noisy steps.
+    """The state of a training between two noisy steps.
 
-    `parameters` are CPU tensors by name and `optimizer` is its `state_dict`. `continuations` counts how often
-    training went on after an interruption. `observed` is what was observed so far, for the evidence: numbers, names
-    and SHA-256 digests of the noise, which show a noise that comes twice and replay none. `nonce` is given by
-    `Checkpoints.save`.
+    - `parameters`: CPU tensors by name.
+    - `optimizer`: the optimizer's `state_dict`.
+    - `continuations`: how often training was resumed after an interruption.
+    - `observed`: the run monitor's observations so far, for the evidence. These are numbers, names and SHA-256 digests
+      of the noise. The digests detect a repeated draw; no draw can be recomputed from them.
+    - `nonce`: set by `Checkpoints.save`.
     """
 
     parameters: Mapping[str, Tensor]
@@ -57,12 +61,12 @@ class TrainingState:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the nonce: the public name of this very checkpoint."""
+        """SHA-256 of the nonce: the public name of this checkpoint."""
         return hashlib.sha256(self.nonce.encode()).hexdigest()
 
 
 class Checkpoints:
-    """The one current checkpoint of one charge, in a private folder of its own."""
+    """The current checkpoint of one charge, in its own private folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -72,7 +76,10 @@ class Checkpoints:
         self._lock = folder / "lock"
 
     def save(self, state: TrainingState) -> None:
-        """Replace the checkpoint by `state` under a fresh nonce; a crash at any moment leaves one of the two whole."""
+        """Replace the checkpoint with `state` under a fresh nonce.
+
+        A crash at any moment leaves either the old checkpoint or the new one intact.
+        """
         self._make_folder()
         content = {name: getattr(state, name) for name in state.__dataclass_fields__} | {"nonce": secrets.token_hex(16)}
         with open(os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
@@ -83,7 +90,7 @@ class Checkpoints:
         self._sync_folder()
 
     def note_draw(self) -> None:
-        """Note durably that noise is about to be drawn, whether or not a checkpoint will hold what comes of it."""
+        """Record durably that noise is about to be drawn, whether or not its step reaches a checkpoint."""
         with open(os.open(self._drawn, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as stream:
             stream.write(b".")
             stream.flush()
@@ -91,17 +98,18 @@ class Checkpoints:
         self._sync_folder()
 
     def is_accounted(self, state: TrainingState) -> bool:
-        """Whether each draw that was noted is a step of `state`, or is accounted for by a continuation or the next one.
+        """Whether every recorded draw of noise is covered by the accounting if training resumes from `state`.
 
-        Each continuation is accounted as one lost step, so a checkpoint kept less often than that must not go on.
+        A draw is covered if it belongs to a step of `state`, to a past continuation, or to the continuation that would
+        start now. Each continuation is accounted as one lost step. If more steps were lost, training must not resume.
         """
         drawn = self._drawn.stat().st_size if self._drawn.exists() else 0
         return 0 <= drawn - state.steps_taken <= state.continuations + 1
 
     def load(self) -> TrainingState | None:
-        """The current checkpoint, tensors on the CPU, or None where none was saved, or an earlier version saved it.
+        """Return the current checkpoint with its tensors on the CPU, or None if none was saved.
 
-        What such a version observed would not be enough for a claim, so it is not continued.
+        Also None if an earlier version of this code saved it: its observations would not support a claim.
         """
         if not self._file.exists():
             return None
@@ -109,11 +117,11 @@ class Checkpoints:
         return TrainingState(**content) if content.keys() == TrainingState.__dataclass_fields__.keys() else None
 
     def require(self, expected: TrainingState | None) -> None:
-        """Check that `expected` is what is on disk; None stands for no checkpoint.
+        """Check that the checkpoint on disk is `expected`. None means that there is no checkpoint.
 
         Raises:
-          StaleCheckpoint: it is not. Another continuation was faster, an unfinished training would be overwritten, or
-            noise was drawn that no continuation accounts for.
+          StaleCheckpoint: it is not, because another continuation replaced it or because an unfinished training would
+            be overwritten; or noise was drawn that no continuation accounts for.
         """
         current = self.load()
         if (current and current.nonce) != (expected and expected.nonce):
@@ -122,19 +130,19 @@ class Checkpoints:
             raise StaleCheckpoint("more steps were lost than are accounted for; discard it under a new charge")
 
     def discard(self) -> None:
-        """Remove the checkpoint, once the release is stored.
+        """Remove the checkpoint after the release was stored.
 
-        The lock file stays: a lock on a removed file excludes nobody.
+        The lock file stays, because a lock on a removed file excludes no other process.
         """
         for file in (self._unfinished, self._file, self._drawn):
             file.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the exclusive lock, which ends with the block or with the process.
+        """Hold the exclusive lock until the block or the process ends.
 
         Raises:
-          TrainingInProgress: another holder lives.
+          TrainingInProgress: another live process holds the lock.
         """
         self._make_folder()
         with open(os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600), "rb") as stream:
@@ -149,7 +157,7 @@ class Checkpoints:
         self._folder.chmod(0o700)
 
     def _sync_folder(self) -> None:
-        """Make the rename itself durable."""
+        """Make changes of the folder's entries, such as a rename, durable."""
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,36 +1,39 @@
-"""Clipped sums of per-unit gradients in one forward and one backward pass.
+"""Sum of clipped per-unit gradients, from one forward and one backward pass for each micro-batch.
 
 Guarantee: `clipped_sum` returns the sum over units u of
 
     g_u * min(1, C / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normalizer)
 
-where the L2 norm is one flat norm over every trainable tensor. Adding or removing one unit therefore moves the sum by
-at most C (`l2_clip_norm`). A unit is clipped after its rows are added: clipping them one by one would multiply its
-sensitivity by its rows.
+where |g_u| is one L2 norm over all trainable tensors together. Adding or removing one unit therefore changes the sum by
+at most C (`l2_clip_norm`) in L2 norm. A unit is clipped after the gradients of its rows are added. Clipping each row
+would multiply the sensitivity by the number of rows.
 
-How: only LoRA layers are trainable. During the pass each is run by an autograd function whose backward hands out the
-factors of its matrices' gradients (`lora_gradients.py`). Here their product is formed over the tokens of every row,
-instead of over the whole batch. A parameter whose gradient could come about in any other way is refused, so nothing
-trains outside the clip.
+Method. Only LoRA layers are trainable. During the pass an autograd function runs each of them, and its backward pass
+returns the factors of the matrices' gradients (`lora_gradients.py`). This module multiplies the factors over the tokens
+of each row instead of over the whole batch. A parameter that could get its gradient in any other way is refused, so
+nothing is trained without clipping.
 
-Speed. The sum over a batch depends neither on its order nor on how it is cut. So units are packed into micro-batches of
-a fixed number of tokens, longest first, as packed sequences without padding (`packing.py` keeps rows apart). The
-language model's head runs only where a token has a label, in chunks. The gradient of a low-rank matrix is formed row by
-row, which costs less than a second backward pass for its norm. None of it changes what is computed for a unit.
+Independence of the rest of the batch. The loss of a row is a sum over its tokens divided by a public constant, never a
+mean over the batch. Layers that mix rows are refused, and so are layers whose random mask depends on the layout of the
+batch, and routed experts, which compute on tokens grouped across rows.
 
-Why the gradient of a unit does not depend on the rest of the batch: the loss of a row is a sum over its tokens divided
-by a public constant, never a mean over the batch. Layers that mix rows, or whose random mask depends on the layout of
-the batch, are refused, and so are routed experts, which compute on whatever tokens all rows send them.
+Speed. The sum depends neither on the order of the units nor on the division into micro-batches. So units are packed
+into micro-batches of a fixed number of tokens, longest first, as packed sequences without padding (`packing.py` keeps
+rows apart). The language model's head runs only at positions that have a label, in chunks. The gradient of a low-rank
+matrix is computed row by row, which costs less than a second backward pass for the norms. None of this changes what is
+computed for a unit.
 
-Rounding. Which kernels run, and so how a product rounds, follows from the shapes of tensors. Here the length of the
-packed sequence in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own
-length where that is greater. In attention and in per-row gradients the unit's rows have a width of their own; how many
-rows of one width lie side by side there does depend on the batch, and kernels of the CPU treat each by itself. Clipped
-gradients are the same to the last bit there, in float32 and bfloat16 (`tests/replay`), in models whose widths are
-multiples of 4. They are added up in float64. What another device or width leaves is measured in the run, on rows up to
-the longest (`sensitivity_probe.py`), and lies inside the sensitivity: the clip aims below its norm by a margin that
-holds it. A device or model that rounds more coarsely is refused. Below float32, any dependence of the rounding on the
-rest of the batch is refused.
+Rounding. The shapes of tensors determine which kernels run, and so how a product rounds. The length of the packed
+sequence in which a unit is computed follows from that unit alone: it is the token budget, or the unit's own length if
+that is greater. In attention and in per-row gradients each row has its own padded width. How many rows of one width are
+computed together does depend on the batch, but CPU kernels treat each row separately. There, clipped gradients are the
+same to the last bit in float32 and bfloat16 (`tests/replay`), for models whose widths are multiples of 4. They are
+added in float64.
+
+On other devices and widths, the remaining dependence on the rest of the batch is measured in the run, on rows up to the
+longest (`sensitivity_probe.py`). It stays within the sensitivity, because gradients are clipped to a norm below C by a
+margin that covers it. A device or model that rounds more coarsely is refused. Below float32, any dependence of the
+rounding on the rest of the batch is refused.
 """
 
 import math
@@ -62,7 +65,7 @@ from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from dp_assets.privacy.plan import LEAST_CLIP_NORM
 
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-PIECE = 64  # values whose squares are added up in float32
+PIECE = 64  # values whose squares are added in float32
 ROUTED = frozenset(["experts", "router", "moe"])
 SCALED_BY_LENGTH = frozenset(["dynamic", "longrope"])
 
@@ -78,7 +81,7 @@ class MicroBatchTooLarge(RuntimeError):
 class Clipping:
     """The public constants of a clipped sum.
 
-    `tokens_per_micro_batch` bounds memory only.
+    `tokens_per_micro_batch` only bounds memory.
 
     Raises:
       ValueError: a constant is not positive and finite, or `l2_clip_norm` is so small or large that float32 does not
@@ -101,7 +104,10 @@ class Clipping:
 
 @dataclass(frozen=True)
 class ClippingEvidence:
-    """What was clipped, at which constants. Those are public; every count is restricted and absent from `repr`."""
+    """What was clipped, and with which constants.
+
+    The constants are public. Every count and norm is restricted and absent from `repr`.
+    """
 
     names: tuple[str, ...]
     l2_clip_norm: float
@@ -124,29 +130,32 @@ class ClippingEvidence:
 
 @dataclass(frozen=True)
 class GradientEngine:
-    """A model with the constants of its clip. The probe and every step of a training call one and the same."""
+    """A model and the constants of its clipping. The sensitivity probe and every training step use the same object."""
 
     model: nn.Module
     clipping: Clipping
 
     def clipped_sum(self, rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> tuple[Gradients, ClippingEvidence]:
-        """The sum of the clipped gradients of these units: see `clipped_sum`."""
+        """Return the sum of the clipped gradients of these units: see `clipped_sum`."""
         return clipped_sum(self.model, rows, unit_ids, self.clipping)
 
 
 def clipped_sum(
     model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], clipping: Clipping
 ) -> tuple[Gradients, ClippingEvidence]:
-    """The sum of clipped unit gradients: one float64 tensor by parameter name, each of its parameter's shape.
+    """Return the sum of clipped per-unit gradients: a float64 tensor by parameter name, of the parameter's shape.
 
-    `unit_ids[i]` is the unit of `rows[i]`. A unit whose norm is not finite contributes exactly zero, and no rows give
-    zeros. Units are never split over micro-batches, and a unit longer than the budget gets a micro-batch of its own.
-    Each micro-batch is computed in full, so a budget of the size of a whole batch wastes up to half of it. One that
-    runs out of memory is computed again in halves, the one case in which the rounding of a clipped gradient may follow
-    from the state of the memory.
+    `unit_ids[i]` is the unit of `rows[i]`.
+
+    - A unit whose gradient norm is not finite contributes exactly zero.
+    - Without rows the sum is zero.
+    - A unit is never split over micro-batches. One that is longer than the token budget gets its own micro-batch.
+    - Every micro-batch is computed at its full length, so a budget as large as a whole batch wastes up to half of it.
+    - A micro-batch that runs out of memory is computed again in halves. This is the only case in which the rounding of
+      a clipped gradient may depend on the state of the memory.
 
     Raises:
-      UnclippableParameter: something trainable is not a float32 LoRA matrix, or got its gradient past the clip.
+      UnclippableParameter: something trainable is not a float32 LoRA matrix, or got a gradient that was not clipped.
       RowsInteract: a layer in training mode mixes rows or drops activations.
       MicroBatchTooLarge: a single unit does not fit into memory.
       ValueError: rows and unit ids differ in length.
@@ -158,9 +167,10 @@ def clipped_sum(
 def _running_sums(
     model: nn.Module, rows: Sequence[TokenRow], unit_ids: Sequence[str], clipping: Clipping
 ) -> Iterator[Clipped]:
-    """The sum and the norms of the units so far: of none, then after each micro-batch. The last is that of all units.
+    """Yield the sum and the norms of the units so far: first of none, then after each micro-batch, last of all units.
 
-    The sum's tensors are the same ones each time. Leave the model alone in between: its attention is swapped.
+    Every yield returns the same tensors, updated in place. Do not use the model between yields: its attention is
+    replaced.
     """
     layers = low_rank_layers(model)
     _refuse_interaction(model)
@@ -178,7 +188,7 @@ def _running_sums(
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every trainable parameter by name, sorted: the tensors that `clipped_sum` covers.
+    """Return every trainable parameter by name, sorted: the tensors that `clipped_sum` covers.
 
     Raises:
       UnclippableParameter: something trainable is not a float32 LoRA matrix.
@@ -191,7 +201,7 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _named_matrices(layers: Sequence[LowRankLayer]) -> dict[str, nn.Parameter]:
-    """Trainable matrices by name, sorted."""
+    """Return the trainable matrices by name, sorted."""
     matrices = {name: matrix for layer in layers for name, matrix in layer.trainable.items()}
     return dict(sorted(matrices.items()))
 
@@ -207,7 +217,7 @@ def _refuse_interaction(model: nn.Module) -> None:
 
 
 def _rope_types(module: nn.Module) -> Collection[str]:
-    """How rotary embeddings scale positions: one way, or one for each kind of layer."""
+    """Return the scaling methods of rotary embeddings: one, or one for each kind of layer, or none."""
     rope_type = getattr(module, "rope_type", ())
     return rope_type.values() if isinstance(rope_type, Mapping) else {rope_type} if rope_type else ()
 
@@ -215,7 +225,7 @@ def _rope_types(module: nn.Module) -> Collection[str]:
 def _drops_activations(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return bool(module.p > 0)
-    # Attention layers of transformers keep the rate as a number and drop inside the kernel.
+    # Attention layers of transformers store the rate as a number and apply dropout inside the kernel.
     rate = getattr(module, "attention_dropout", 0.0)
     return isinstance(rate, int | float) and rate > 0
 
@@ -234,7 +244,7 @@ def _rows_by_unit(rows: Sequence[TokenRow], unit_ids: Sequence[str]) -> list[Uni
 
 @dataclass
 class MicroBatch:
-    """Units that are computed together, in a packed sequence of `num_tokens` tokens; those left over are idle."""
+    """Units that are computed together, in a packed sequence of `num_tokens` tokens; unused positions are idle."""
 
     num_tokens: int
     units: list[Unit] = field(default_factory=list)
@@ -244,16 +254,17 @@ class MicroBatch:
         self.num_free = self.num_tokens
 
     def add(self, unit: Unit) -> None:
-        """Take up a unit."""
+        """Add a unit. The caller checks that it fits."""
         self.units.append(unit)
         self.num_free -= _num_tokens(unit)
 
 
 def micro_batches(units: Sequence[Unit], token_budget: int) -> list[MicroBatch]:
-    """Pack units into micro-batches of exactly `token_budget` tokens each, the longest units first, each where it fits.
+    """Pack units into micro-batches of exactly `token_budget` tokens: longest unit first, into the first that fits.
 
-    A unit longer than the budget is computed alone, in a micro-batch of its own length. So each unit's micro-batch has
-    a length that follows from the unit alone. The longest come first, so that a budget beyond memory shows at once.
+    A unit longer than the budget gets a micro-batch of its own length, and no other unit joins it. So the length of a
+    unit's micro-batch follows from the unit alone. The longest units come first, so that a budget that exceeds memory
+    fails at once.
     """
     packed: list[MicroBatch] = []
     for unit in sorted(units, key=_num_tokens, reverse=True):
@@ -273,9 +284,9 @@ def _num_tokens(unit: Unit) -> int:
 def _clip_within_memory(
     model: nn.Module, layers: Sequence[LowRankLayer], batch: MicroBatch, clipping: Clipping
 ) -> Iterator[Clipped]:
-    """The clipped sum of a micro-batch, or of smaller ones where memory runs out.
+    """Yield the clipped sum of a micro-batch, or of several smaller ones if memory runs out.
 
-    These have half the tokens and hold the same units. No unit is lost.
+    The smaller ones have half the tokens and together hold the same units, so no unit is lost.
     """
     try:
         clipped = _clip_micro_batch(model, layers, batch, clipping)
@@ -285,7 +296,7 @@ def _clip_within_memory(
     else:
         yield clipped
         return
-    # Out of the handler: while the error lives, its traceback holds the tensors of the failed attempt.
+    # Outside the handler: inside it, the error's traceback would keep the tensors of the failed attempt alive.
     if len(batch.units) == 1 and not batch.num_free:
         raise MicroBatchTooLarge("the rows of one unit do not fit into memory; allow fewer tokens a row")
     if torch.cuda.is_available():
@@ -305,7 +316,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _clip_micro_batch(
     model: nn.Module, layers: Sequence[LowRankLayer], batch: MicroBatch, clipping: Clipping
 ) -> Clipped:
-    """The clipped sum over some units, [narrow, wide] each, and the norm of each before clipping, shape [units]."""
+    """Return the clipped sum over the units, tensors [narrow, wide], and the norms before clipping, shape [units]."""
     packed, owners = pack(batch, next(model.parameters()).device)
     with _forming_row_gradients(layers, packed) as row_gradients:
         backpropagate(model, packed, clipping.loss_normalizer)
@@ -314,7 +325,7 @@ def _clip_micro_batch(
 
 
 def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
-    """The packed sequence of a micro-batch, and for each row the index of its unit in the batch."""
+    """Return the packed sequence of a micro-batch, and for each row the index of its unit, shape [rows]."""
     owned = sorted(
         ((owner, row) for owner, unit in enumerate(batch.units) for row in unit),
         key=lambda owner_and_row: padded_width(len(owner_and_row[1])),
@@ -324,11 +335,11 @@ def pack(batch: MicroBatch, device: torch.device) -> tuple[PackedRows, Tensor]:
 
 
 def backpropagate(model: nn.Module, packed: PackedRows, loss_normalizer: float) -> None:
-    """Backpropagate the sum over target tokens of the cross-entropy, divided by a constant.
+    """Backpropagate the cross-entropy, summed over target tokens and divided by `loss_normalizer`.
 
-    The head runs on positions that have a label only, in chunks of one size: their logits are the largest tensors of
-    all, and each chunk's are gone before the next one's come. Positions that fill up a chunk are blanked, as what the
-    head gives there need not be finite, and an ignored label's gradient is 0 times that.
+    The head runs only on positions that have a label, in chunks of one size. Logits are the largest tensors of the
+    pass, and those of one chunk are freed before the next chunk is computed. Positions that fill up a chunk get zeros
+    as hidden states: the head's output there need not be finite, and the gradient of an ignored label is 0 times it.
     """
     base = causal_lm(model)
     output = decode(base, packed)
@@ -345,10 +356,10 @@ def backpropagate(model: nn.Module, packed: PackedRows, loss_normalizer: float) 
 
 @contextmanager
 def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -> Iterator[Gradients]:
-    """Within the context a backward pass fills the yielded mapping with float32 tensors [rows, narrow, wide].
+    """Yield a mapping that a backward pass within the context fills with per-row gradients.
 
-    A gradient with more outputs than inputs is computed transposed, because small batched products run faster that
-    way; `_running_sums` transposes its sum back.
+    They are float32 tensors [rows, narrow, wide] by parameter name. A gradient with more outputs than inputs is
+    computed transposed, because small batched products run faster that way. `_running_sums` transposes its sum back.
     """
     row_gradients: Gradients = {}
 
@@ -358,7 +369,7 @@ def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -
 
     def form(name: str, output_gradient: Tensor, inputs: Tensor) -> None:
         num_outputs, num_inputs = output_gradient.shape[2], inputs.shape[2]
-        flat = num_outputs <= num_inputs  # the narrow factor gets zeros behind its rows; in one of them they are enough
+        flat = num_outputs <= num_inputs  # padding is zero in the narrow factor only, which is enough for the product
         of_outputs = buffer("outputs", num_outputs, output_gradient.dtype, flat).fill(output_gradient, saved=False)
         of_inputs = buffer("inputs", num_inputs, inputs.dtype, not flat).fill(inputs, saved=True)
         narrow, wide = (of_outputs, of_inputs) if flat else (of_inputs, of_outputs)
@@ -372,7 +383,7 @@ def _forming_row_gradients(layers: Sequence[LowRankLayer], packed: PackedRows) -
 
 
 def _refuse_untapped(layers: Sequence[LowRankLayer], row_gradients: Gradients) -> None:
-    """Each matrix must get its gradient through its tap, and through nothing else."""
+    """Check that each matrix got its gradient through its tap, and in no other way."""
     for name, matrix in _named_matrices(layers).items():
         if matrix.grad is not None:
             raise UnclippableParameter(f"{name} is used outside its layer, where it cannot be clipped; freeze it")
@@ -381,9 +392,12 @@ def _refuse_untapped(layers: Sequence[LowRankLayer], row_gradients: Gradients) -
 
 
 def _add_rows(row_gradients: Gradients, owners: Tensor, num_units: int) -> Gradients:
-    """Add the rows of each unit, `owners[i]` for row i: [rows, ...] becomes [units, ...], units in no order."""
+    """Add the gradients of each unit's rows: [rows, ...] becomes [units, ...], in no particular order of units.
+
+    `owners[i]` is the index of the unit of row i.
+    """
     if len(owners) == num_units:
-        return row_gradients  # one row a unit, the usual case, needs no second copy of the largest tensors
+        return row_gradients  # one row per unit, the usual case: avoids a second copy of the largest tensors
     return {
         name: gradient.new_zeros(num_units, *gradient.shape[1:]).index_add_(0, owners, gradient)
         for name, gradient in row_gradients.items()
@@ -391,11 +405,14 @@ def _add_rows(row_gradients: Gradients, owners: Tensor, num_units: int) -> Gradi
 
 
 def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
-    """Scale each unit to a flat norm of at most `l2_clip_norm`, add the units up, and return the norms found before.
+    """Return the sum of the units' gradients, each scaled to a norm of at most `l2_clip_norm`, and their norms before.
 
-    A unit of infinite or undefined norm counts as zero. It is blanked before the product, because infinity times a
-    factor of zero would be undefined and would void the whole sum. Products and sums are float64: in float32 how they
-    round would follow from how many units there are, and sums of a few thousand would reach the margin.
+    - The norm is one L2 norm over all tensors of a unit.
+    - A unit of infinite or undefined norm counts as zero. Its values are set to zero before the product, because
+      infinity times a factor of zero is undefined and would spoil the whole sum.
+    - A unit of norm zero stays zero.
+    - Products and sums are float64. In float32 their rounding would depend on the number of units, and with a few
+      thousand units it would use up the margin.
     """
     norms = _norms(unit_gradients)
     unusable = ~torch.isfinite(norms)
@@ -411,11 +428,12 @@ def _clip(unit_gradients: Gradients, l2_clip_norm: float) -> Clipped:
 
 
 def _norms(unit_gradients: Gradients) -> Tensor:
-    """The flat norm of each unit over all tensors, float64, shape [units].
+    """Return the L2 norm of each unit over all tensors, float64, shape [units].
 
-    Squares are added up in float32 over pieces of `PIECE` values of a unit, and pieces in float64: faster than float64
-    throughout, and a norm rounds by less than `PIECE` float32 roundings whatever the size of the model, where float32
-    throughout would exceed the clip's margin. A piece whose sum of squares float32 cannot hold makes the norm infinite.
+    Squares are added in float32 within pieces of `PIECE` values, and pieces are added in float64. This is faster than
+    float64 throughout, and the error of a norm is less than `PIECE` float32 roundings whatever the size of the model.
+    With float32 throughout, the error would exceed the margin of clipping. A piece whose sum of squares exceeds the
+    range of float32 makes the norm infinite.
     """
     pieces = [vector_norm(_in_pieces(gradient.flatten(1)), dim=2) for gradient in unit_gradients.values()]
     norms: Tensor = vector_norm(torch.cat(pieces, dim=1), dim=1, dtype=torch.float64)
@@ -423,7 +441,7 @@ def _norms(unit_gradients: Gradients) -> Tensor:
 
 
 def _in_pieces(values: Tensor) -> Tensor:
-    """[units, values] as [units, pieces, PIECE], filled up with zeros."""
+    """Reshape [units, values] to [units, pieces, PIECE], padded with zeros."""
     missing = -values.shape[1] % PIECE
     pieces: Tensor = (functional.pad(values, (0, missing)) if missing else values).unflatten(1, (-1, PIECE))
     return pieces
