@@ -1,21 +1,23 @@
-"""LoRA layers as one autograd function each, which hands out what the gradients of its matrices are made of.
+"""LoRA layers as autograd functions that pass the factors of their matrices' gradients to a callback, the tap.
 
 A linear layer with a low-rank branch (Hu et al. 2022, LoRA) computes
 
     y = x W' + b + s (x A') B'        W and b frozen, s the scaling, A [rank, inputs], B [outputs, rank]
 
-and with G the gradient of y and H = s G B, the gradients of its matrices are sums over tokens of outer products:
+With G the gradient of y and H = s G B, the gradients are
 
     of B   G' (s x A')                of A   H' x                of x   G W + H A
 
-For the time of a pass the layers of PEFT are run by that function. Its backward calls a tap with both factors of each
-trainable matrix, and gives the matrix itself no gradient: what becomes of the factors is the tap's business, such as
-one gradient for each row (`clipping.py`). The branch is added where the frozen product lies already, so it costs its
-two narrow products and no pass over the activations besides; PEFT's own layers make several.
+Those of A and B are sums over tokens of outer products of two factors.
 
-Left out: branches that compute anything else (DoRA and other variants, biases, several adapters at once) and frozen
+During a pass this function replaces the forward of PEFT's layers. Its backward pass calls a tap with both factors of
+each trainable matrix and gives the matrix itself no gradient. The tap decides what to compute from the factors, such as
+one gradient for each row (`clipping.py`). The low-rank branch is added in place to the frozen layer's output, so it
+costs two narrow products and no further pass over the activations. PEFT's own layers make several.
+
+Left out: branches that compute anything else (DoRA and other variants, biases, several adapters at once), and frozen
 layers that are more than a product or have hooks. They are refused. Dropout is not computed: `clipping.py` refuses it
-in training mode, and otherwise it does nothing.
+in training mode, and in evaluation mode it has no effect.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,12 +42,12 @@ autograd saved it, in the type of the layer's inputs."""
 
 
 class UnclippableParameter(PublicError, ValueError):
-    """A trainable parameter whose per-row gradient cannot be seen, and so cannot be clipped."""
+    """A trainable parameter whose per-row gradient cannot be computed, and so cannot be clipped."""
 
 
 @dataclass(frozen=True)
 class LowRankLayer:
-    """A layer of PEFT with one active adapter, and the names of its matrices A and B; None for one that is frozen."""
+    """A PEFT layer with one active adapter, and the parameter names of A and B; None for a frozen one."""
 
     module: LoraLinear
     adapter: str
@@ -53,35 +55,35 @@ class LowRankLayer:
 
     @property
     def matrices(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """A and B."""
+        """Return A and B."""
         return self.module.lora_A[self.adapter].weight, self.module.lora_B[self.adapter].weight
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Its matrices that are trained, by name."""
+        """Return the matrices that are trained, by name."""
         return {name: matrix for name, matrix in zip(self.names, self.matrices, strict=True) if name}
 
     @property
     def scaling(self) -> float:
-        """What the product of A and B is multiplied by."""
+        """Return s, the factor of the low-rank branch."""
         return float(self.module.scaling[self.adapter])
 
     @property
     def frozen(self) -> tuple[Tensor, Tensor | None]:
-        """W and b."""
+        """Return W and b; None for a layer without bias."""
         base = self.module.base_layer
         return base.weight.T if isinstance(base, Conv1D) else base.weight, base.bias
 
 
 def low_rank_layers(model: nn.Module) -> list[LowRankLayer]:
-    """The layers of the model's body that hold something trainable; a matrix that two of them share is in both.
+    """Return the layers of the model's body that have a trainable matrix. A matrix shared by two is in both.
 
     Raises:
       UnclippableParameter: something trainable is not a float32 matrix of a layer that `tapped` can run.
       ValueError: nothing is trainable.
     """
     trainable = {id(weight): name for name, weight in model.named_parameters() if weight.requires_grad}
-    body = causal_lm(model).base_model.modules()  # where rows can be told apart
+    body = causal_lm(model).base_model.modules()  # per-row gradients can be computed only here
     modules = [module for module in body if isinstance(module, LoraLayer)]
     matrices = {id(matrix): matrix for module in modules for matrix in _matrices(module)}
     for key, name in sorted(trainable.items(), key=lambda item: item[1]):
@@ -97,13 +99,17 @@ def low_rank_layers(model: nn.Module) -> list[LowRankLayer]:
 
 
 def _matrices(module: LoraLayer) -> list[Tensor]:
-    """Those of all adapters of a layer."""
+    """Return the low-rank matrices of all adapters of a layer."""
     parts = [*module.lora_A.values(), *module.lora_B.values()]
     return [part.weight for part in parts if type(part) is nn.Linear]
 
 
 def _checked(module: LoraLayer, trainable: Mapping[int, str]) -> LowRankLayer:
-    """The layer, if it computes what `_LowRankLinear` does and nothing else."""
+    """Return the layer if it computes exactly what `_LowRankLinear` does.
+
+    Raises:
+      UnclippableParameter: it computes anything else, or holds a trainable matrix of an adapter that is not active.
+    """
     names = {trainable[id(matrix)] for matrix in _matrices(module) if id(matrix) in trainable}
     name = min(names)
     active = [adapter for adapter in module.active_adapters if adapter in module.lora_A]
@@ -129,10 +135,10 @@ def _is_hooked(module: nn.Module) -> bool:
 
 @contextmanager
 def tapped(layers: Sequence[LowRankLayer], tap: Tap, *, num_tokens: int) -> Iterator[None]:
-    """Within the context the backward pass of a line of `num_tokens` hands the factors of each matrix to `tap`.
+    """Within the context, the backward pass of a packed sequence calls `tap` with the factors of each trainable matrix.
 
     Raises:
-      UnclippableParameter: by the forward pass, where a layer's input is not [1, num_tokens, features].
+      UnclippableParameter: in the forward pass, if a layer's input is not [1, num_tokens, features].
     """
 
     def run(layer: LowRankLayer, inputs: Tensor) -> Tensor:
@@ -149,17 +155,17 @@ def tapped(layers: Sequence[LowRankLayer], tap: Tap, *, num_tokens: int) -> Iter
 
 
 class _LowRankLinear(torch.autograd.Function):  # type: ignore[misc]
-    """The module's formulas, on lines of shape [1, tokens, features].
+    """The formulas of this module's docstring, for a packed sequence [1, tokens, features].
 
-    The matrices are arguments so that autograd comes by even where the inputs need no gradient. Taps are called in the
-    backward pass only, so a forward pass that checkpointing repeats is not counted twice.
+    The matrices are arguments so that autograd calls `backward` even if the inputs need no gradient. Taps are called in
+    the backward pass only, so a forward pass that gradient checkpointing repeats is not counted twice.
     """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, first: Tensor, second: Tensor, layer: LowRankLayer, tap: Tap) -> Tensor:
         narrow = layer.scaling * functional.linear(inputs.to(first.dtype), first)
         weight, bias = layer.frozen
-        output = functional.linear(inputs, weight).to(second.dtype)  # a view, were the bias in it
+        output = functional.linear(inputs, weight).to(second.dtype)  # with a bias argument it would be a view
         output[0].addmm_(narrow[0], second.T)
         if bias is not None:
             output += bias

@@ -1,17 +1,17 @@
 """Observes sampling, clipping, noise and parameter updates, and records what happened as evidence.
 
-    clipped sum      told by the loop: whose rows were clipped, how many each unit gave, at which constants, to what sum
-    optimizer        its own hooks: the gradients that it is handed, and a replica of it that takes the same steps
-    every tensor     nothing but those steps changes anything
+    clipped sum      reported by the loop: the units, their rows, the constants of clipping, and the sum
+    optimizer        observed by hooks: the gradients it receives, and the result of each step, compared with a replica
+    every tensor     compared, so that a change outside the optimizer's steps is detected
 
-A tensor counts as noised if, in every step, the gradient handed to the optimizer is, bit for bit, the exact sum plus
-the noise that was drawn for this tensor in this step, over the normalizer. The replica (`replica.py`) steps with those
-gradients by the public constants of the optimizer, and the parameters must come out the same, bit for bit. Both are the
-operations of the loop done again, so no step that keeps the plan is ever called different.
+A tensor counts as noised if, in every step, the gradient given to the optimizer is bit for bit (exact sum + noise) /
+normalizer, with the noise that was drawn for this tensor in this step. The replica (`replica.py`) steps with the same
+gradients and the public constants of the optimizer, and the parameters must be equal bit for bit. Both comparisons
+repeat the operations of the loop, so a step that follows the plan is never reported as different.
 
-Exact sums and noise are compared in memory and forgotten. What a checkpoint keeps are counts, verdicts, the sum of
-squares of all noise, SHA-256 digests of its draws and one of the replica: a noise that comes twice is noticed after a
-resume too, and none can be replayed. Left out: a change of a frozen tensor that is taken back before the last look.
+Exact sums and noise are compared in memory and not kept. A checkpoint keeps counts, verdicts, the sum of squares of all
+noise, and SHA-256 digests of the draws and of the replica. The digests detect a repeated draw, also after a resume, and
+no draw can be recomputed from them. Left out: a change of a frozen tensor that is undone before the last comparison.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from dp_assets.privacy.evidence import ObservedTraining
 from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler, name_of
 from dp_assets.privacy.randomness import origin
 
-HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # of the norm of a gradient handed over in float32
+HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # relative and absolute tolerance for norms of float32 gradients
 
 WATCHED_FROM, WATCHED_TO = "watched_from", "watched_to"
 """Under these names the restricted evidence says which tensors the monitor started from, and where they led."""
@@ -40,9 +40,9 @@ WATCHED_FROM, WATCHED_TO = "watched_from", "watched_to"
 
 @dataclass
 class Observations:
-    """What a checkpoint carries on: everything seen so far, but for what the sampler and the noise count themselves.
+    """All observations so far, except those that the sampler and the noise count themselves.
 
-    Checkpoints hold these names, so they stay as they are.
+    Checkpoints store these field names, so the names must not change.
     """
 
     steps: int = 0
@@ -56,19 +56,23 @@ class Observations:
     noise_energy: float = 0.0
     noised_tensors: list[str] | None = None  # None before the first step
     updates_repeated: bool = True
-    parts: list[list[Any]] = field(default_factory=list)  # what acted, of each kind of process
+    parts: list[list[Any]] = field(default_factory=list)  # the distinct `_parts()` of all processes
     largest_share: float = 0.0
     rounding_slack: float = 0.0
     changed_elsewhere: list[str] = field(default_factory=list)
 
 
 class RunMonitor:
-    """Observes one training. Give it what acts before anything happens; ask for `observed()` at the end.
+    """Observes one training. Create it before the first step, and call `observed()` after the last.
 
     Args:
-      new_optimizer: makes the replica's optimizer, as it made `optimizer`.
-      normalizer: the constant that the noisy sum is to be divided by.
-      probed: what the sensitivity probe of this process measured.
+      model: the model with the adapter in training.
+      optimizer: the optimizer of the training, on which hooks are registered.
+      new_optimizer: makes the replica's optimizer, in the way that `optimizer` was made.
+      sampler: the sampler of the training. Its own record of samples is read.
+      noise: the noise of the training. Its own record of draws is read.
+      normalizer: the constant that the plan divides the noisy sum by.
+      probed: the result of the sensitivity probe in this process.
     """
 
     def __init__(
@@ -91,12 +95,17 @@ class RunMonitor:
         self._frozen = self._frozen_digests()
         self._private_rows: PrivateRows
         self._unit_ids: KeysView[str] = {}.keys()
-        self.watched_from: Mapping[str, str] = {}  # digests of all tensors, known once `begin` was called
+        self.watched_from: Mapping[str, str] = {}  # digests of all tensors, set by `begin`
         optimizer.register_step_pre_hook(lambda *_: self._before_step())
         optimizer.register_step_post_hook(lambda *_: self._after_step())
 
     def resume(self, kept: Mapping[str, Any], *, optimizer: Mapping[str, Any]) -> None:
-        """Go on from what a checkpoint kept; the model holds its parameters already, `optimizer` is its other part."""
+        """Continue from the observations that a checkpoint kept.
+
+        Args:
+          kept: what `kept()` returned.
+          optimizer: the optimizer state of the same checkpoint. The model already holds its parameters.
+        """
         kept = dict(kept)
         self._replica.restore(self._parameters, optimizer)
         is_as_kept = self._replica.digest == kept.pop("replica")
@@ -110,7 +119,7 @@ class RunMonitor:
         self._seen.updates_repeated &= is_as_kept
 
     def kept(self) -> dict[str, Any]:
-        """What a checkpoint stores for `resume`: numbers, names and digests."""
+        """Return what a checkpoint stores for `resume`: numbers, names and digests."""
         return dataclasses.asdict(self._seen) | {
             "samples_drawn": self._sampler.samples_drawn,
             "noise_digests": list(self._noise.digests),
@@ -119,7 +128,7 @@ class RunMonitor:
         }
 
     def begin(self, private_rows: PrivateRows, unit_ids: KeysView[str]) -> None:
-        """From now on batches should hold the sampled ones of `unit_ids`, each once, with rows of `private_rows`."""
+        """Start comparing batches: each must hold the sampled units of all `unit_ids`, with rows of `private_rows`."""
         self.watched_from = self._frozen | digests_of(self._replica.parameters)
         self._steps_before = self._seen.steps
         self._private_rows, self._unit_ids = private_rows, unit_ids
@@ -127,7 +136,7 @@ class RunMonitor:
     def observe_clipped_sum(
         self, rows: Sequence[TokenRow], unit_ids: Sequence[str], exact_sum: Gradients, clipping: ClippingEvidence
     ) -> None:
-        """Note what was clipped, before noise is added to it; without it the next step counts as one without noise."""
+        """Record a clipped sum before noise is added. A step without this call counts as a step without noise."""
         self._see_batch(unit_ids)
         steps_here = self._seen.steps - self._steps_before
         self._seen.rows_of_their_units &= self._private_rows.are_drawn(rows, unit_ids, self._picks(), steps_here)
@@ -138,7 +147,7 @@ class RunMonitor:
         self._seen.sums_within_clip &= norm <= len(set(unit_ids)) * clipping.l2_clip_norm
 
     def observed(self) -> ObservedTraining:
-        """What the evidence is made from."""
+        """Return the observations from which the evidence is made."""
         self._see_changes(self._frozen_digests())
         seen = self._seen
         return ObservedTraining(
@@ -162,11 +171,11 @@ class RunMonitor:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """What the steps that were watched made of the adapter: the only values that may be released."""
+        """Return the adapter's weights after the monitored steps: the only values that may be released."""
         return {name: parameter.detach() for name, parameter in self._replica.parameters.items()}
 
     def _parts(self) -> list[Any]:
-        """What acts in this process; a continuation must go on with the same."""
+        """Return this process's sampler, noise, normalizer and learning rate. A continuation must have the same."""
         sampler, noise = self._sampler, self._noise
         return [
             *(name_of(sampler), origin(sampler.source), sampler.sampling_probability),
@@ -184,13 +193,13 @@ class RunMonitor:
         self._seen.batches_as_drawn &= as_drawn and from_all
 
     def _picks(self) -> Picks:
-        """The row of each unit that the sampler drew; none where it drew more than once."""
+        """Return the row that the sampler picked for each unit; nothing if there is not exactly one pick for each."""
         picks = self._sampler.last_picks
         is_one_each = len(picks) == len(self._sampler.last_sample)
         return {unit_id: (index, size) for unit_id, index, size in picks} if is_one_each else {}
 
     def _before_step(self) -> None:
-        """Compare what the optimizer is handed with what it ought to be."""
+        """Compare the gradients given to the optimizer with (exact sum + noise) / normalizer."""
         self._see_changes({})
         noised = set(self._parameters if self._seen.noised_tensors is None else self._seen.noised_tensors)
         handed_norm = noisy_norm = 0.0
@@ -209,7 +218,10 @@ class RunMonitor:
         self._replica.take({name: parameter.grad for name, parameter in self._parameters.items()})
 
     def _expected(self) -> Iterable[tuple[str, Tensor, Tensor]]:
-        """Name, exact sum and noise of each tensor, both flat float64; the last draw lies in the order of the sum."""
+        """Yield name, exact sum and noise of each tensor, both flat float64. The last draw is in the order of the sum.
+
+        The noise is NaN for a tensor that the draw is too short for.
+        """
         drawn = torch.from_numpy(self._noise.last_draw)
         place = 0
         for name, tensor in self._exact_sum.items():
@@ -219,26 +231,29 @@ class RunMonitor:
             yield name, exact, piece if len(piece) == len(exact) else torch.full_like(exact, torch.nan)
 
     def _after_step(self) -> None:
-        """Take the same step beside, and compare where it leads."""
+        """Take the same step with the replica, and compare the parameters."""
         self._seen.steps += 1
         self._replica.step()
         self._seen.updates_repeated &= not self._replica.differing(self._parameters)
         self._replica.follow(self._parameters)
 
     def _see_changes(self, now: Mapping[str, str]) -> None:
-        """Note the tensors that changed since the optimizer's last step: of the adapter, and of those in `now`."""
+        """Record the tensors that changed since the optimizer's last step.
+
+        All tensors of the adapter are compared, and those frozen tensors whose current digests are in `now`.
+        """
         frozen = {name for name, digest in now.items() if self._frozen.get(name) != digest}
         changed = frozen | self._replica.differing(self._parameters)
         self._seen.changed_elsewhere = sorted({*self._seen.changed_elsewhere, *changed})
         self._replica.follow(self._parameters)
 
     def _frozen_digests(self) -> dict[str, str]:
-        """A digest of each buffer of the model and each parameter that is not trained."""
+        """Return a digest of each buffer of the model and of each parameter that is not trained."""
         return digests_of({name: tensor for name, tensor in tensors_of(self._model) if name not in self._parameters})
 
 
 def _flat(tensor: Tensor | None, *, like: Tensor) -> Tensor:
-    """Float64 on the CPU; a missing gradient is a zero one."""
+    """Return the tensor flat, as float64 on the CPU; zeros for a missing gradient."""
     return (
         torch.zeros(like.numel(), dtype=torch.float64) if tensor is None else tensor.detach().flatten().cpu().double()
     )
