@@ -1,12 +1,12 @@
-"""Rows of text laid end to end in one line of tokens, and a causal language model run on them with each row apart.
+"""Sequence packing: rows of tokens concatenated into one packed sequence, and a causal language model run on it.
 
-A batch of texts is mostly padded to its longest one. Here nothing is padded where the arithmetic is: layers that work
-token by token see one line of all tokens. Only attention looks across tokens. For the time of a pass it is swapped for
-one that takes the rows apart again, in groups of one padded width, and lays the results end to end as before.
+A batch of texts is usually padded to its longest one. Here, layers that work token by token run on one packed sequence
+without padding. Only attention looks across tokens. During a pass it is replaced by one that splits the packed sequence
+into rows, grouped by padded width, attends within each row, and concatenates the results again.
 
-What makes a row's outputs its own: token-wise layers see its tokens as some of their rows, attention sees it alone,
-and its positions start at zero. `require_rows_apart` measures that on the very model with two texts, and refuses one
-that mixes tokens in any other way, such as by a convolution or a recurrent state.
+Why the outputs of a row do not depend on other rows: token-wise layers treat each token separately, attention sees one
+row at a time, and the positions of a row start at zero. `require_rows_apart` measures this on the model itself with
+public texts, and refuses a model that mixes tokens in any other way, such as by a convolution or a recurrent state.
 
 Left out: attention that is more than scaled products within a causal window (soft caps, sinks, position biases). Such
 models are refused too.
@@ -28,19 +28,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from dp_assets.privacy.errors import PublicError
 
 IGNORED = -100  # the label that cross-entropy skips
-IDLE = 0  # the token at places that no row needs; any will do
+IDLE = 0  # the token at positions that no row uses; any token would do
 LABELS_A_CHUNK = 128
 WIDTH_STEP, STEPS_A_DOUBLING = 8, 4  # padded widths: 8, 16, ... 64, 80, ... 128, 160, ...
 ROWS_APART = "rows_apart"
 
 
 class RowsInteract(PublicError, ValueError):
-    """A layer makes one row's gradient depend on the other rows of the batch."""
+    """The gradient of one row would depend on the other rows of the batch."""
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One text: `prompt_ids` are read, `target_ids` are learned. Both hold at least one token.
+    """The tokens of one text. `prompt_ids` are context only; the loss is taken over `target_ids`.
 
     Raises:
       ValueError: one of them is empty.
@@ -58,19 +58,19 @@ class TokenRow:
 
 
 def padded_width(length: int) -> int:
-    """`length` rounded up to one of few widths, by less than 8 or by less than a quarter."""
+    """Return `length` rounded up to one of a few widths, by less than 8 tokens or by less than a quarter."""
     step = max(WIDTH_STEP, (1 << (length.bit_length() - 1)) // STEPS_A_DOUBLING)
     return math.ceil(length / step) * step
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Rows laid end to end, those of one padded width side by side, in a line of `num_tokens` places.
+    """A packed sequence: rows concatenated into `num_tokens` positions, rows of one padded width next to each other.
 
-    Places beyond the rows are idle: they hold a token, but no row and no label.
+    Positions behind the last row are idle: they hold a token, but belong to no row and have no label.
 
     Raises:
-      ValueError: the rows need more places than there are.
+      ValueError: the rows have more than `num_tokens` tokens, or are not sorted by padded width.
     """
 
     rows: Sequence[TokenRow]
@@ -85,21 +85,21 @@ class PackedRows:
 
     @property
     def tokens(self) -> Tensor:
-        """The token at each place, shape [1, num_tokens]."""
+        """Return the token at each position of the packed sequence, shape [1, num_tokens]."""
         ids = [token for row in self.rows for token in row.prompt_ids + row.target_ids]
         return self._line(ids, idle=IDLE)[None]
 
     @property
     def positions(self) -> Tensor:
-        """The position of each token in its own row, shape [1, num_tokens]."""
+        """Return the position of each token within its own row, shape [1, num_tokens]."""
         return self._line([position for row in self.rows for position in range(len(row))], idle=0)[None]
 
     @property
     def label_chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places that have a label and the labels, each of shape [chunk]: the token that follows in the row.
+        """Yield the positions that have a label, and the labels, each of shape [chunk].
 
-        All chunks are of one size. The last one is filled up with places whose label is ignored. A chunk is shorter
-        than the line, where each row begins without a label, so a line can be told from a chunk by its shape.
+        The label of a position is the next token of its row. All chunks have the same size; the last one is filled up
+        with positions whose label is ignored. A chunk is shorter than the packed sequence, so the two differ in shape.
         """
         size = max(1, min(LABELS_A_CHUNK, self.num_tokens - 1))
         labeled = [
@@ -114,20 +114,20 @@ class PackedRows:
             yield places, labels
 
     def rows_apart(self, line: Tensor) -> list[Tensor]:
-        """Cut [num_tokens, ...] into its rows: one tensor [rows, width, ...] a padded width.
+        """Split [num_tokens, ...] into rows: one tensor [rows, width, ...] for each padded width.
 
-        Behind a row stands its own last token again. Never anything of another row: what is not finite in one would
-        reach the other even through a factor of 0.
+        A row is padded with copies of its own last token, never with values of another row. A value of another row that
+        is not finite would affect this one even when multiplied by 0.
         """
         return self.by_width(line.index_select(0, self.places_or_last))
 
     def by_width(self, padded: Tensor) -> list[Tensor]:
-        """Views of padded rows that lie end to end, [padded tokens, ...]: one [rows, width, ...] a padded width."""
+        """Return views of concatenated padded rows, [padded tokens, ...]: one [rows, width, ...] for each width."""
         parts = padded.split([number * width for number, width in self._shapes])
         return [rows.view(*shape, *padded.shape[1:]) for rows, shape in zip(parts, self._shapes, strict=True)]
 
     def end_to_end(self, apart: Sequence[Tensor]) -> Tensor:
-        """The inverse of `rows_apart`; zeros at idle places."""
+        """Return [num_tokens, ...]: the inverse of `rows_apart`, with zeros at idle positions."""
         flat = torch.cat([*(rows.flatten(0, 1) for rows in apart), apart[0].new_zeros(1, *apart[0].shape[2:])])
         return flat.index_select(0, self._origins)
 
@@ -144,23 +144,23 @@ class PackedRows:
 
     @cached_property
     def _shapes(self) -> list[tuple[int, int]]:
-        """Rows and width of each padded width."""
+        """Return the number of rows and the width, for each padded width."""
         widths = Counter(padded_width(len(row)) for row in self.rows)
         return [(number, width) for width, number in widths.items()]
 
     @cached_property
     def _places_or_nowhere(self) -> Tensor:
-        """The places of all padded rows' tokens, [padded tokens]; `num_tokens` stands for no place."""
+        """Return the position of each token of the padded rows, [padded tokens]; `num_tokens` for padding."""
         return self._padded_places(lambda row, start: self.num_tokens)
 
     @cached_property
     def places_or_last(self) -> Tensor:
-        """The places of all padded rows' tokens, [padded tokens]; behind a row that of its last token again."""
+        """Return the position of each token of the padded rows, [padded tokens]; the row's last one for padding."""
         return self._padded_places(lambda row, start: start + len(row) - 1)
 
     @cached_property
     def behind(self) -> Tensor:
-        """Where padded rows that lie end to end have no token of a row."""
+        """Return the indices of padding in the concatenated padded rows."""
         return (self._places_or_nowhere == self.num_tokens).nonzero().flatten()
 
     def _padded_places(self, behind: Callable[[TokenRow, int], int]) -> Tensor:
@@ -172,7 +172,10 @@ class PackedRows:
 
     @cached_property
     def _origins(self) -> Tensor:
-        """For each place where its token lies once the padded rows are laid end to end, padding included."""
+        """Return the index of each position's token in the concatenated padded rows, [num_tokens].
+
+        An idle position gets the index one behind them.
+        """
         places = self._places_or_nowhere
         origins = torch.full((self.num_tokens + 1,), len(places), device=self.device)
         origins[places] = torch.arange(len(places), device=self.device)
@@ -180,23 +183,24 @@ class PackedRows:
 
 
 class RowBuffer:
-    """Takes one line of tokens after another apart into the same memory, which so stays in the processor's cache.
+    """Splits each packed sequence into rows, reusing one buffer so that it stays in the processor's cache.
 
-    The lines are of one `dtype`, the rows float32. Behind rows stand zeros if `zeros_behind`, else what
-    `PackedRows.rows_apart` puts there.
+    The sequences have type `dtype`; the rows are float32. Padding is zero if `zeros_behind`, else as in
+    `PackedRows.rows_apart`.
     """
 
     def __init__(self, packed: PackedRows, features: int, dtype: torch.dtype, *, zeros_behind: bool) -> None:
         self._packed, self._zeros_behind = packed, zeros_behind
         self._taken = torch.empty(len(packed.places_or_last), features, dtype=dtype, device=packed.device)
-        self._padded = self._taken.float()  # the same tensor where the lines are float32
+        self._padded = self._taken.float()  # the same tensor if `dtype` is float32
         self._rows = packed.by_width(self._padded)
         self._saved: Tensor | None = None
 
     def fill(self, line: Tensor, *, saved: bool) -> list[Tensor]:
-        """The rows of a line of shape [1, num_tokens, features] by padded width; the next line replaces them.
+        """Return the rows of a packed sequence [1, num_tokens, features] by padded width. The next call replaces them.
 
-        A line that autograd `saved` cannot change unnoticed, so it is not copied again where it is the last one.
+        Autograd detects changes of a tensor that it `saved`. So such a tensor is not copied again if the last call was
+        with the same one.
         """
         if line is not self._saved:
             torch.index_select(line[0], 0, self._packed.places_or_last, out=self._taken)
@@ -212,17 +216,17 @@ class RowBuffer:
 
 
 def causal_lm(model: nn.Module) -> Any:
-    """The language model itself, without the wrapper that PEFT puts around it."""
+    """Return the language model without PEFT's wrapper."""
     unwrap: Any = getattr(model, "get_base_model", None)
     return model if unwrap is None else unwrap()
 
 
 @contextmanager
 def attending_within_rows(model: nn.Module) -> Iterator[None]:
-    """Within the context the model's attention looks at one row of a `PackedRows` at a time.
+    """Within the context, the model's attention looks at one row of a `PackedRows` at a time.
 
     Raises:
-      RowsInteract: the model's attention cannot be swapped; transformers itself only warns.
+      RowsInteract: the model's attention cannot be replaced. Transformers itself only warns.
     """
     base = causal_lm(model)
     before = base.config._attn_implementation
@@ -248,13 +252,13 @@ def attend_within_rows(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of each row to itself: [1, heads, tokens, features] each, to [1, tokens, heads, features].
+    """Return the causal attention of each row to itself, [1, tokens, heads, features]; called by transformers.
 
-    There is no mask, since causal attention never looks at padding on the right, and one would change the kernel of
-    all rows as soon as one of them is shorter than the rest.
+    `query`, `key` and `value` are [1, heads, tokens, features]. No mask is passed to the kernel. Causal attention never
+    looks at padding on the right, and a mask would change the kernel of all rows if one of them is shorter.
 
     Raises:
-      RowsInteract: the model asks for attention that this is not.
+      RowsInteract: the model asks for another kind of attention.
     """
     if packed_rows is None or attention_mask is not None:
         raise RowsInteract("the model's attention is not told where rows begin and end; choose another model")
@@ -274,14 +278,15 @@ def attend_within_rows(
 
 
 def require_rows_apart(model: nn.Module, *, longest: int) -> None:
-    """Measure on two public texts that what stands before or behind a row does not change its outputs in one bit.
+    """Check on public texts that the rows before and behind a row do not change its outputs by a single bit.
 
-    Nor may it where the other text is not finite: a mask that weighs it with 0 would hold until one is, and then void
-    whatever stands beside it. A public row of `longest` tokens, as long as any row may be, is run too, so that no row
-    meets a limit later.
+    - This must also hold if the embeddings of the other row are NaN. A mask that multiplies other rows by 0 would pass
+      with finite values only.
+    - A public row of `longest` tokens, the most that any row may have, is run too, so that no private row exceeds a
+      limit of the model later.
 
     Raises:
-      RowsInteract: it does, or the model cannot be run on packed rows at all.
+      RowsInteract: the outputs change, or the model cannot be run on packed rows at all.
     """
     base, device = causal_lm(model), next(model.parameters()).device
     row = TokenRow((5,), (6, 7, 8, 9))
@@ -310,7 +315,7 @@ def require_rows_apart(model: nn.Module, *, longest: int) -> None:
 
 @contextmanager
 def _embedding_as_nan_but(base: Any, own: slice) -> Iterator[None]:
-    """Within the context all places of a line but `own` are embedded as NaN."""
+    """Within the context, all positions of a packed sequence except `own` are embedded as NaN."""
 
     def void(module: nn.Module, args: Any, embedded: Tensor) -> Tensor:
         voided = torch.full_like(embedded, math.nan)
@@ -325,14 +330,15 @@ def _embedding_as_nan_but(base: Any, own: slice) -> Iterator[None]:
 
 
 def decode(base: Any, packed: PackedRows) -> Any:
-    """The output of the model's body; `last_hidden_state` is [1, tokens, features]."""
+    """Return the output of the model's body; `last_hidden_state` is [1, tokens, features]."""
     return base.base_model(input_ids=packed.tokens, position_ids=packed.positions, use_cache=False, packed_rows=packed)
 
 
 def logits_of(base: Any, output: Any, hidden: Tensor) -> Tensor:
-    """The logits [1, places, vocabulary] of hidden states [1, places, features], by the model's own forward.
+    """Return the logits [1, positions, vocabulary] of hidden states [1, positions, features].
 
-    The body is bypassed, so that whatever a model does with its logits, such as scaling them, is done here too.
+    The model's own forward runs with its body bypassed. So whatever a model does with its logits, such as scaling, is
+    done here too.
     """
     body = base.base_model
     output.last_hidden_state = hidden
@@ -343,13 +349,13 @@ def logits_of(base: Any, output: Any, hidden: Tensor) -> Tensor:
 
 @contextmanager
 def forwarding(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Within the context `module` computes `forward`; what hid its class's forward before hides it again after."""
+    """Within the context, `module` computes `forward`. Afterwards its earlier forward is restored."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
         yield
     finally:
         if before is None:
-            del module.forward  # the instance attribute; the class's own forward shows again
+            del module.forward  # the instance attribute, so that the class's forward is used again
         else:
             module.forward = before

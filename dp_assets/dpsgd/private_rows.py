@@ -1,4 +1,4 @@
-"""What private training asks of whoever holds the private rows."""
+"""The interface through which private training reads the private rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,16 +10,20 @@ Picks = Mapping[str, tuple[int, int]]  # by unit: the index of the row that was 
 
 
 class PrivateRows(Protocol):
-    """The rows of one charge, opened once, and what was drawn of them compared with how they are stored."""
+    """The private rows of one charge. They are opened once, and sampled rows are compared with the stored table."""
 
     def open(self) -> UnitRows:
-        """Open the private rows: called once, when the first checkpoint is on disk."""
+        """Open the private rows. Called once, after the first checkpoint is on disk."""
 
     def are_drawn(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
-        """Whether each row is the one that was drawn of its unit's rows, by the table and not by what `open` gave.
+        """Whether each row is the picked row of its unit according to the stored table, not to the result of `open`.
 
-        `steps` is how many steps this process has taken.
+        Args:
+          rows: the rows that were clipped.
+          unit_ids: the unit of each row.
+          picks: the sampler's picks.
+          steps: how many steps this process has taken.
         """
 
     def note_continued(self, checkpoint: str) -> None:
-        """Record in the ledger that the run goes on from this checkpoint."""
+        """Record in the ledger that the run continues from this checkpoint, named by its digest."""

@@ -1,20 +1,27 @@
-"""A probe of the gradient engine on public rows, with the very model and functions of the run.
+"""Sensitivity probe: measures the sensitivity of clipped sums on public rows before training.
 
-Guarantee measured: the clipped sum of several units is the sum of what each gives alone, and no clipped gradient is
-longer than the clip norm. It rests on everything that keeps a unit's gradient independent of the rest of the batch: the
-loss is a sum over tokens over a constant, no layer mixes rows, padding is inert, a unit is clipped as a whole, and the
-cut into micro-batches does not matter. The rows are fixed token ids of very different lengths. The adapter is set to
-fixed values for the probe, since a fresh one is zero in half its tensors and would hide theirs, and put back bit by
-bit. The sum is formed twice: in micro-batches of the run, and in three small ones, since bugs may lie between one and
-the next.
+It uses the model, the functions and the constants of the run.
+
+Measured: the clipped sum of several units equals the sum of what each contributes alone, and no clipped gradient
+exceeds the clip norm. This covers everything that makes a unit's gradient independent of the rest of the batch: the
+loss is a sum over tokens divided by a constant, no layer mixes rows, padding has no effect, a unit is clipped as a
+whole, and the division into micro-batches does not matter.
+
+- The rows are fixed token ids of very different lengths.
+- For the probe the adapter is set to fixed values, and restored bit by bit. Half the tensors of a fresh adapter are
+  zero, which would hide the gradients of the other half.
+- The sum is computed twice: in micro-batches of the run's size, and in three small ones, because a bug may only show
+  with more than one micro-batch.
 
 Rounding slack. A clipped gradient should not depend on the rest of the batch, not even in its last bits (`clipping.py`
-says how). Where kernels round by position or by neighboring rows, it does: on some devices, and on the CPU in models
-whose widths are no multiples of 4. The clip aims below its norm by a margin. A slack that could exceed the margin if
-all gradients of the largest batch that the plan allows for rounded alike is refused before a private row is read. A
-base coarser than float32 must give the same bits, since there a value flips seldom but by a whole unit of its own, and
-a few rows may see none of it. Measured with the packaged model on the CPU: below 1e-15, in float32 and in bfloat16.
-Left out: a proof for every device. The slack is measured, on these rows, in this run.
+says how). It does depend on it where kernels round by position or by neighboring rows: on some devices, and on the CPU
+in models whose widths are not multiples of 4. Gradients are clipped to a norm below the clip norm by a margin. The
+probe refuses a slack that could exceed the margin if the errors of all gradients in the largest batch of the plan were
+aligned. This happens before a private row is read.
+
+A base model coarser than float32 must give identical bits. There a value changes rarely, but by a whole unit in the
+last place, and a few rows may show none of it. Measured with the packaged model on the CPU: below 1e-15, in float32 and
+in bfloat16. Left out: a proof for every device. The slack is measured on these rows, in this run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,8 +37,8 @@ from dp_assets.dpsgd.packing import TokenRow, require_rows_apart
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.mechanisms import largest_rounding_slack
 
-# Any vocabulary has these ids. Long rows, short ones, one between, and one unit of two rows, so that units stand in
-# different places of a micro-batch, beside units of their own width and of others.
+# Every vocabulary has these ids. There are long, short and medium rows, and one unit of two rows, so that units are at
+# different positions of a micro-batch, next to units of the same width and of other widths.
 PROBE_UNITS = (
     (TokenRow((3, 7), tuple(range(5, 25))),),
     (TokenRow((3,), (11,)),),
@@ -39,26 +46,27 @@ PROBE_UNITS = (
     (TokenRow((4, 9), tuple(range(25, 6, -1))),),
 )
 PROBE_ROWS = tuple(row for unit in PROBE_UNITS for row in unit)
-# Losses so small that nothing is clipped, and so large that everything is.
+# Factors of the loss normalizer: losses so small that nothing is clipped, and so large that everything is.
 SCALES = (1e4, 1e-4)
 
-# Coarse rounding stays below this in every precision tried. More is a defect of the code, not of the precision.
+# In every precision tried, rounding stays below this. More is a defect of the code, which the claim's check refuses.
 COARSEST_ROUNDING = 0.3
-OF_ADDING_UP = 1e-12  # more than the float64 sum of equal shares rounds
-COPIES = 4  # of the longest row: kernels may choose how they split a row by its length and by how many there are
-SMALL = 2 * max(map(len, PROBE_ROWS))  # tokens of a micro-batch, of which two copies of the fixed units fill three
+OF_ADDING_UP = 1e-12  # above the rounding error of adding equal gradients in float64
+COPIES = 4  # of the longest row: kernels may split a row by its length and by the number of rows
+SMALL = 2 * max(map(len, PROBE_ROWS))  # tokens of a micro-batch; two copies of the fixed units fill three of them
 
 
 class RoundingTooCoarse(PublicError, ValueError):
-    """This model in this precision rounds more than can be allowed for. No private row was read."""
+    """In this precision, this model's rounding depends too much on the batch. No private row was read."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What was measured on public rows, by the names of the evidence.
+    """The measurements on public rows, under the names that the evidence uses. Both are unitless.
 
-    `largest_share` is the norm of the largest clipped gradient over the clip norm, `rounding_slack` what the sum of
-    several differs by from the sum of each alone, over the largest of them.
+    - `largest_share`: the norm of the largest clipped gradient, divided by the clip norm.
+    - `rounding_slack`: the norm of the difference between the clipped sum of several units and the sum of their
+      clipped gradients alone, divided by the largest norm of these.
     """
 
     largest_share: float
@@ -66,7 +74,12 @@ class ProbeResult:
 
 
 def probe_sensitivity(engine: GradientEngine, *, largest_batch: float, longest_row: int) -> ProbeResult:
-    """Measure the engine of the run on the fixed rows, and on rows of `longest_row` tokens, as long as any of the run.
+    """Measure the run's engine on the fixed rows, and on rows of `longest_row` tokens, the most that a row may have.
+
+    Args:
+      engine: the gradient engine of the run.
+      largest_batch: the most units in a batch that the plan allows for.
+      longest_row: the most tokens of a row.
 
     Raises:
       RoundingTooCoarse: train in float32, without TF32, or with `tokens_per_micro_batch = 1`.
@@ -107,7 +120,7 @@ def probe_sensitivity(engine: GradientEngine, *, largest_batch: float, longest_r
 
 
 def _is_coarse(model: nn.Module) -> bool:
-    """Whether anything may be computed more coarsely than in float32."""
+    """Whether any part may be computed in lower precision than float32."""
     dtypes = {weight.dtype for weight in model.parameters()}
     as_fine = [dtype.is_floating_point and torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps for dtype in dtypes]
     return not all(as_fine) or torch.get_float32_matmul_precision() != "highest"
@@ -117,19 +130,19 @@ Unit = tuple[TokenRow, ...]
 
 
 def _copied(unit: Unit, copies: int) -> list[tuple[TokenRow, str]]:
-    """The rows of so many units that are alike, each with a name of its unit that no other unit has."""
+    """Return the rows of `copies` identical units, each row with the id of its unit. All ids differ."""
     return [(row, f"probe-{hash(unit)}-{copy}") for copy in range(copies) for row in unit]
 
 
 def _flat_sum(engine: GradientEngine, owned: Sequence[tuple[TokenRow, str]]) -> Tensor:
-    """The clipped sum of rows and their units, float64, shape [parameters]."""
+    """Return the clipped sum of rows with their unit ids, float64, shape [parameters]."""
     exact_sum, _ = engine.clipped_sum([row for row, _ in owned], [unit for _, unit in owned])
     return torch.cat([tensor.flatten().cpu().double() for tensor in exact_sum.values()])
 
 
 @contextmanager
 def _public_adapter(model: nn.Module) -> Iterator[None]:
-    """Within the context every tensor of the adapter holds the same small waves, whatever it held before."""
+    """Within the context, every tensor of the adapter holds fixed small values; then the old values are restored."""
     parameters = list(adapter_parameters(model).values())
     before = [parameter.detach().clone() for parameter in parameters]
     try:

@@ -1,19 +1,21 @@
-"""DP-SGD (Abadi et al. 2016, with Poisson sampling of units and Adam): the training loop and nothing else.
+"""DP-SGD (Abadi et al. 2016, with Poisson sampling of units and Adam): the training loop.
 
-    probe, then: sample -> clipped sum -> noise -> step -> checkpoint
+    sensitivity probe, then in each step: sample -> clipped sum -> noise -> optimizer step -> checkpoint
 
-Guarantee, for add-or-remove neighbors of one unit: `steps` updates are a composition of that many Poisson-subsampled
-Gaussians of `noise_multiplier`, whatever Adam makes of the noisy sums (post-processing). It holds for any number of
-interruptions, because each continuation is accounted as one more step. Whatever shapes the run besides the sampled
-rows is a public constant: steps, sampling probability, normalizers, learning rate. The run never stops early, never
-picks a best step and never looks at a loss.
+Guarantee, for neighbors that differ by adding or removing one unit: `steps` updates are a composition of `steps`
+Poisson-subsampled Gaussian mechanisms with `noise_multiplier`. What Adam does with the noisy sums is post-processing.
+The guarantee holds for every number of interruptions that the plan's spare steps allow, because each continuation is
+accounted as one more step. Apart from the sampled rows, everything that determines the run is a public constant: steps,
+sampling probability, normalizers, learning rate. The run never stops early, never selects a best step and never reads a
+loss.
 
-What ran is observed from beside the loop (`monitor.py`), and by a probe of public rows before it
-(`sensitivity_probe.py`). The weights that come back are those that the run monitor saw, not those that the model holds.
+The run monitor observes the loop (`monitor.py`), and the sensitivity probe measures the engine on public rows before it
+(`sensitivity_probe.py`). The returned weights are the run monitor's, not the model's.
 
-An empty sample is a step on noise alone. A sampled unit contributes one of its rows, drawn afresh. The learning rate
-is constant because a schedule is one more public knob and nobody has measured a gain from it at a few hundred noisy
-steps.
+- An empty sample gives a step on noise alone.
+- A sampled unit contributes one of its rows, drawn anew in each step.
+- The learning rate is constant. A schedule would be another public setting, and no gain from one has been measured at a
+  few hundred noisy steps.
 """
 
 from collections.abc import Iterator
@@ -46,9 +48,9 @@ class NoSpareStep(PublicError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Public constants of a training that shape its result and not its guarantee.
+    """Public constants of a training that affect its result but not its guarantee.
 
-    No row has more than `longest_row` tokens, which is how long rows of the sensitivity probe are.
+    No row has more than `longest_row` tokens. The sensitivity probe runs rows of this length.
     """
 
     learning_rate: float
@@ -68,16 +70,21 @@ def train_privately(
     resume_from: TrainingState | None,
     advance: Advance,
 ) -> tuple[dict[str, Tensor], Evidence]:
-    """Train the adapter of `model` in place with the plan's noisy updates: its weights by name, and the evidence.
+    """Train the adapter of `model` in place with the plan's noisy updates; return its weights by name and the evidence.
 
-    `model` stays in the mode it is in. The caller adds to the evidence what it saw of the table (see `dpsgd_evidence`).
+    The training mode of `model` is not changed. The caller adds its observations of the table to the evidence (see
+    `dpsgd_evidence`).
 
     Args:
-      private_rows: opened once, when the first checkpoint is on disk.
-      plan: no step samples more than its `largest_batch` units, as far as it allows for.
-      resume_from: what `checkpoints.load()` returned. Its digest goes to the ledger, after the probe and before the
-        checkpoint is replaced.
-      advance: told of steps only.
+      model: the language model with a trainable LoRA adapter.
+      private_rows: opened once, after the first checkpoint is on disk.
+      plan: gives all constants of the mechanism. The probe's limit on rounding follows from its `largest_batch`.
+      settings: the other public constants.
+      source: the randomness of samples and noise.
+      checkpoints: where the training state is saved; None to save none.
+      resume_from: the result of `checkpoints.load()`; None to start anew. Its digest is recorded in the ledger after
+        the probe and before the checkpoint is replaced.
+      advance: called with the number of steps taken, and nothing else.
 
     Raises:
       NoSpareStep: `resume_from` has used up the plan's spare steps.
@@ -136,7 +143,7 @@ def train_privately(
 
 
 class _TrainedAdapter:
-    """The adapter under training and its optimizer. `restricted` covers the steps of this process only."""
+    """The adapter in training and its optimizer. `restricted` covers the steps of this process only."""
 
     def __init__(self, model: nn.Module, new_optimizer: NewOptimizer) -> None:
         self.parameters = adapter_parameters(model)
@@ -145,7 +152,10 @@ class _TrainedAdapter:
         self.restricted: list[dict[str, Any]] = []
 
     def take_step(self, noisy_sum: Gradients, *, expected_batch_size: float) -> None:
-        """One Adam step on the noisy sum divided by a public constant; every parameter must be in the sum."""
+        """Take one Adam step on the noisy sum divided by `expected_batch_size`, a public constant.
+
+        The sum must have every parameter.
+        """
         for name, parameter in self.parameters.items():
             parameter.grad = (noisy_sum[name] / expected_batch_size).to(parameter)
         self.optimizer.step()
@@ -162,7 +172,12 @@ class _TrainedAdapter:
         )
 
     def restore(self, state: TrainingState, *, spare_steps: int) -> None:
-        """Go back to `state`; the step that was lost may have drawn its noise, so it is accounted as one more."""
+        """Restore `state` and count a continuation: the lost step may have drawn noise, so it is accounted as a step.
+
+        Raises:
+          NoSpareStep: the plan's spare steps are used up.
+          ValueError: `state` holds other parameters than the model.
+        """
         if state.continuations >= spare_steps:
             raise NoSpareStep("every spare step of the plan is used; discard the checkpoint and charge anew")
         if state.parameters.keys() != self.parameters.keys():
@@ -182,9 +197,9 @@ def _checkpointed(
     resume_from: TrainingState | None,
     private_rows: PrivateRows,
 ) -> Iterator[None]:
-    """Hold the lock, and replace the checkpoint before the first row is read, so that it is never continued again.
+    """Hold the lock, and replace the checkpoint before the first row is read, so that it is continued only once.
 
-    That it is continued is noted before it is replaced.
+    The continuation is recorded in the ledger before the checkpoint is replaced.
     """
     if checkpoints is None:
         if resume_from is not None:
@@ -200,7 +215,7 @@ def _checkpointed(
 
 
 def _sample(unit_rows: UnitRows, sampler: PoissonSampler) -> tuple[list[TokenRow], tuple[str, ...]]:
-    """One row, drawn uniformly, of each unit of a sample, and the units' ids."""
+    """Sample units, and return one uniformly drawn row of each, with the units' ids."""
     sampled_ids = sampler.draw(list(unit_rows))
     choices = [unit_rows[unit_id] for unit_id in sampled_ids]
     indices = sampler.pick([len(choice) for choice in choices])
@@ -208,7 +223,7 @@ def _sample(unit_rows: UnitRows, sampler: PoissonSampler) -> tuple[list[TokenRow
 
 
 def _add_noise(exact_sum: Gradients, noise: GaussianNoise) -> Gradients:
-    """The sum in float64 with one draw of noise over all its tensors together."""
+    """Return the sum in float64 with noise added, from one draw for all tensors together."""
     flat = torch.cat([tensor.flatten().cpu().double() for tensor in exact_sum.values()])
     flat += torch.from_numpy(noise.draw(len(flat)))
     pieces = flat.split([tensor.numel() for tensor in exact_sum.values()])
