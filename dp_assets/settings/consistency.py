@@ -1,8 +1,8 @@
-"""Whether the settings of a profile fit together: every contradiction at once, before anything is registered or spent.
+"""Rules between settings of a profile. They find all contradictions at once, before anything is registered or spent.
 
-A field by itself is checked by its type (`profile.py`). Here stand the rules between fields. Those of `contradictions`
- cost nothing and are asked whenever a file loads; `plan_problems` calibrates the planned levels, which
-takes about a second each, and is asked where a file is wrong already and by `dp-instructions config check`.
+A single field is checked by its type (`profile.py`). `contradictions` is cheap and runs whenever a file loads.
+`plan_problems` calibrates the planned levels, which takes about a second each. It runs if a file is wrong already, and
+in `dp-instructions config check`.
 """
 
 import math
@@ -30,12 +30,12 @@ OF_A_KIND = {"user_bucket": {"num_buckets"}} | {kind: {"first", "last"} for kind
 
 
 def contradictions(profile: Profile) -> list[Problem]:
-    """Settings that are each possible and cannot be meant together."""
+    """Return the problems of settings that are each valid but contradict each other."""
     return [problem for check in CHECKS for problem in check(profile)]
 
 
 def plan_problems(profile: Profile) -> list[Problem]:
-    """Planned levels that no sensible noise meets, or that do not fit the budget together."""
+    """Return the problems of planned levels: no sensible noise meets a level, or all together exceed the budget."""
     fields = ("votes.noise_stddev", "votes.num_bins", "generator", "corpus.delta")
     plans, problems = [], []
     for level in profile.corpus.planned_levels:
@@ -70,7 +70,7 @@ def _levels_are_levels(profile: Profile) -> Iterator[Problem]:
 
 
 def _delta_fits_the_units(profile: Profile) -> Iterator[Problem]:
-    """Every unit may fail with probability delta, so delta has to be small beside one over their number."""
+    """Require a delta far below 1 / number of units: the guarantee may fail for each unit with probability delta."""
     corpus, generator = profile.corpus, profile.generator
     drawn_from = math.ceil(generator.expected_batch_size / generator.sampling_probability)
     units = max(corpus.declared_units or 0, drawn_from)
@@ -92,7 +92,7 @@ def _columns_are_known(profile: Profile) -> Iterator[Problem]:
 
 
 def _columns_are_given(source: SourceSettings) -> bool:
-    """Whether the columns are those of the settings, and not known beforehand."""
+    """Return whether the settings name the columns, instead of a preset or a packaged source."""
     return source.kind != "chitchat" and source.layout is None
 
 
@@ -133,7 +133,7 @@ def _languages_can_be_detected(profile: Profile) -> Iterator[Problem]:
 
 
 def _redaction_is_possible(profile: Profile) -> Iterator[Problem]:
-    """Whether the recognizers are installed that the kinds of redaction need."""
+    """Require the recognizers and models that the kinds of redaction need."""
     corpus = profile.corpus
     recognized = [kind for kind in corpus.redact if kind != SECRET]
     named = [kind for kind in corpus.redact if kind in recognizers.NAMED_BY_MODEL]

@@ -1,14 +1,14 @@
-"""Profiles from TOML files, and the one that this process uses.
+"""Profiles from TOML files, and the profile that this process uses.
 
-`DP_INSTRUCTIONS_PROFILE` names a packaged profile (`demo.toml` and `paper.toml` beside this module) or a file of the
-user. That file starts from a packaged profile and overrides single settings:
+`DP_INSTRUCTIONS_PROFILE` names a packaged profile (`demo.toml` and `paper.toml` in this folder) or a file of the user.
+Such a file starts from a packaged profile and overrides single settings:
 
     extends = "demo"
     [corpus]
     snapshot = "2026-11"
     source = { kind = "file", path = "instructions.parquet", columns = { text = "prompt", user_id = "user" } }
 
-Profiles lie below the assets, because the partitions of the assets (their cohorts) come from the profile.
+This module is in a layer below the assets, because the partitions of the assets (their cohorts) come from the profile.
 """
 
 import json
@@ -34,7 +34,7 @@ DEFAULT = "demo"
 
 
 class ProfileError(PublicError, ValueError):
-    """A profile that does not exist or does not validate; every mistake is named at once, `problems` lists them."""
+    """A profile does not exist or is not valid. The message names every mistake; `problems` lists them."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__("\n".join([message, *(f"  {problem}" for problem in problems)]))
@@ -43,10 +43,11 @@ class ProfileError(PublicError, ValueError):
 
 @dataclass(frozen=True)
 class LoadedProfile:
-    """A profile and where it comes from.
+    """A profile and its origin.
 
-    `file` is the user's file, or None where the profile is a packaged one. `base` is the packaged profile from which it
-    starts. `own` holds the dotted names of the settings that the file itself sets.
+    - `base` is the packaged profile from which it starts.
+    - `file` is the user's file, or None for a packaged profile.
+    - `own` holds the dotted names of the settings that the file itself sets.
     """
 
     profile: Profile
@@ -55,14 +56,14 @@ class LoadedProfile:
     own: frozenset[str] = frozenset()
 
     def origin(self, setting: str) -> str:
-        """The name of the file or the profile that a setting's value comes from."""
+        """Return the file or the packaged profile that a setting's value comes from."""
         of_file = any(f"{setting}.".startswith(f"{name}.") for name in self.own)
         return str(self.file) if of_file else self.base
 
 
 @cache
 def selected_profile() -> Profile:
-    """The profile that the environment names, `demo` if it names none.
+    """Return the profile that the environment names, or `demo` if it names none.
 
     Raises:
       ProfileError: there is no such profile or file, or a setting is invalid.
@@ -71,12 +72,12 @@ def selected_profile() -> Profile:
 
 
 def selected_name() -> str:
-    """The name or file that the environment gives, `demo` if it gives none."""
+    """Return the profile name or file in the environment, or `demo` if there is none."""
     return os.environ.get(PROFILE_VARIABLE, DEFAULT)
 
 
 def load_profile(name: str) -> Profile:
-    """A packaged profile, or the one that a TOML file of the user describes.
+    """Return a packaged profile, or the profile of a user's TOML file.
 
     Raises:
       ProfileError: there is no such profile or file, or a setting is invalid.
@@ -85,7 +86,7 @@ def load_profile(name: str) -> Profile:
 
 
 def load(name: str) -> LoadedProfile:
-    """The same with where its settings come from.
+    """Return a packaged profile, or the profile of a user's TOML file, with the origin of its settings.
 
     Raises:
       ProfileError: there is no such profile or file, or a setting is invalid.
@@ -102,7 +103,7 @@ def load(name: str) -> LoadedProfile:
 
 @cache
 def _packaged(name: str) -> Profile:
-    """A packaged profile. It starts from no other, and the path of its source is relative to the working directory."""
+    """Return a packaged profile. It extends no other, and its source's path is relative to the working directory."""
     path = Path(__file__).with_name(f"{name}.toml")
     return _checked(path, _parsed(path), base={})
 
@@ -120,7 +121,7 @@ def _from_toml(path: Path) -> LoadedProfile:
 
 
 def _checked(path: Path, settings: dict[str, Any], base: Mapping[str, Any]) -> Profile:
-    """The profile of these settings, which `path` holds in part.
+    """Return the profile of these settings, some of which come from the file `path`.
 
     Raises:
       ProfileError: a setting is invalid, or contradicts another one.
@@ -137,7 +138,7 @@ def _checked(path: Path, settings: dict[str, Any], base: Mapping[str, Any]) -> P
 
 
 def _hint(name: str) -> str:
-    """The named profile that a misspelled name may mean."""
+    """Return a hint at the packaged profile that a misspelled name may mean, or an empty text."""
     meant = suggestion(name, list(NAMED))
     return f" (did you mean {meant}?)" if meant else ""
 
@@ -152,15 +153,15 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _validated(settings: Mapping[str, Any]) -> Profile:
-    """The profile, if each value has the type that TOML gives it: no number in quotes, no true for 1."""
+    """Return the profile, validated strictly: a number must not be in quotes, and `true` is not accepted for 1."""
     return Profile.model_validate_json(json.dumps(settings, default=str), strict=True)
 
 
 def _all_problems(settings: dict[str, Any], base: Mapping[str, Any], invalid: ValidationError) -> list[Problem]:
-    """What is wrong with single settings, and every contradiction between the others.
+    """Return the problems of single settings and the contradictions between the other settings.
 
-    To find the latter, an invalid setting is given the value of the base, or its whole table is; a contradiction that
-    it then takes part in is not counted.
+    To find contradictions, each invalid setting, or its whole table, is replaced by the value of the base.
+    Contradictions that involve a replaced setting are not counted.
     """
     problems = field_problems(Profile, invalid)
     wrong = [problem.field for problem in problems]
@@ -181,7 +182,10 @@ def _all_problems(settings: dict[str, Any], base: Mapping[str, Any], invalid: Va
 
 
 def _put_back(settings: dict[str, Any], base: Mapping[str, Any], place: Sequence[str]) -> None:
-    """Give the innermost setting on the way to `place` that is no table the value of the base, or take it out."""
+    """Replace the setting at `place`, or the innermost one on the path to it that is no table, by the base's value.
+
+    It is removed if the base has no such setting.
+    """
     name, *inner = place
     if inner and isinstance(settings.get(name), dict):
         below = base.get(name)
@@ -193,7 +197,7 @@ def _put_back(settings: dict[str, Any], base: Mapping[str, Any], place: Sequence
 
 
 def _own_names(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names that a file sets. A source is replaced as a whole, so it is one."""
+    """Yield the dotted names of the settings in a file. A source is replaced as a whole, so it is one setting."""
     for name, value in overrides.items():
         if isinstance(value, Mapping) and name != "source":
             yield from _own_names(value, f"{prefix}{name}.")
@@ -202,7 +206,7 @@ def _own_names(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with single settings replaced; a source is replaced as a whole, because its fields belong together."""
+    """Return `base` with settings replaced. A source is replaced as a whole, because its fields belong together."""
     merged = dict(base)
     for name, value in overrides.items():
         nested = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name != "source"
@@ -211,7 +215,7 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def _resolve_paths(settings: dict[str, Any], folder: Path) -> None:
-    """A relative path in a profile file is relative to that file, wherever a command is run."""
+    """Resolve relative paths of a profile in place. They are relative to the file, not to the working directory."""
     corpus = settings.get("corpus")
     source = corpus.get("source") if isinstance(corpus, dict) else None
     for group in (source, settings.get("annotation"), settings.get("preferences")):

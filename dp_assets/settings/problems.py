@@ -1,7 +1,7 @@
-"""What is wrong with a settings file, said for the person who wrote it: which setting, what is wrong, what to do.
+"""Problems of a settings file, described for its author: which setting, what is wrong, what to do.
 
-A message never repeats a text from the tables of endpoints and sources, nor one under a name that is no setting: a key
-that was put into the wrong place would be printed and logged.
+A message never quotes a text from the tables of endpoints and sources, nor a value of an unknown setting. A secret key
+that was put in the wrong place would otherwise be printed and logged.
 """
 
 import difflib
@@ -40,7 +40,7 @@ UNQUOTED = ("int_type", "float_type", "bool_type")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with the setting `field` (dotted), and the remedy. `others` are settings it contradicts."""
+    """What is wrong with the setting `field` (a dotted name), and the remedy. `others` are settings it contradicts."""
 
     field: str
     what: str
@@ -50,17 +50,17 @@ class Problem:
         return f"{self.field}: {self.what}"
 
     def concerns(self, names: Sequence[str]) -> bool:
-        """Whether any of these settings is one of its own, holds one of them, or lies in one."""
+        """Return whether one of these settings equals, contains or lies in one of the settings of the problem."""
         return any(_overlap(own, name) for own in (self.field, *self.others) for name in names)
 
 
 def field_problems(settings: type[BaseModel], invalid: ValidationError) -> list[Problem]:
-    """One problem for each setting that does not validate by itself."""
+    """Return one problem for each setting that is invalid by itself."""
     return [_problem(settings, error) for error in invalid.errors(include_url=False)]
 
 
 def setting_names(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all settings, tables left out; those of a table that may be missing are included."""
+    """Yield the dotted names of all settings except tables. Settings of optional tables are included."""
     for name, field in settings.model_fields.items():
         group = table_of(field.annotation)
         if group is None:
@@ -70,7 +70,7 @@ def setting_names(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def table_of(annotation: Any) -> type[BaseModel] | None:
-    """The table of settings that an annotation stands for, also where it may be missing."""
+    """Return the table of settings that a type annotation names, which may be optional; None for other types."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -78,7 +78,7 @@ def table_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def suggestion(name: str, known: Sequence[str]) -> str | None:
-    """The known name that is most like a misspelled one."""
+    """Return the known name that is most similar to a misspelled one, or None if none is similar."""
     close = difflib.get_close_matches(name, known, n=1)
     return close[0] if close else None
 
@@ -108,7 +108,7 @@ def _wanted(kind: str, error: Mapping[str, Any]) -> str:
 
 
 def _instead(place: Sequence[str], given: object) -> str:
-    """The value that was given, where it is short and cannot be a secret."""
+    """Return words that quote the given value, if it is short and cannot be a secret."""
     if isinstance(given, bool):
         return f", not {str(given).lower()}"
     if isinstance(given, int | float):
@@ -119,7 +119,7 @@ def _instead(place: Sequence[str], given: object) -> str:
 
 
 def _unknown(settings: type[BaseModel], place: Sequence[str]) -> str:
-    """A name that is no setting: the one that was probably meant, the place where it belongs, or what there is."""
+    """Describe an unknown setting: the setting that was probably meant, the table where it belongs, or all settings."""
     table, *_ = _tables_on_the_way(settings, place[:-1])
     siblings, name = list(table.model_fields), place[-1]
     if (meant := suggestion(name, siblings)) is not None:
@@ -131,7 +131,7 @@ def _unknown(settings: type[BaseModel], place: Sequence[str]) -> str:
 
 
 def _tables_on_the_way(settings: type[BaseModel], place: Sequence[str]) -> list[type[BaseModel]]:
-    """The tables that contain a place, the innermost first."""
+    """Return the tables that contain a setting, the innermost first."""
     tables = [settings]
     for part in place:
         field = tables[0].model_fields.get(part)

@@ -1,10 +1,9 @@
 """The profile: every public choice of a run in one frozen value.
 
-So a click, a backfill and a command run the same plan.
+So a click in the UI, a backfill and a command run the same plan.
 
-A profile is a resource of the code location and is chosen when that loads (`named.py`). It holds public
-constants only. Whoever changes a number that decides the guarantee gets another plan, and the ledger treats that as a
-new charge.
+A profile is a resource of the code location and is selected when that loads (`named.py`). It holds public constants
+only. A change of a number that decides the guarantee gives another plan, which the ledger treats as a new charge.
 """
 
 import hashlib
@@ -32,7 +31,7 @@ MISSING_FILE = "missing"
 
 
 class Profile(Settings):
-    """Everything public that a run depends on. Whether its settings fit together is asked by `consistency`."""
+    """Everything public that a run depends on. `consistency` checks whether its settings fit together."""
 
     name: PublicName
     corpus: CorpusSettings
@@ -52,7 +51,7 @@ class Profile(Settings):
     dtype: ModelDtype = "auto"
 
     def plan(self, level: str) -> PrivacyPlan:
-        """The privacy plan of a level.
+        """Return the privacy plan of a level.
 
         Raises:
           UnreachableTarget: no sensible noise meets the level's target.
@@ -67,7 +66,7 @@ class Profile(Settings):
         )
 
     def planned(self) -> tuple[PrivacyPlan, ...]:
-        """The plans to register before any output exists."""
+        """Return the plans of the planned levels, which are registered before any output exists."""
         return tuple(self.plan(level) for level in self.corpus.planned_levels)
 
     @property
@@ -79,19 +78,19 @@ class Profile(Settings):
     def digest(self) -> str:
         """A short hash of every setting that can change a result, except those that `own_digest` covers.
 
-        Another name, a raised budget, a further level or a declared number of units make nothing out of date, and
-        another annotator or judge nothing above its own asset: sampling the pool again might give other texts, and
-        their answers would have to be paid for, or written by people, again.
+        - A new name, a raised budget, a further level or a declared number of units make nothing out of date.
+        - Another annotator or judge makes only its own asset and what follows it out of date. Sampling the pool again
+          might give other texts, whose answers would have to be paid for, or written by people, again.
         """
         beside: dict[str, Any] = dict.fromkeys(("name", *OWN_SETTINGS.values()), True)
         beside["corpus"] = {"planned_levels", "budget_epsilon", "declared_units"}
         return _short_hash(self.model_dump_json(exclude=beside))
 
     def own_digest(self, asset: str) -> str | None:
-        """A short hash of what decides this asset and no asset above it; None if there is nothing of the kind.
+        """Return a short hash of what decides this asset but no asset upstream, or None if there is no such thing.
 
-        That is a group of settings and the content of the file that it names. Raising a budget or moving a server or
-        the file changes nothing.
+        It covers a group of settings and the content of the file that they name. A raised budget, or another address of
+        the server or path of the file, does not change it.
         """
         if asset not in OWN_SETTINGS:
             return None
@@ -107,7 +106,7 @@ def _short_hash(text: str) -> str:
 
 
 def _content_hash(path: Path) -> str:
-    """The hash of a file; one that is missing counts as a content of its own."""
+    """Return the hash of a file, or a constant if it is missing."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

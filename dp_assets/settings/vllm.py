@@ -1,4 +1,4 @@
-"""What settings need to know of vLLM: how it is installed, and the ranks of adapters that it serves."""
+"""Facts about vLLM that settings need: how it is installed, and the ranks of adapters that it serves."""
 
 from importlib.util import find_spec
 
@@ -8,5 +8,5 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def is_installed() -> bool:
-    """Whether vLLM is installed."""
+    """Return whether vLLM is installed."""
     return find_spec("vllm") is not None

@@ -1,1 +1,1 @@
-"""How a stage joins resources and pure code. Knows resources and Dagster's context, and no asset."""
+"""Functions that connect resources and pure code for one stage each. They use Dagster's context and import no asset."""

@@ -1,4 +1,4 @@
-"""What assets share that have texts answered by the local model, an endpoint or people.
+"""Answers to texts by the local model, an endpoint or people, for the assets that need them.
 
 Endpoints and people see released rows only.
 """
@@ -32,7 +32,7 @@ DROPPED_ANSWERS = "endpoint/dropped"
 
 
 class NothingMade(PublicFailure):
-    """An asset that others train on would be empty, which is a failure of whoever answered and no result."""
+    """An asset that others train on would be empty. This is a failure of the annotator, and no result."""
 
     def __init__(self, asset: str, dropped: Mapping[str, int]) -> None:
         reasons = ", ".join(f"{reason}: {number}" for reason, number in sorted(dropped.items()))
@@ -43,14 +43,14 @@ class NothingMade(PublicFailure):
 
 
 def ready() -> None:
-    """The `check` of an answerer that needs nothing from outside."""
+    """Do nothing: the `check` of an answerer that needs nothing from outside."""
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """Who answers: a public name, a function from texts to texts, and figures about the work once it is done.
+    """Who answers: a public name, a function from texts to texts, and figures about the work after it is done.
 
-    `check` finds out whether it can be asked, for those who have long work to do before they ask.
+    `check` raises if no answer can be requested. It is called where long work precedes the first request.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Answerer:
 
 @dataclass(frozen=True)
 class Annotated:
-    """The rows of `annotated_instructions`, and public figures about how they came about."""
+    """The rows of `annotated_instructions`, and public figures about how they were made."""
 
     rows: pl.DataFrame
     figures: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +74,14 @@ def annotated_by_model(
     settings: AnnotationSettings,
     filtered: pl.DataFrame,
 ) -> Annotated:
-    """Answers of the local model or of an endpoint.
+    """Return answers of the local model or of an endpoint.
+
+    Args:
+      context: the context of the asset that runs.
+      annotator: says which endpoint is asked, if any.
+      language_model: the local model, which answers if there is no endpoint.
+      settings: how answers are sampled.
+      filtered: the instructions to answer, released rows.
 
     Raises:
       NotReleased: an endpoint is chosen, and this asset lies in the private zone.
@@ -95,7 +102,7 @@ def annotated_by_model(
 def annotated_by_people(
     context: dg.AssetExecutionContext, settings: AnnotationSettings, filtered: pl.DataFrame
 ) -> Annotated:
-    """Answers that people gave to tasks which were handed out from these rows.
+    """Return the answers of people to the tasks that were exported from these rows.
 
     Raises:
       NotReleased: this asset lies in the private zone, from where nothing can have been handed out.
@@ -110,7 +117,7 @@ def annotated_by_people(
 
 
 def handed_back(context: dg.AssetExecutionContext, group: str, path: Path | None) -> Path:
-    """The file with what people made of the released rows of this asset's partition.
+    """Return the file with finished annotations by people for this asset's partition.
 
     Raises:
       NotReleased: this asset lies in the private zone.
@@ -124,7 +131,7 @@ def handed_back(context: dg.AssetExecutionContext, group: str, path: Path | None
 
 
 def label_of(context: dg.AssetExecutionContext) -> Label:
-    """The privacy label of the asset that runs."""
+    """Return the privacy label of the asset that runs."""
     return Label(context.assets_def.metadata_by_key[context.asset_key][LABEL_METADATA])
 
 
@@ -136,7 +143,14 @@ def answerer_of(
     settings: AnnotationSettings,
     advance: Advance,
 ) -> Iterator[Answerer]:
-    """The annotator that the profile chooses: the endpoint if there is one, else the local model.
+    """Open the annotator that the profile chooses: the endpoint if there is one, else the local model.
+
+    Args:
+      context: the context of the asset that runs.
+      annotator: says which endpoint is asked, if any.
+      language_model: the local model.
+      settings: how answers are sampled.
+      advance: called with the number of texts answered.
 
     Raises:
       NotReleased: an endpoint is chosen, and this asset lies in the private zone.
@@ -149,7 +163,7 @@ def answerer_of(
 
 
 def local_answerer(language_model: LanguageModel, settings: AnnotationSettings, advance: Advance) -> Answerer:
-    """Answers of the local model."""
+    """Return an answerer that samples from the local model."""
     from dp_assets.generation.sampling import generate_answers
 
     model, tokenizer = language_model.load()
@@ -177,7 +191,17 @@ def endpoint_answerer(
     system: str | None = None,
     is_readable: Callable[[str], bool] = bool,
 ) -> Iterator[Answerer]:
-    """Answers of an endpoint, kept in a file of this asset and partition, which is held until the block ends.
+    """Open an answerer that asks an endpoint and stores the answers in a file of this asset and partition.
+
+    The file is locked until the block ends.
+
+    Args:
+      context: the context of the asset that runs.
+      annotator: the endpoint, and the folder of its answers.
+      sampling: how an answer is sampled.
+      advance: called with the number of texts answered.
+      system: the system message, if any.
+      is_readable: returns whether an answer can be used.
 
     Raises:
       NotReleased: this asset lies in the private zone.
@@ -202,7 +226,14 @@ def endpoint_answerer(
 def connected(
     annotator: Annotator, settings: EndpointSettings, path: Path, *, sampling: SamplingParameters, system: str | None
 ) -> "Iterator[Connection]":
-    """What it takes to ask an endpoint. Its answers are kept in `path`, which is held until the block ends.
+    """Open a connection to an endpoint. Its answers are stored in `path`, which is locked until the block ends.
+
+    Args:
+      annotator: gives the key, and the name of the settings in messages.
+      settings: the endpoint, its rate limits, prices and budgets.
+      path: the file of the answers.
+      sampling: how an answer is sampled.
+      system: the system message, if any.
 
     Raises:
       AnswersBusy: another run holds the file.
@@ -228,14 +259,14 @@ def connected(
 def endpoint_of(
     annotator: Annotator, settings: EndpointSettings, *, sampling: SamplingParameters, system: str | None
 ) -> "Endpoint":
-    """An annotator's endpoint, as it is asked."""
+    """Return an annotator's endpoint with its settings, sampling parameters, key and system message."""
     from dp_assets.alignment.endpoint import Endpoint
 
     return Endpoint(annotator.group, settings, sampling, annotator.api_key, system)
 
 
 def _figures(asked: "Asked", store: "AnswersStore", budget: "Budget", settings: EndpointSettings) -> dict[str, Any]:
-    """What was asked and what it cost, in this run and in all runs for the same table."""
+    """Return the number of questions, their outcomes and their cost, in this run and in all runs for the same table."""
     figures = {
         "endpoint/model": settings.model,
         "endpoint/questions": len(asked.texts),

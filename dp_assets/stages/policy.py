@@ -1,4 +1,4 @@
-"""Metadata of a policy, from its adapter's record: the same names for every method.
+"""Metadata of a policy, from its adapter's record. Every method has the same names.
 
 policy/method                   rloo, grpo or dpo
 policy/FIGURE_before, _after    each figure of `alignment.policy_figures`, of the SFT model and of the policy
@@ -17,7 +17,7 @@ from dp_assets.artifacts import Adapter
 
 
 def policy_metadata(adapter: Adapter) -> dict[str, Any]:
-    """What people see of a policy in Dagster."""
+    """Return the metadata of a policy that Dagster shows."""
     record = adapter.record
     points: Sequence[Mapping[str, float]] = record["evaluations"]
     names = [name for name in points[0] if name != "step"]

@@ -1,4 +1,4 @@
-"""The sources of preference pairs, as the asset uses them."""
+"""The sources of preference pairs: an offline rule, a judge, a file and people."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ ASSET = "preference_pairs"
 
 @dataclass(frozen=True)
 class Preferences:
-    """Preference pairs and public figures about how they came about."""
+    """Preference pairs, and public figures about how they were made."""
 
     pairs: pl.DataFrame
     figures: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,15 @@ def policy_drawing(
     temperature: float,
     advance: Callable[[int], None] = silent,
 ) -> "Draw":
-    """Answers sampled from a policy at this temperature; the model is loaded when it is first asked."""
+    """Return a function that samples answers from a policy. The model is loaded at its first call.
+
+    Args:
+      language_model: the base model.
+      policy: the adapter of the policy.
+      profile: its `annotation` settings give the other sampling parameters and the batch size.
+      temperature: the sampling temperature.
+      advance: called with the number of answers sampled.
+    """
 
     @cache
     def loaded() -> tuple[Any, Any]:
@@ -66,9 +74,17 @@ def policy_drawing(
 def kept_samples(
     home: Path, partition: str, language_model: LanguageModel, policy: Adapter, profile: Profile
 ) -> Iterator["KeptSamples"]:
-    """Answers of a policy to be compared, those that were drawn before among them. Their file is held meanwhile.
+    """Open the stored answers of a policy, which are to be compared. The missing ones are sampled on demand.
 
-    Only for partitions whose artifacts lie in the released zone, which whoever calls this has made sure of.
+    The file of the answers is locked until the block ends. The caller must make sure that the artifacts of the
+    partition lie in the released zone.
+
+    Args:
+      home: the data folder.
+      partition: the key of the partition.
+      language_model: the base model.
+      policy: the adapter of the policy.
+      profile: the settings of answers and of pairs.
 
     Raises:
       AnswersBusy: another run is sampling for the same partition.
@@ -90,7 +106,7 @@ def kept_samples(
 
 
 def sample_kept(samples: "KeptSamples", texts: list[str]) -> list[str]:
-    """An answer to each text, with progress."""
+    """Return an answer to each text, and show progress."""
     with progress("sampling answers to compare", len(texts), "answers") as advance:
         return samples.answers(texts, advance)
 
@@ -98,7 +114,7 @@ def sample_kept(samples: "KeptSamples", texts: list[str]) -> list[str]:
 def offline_preferences(
     annotated: pl.DataFrame, language_model: LanguageModel, policy: Adapter, profile: Profile
 ) -> Preferences:
-    """The annotated answers against ones made worse, without a judge."""
+    """Return pairs of an annotated answer and one made worse on purpose, without a judge."""
     from dp_assets.alignment.preferences import make_preference_pairs
 
     settings = profile.preferences
@@ -121,12 +137,20 @@ def judged_preferences(
     policy: Adapter,
     profile: Profile,
 ) -> Preferences:
-    """Two answers of the policy to each prompt, compared by an endpoint in both orders.
+    """Return pairs of two answers of the policy to each prompt, compared by an endpoint in both orders.
+
+    Args:
+      context: the context of the asset that runs.
+      judge: the endpoint that compares.
+      annotated: the rows of `annotated_instructions`, whose instructions are the prompts.
+      language_model: the base model.
+      policy: the adapter of the policy.
+      profile: the settings of answers and of pairs.
 
     Raises:
       NotReleased: this asset lies in the private zone.
       MissingKey: the endpoint's key is not there.
-      EndpointError: the endpoint cannot be asked; found out before the long sampling, if there is any to do.
+      EndpointError: the endpoint cannot be asked. This is checked before the long sampling, if answers are missing.
     """
     from dp_assets.alignment.judge import JUDGE_PROMPT, judged_pairs, read_verdict
 
@@ -156,7 +180,12 @@ def judged_preferences(
 
 
 def preferences_of_file(settings: PreferenceSettings) -> Preferences:
-    """The pairs of the user's own public file."""
+    """Return the pairs of the user's own public file.
+
+    Raises:
+      ValueError: the profile names no file.
+      PreferenceFileError: the file cannot be read as preference pairs.
+    """
     from dp_assets.alignment.preference_file import read_preference_file
 
     if settings.path is None:
@@ -168,7 +197,7 @@ def preferences_of_file(settings: PreferenceSettings) -> Preferences:
 def preferences_of_people(
     context: dg.AssetExecutionContext, settings: PreferenceSettings, annotated: pl.DataFrame
 ) -> Preferences:
-    """The verdicts of people on pairs of answers that were handed out to them.
+    """Return the pairs given by verdicts of people on the answers that were exported for comparison.
 
     Raises:
       NotReleased: this asset lies in the private zone, from where nothing can have been handed out.

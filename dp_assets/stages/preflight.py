@@ -1,7 +1,7 @@
-"""Whether what a profile names outside the project can be used, asked before a run spends anything.
+"""Checks before a run spends anything: whether the endpoints, files and models that a profile names can be used.
 
-The command line asks when it starts; a mechanism asks for the rest of its own run just before it charges, because a run
-that was launched in the UI or by a schedule has nobody who asked for it.
+The command line makes them when it starts. A mechanism makes those of the rest of its own run just before it charges,
+because runs launched in the UI or by a schedule do not go through the command line.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -30,7 +30,7 @@ MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preferen
 
 @dataclass(frozen=True)
 class RestOfRun:
-    """The assets that a run will make after its mechanism."""
+    """The assets that a run makes besides its mechanism, and the resources they use."""
 
     context: dg.AssetExecutionContext
     profile: Profile
@@ -39,7 +39,7 @@ class RestOfRun:
     embedder: Embedder
 
     def require_ready(self) -> None:
-        """Try on public text, and look outside for, what the assets of this run will need.
+        """Check what the assets of this run need: models on public text, endpoints and files.
 
         Raises:
           NotReady: something cannot be used; see `check_outside`.
@@ -55,11 +55,19 @@ class RestOfRun:
 
 
 def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, partition: str, wanted: Set[str]) -> None:
-    """Look at the endpoints and the preference file that the `wanted` assets of a partition will need.
+    """Check the endpoints, the preference file and the models that some assets of a partition need.
 
-    An endpoint that lists its models is asked for the list only; another one gets one short probe, which counts
-    towards the budget of its table. If a mechanism is among the assets, the models are tried too (`public_checks`),
-    since a charge may be ahead; the generator tries private training itself.
+    - An endpoint that lists the model is asked for the list only. Another one gets one short probe, which counts
+      towards the budget of its table.
+    - If a mechanism is among the assets, the models are tried too (`public_checks`), because a charge may follow.
+      Private training is tried by the generator itself.
+
+    Args:
+      profile: the settings.
+      resources: the language model, the embedder and the annotators, by name.
+      home: the data folder.
+      partition: the key of the partition.
+      wanted: the names of the assets.
 
     Raises:
       NotReady: a key is missing, an endpoint is unreachable or does not know the model, a file cannot be read, a
@@ -78,7 +86,7 @@ def check_outside(profile: Profile, resources: Mapping[str, Any], home: Path, pa
 
 
 def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple[str, Annotator, SamplingParameters]]:
-    """The endpoints that the profile chooses, with the asset that asks each and how an answer is sampled."""
+    """Yield the endpoints that the profile chooses: asset that asks, annotator, and how an answer is sampled."""
     if profile.annotation.source == "model" and profile.annotation.endpoint is not None:
         yield "annotated_instructions", resources["annotator"], profile.annotation.parameters
     if profile.preferences.source == "judge":
@@ -86,7 +94,10 @@ def _endpoints(profile: Profile, resources: Mapping[str, Any]) -> Iterator[tuple
 
 
 def endpoint_checks(profile: Profile, home: Path) -> list[PublicCheck]:
-    """Whether somebody answers at each endpoint that the profile chooses, and its key can be sent. Costs nothing."""
+    """Return checks that a server answers at each endpoint that the profile chooses and that its key can be sent.
+
+    They cost nothing.
+    """
     return [
         PublicCheck(annotator.group, (asset,), partial(_require_served, annotator, sampling))
         for asset, annotator, sampling in _endpoints(profile, annotators_of(profile, home))

@@ -1,6 +1,6 @@
-"""How a run prepares the source of a corpus: the steps are tested on public rows first, on the same path.
+"""Preparation of a corpus's source. The steps are first tested on public rows, on the same path.
 
-source -> rows that are understood -> buckets of units -> prepared rows, without the units that were erased
+source -> rows that are understood -> buckets of units -> prepared rows without erased units
 """
 
 from collections.abc import Callable, Collection
@@ -20,7 +20,7 @@ from dp_assets.pipeline.overlap import note_overlaps
 from resources.ledger.charging import Ledger
 from resources.ledger.overlap import sketch_hash
 
-FEW_BUCKETS = 2  # so that many units share one
+FEW_BUCKETS = 2  # few, so that many units share a bucket
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class CorpusPreparation:
     erased: Collection[str]
 
     def prepared_rows(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Return prepared rows of the units that were not erased."""
+        """Return the prepared rows of the units that were not erased."""
         return drop_erased(prepare(rows, self.steps), erased=self.erased, key=self.steps.key)
 
     def tested(self, folder: Path, *, cohort: str) -> str:
-        """Return the verdict on the steps, from public rows on the path of a run through `folder`, a new one.
+        """Test the steps with public rows on the path of a run, and return the verdict.
 
         Args:
           folder: a folder of the private zone that does not exist yet.
@@ -49,7 +49,7 @@ class CorpusPreparation:
         )
 
     def run(self, source: Source, folder: Path) -> Prepared:
-        """Return the prepared rows of a source, which lie in `folder`, with hashes of their units.
+        """Return the prepared rows of a source, stored in `folder`, with hashes of their units.
 
         Raises:
           SourceError: the source cannot be read as configured.
@@ -61,7 +61,7 @@ class CorpusPreparation:
         return prepared
 
     def _rows_of_a_file(self, rows: pl.LazyFrame, *, folder: Path) -> pl.LazyFrame:
-        """Return what the path of a run makes of public rows, read from a file."""
+        """Write public rows to a file and return what the path of a run prepares from it."""
         folder.mkdir()
         rows.sink_parquet(folder / "source.parquet")
         source = FileSource(folder / "source.parquet", {name: name for name in SOURCE_ROWS})
@@ -83,7 +83,15 @@ class CorpusPreparation:
 
 
 def bind(ledger: Ledger, prepared: Prepared, corpus_id: str, snapshot: str, preparation: str) -> None:
-    """Record in the ledger what was prepared, and keep what other corpora may share with it."""
+    """Bind the prepared rows to their snapshot in the ledger, and store the sketch of their units.
+
+    Args:
+      ledger: the ledger.
+      prepared: the prepared rows with their fingerprints and the hashes of their units.
+      corpus_id: the id of the corpus.
+      snapshot: the name of the snapshot.
+      preparation: the digest of the settings that shaped the rows.
+    """
     hashes = {"rows": prepared.fingerprint, "texts": prepared.texts, "content": prepared.content}
     ledger.bind_rows(corpus_id, snapshot, preparation=preparation, **hashes)
     note_overlaps(ledger, corpus_id, prepared.unit_hashes)

@@ -1,4 +1,4 @@
-"""The preview of a profile's corpus, read inside the private zone as `real_instructions` reads it."""
+"""The preview of a profile's corpus, read inside a private step in the same way as `real_instructions` reads it."""
 
 from functools import partial
 from typing import Any
@@ -16,10 +16,10 @@ from resources.storage.scratch import Scratch
 
 
 def preview_of(ledger: Ledger, profile: Profile, *, on_terminal: bool = False) -> dict[str, Any]:
-    """What is read of the source and what the preparation would make of it. Nothing of it is stored.
+    """Return what is read of the source and what the preparation would make of it. Nothing of it is stored.
 
-    All of it is private: whoever calls this shows it to the owner and to nobody else. `on_terminal` says that nobody
-    else sees what is raised either.
+    The result is private: the caller may show it to the owner only. `on_terminal` says that only the owner sees what is
+    raised, too.
 
     Raises:
       SourceError: the source cannot be read as configured.
@@ -51,7 +51,7 @@ def preview_of(ledger: Ledger, profile: Profile, *, on_terminal: bool = False) -
 
 
 def _erased(ledger: Ledger, profile: Profile) -> list[Step]:
-    """What takes erased units out, where the corpus is registered and has any."""
+    """Return the step that drops erased units; no step if the corpus is not registered or has none."""
     if not is_registered(ledger, profile):
         return []
     _, erased = snapshot_and_erased(ledger, profile)

@@ -1,10 +1,10 @@
-"""The public checks, by stage: what is loaded and tried on public text before a charge.
+"""Public checks of each stage: models are loaded and tried on public text before a charge.
 
-A run makes those of the assets that it will make, `dp-instructions config check --here` makes all of them. Models are
-loaded, and each stage takes one tiny step by its own code (`generation/trial.py`, `alignment/trial.py`). Nothing here
-opens a private table or the source, so whatever a check says may be seen by everybody.
+A run makes the checks of the assets that it will make. `dp-instructions config check --here` makes all of them. Each
+stage takes one tiny step with its own code (`generation/trial.py`, `alignment/trial.py`). No check opens a private
+table or the source, so its messages are public.
 
-A check that passed is not made again in the same process under the same settings.
+A check that passed is not repeated in the same process under the same settings.
 """
 
 import copy
@@ -33,15 +33,18 @@ Tell = Callable[[str, str], object]
 
 
 def say_nothing(_setting: str, _outcome: str) -> None:
-    """Where nobody waits for each check."""
+    """Do nothing: a `Tell` for callers that show no progress."""
 
 
 @dataclass(frozen=True)
 class PublicCheck:
-    """One thing to try. `setting` is what it concerns, `assets` are those that would fail later.
+    """One check.
 
-    `decided_by` says what the outcome depends on; an empty one depends on more than settings, so it is asked each time.
-    A check is passed over if one that it `needs` did not pass.
+    - `setting` is what it concerns, `assets` are the assets that would fail later.
+    - `require` makes the check and raises if it fails.
+    - `decided_by` says on which settings the outcome depends. If it is empty, the outcome depends on more than
+      settings, and the check is made each time.
+    - `needs` names other checks by their setting. The check is skipped if one of them failed.
     """
 
     setting: str
@@ -56,10 +59,10 @@ _passed: set[tuple[str, str]] = set()
 
 
 def require_public(checks: Collection[PublicCheck], wanted: Collection[str]) -> None:
-    """Make the checks that the `wanted` assets need.
+    """Make the checks that the `wanted` assets need, and free the memory of the models afterwards.
 
     Raises:
-      NotReady: one did not pass; it names the setting and the remedy.
+      NotReady: a check failed; the message names the setting and the remedy.
     """
     needed = [check for check in checks if not set(check.assets).isdisjoint(wanted)]
     try:
@@ -70,9 +73,10 @@ def require_public(checks: Collection[PublicCheck], wanted: Collection[str]) -> 
 
 
 def found_by(checks: Collection[PublicCheck], *, tell: Tell = say_nothing) -> Iterator[Problem]:
-    """What the checks find, in their order; what several stages say of one model is said once.
+    """Make checks in their order and yield the problems they find. The same message is yielded once.
 
-    `tell` hears of each check its setting as it begins, and then whether it passed, failed or was passed over.
+    `tell` is called for each check with its setting, first as it begins and then with its outcome: passed, failed or
+    skipped.
     """
     failed: set[str] = set()
     said: set[str] = set()
@@ -88,7 +92,7 @@ def found_by(checks: Collection[PublicCheck], *, tell: Tell = say_nothing) -> It
 
 
 def _outcome(check: PublicCheck, failed: Collection[str]) -> tuple[str, Problem | None]:
-    """What becomes of a check, after those that failed."""
+    """Make a check unless it is to be skipped or has passed before; return its outcome and its problem, if any."""
     if not set(check.needs).isdisjoint(failed):
         return PASSED_OVER, None
     if (check.setting, check.decided_by) in _passed:
@@ -104,7 +108,7 @@ def _problem(check: PublicCheck) -> Problem | None:
         check.require()
     except (PublicError, ValueError) as refusal:
         return Problem(check.setting, str(refusal))
-    except Exception as error:  # a library's own way to say that something public cannot be used
+    except Exception as error:  # any error of a library: the text is public, so its message is too
         said = next(iter(str(error).strip().splitlines()), "")
         return Problem(
             check.setting,
@@ -115,7 +119,7 @@ def _problem(check: PublicCheck) -> Problem | None:
 
 
 def _let_go() -> None:
-    """What was only tried must not lie in memory beside what is trained."""
+    """Free the memory of models that were only tried, before others are trained."""
     import torch
 
     gc.collect()
@@ -124,25 +128,28 @@ def _let_go() -> None:
 
 
 class _Loaded:
-    """A language model that the checks load once and let go of with the last stage."""
+    """A language model that the checks load once and release with the last stage."""
 
     def __init__(self, language_model: LanguageModel) -> None:
         self.language_model = language_model
         self._kept: tuple[Any, Any] | None = None
 
     def shared(self) -> tuple[Any, Any]:
-        """The model and its tokenizer, for a stage that leaves the model as it is."""
+        """Return the model and its tokenizer, for a stage that does not change the model."""
         if self._kept is None:
             self._kept = self.language_model.load()
         return self._kept
 
     def copied(self) -> tuple[Any, Any]:
-        """A copy of the model, for a stage that changes it, and the tokenizer."""
+        """Return a copy of the model, for a stage that changes it, and the tokenizer."""
         model, tokenizer = self.shared()
         return copy.deepcopy(model), tokenizer
 
     def handed_over(self) -> tuple[Any, Any]:
-        """The model itself, for the last stage that changes it. It takes two models, so no third is kept beside."""
+        """Return the model itself, for the last stage that changes it, and the tokenizer.
+
+        That stage needs two models, so this one is not kept as a third.
+        """
         model, tokenizer = self.shared()
         self._kept = None
         return model, tokenizer
@@ -151,7 +158,10 @@ class _Loaded:
 def model_checks(
     profile: Profile, language_model: LanguageModel, embedder: Embedder, home: Path, *, level: str
 ) -> list[PublicCheck]:
-    """Room on the disk, and the models in each stage of a level but private training, the cheap ones first."""
+    """Return the checks of disk space, device and models in each stage of a level except private training.
+
+    Cheap checks come first.
+    """
     loaded = _Loaded(language_model)
     stages: list[tuple[str, Collection[str], Callable[..., object], Any]] = [
         ("sampling", SAMPLING, partial(_try_sampling, level=level), (profile.generator, level)),
@@ -181,13 +191,16 @@ def model_checks(
 
 
 def generator_check(profile: Profile, language_model: LanguageModel, *, level: str) -> PublicCheck:
-    """Clipped gradients of public texts. A run makes this check by itself, with the model that it trains."""
+    """Return the check of private training: clipped gradients of public texts.
+
+    A run does not need it, because the generator makes it with the model that it trains.
+    """
     attempt = partial(_try_generator, profile, language_model, level)
     return PublicCheck("generator", {GENERATOR}, attempt, needs=(DEVICE, LANGUAGE_MODEL))
 
 
 def _answering(profile: Profile) -> set[str]:
-    """The assets for which the local model answers."""
+    """Return the assets for which the local model samples answers."""
     settings = profile.annotation
     annotated = {"annotated_instructions"} if settings.source == "model" and settings.endpoint is None else set()
     return annotated if profile.preferences.source == "file" else {*annotated, "preference_pairs"}
@@ -214,7 +227,7 @@ def _try_generator(profile: Profile, language_model: LanguageModel, level: str) 
 
 
 def _try_sampling(profile: Profile, loaded: _Loaded, level: str) -> None:
-    """With an adapter folded in, as the generator's is; by transformers, whichever engine it will be."""
+    """Sample with a merged adapter, like that of the generator, by Transformers whatever the engine."""
     from dp_assets.generation.generator import with_new_adapter
     from dp_assets.generation.trial import try_sampling
 

@@ -1,4 +1,4 @@
-"""What the two reports gather before the evaluation package computes."""
+"""Inputs and metadata of the quality report and of the restricted report; the evaluation package computes figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ HEADLINES = ("estimated_total_variation", "estimated_frontier_score", "total_var
 
 
 def set_in_bins(texts: Sequence[str], vectors: Vectors, centroids: Vectors) -> SyntheticSet:
-    """Texts with the bin of each."""
+    """Return texts with their vectors and the nearest bin of each."""
     return SyntheticSet(texts, nearest_bin(vectors, centroids), vectors)
 
 
 def filtered_set(pool: pl.DataFrame, filtered: pl.DataFrame, encode: Encode) -> SyntheticSet:
-    """The filtered rows with their vectors. Rows of the top-up have none yet: `encode`."""
+    """Return the filtered rows with their vectors. `encode` computes those of the top-up, which have none yet."""
     from_pool = filtered.join(pool.select("synthetic_id", "vector"), on="synthetic_id", how="inner")
     added = filtered.join(pool, on="synthetic_id", how="anti")
     kept_vectors, texts = from_pool["vector"].to_numpy(), added["text"].to_list()
@@ -77,9 +77,16 @@ def resampled_to_votes(
     centroids: Vectors,
     share: float,
 ) -> SyntheticSet | None:
-    """This share of the rows of a set, chosen by the rule that chose the filtered set, with nothing drawn anew.
+    """Return a subset of a set, resampled to the noisy votes by the rule of the filtered set, without a top-up.
 
-    None where no noisy vote is positive or the share is no row.
+    Returns None if the set has no vectors, if no noisy vote is positive, or if the share amounts to no row.
+
+    Args:
+      drawn: the set to resample.
+      histogram: the noisy votes of the bins.
+      settings: the settings by which the filtered set was chosen.
+      centroids: float32 (num_bins, d).
+      share: the fraction of the rows to keep.
     """
     texts, bins, vectors = drawn
     rows = [f"{number:09d}" for number in range(len(texts))]
@@ -101,7 +108,15 @@ def resampled_to_votes(
 
 
 def with_page(report: Document, sets: ComparedSets, centroids: Vectors, noisy_votes: Integers, seed: int) -> Document:
-    """The quality report with the map of both sets in its data, and as an HTML page."""
+    """Return the quality report with the map of pool and filtered set in its data, and as an HTML page.
+
+    Args:
+      report: the report.
+      sets: the compared sets; those without vectors cannot be drawn.
+      centroids: float32 (num_bins, d).
+      noisy_votes: the noisy votes of the bins.
+      seed: the public seed of the map.
+    """
     from dp_assets.evaluation.synthetic_map import BinnedSet, synthetic_map
     from dp_assets.reports.quality_page import quality_page
 
@@ -116,7 +131,7 @@ def with_page(report: Document, sets: ComparedSets, centroids: Vectors, noisy_vo
 
 
 def quality_metadata(report: Document) -> dict[str, Any]:
-    """The report, its pictures and its headline figures for the asset's page."""
+    """Return the report, its pictures and its headline figures as metadata."""
     from dp_assets.evaluation.synthetic_map import SyntheticMap
     from dp_assets.reports.pictures import agreement_drawing, map_markdown, votes_drawing
 
@@ -151,7 +166,18 @@ def restricted_rows(
     generator: GeneratorSettings,
     report: ReportSettings,
 ) -> pl.LazyFrame:
-    """Every restricted figure of one cohort: columns `metric`, `subject`, `value`. Its result is private."""
+    """Return every restricted figure of one cohort: columns `metric`, `subject`, `value`. The result is private.
+
+    Args:
+      cohort: the cohort.
+      embeddings: the real vectors, private.
+      instructions: the real instructions, private.
+      synthetic: the released rows to compare with.
+      load_model: loads the base model and its tokenizer.
+      adapter: the generator's adapter.
+      generator: the generator's settings.
+      report: the settings of the figures.
+    """
     from dp_assets.evaluation.restricted import copy_figures, restricted_figures
 
     of_cohort = pl.col("cohort") == cohort
@@ -175,7 +201,7 @@ def restricted_rows(
 
 
 def restricted_metadata(report: PrivateTable) -> dict[str, float]:
-    """The restricted figures for the asset's page: for sources that are public, and for no others."""
+    """Return the restricted figures as metadata. To be called for public sources only."""
     kept: list[pl.DataFrame] = []
     report.store(lambda rows: kept.append(rows.collect()))
     figures = kept[0].drop_nans("value").select("metric", "subject", "value").iter_rows()
@@ -185,7 +211,7 @@ def restricted_metadata(report: PrivateTable) -> dict[str, float]:
 def held_out_losses(
     texts: Sequence[str], settings: GeneratorSettings, *, load_model: Callable[[], Any], adapter: Adapter
 ) -> pl.DataFrame:
-    """Nats per token on held-out real texts, of the base model (epsilon zero) and of the generator."""
+    """Return the loss on held-out real texts, in nats per token, of the base model (epsilon 0) and of the generator."""
     from dp_assets.generation.adapters import attach_adapter
     from dp_assets.generation.likelihood import mean_token_loss
     from dp_assets.generation.prompts import generator_prompt_ids

@@ -1,4 +1,4 @@
-"""Sampling from the generator: in which engine, into which shards, under which ids."""
+"""Sampling from the generator: the engine, the shards of the pool and the ids of its rows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +17,10 @@ from resources.storage.shards import Shards, ShardStore
 def generator_loading(
     language_model: LanguageModel, adapter: Adapter | None, settings: SamplingSettings, *, level: str
 ) -> Callable[[], tuple[Any, Any]]:
-    """Loads what texts are sampled from at a privacy level: the base model, with `adapter` if given.
+    """Return a function that loads the model from which texts are sampled: the base model, with `adapter` if given.
 
-    It is loaded in the engine of the settings, but for the level without noise. There the adapter is private, and vLLM
-    would need it in a folder outside the private zone.
+    It loads the model in the engine of the settings, except at the level without noise. There the adapter is private,
+    and vLLM would need it in a folder outside the private zone.
     """
     from dp_assets.generation.drawing import with_adapter
 
@@ -30,7 +30,7 @@ def generator_loading(
 
 
 def require_engine(language_model: LanguageModel, settings: SamplingSettings, *, level: str) -> None:
-    """Find out whether the engine can be used, before the generator is paid for.
+    """Require that the engine can be used, before the generator is charged for.
 
     Raises:
       ModelUnavailable: it cannot.
@@ -46,7 +46,11 @@ def pool_shards(
     language_model: LanguageModel,
     settings: SamplingSettings,
 ) -> Shards:
-    """Return the shards of the pool that this partition has sampled so far, under everything that decides a sample."""
+    """Open the shards of the pool that this partition has sampled so far.
+
+    Shards are found by everything that decides a sample: the generator, the sampling settings except the number of
+    samples, and the base model.
+    """
     decided_by = {
         "sampling": settings.model_dump(exclude={"num_samples"}),
         "model": language_model.model_dump(exclude={"cache_root"}),
@@ -56,7 +60,7 @@ def pool_shards(
 
 
 def numbered(pool: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the texts of a pool with an id each, in their order."""
+    """Return the texts of a pool with an id each, numbered in their order."""
     number = pl.col("number").cast(pl.String).str.zfill(7)
     synthetic_id = pl.format("pool-{}", number).alias("synthetic_id")
     return pool.with_row_index("number").select(synthetic_id, "text", "num_tokens")

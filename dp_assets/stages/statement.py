@@ -1,4 +1,4 @@
-"""What a privacy statement says besides the ledger: evidence, and code, configuration and artifacts by hash."""
+"""Contents of a privacy statement that are not in the ledger: evidence, and digests of code, settings and artifacts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,10 @@ PLACES_OF_A_SOURCE = ("path", "dataset", "subset", "revision", "query", "url_var
 
 
 def evidence_of(state: LedgerState, releases: Mapping[str, Table | Adapter]) -> dict[str, Any]:
-    """The evidence that releases carry, by the charge each was made under. `releases` are named by their mechanism."""
+    """Return the evidence of releases, by the charge under which each was made.
+
+    `releases` maps the name of a mechanism to its release.
+    """
     return {
         charge_id: release.record["evidence"]
         for mechanism, release in releases.items()
@@ -36,7 +39,7 @@ def evidence_of(state: LedgerState, releases: Mapping[str, Table | Adapter]) -> 
 def pictures(
     statement: Mapping[str, Any], histories: Sequence[CohortHistory], partition: Partition
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """The trade-off curve and the spending of the cohorts for the asset's page."""
+    """Return pictures of the trade-off curve and of the spending of the cohorts as metadata."""
     from dp_assets.reports.pictures import epsilon_drawing, tradeoff_drawing
 
     spent = epsilon_drawing(histories, own=partition.cohort, budget=statement["budget"]["epsilon"])
@@ -47,10 +50,12 @@ def pictures(
 def provenance(
     profile: Profile, home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]
 ) -> dict[str, Any]:
-    """The `code` and `configuration` of a statement, and the `files` of what it was `made_from` by asset.
+    """Return the `code`, the `configuration` and the `files` of a statement.
+
+    `made_from` maps the name of an asset to the artifact that the statement is made from.
 
     Raises:
-      dg.Failure: one of them was replaced since it was handed over.
+      dg.Failure: an artifact was replaced after it was loaded.
     """
     settings = public_settings(profile)
     return {
@@ -61,9 +66,9 @@ def provenance(
 
 
 def public_settings(profile: Profile) -> dict[str, Any]:
-    """Every setting but places of files and endpoints, and what may hold a secret of theirs.
+    """Return every setting except paths, addresses of endpoints and sources, and what may hold a secret of theirs.
 
-    The place of the source is kept in the ledger, as a keyed hash only.
+    The ledger keeps the location of the source, as a keyed hash only.
     """
     places: Any = {
         "corpus": {"source": set(PLACES_OF_A_SOURCE)},
@@ -74,10 +79,10 @@ def public_settings(profile: Profile) -> dict[str, Any]:
 
 
 def released_files(home: Path, partition: Partition, made_from: Mapping[str, Table | Adapter]) -> dict[str, str]:
-    """The digest of each file of these assets, by its place below `artifacts`. A run in memory leaves no files.
+    """Return the digest of each file of these assets, by its path below `artifacts`. A run in memory leaves no files.
 
     Raises:
-      dg.Failure: a folder holds something of other charges than what was handed over.
+      dg.Failure: the artifact in a folder has other charges than the artifact that was loaded.
     """
     key = f"{partition.cohort}|{partition.level}"
     digests: dict[str, str] = {}

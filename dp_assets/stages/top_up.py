@@ -1,4 +1,4 @@
-"""Samples for short bins, kept as they are drawn, so that a stopped run goes on with the next round."""
+"""Samples for short bins. Each round is stored as it is drawn, so that an interrupted run continues with the next."""
 
 import hashlib
 import json
@@ -29,9 +29,17 @@ if TYPE_CHECKING:
 def kept_draws(
     context: dg.AssetExecutionContext, home: Path, language_model: LanguageModel, generator: Adapter, profile: Profile
 ) -> "Iterator[Draw]":
-    """Texts of the generator, from a file what was drawn before. The file is held until the block ends.
+    """Open a function that samples texts from the generator and reads from a file the rounds that were drawn before.
 
-    What lies in the private zone, as everything at the level no-dp, is drawn anew and kept nowhere.
+    - The file is locked until the block ends.
+    - In the private zone, as at the level no-dp, everything is sampled anew and nothing is stored.
+
+    Args:
+      context: the context of the asset that runs.
+      home: the data folder.
+      language_model: the base model.
+      generator: the adapter of the generator.
+      profile: the settings of sampling and of the top-up.
 
     Raises:
       AnswersBusy: another run is drawing for the same partition.
@@ -60,7 +68,7 @@ def kept_draws(
 
 @contextmanager
 def progress_once(label: str, total: int, unit: str) -> Iterator[Advance]:
-    """`progress` over all rounds together, which begins with the first of them: most runs need none."""
+    """Open one progress over all rounds. It is shown from the first round on, because most runs need no round."""
     with ExitStack() as shown:
 
         @cache
@@ -71,9 +79,9 @@ def progress_once(label: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 def kept(draw: "Draw", store: "AnswersStore", identity: Mapping[str, Any], *, advance: Advance = silent) -> "Draw":
-    """`draw`, each of whose rounds is kept whole under a hash of what decides it; `identity` is what all share.
+    """Return `draw` with storage: each round is stored whole, under a hash of everything that decides it.
 
-    `advance` is told of rounds that were drawn before.
+    `identity` is the part of it that all rounds share. `advance` is called for rounds that are read from the store.
     """
     from dp_assets.alignment.answers_store import Answer, Outcome, Usage
 

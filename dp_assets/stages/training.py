@@ -1,4 +1,4 @@
-"""Metadata of ordinary training on released data: the last values of its curve, and the curve as a picture."""
+"""Metadata of ordinary training on released data: the last values of its curve and a picture of the curve."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +16,16 @@ TITLES = {
 
 
 def course_of(adapter: Adapter) -> Sequence[Mapping[str, float]]:
-    """The points of a training to draw: a policy's measurements, which compare between methods, else the losses."""
+    """Return the points of a training to draw.
+
+    These are the evaluations of a policy, which are comparable between methods, and the losses of other trainings.
+    """
     points: Sequence[Mapping[str, float]] = adapter.record.get("evaluations") or adapter.record["curve"]
     return points
 
 
 def training_figures(adapter: Adapter, *, title: str) -> dict[str, Any]:
-    """Figures and the curve of an adapter's training, from its own record."""
+    """Return the figures of an adapter's training and a picture of its curve, from the adapter's record."""
     from dp_assets.reports.pictures import training_drawing
 
     curve = [dict(point) for point in adapter.record["curve"]]
