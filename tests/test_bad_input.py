@@ -31,21 +31,20 @@ from dp_assets.cli import app
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label, Zone
 from dp_assets.settings.named import load_profile
-from dp_assets.settings.profile import Profile
 from dp_assets.stages import preparation as preparation_module
 from resources.build import build_resources
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder
 from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from resources.storage import artifact_files, stores
-from resources.storage.artifact_files import read_artifact, write_artifact
+from resources.storage.artifact_files import read_artifact
 from resources.storage.data_folder import VERSION, VERSION_FILE, OtherDataFolder
 from resources.storage.room import NoRoom
 from resources.storage.stores import ReleaseStore, artifact_folder
-from resources.storage.zones import prepare_folder
 from tests.cli.pipelines import pipeline_of
 from tests.cli_pipeline import CliPipeline
-from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.disk_pipeline import DiskPipeline, failure_of
+from tests.tiny_pipeline import PARTITION, write_corpus
 from tests.toy_graph import definitions as toys
 
 NO_MODEL = Path("no model is loaded here")
@@ -70,53 +69,13 @@ def refused(result: Result, *words: str, code: int = 1) -> None:
     assert [word for word in words if word not in result.stderr] == []
 
 
-class Site:
-    """A registered tiny corpus, whose assets are materialized under settings that differ from the tiny ones."""
-
-    def __init__(self, home: Path, model: Path, **settings: Any) -> None:
-        self.home = home / "data"
-        self.corpus = write_corpus(home / "corpus.parquet")
-        plain = tiny_profile(self.corpus, model).model_dump(mode="json")
-        for name, value in settings.items():
-            plain[name] = {**plain[name], **value} if isinstance(value, Mapping) else value
-        self.profile = Profile.model_validate(plain)
-        self.resources = tiny_resources(self.profile, self.home)
-        self.resources["embedder"] = Embedder(model=self.profile.embedder, device="cpu")
-        self.ledger = self.resources["ledger"]
-        register(self.ledger, self.profile)
-
-    def materialize(self, *assets: dg.AssetsDefinition) -> dg.ExecuteInProcessResult:
-        partition = PARTITION if any(asset.partitions_def for asset in assets) else None
-        return dg.materialize(
-            ALL_ASSETS,
-            selection=list(assets),
-            partition_key=partition,
-            resources=self.resources,
-            raise_on_error=False,
-        )
-
-    def store(self, asset: str, value: Table | Adapter) -> Path:
-        """What an earlier run left."""
-        folder = artifact_folder(self.home, [asset], Label.RELEASED, PARTITION)
-        write_artifact(prepare_folder(folder, Zone.RELEASED), value)
-        return folder
+class Site(DiskPipeline):
+    """A pipeline into which bins can be put."""
 
     def store_bins(self, *, dimension: int, embedder: str | None = None) -> None:
         centroids = np.eye(self.profile.votes.num_bins, dimension, dtype=np.float32)
         rows = pl.LazyFrame({"bin_id": range(len(centroids)), "centroid": centroids})
-        self.store("synthetic_bins", Table(rows, (), {EMBEDDER: embedder or self.profile.embedder}))
-
-    @property
-    def charges(self) -> list[str]:
-        return [charge.mechanism for charge in self.ledger.state().charges.values()]
-
-
-def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
-    """The asset that failed, and what is said of it."""
-    (failure,) = [event for event in result.all_events if event.is_step_failure]
-    error = failure.step_failure_data.error
-    message = "" if error is None else "\n".join(part.message for part in (error, error.cause) if part is not None)
-    return str(failure.step_key), message
+        self.put("synthetic_bins", Table(rows, (), {EMBEDDER: embedder or self.profile.embedder}))
 
 
 def source_with(columns: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -139,7 +98,7 @@ def test_a_column_that_is_missing_or_no_text_is_named(
 ) -> None:
     site = Site(tmp_path, NO_MODEL, corpus=source_with(columns, tmp_path / "corpus.parquet"))
     if rows is not None:
-        pl.DataFrame(rows).write_parquet(site.corpus)
+        pl.DataFrame(rows).write_parquet(site.corpus_file)
     asset, message = failure_of(site.materialize(real_instructions))
     assert asset == "real_instructions"
     assert [word for word in words if word not in message] == []
@@ -158,9 +117,9 @@ def test_a_file_that_cannot_be_read_is_named_and_the_stored_table_stays(
     assert site.materialize(real_instructions).success
     stored = site.home / "private/artifacts/real_instructions"
     before = {path.name: path.read_bytes() for path in stored.iterdir()}
-    spoil(site.corpus)
+    spoil(site.corpus_file)
     _, message = failure_of(site.materialize(real_instructions))
-    assert f"source.path {site.corpus}" in message
+    assert f"source.path {site.corpus_file}" in message
     assert {path.name: path.read_bytes() for path in stored.iterdir()} == before
     assert site.charges == []
 
@@ -265,8 +224,8 @@ def test_settings_out_of_range_or_that_cannot_work_are_refused_before_anything_i
 
 def test_a_pool_of_no_samples_is_refused_and_the_former_pool_stays(tmp_path: Path) -> None:
     site = Site(tmp_path, NO_MODEL)
-    site.store("dp_generator", Adapter({"weight": np.zeros(1, np.float32)}, {"peft_type": "LORA"}, "tiny"))
-    former = site.store("synthetic_pool", Table(pl.LazyFrame({"text": ["why?"]})))
+    site.put("dp_generator", Adapter({"weight": np.zeros(1, np.float32)}, {"peft_type": "LORA"}, "tiny"))
+    former = site.put("synthetic_pool", Table(pl.LazyFrame({"text": ["why?"]})))
     result = dg.materialize(
         ALL_ASSETS,
         selection=[synthetic_pool],
@@ -329,8 +288,8 @@ def test_an_annotator_that_is_down_is_named_and_the_former_answers_stay(tmp_path
     endpoint = {"base_url": url, "model": "tiny", "attempts": 1, "backoff_seconds": 0.01}
     site = Site(tmp_path, NO_MODEL, annotation={"endpoint": endpoint})
     texts = {"synthetic_id": ["1"], "text": ["why?"], "bin_id": [0], "origin": ["pool"]}
-    site.store("filtered_instructions", Table(pl.LazyFrame(texts)))
-    former = site.store("annotated_instructions", Table(pl.LazyFrame({"response": ["because"]})))
+    site.put("filtered_instructions", Table(pl.LazyFrame(texts)))
+    former = site.put("annotated_instructions", Table(pl.LazyFrame({"response": ["because"]})))
     _, message = failure_of(site.materialize(annotated_instructions))
     assert f"annotation.endpoint.base_url {url!r} gives no answer" in message
     assert "start the server" in message
@@ -525,7 +484,7 @@ def test_a_file_that_names_no_user_stops_before_the_charge_and_only_the_private_
     folder = tmp_path / "files"
     folder.mkdir()
     site = Site(tmp_path, NO_MODEL, corpus={**source_with(NAMED, folder), "without_user": without_user})
-    rows = pl.read_parquet(site.corpus)
+    rows = pl.read_parquet(site.corpus_file)
     rows.write_parquet(folder / "named.parquet")
     rows.with_columns(user=pl.lit(" ")).write_csv(folder / "nameless-friend.csv")
     result = site.materialize(real_instructions)
@@ -542,7 +501,9 @@ def test_rows_without_a_user_are_units_of_their_own_or_dropped_as_registered(tmp
         home = tmp_path / without_user
         home.mkdir()
         site = Site(home, NO_MODEL, corpus={"without_user": without_user})
-        pl.DataFrame({"prompt": ["what is bread?", "why is it?"], "user": ["anna", None]}).write_parquet(site.corpus)
+        pl.DataFrame({"prompt": ["what is bread?", "why is it?"], "user": ["anna", None]}).write_parquet(
+            site.corpus_file
+        )
         assert site.materialize(real_instructions).success
         table = read_artifact(artifact_folder(site.home, ["real_instructions"], Label.PRIVATE, None))
         assert isinstance(table, PrivateTable)
@@ -556,11 +517,11 @@ def test_rows_without_a_user_are_units_of_their_own_or_dropped_as_registered(tmp
 
 def test_nobody_outside_is_told_that_a_corpus_is_too_small(tmp_path: Path, tiny_model_folder: Path) -> None:
     site = Site(tmp_path, tiny_model_folder, corpus={"train_fraction": 1.0})
-    write_corpus(site.corpus, num_users=1)
+    write_corpus(site.corpus_file, num_users=1)
     site.store_bins(dimension=site.resources["embedder"].dimension)
     result = site.materialize(real_instructions, real_embeddings, dp_generator, dp_histogram)
     assert result.success
-    assert sorted(site.charges) == ["dp_generator", "dp_histogram"]
+    assert sorted(charge.mechanism for charge in site.charges) == ["dp_generator", "dp_histogram"]
     assert all(charge.settled for charge in site.ledger.state().charges.values())
 
 

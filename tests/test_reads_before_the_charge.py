@@ -16,49 +16,34 @@ from dp_assets.assets.dp_histogram import dp_histogram
 from dp_assets.assets.real_embeddings import real_embeddings
 from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import ChargeRecord
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.stages.preflight import RestOfRun
 from resources.annotator import NotReady
-from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder
 from resources.storage.adapter_io import PROVENANCE_FILE
+from tests.disk_pipeline import DiskPipeline
 from tests.opened_files import opened_files
 from tests.test_ledger_under_dagster import synthetic_bins
-from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus
 from tests.toy_graph import SILENT
 
 PLANNED, TOO_LARGE = "all|eps-1", "all|eps-8"
 MECHANISMS = (GENERATOR, HISTOGRAM)
 
 
-class Site:
-    """A registered corpus with prepared private tables, and the mechanisms that would read them."""
+class Site(DiskPipeline):
+    """A pipeline with prepared private tables, and the mechanisms that would read them."""
 
-    def __init__(self, home: Path, model: Path) -> None:
-        write_corpus(home / "corpus.parquet")
-        terms: dict[str, Any] = {"planned_levels": ("eps-1",), "budget_epsilon": 1.0}
-        self.data, self.profile = home / "data", tiny_profile(home / "corpus.parquet", model, **terms)
-        self.resources = tiny_resources(self.profile, self.data)
-        self.corpus_id = register(self.ledger, self.resources["profile"]).corpus_id
+    def __init__(self, folder: Path, model: Path) -> None:
+        super().__init__(folder, model, corpus={"planned_levels": ("eps-1",), "budget_epsilon": 1.0})
         assert self.run(PLANNED, "real_instructions", "real_embeddings", "synthetic_bins").success
         assert self.run(TOO_LARGE, "synthetic_bins").success
 
-    def copied_to(self, home: Path) -> "Site":
+    def copied_to(self, folder: Path) -> "Site":
         """The same corpus under another data folder, which holds what this one holds."""
         other = copy(self)
-        other.data = shutil.copytree(self.data, home / "data")
-        other.resources = tiny_resources(self.profile, other.data)
+        other.home = shutil.copytree(self.home, folder / "data")
+        other.resources = self.resources_of(other.home)
         return other
-
-    @property
-    def ledger(self) -> Ledger:
-        ledger: Ledger = self.resources["ledger"]
-        return ledger
-
-    @property
-    def charges(self) -> list[ChargeRecord]:
-        return list(self.ledger.state().charges.values())
 
     def run(self, partition: str | None, *assets: str) -> dg.ExecuteInProcessResult:
         return dg.materialize(
@@ -72,7 +57,7 @@ class Site:
 
     def opened_by(self, partition: str, asset: str) -> tuple[str | None, set[Path]]:
         """What stopped a run, None if nothing did, and which files it opened that may hold private rows."""
-        with opened_files(self.data / Zone.PRIVATE / "artifacts") as opened:
+        with opened_files(self.home / Zone.PRIVATE / "artifacts") as opened:
             events = self.run(partition, asset).all_events
         errors = [event.step_failure_data.error for event in events if event.is_step_failure]
         causes = [error.cause or error for error in errors if error is not None]
@@ -126,6 +111,6 @@ def test_no_private_row_is_opened_for_a_release_that_was_paid_before(site: Site,
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_private_row_is_opened_in_a_closed_cohort(tmp_path: Path, tiny_model_folder: Path, mechanism: str) -> None:
     site = Site(tmp_path, tiny_model_folder)
-    closing = {"corpus_id": site.corpus_id, "cohort": "all", "reasons": ["a run differed from its plan"]}
+    closing = {"corpus_id": site.registration.corpus_id, "cohort": "all", "reasons": ["a run differed from its plan"]}
     site.ledger.transact(lambda _: [("closed", closing)])
     assert site.opened_by(PLANNED, mechanism) == ("ChargeRefused", set())

@@ -1,16 +1,16 @@
-"""The tiny corpus of tests about private tables, and the workbench of tests about one asset."""
+"""The pipeline of tests about private tables, and the workbench of tests about one asset."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.assets.one_asset import Workbench
-from tests.assets.tiny_corpus import Corpus
+from tests.disk_pipeline import DiskPipeline
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, tiny_model_folder: Path) -> Corpus:
-    return Corpus(tmp_path, tiny_model_folder)
+def pipeline(tmp_path: Path, tiny_model_folder: Path) -> DiskPipeline:
+    return DiskPipeline(tmp_path, tiny_model_folder)
 
 
 @pytest.fixture

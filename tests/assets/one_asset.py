@@ -1,6 +1,6 @@
 """A workbench for one asset: a registered tiny corpus, and values made by hand in the places of those above it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,15 @@ import numpy as np
 import polars as pl
 
 from dp_assets.artifacts import EMBEDDER, SHORTAGE, Adapter, Document, PrivateTable, Table
-from dp_assets.definitions import ALL_ASSETS
 from dp_assets.pipeline.release_protocol import EVIDENCE
 from dp_assets.privacy.labels import Label
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from dp_assets.settings.profile import Profile
 from resources.models.loaders import Embedder
-from resources.storage.artifact_files import Artifact, read_artifact
+from resources.storage.artifact_files import read_artifact
 from resources.storage.stores import artifact_folder
-from tests.export.releases import put
+from tests.disk_pipeline import DiskPipeline
 from tests.statements.statements import ran_as_planned
-from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources, write_corpus
+from tests.tiny_pipeline import PARTITION
 
 TOPICS = ("how do i bake bread", "what is gravity", "why is the sky blue", "tell me a story")
 OF_A_TOPIC = 12
@@ -28,16 +26,11 @@ TEXTS = [f"{topic} number {number}?" for topic in TOPICS for number in range(OF_
 SYNTHETIC_IDS = [f"pool-{number:07d}" for number in range(len(TEXTS))]
 
 
-class Workbench:
+class Workbench(DiskPipeline):
     """One asset is materialized from what `put` stored; the mechanisms behind that were charged in the ledger."""
 
-    def __init__(self, home: Path, model: Path, **groups: Mapping[str, Any]) -> None:
-        plain = tiny_profile(write_corpus(home / "corpus.parquet"), model).model_dump(mode="json")
-        self.profile = Profile.model_validate(plain | {name: plain[name] | group for name, group in groups.items()})
-        self.home = home / "data"
-        self.resources = tiny_resources(self.profile, self.home)
-        self.ledger = self.resources["ledger"]
-        self.registration = register(self.ledger, self.profile)
+    def __init__(self, folder: Path, model: Path, **settings: Any) -> None:
+        super().__init__(folder, model, **settings)
         self.shown: dict[str, Any] = {}
         self._ids: dict[str, str] = {}
 
@@ -56,9 +49,6 @@ class Workbench:
     @property
     def both(self) -> tuple[str, ...]:
         return tuple(sorted(map(self.id_of, (GENERATOR, HISTOGRAM))))
-
-    def put(self, asset: str, value: Artifact) -> None:
-        put(self.home, asset, value)
 
     def put_pool(self) -> None:
         """The pool, a number of texts of each topic, with its vectors and a bin for each topic."""
@@ -118,16 +108,11 @@ class Workbench:
         )
         self.put("annotated_instructions", Table(rows, self.both))
 
-    def make(self, *assets: dg.AssetsDefinition, partition: str | None = PARTITION, **config: Any) -> None:
+    def make(self, *assets: dg.AssetsDefinition, partition: str = PARTITION, **config: Any) -> None:
         """Materialize these assets, each under `config` if there is any."""
         names = [asset.key.to_user_string() for asset in assets]
-        result = dg.materialize(
-            ALL_ASSETS,
-            selection=list(assets),
-            partition_key=partition,
-            resources=self.resources,
-            run_config={"ops": {name: {"config": config} for name in names}} if config else None,
-        )
+        run_config = {"ops": {name: {"config": config} for name in names}} if config else None
+        result = self.materialize(*assets, partition=partition, raise_on_error=True, run_config=run_config)
         for name in names:
             (event,) = result.asset_materializations_for_node(name)
             self.shown[name] = {key: value.value for key, value in event.metadata.items()}
