@@ -1,11 +1,11 @@
-"""LoRA adapters as values: a fresh one on a frozen model, one taken from a trained model, one put back on a base model.
+"""LoRA adapters as values: add a new one to a frozen model, extract it from a trained model, attach it to a base model.
 
-The base model never changes; what is trained, released and composed is the adapter (Hu et al. 2022, LoRA). Adapter
-tensors are float32 whatever the base model's type, since they carry the noise and the small updates that bfloat16
-would round away. Dropout is 0, so that a unit's gradient is one deterministic vector, and biases stay frozen, because
-DP-SGD clips the gradients of linear layers only.
+The base model never changes. What is trained, released and composed is the adapter (Hu et al. 2022, LoRA). Adapter
+tensors are float32 whatever the base model's type, because they carry the noise, and small updates that bfloat16 would
+round to zero. Dropout is 0, so that a unit's gradient is one deterministic vector. Biases stay frozen, because DP-SGD
+clips only the gradients of LoRA matrices.
 
-The functions work on PEFT models of any task type, so that a reward model's `score` head (`modules_to_save`) travels
+The functions work on PEFT models of any task type. So the `score` head of a reward model (`modules_to_save`) is stored
 with its adapter. Left out: adapters of other kinds than LoRA, and several adapters on one model (merge one before
 attaching the next).
 """
@@ -42,9 +42,10 @@ def new_adapter_model(
     layers: Sequence[int] | None,
     seed: int,
 ) -> PeftModel:
-    """`model`, frozen, with a trainable LoRA adapter that changes nothing yet.
+    """Freeze `model` and add a trainable LoRA adapter, which does not change its outputs yet.
 
     Args:
+      model: the base model.
       rank: inner dimension r of the two factors.
       alpha: the product of the factors is scaled by alpha / rank.
       target_modules: names of the adapted linear layers, such as "q_proj".
@@ -71,28 +72,29 @@ def new_adapter_model(
 
 
 def adapter_from_model(model: PeftModel, *, base_model: str, record: Mapping[str, Any]) -> Adapter:
-    """The adapter of `model` as a value that shares no memory with it. Whoever made the model adds its charges.
+    """Return the adapter of `model` as a value that shares no memory with it. The caller adds its charges.
 
     Args:
-      base_model: the id under which users find the base model; it replaces the local path in the PEFT configuration.
+      model: a PEFT model with one adapter.
+      base_model: the id under which users find the base model. It replaces the local path in the PEFT configuration.
       record: public facts about the training.
     """
     config = model.peft_config[_ACTIVE].to_dict() | {"base_model_name_or_path": base_model, "inference_mode": True}
     return Adapter(
         weights=_float32_arrays(_adapter_tensors(model)),
-        config=json.loads(json.dumps(config, default=sorted)),  # PEFT keeps sets of names, which JSON does not know.
+        config=json.loads(json.dumps(config, default=sorted)),  # PEFT keeps sets of names, and JSON has no sets.
         base_model=base_model,
         record=dict(record),
     )
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Adapter, *, trainable: bool = False) -> PeftModel:
-    """`model` with `adapter` on it, in place; frozen unless `trainable`.
+    """Attach `adapter` to `model` in place, frozen unless `trainable`, and return the PEFT model.
 
     Call `merge_and_unload()` on the result to get a plain model with the adapter folded in.
 
     Raises:
-      ValueError: the adapter's tensors are not those that its configuration asks for on this model.
+      ValueError: the names of the adapter's tensors are not those that its configuration requires on this model.
     """
     stored = {**adapter.config, "base_model_name_or_path": None, "inference_mode": not trainable}
     with public_seed(0):  # PEFT draws an initialization that the stored tensors then replace.
@@ -105,13 +107,13 @@ def attach_adapter(model: PreTrainedModel, adapter: Adapter, *, trainable: bool 
 
 
 def _adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The adapter's state dict. Embeddings are never adapted, and asking PEFT to find out would query the hub."""
+    """Return the adapter's state dict. Embeddings are never adapted; letting PEFT check that would query the hub."""
     tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     return tensors
 
 
 def arrays_of_parameters(parameters: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[np.float32]]:
-    """LoRA parameters of a model, by their names in it, as an adapter's weights."""
+    """Convert LoRA parameters, by their names in a PEFT model, to the weights of an adapter."""
     return _float32_arrays({name.replace(f".{_ACTIVE}.", "."): tensor for name, tensor in parameters.items()})
 
 

@@ -1,21 +1,22 @@
-"""Decoding many texts at once: a slot whose text has ended takes up the next one.
+"""Continuous batching: when a text of the batch ends, its slot is refilled with the next prompt.
 
-`generate` runs a batch until its longest text ends, so most of its rows are long finished while it still computes them,
-and it sorts the whole vocabulary of every row at every step. Here
+`generate` of transformers runs a batch until its longest text ends, so it keeps computing rows that ended earlier, and
+it sorts the whole vocabulary of every row at every step. Here it is different:
 
-- each slot of a batch holds one text of its own age, and is refilled once that text has ended;
-- all slots write to the same column of one key-value cache, so a step is an ordinary step of any causal model. A text
-  that starts late has its prompt's keys and values copied into the columns just before; what lies further left is
-  masked. Columns left of the oldest living text are dropped, so memory follows the slots and the longest text, not how
-  many texts are drawn;
-- texts that share a prompt share one computation of it; other prompts are computed in groups;
-- a token is drawn from the nucleus without sorting (`choose_tokens`).
+- Continuous batching: each slot of the batch holds one text, which may have started at any step. The slot is refilled
+  after that text ended.
+- KV cache: all slots write to the same column of one cache, so a step is an ordinary step of any causal model. When a
+  text starts, its prompt's keys and values are copied into the columns just before the current one, and columns further
+  left are masked. Columns left of the oldest active text are dropped. So memory depends on the number of slots and the
+  longest text, not on the number of texts.
+- Prefill and prefix sharing: texts with the same prompt share one prefill; different prompts are prefilled in groups.
+- Nucleus sampling does not sort the vocabulary (`choose_tokens`).
 
-Each text has random numbers of its own, which follow from the public seed and its number. So the batch size and the
-company of a text decide nothing but rounding.
+The random numbers of each text follow from the public seed and the text's number. So the batch size and the other
+texts of the batch affect nothing but rounding.
 
-Left out: models whose layers keep a state other than keys and values (`keeps_columns`), and paged attention: a step
-costs every slot the width of the oldest text.
+Left out: models whose layers keep a state other than keys and values (`keeps_columns`), and paged attention, so a step
+costs every slot the width of the oldest active text.
 """
 
 from collections import deque
@@ -30,14 +31,14 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 SPARE_COLUMNS = 64
-REFILL_SHARE = 16  # slots are refilled once a sixteenth of them is free, so that prompts are computed in groups
-COMPACT_BELOW = 7 / 8  # with nothing left to start, free slots are dropped once they are an eighth
-ROWS_IN_CACHE = 16  # of a vocabulary's probabilities: passing over few rows several times is twice as fast on a CPU
+REFILL_SHARE = 16  # slots are refilled when a sixteenth of them is free, so that prompts are prefilled in groups
+COMPACT_BELOW = 7 / 8  # when no prompt is waiting, free slots are dropped once they are an eighth of all
+ROWS_IN_CACHE = 16  # rows of probabilities per block; a block stays in the CPU's cache, which makes it twice as fast
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen, and where a text ends. Temperature 0 takes the likeliest token."""
+    """How tokens are chosen and where a text ends. Temperature 0 selects the most likely token."""
 
     max_new_tokens: int
     temperature: float
@@ -47,7 +48,7 @@ class Decoding:
 
 
 def keeps_columns(model: PreTrainedModel) -> bool:
-    """Whether all that a layer of the model keeps of a text are keys and values, token by token."""
+    """Whether the model's layers keep nothing but keys and values for each token, so that `decode` can run it."""
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
@@ -62,10 +63,17 @@ def decode(
     first_number: int,
     advance: Callable[[int], None],
 ) -> list[list[int]]:
-    """New token ids for each prompt, in their order; the token that ended a text is its last one, if any did.
+    """Return the new token ids for each prompt, in the order of the prompts.
 
-    `first_number` is the number of the first text; random numbers follow from it. `advance` is called with the number
-    of texts that ended.
+    If a stop token ended a text, it is the last of its ids.
+
+    Args:
+      model: a causal language model for which `keeps_columns` is true.
+      prompts: token ids, at least one each.
+      decoding: how tokens are chosen.
+      batch_size: the largest number of slots.
+      first_number: the number of the first text. The random numbers of a text follow from its number.
+      advance: called with the number of texts that ended.
     """
     texts = [_Text(prompt, decoding, first_number + index) for index, prompt in enumerate(prompts)]
     waiting = deque(sorted(texts, key=lambda text: len(text.prompt)))
@@ -82,7 +90,7 @@ def decode(
 
 
 class _Text:
-    """One text while it is written, with random numbers of its own."""
+    """One text while it is generated, with its own random numbers."""
 
     def __init__(self, prompt: Sequence[int], decoding: Decoding, number: int) -> None:
         self.prompt = tuple(prompt)
@@ -100,7 +108,7 @@ class _Text:
 
 
 class _Slots:
-    """The texts being written, one a slot, and where in the shared columns each of them starts."""
+    """The active texts, one for each slot, and their KV cache."""
 
     def __init__(self, model: PreTrainedModel, decoding: Decoding, *, size: int, longest: int) -> None:
         self.model, self.decoding, self.size = model, decoding, size
@@ -115,7 +123,7 @@ class _Slots:
         return [slot for slot, text in enumerate(self.texts) if text is None]
 
     def admit(self, texts: Sequence[_Text]) -> None:
-        """Put texts into free slots, with what their prompts leave in the cache up to the last token, read next."""
+        """Put texts into free slots and prefill their prompts, except the last token, which the next step reads."""
         slots = self.free()[: len(texts)]
         prompts = [text.prompt for text in texts]
         for slot, text in zip(slots, texts, strict=True):
@@ -128,7 +136,7 @@ class _Slots:
         self.texts, self.size = [self.texts[slot] for slot in kept], len(kept)
 
     def step(self) -> int:
-        """One more token for every text; how many of them ended."""
+        """Generate one more token for every active text, and return how many texts ended."""
         live = self.live()
         logits = self._next_logits(live)
         texts = [text for text in self.texts if text is not None]
@@ -146,7 +154,7 @@ class _Slots:
         return len(ended)
 
     def _next_logits(self, live: list[int]) -> Tensor:
-        """Logits [live texts, vocabulary] in float32. A free slot reads one token that nothing attends to."""
+        """Return the next logits, float32 [active texts, vocabulary]. A free slot reads a token that is ignored."""
         columns, device = self.columns, self.model.device
         columns.begin_step(free=self.free())
         starts = torch.from_numpy(columns.starts).to(device)
@@ -162,10 +170,10 @@ class _Slots:
 
 
 class _Columns:
-    """Keys and values of all slots, column by column: `oldest` is the first that counts, `end` the next to be written.
+    """The KV cache of all slots. A column holds one token of each slot.
 
-    The text in a slot begins at the slot's column in `starts`. `room` columns are always there before `end`, so that
-    the longest prompt fits.
+    `oldest` is the first column in use, and `end` the next to be written. `starts` holds the first column of each
+    slot's text. There are always at least `room` columns before `end`, so that the longest prompt fits.
     """
 
     def __init__(self, num_slots: int, *, room: int) -> None:
@@ -176,7 +184,7 @@ class _Columns:
         self.cache = Cache(layer_class_to_replicate=partial(_Layer, self))
 
     def begin_step(self, *, free: Sequence[int]) -> None:
-        """Forget what no living text needs, and see to it that there is a column to write to."""
+        """Drop the columns that no active text needs, and make sure that there is a column to write to."""
         self.starts[free] = self.end
         self.oldest = int(self.starts.min())
         if self.end == self.capacity:
@@ -195,9 +203,9 @@ class _Columns:
             self.cache.layers[index].write(rows, keys, values)
 
     def _move(self, slots: Sequence[int]) -> None:
-        """Copy what counts of some slots to the front of new storage of twice that width.
+        """Copy the columns in use of the given slots to the front of new storage of twice their width.
 
-        So columns are copied about once in their life, and storage follows the width of the oldest text.
+        So a column is copied about once, and storage is proportional to the width of the oldest active text.
         """
         width = self.end - self.oldest
         first = max(0, self.room - width)
@@ -209,7 +217,7 @@ class _Columns:
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values, [slots, heads, capacity, dimension], in which a step fills the column `end`."""
+    """Keys and values of one layer, [slots, heads, capacity, dimension]. A step fills the column `end`."""
 
     def __init__(self, columns: _Columns) -> None:
         super().__init__()
@@ -231,7 +239,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         return self.columns.end - self.columns.oldest
 
     def write(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Fill the columns just before `end` of some slots."""
+        """Write the columns just before `end` of the given slots."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         end = self.columns.end
@@ -247,7 +255,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         return new
 
     def _storage(self, like: Tensor) -> Tensor:
-        """Zeros, since masked columns are multiplied by zero, which does not silence what is undefined."""
+        """Return storage of zeros. Masked columns are multiplied by zero, which would not remove a NaN."""
         return like.new_zeros(self.columns.num_slots, like.shape[1], self.columns.capacity, like.shape[3])
 
 
@@ -255,14 +263,17 @@ _KeysAndValues = list[tuple[Tensor, Tensor]]
 
 
 class _Prefixes:
-    """What prompts leave in the cache up to their last token. The last group is kept: often all share a prompt."""
+    """Prefill: keys and values of prompts without their last token.
+
+    The last group of prompts is cached, because all texts often share one prompt.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._of_last: tuple[list[tuple[int, ...]], _KeysAndValues] = ([], [])
 
     def of(self, prompts: Sequence[tuple[int, ...]]) -> _KeysAndValues:
-        """For each layer keys and values [prompts, heads, longest - 1, dimension], flush right."""
+        """Return keys and values of each layer, [prompts, heads, longest - 1, dimension], padded on the left."""
         distinct = list(dict.fromkeys(prompts))
         if distinct != self._of_last[0]:
             self._of_last = (distinct, self._computed(distinct))
@@ -290,9 +301,9 @@ class _Prefixes:
 def choose_tokens(
     logits: Tensor, *, temperature: float, top_p: float, uniforms: Sequence[Callable[[], float]]
 ) -> list[int]:
-    """A token for each row of float32 `logits` [rows, vocabulary]; `uniforms[i]` gives row i its numbers from [0, 1).
+    """Choose a token for each row of float32 `logits` [rows, vocabulary].
 
-    Temperature 0 takes the likeliest.
+    `uniforms[i]` returns the random numbers of row i, uniform in [0, 1). Temperature 0 selects the most likely token.
     """
     if temperature == 0:
         likeliest: list[int] = logits.argmax(dim=-1).tolist()
@@ -306,11 +317,12 @@ def choose_tokens(
 
 
 def _from_nucleus(probabilities: Tensor, top_p: float, uniforms: Sequence[Callable[[], float]]) -> Tensor:
-    """A token of each row's nucleus, the smallest set of likeliest tokens that holds `top_p` (Holtzman et al. 2020).
+    """Draw a token from each row's nucleus, the smallest set of most likely tokens that holds `top_p`.
 
-    Of equally likely tokens it takes the higher ids first, as `generate` does. Nothing is sorted: a token is drawn from
-    all and kept if those ranked above it hold less than `top_p`, which is what being in the nucleus means. If not, the
-    next is drawn from those above it. They include the nucleus, so the kept one is distributed as in the nucleus.
+    Nucleus sampling is due to Holtzman et al. (2020). Of equally likely tokens, higher ids rank first, as in
+    `generate`. Rejection sampling avoids sorting. A token is drawn from all tokens, and accepted if the tokens ranked
+    above it hold less than `top_p`, which means that it is in the nucleus. Otherwise the next one is drawn from the
+    tokens above it. These include the nucleus, so the accepted token has the nucleus distribution.
     """
     chosen = torch.zeros(len(probabilities), dtype=torch.long, device=probabilities.device)
     undecided = torch.arange(len(probabilities), device=probabilities.device)
@@ -327,14 +339,14 @@ def _from_nucleus(probabilities: Tensor, top_p: float, uniforms: Sequence[Callab
 
 
 def _drawn(weights: Tensor, draws: Tensor) -> Tensor:
-    """For each row the token at which the running sum of its weights passes the share `draws` of their total."""
+    """Return for each row the token at which the cumulative weight passes the fraction `draws` of the total."""
     running = weights.cumsum(dim=-1)
     targets = draws.to(running.dtype)[:, None] * running[:, -1:]
     return torch.searchsorted(running, targets, right=True)[:, 0].clamp(max=weights.shape[-1] - 1)
 
 
 def _ranked_above(probabilities: Tensor, tokens: Tensor) -> Tensor:
-    """`probabilities`, zero from the rank of each row's token on."""
+    """Return `probabilities`, with zeros for each row's token and all tokens ranked below it."""
     own = probabilities.gather(1, tokens[:, None])
     higher_id = torch.arange(probabilities.shape[-1], device=tokens.device) > tokens[:, None]
     return probabilities * ((probabilities > own) | ((probabilities == own) & higher_id))

@@ -1,4 +1,4 @@
-"""How much texts vary, for synthetic sets and sampled answers alike."""
+"""Diversity of texts, for synthetic sets and for sampled answers."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,10 @@ WORD = r"[\p{L}\p{N}]+(?:['\u{2019}-][\p{L}\p{N}]+)*"
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct n-grams of lower-case words divided by all of them (Li et al., NAACL 2016); 0 without any n-gram."""
+    """Return distinct-n: distinct n-grams of lower-case words divided by all n-grams (Li et al., NAACL 2016).
+
+    0 if there is no n-gram.
+    """
     words = (
         pl.DataFrame({"text": pl.Series("text", texts, dtype=pl.String)})
         .with_row_index("row")

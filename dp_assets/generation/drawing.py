@@ -1,7 +1,7 @@
-"""Drawing texts by public seeds: the synthetic pool, more of it for short bins, and the baseline of epsilon zero.
+"""Sampling with public seeds: the synthetic pool, more texts for bins below their quota, and the baseline of epsilon 0.
 
-The baseline samples user turns from the public base model by its open user turn, without any private training (Xu et
-al., "Magpie", arXiv 2406.08464). Private training has to beat it to have earned its budget.
+The baseline samples user turns from the public base model after an open user turn, without any private training (Xu et
+al., "Magpie", arXiv 2406.08464). Private training is worth its budget only if it beats this baseline.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ DIGEST_BYTES = 16
 
 
 class Shards(Protocol):
-    """Where finished shards are kept."""
+    """The store of finished shards."""
 
     def found(self, name: str) -> pl.LazyFrame | None:
-        """The rows of a finished shard, None if it is not finished."""
+        """Return the rows of a finished shard; None if it is not finished."""
 
     def kept(self, name: str, rows: pl.DataFrame) -> pl.LazyFrame:
-        """Keep a finished shard, and return its rows as stored."""
+        """Store a finished shard, and return its rows as stored."""
 
 
 def with_adapter(
     load_model: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]], adapter: Adapter
 ) -> LoadModel:
-    """Loads the base model and folds `adapter` into its weights."""
+    """Return a function that loads the base model and merges `adapter` into its weights."""
 
     def load() -> Loaded:
         base, tokenizer = load_model()
@@ -54,11 +54,12 @@ def with_adapter(
 
 
 def sample_pool(load_generator: LoadModel, settings: SamplingSettings, *, shards: Shards) -> pl.LazyFrame:
-    """Distinct texts of the generator: columns `text`, `num_tokens`, `finished`.
+    """Return distinct texts of the generator: columns `text`, `num_tokens`, `finished`.
 
-    Shards that are there already are taken as they are, and the model is loaded only if one is missing. A shard is a
-    function of the settings, its number and the texts before it, so a run that was stopped ends with the same pool.
-    Memory holds the samples of one shard, and a digest of every text.
+    - Finished shards are reused, and the model is loaded only if one is missing.
+    - A shard is a function of the settings, its number and the texts before it, so a run that was interrupted ends with
+      the same pool.
+    - Memory holds the samples of one shard, and a digest of every text.
     """
     load = cache(load_generator)
     seen: set[bytes] = set()
@@ -82,9 +83,10 @@ def sample_pool(load_generator: LoadModel, settings: SamplingSettings, *, shards
 def generator_sampler(
     load_generator: LoadModel, settings: SamplingSettings, *, advance: Advance = silent
 ) -> Callable[[Sequence[Steering], int], list[str]]:
-    """A function of (steerings, public seed) that draws a text for each from the generator, loaded at the first call.
+    """Return a function of (steerings, public seed) that samples one text for each steering from the generator.
 
-    How many it draws and by which seed is not that of the settings. `advance` is told of the texts as they are drawn.
+    The generator is loaded at the first call. The number of texts and the seed are those of the call, not of the
+    settings. `advance` is called with the number of texts that ended.
     """
     load = cache(load_generator)
 
@@ -102,7 +104,7 @@ def generator_sampler(
 
 
 def sample_baseline(load_model: LoadModel, settings: SamplingSettings) -> list[str]:
-    """Distinct texts of the base model alone, drawn as the pool is drawn from the generator."""
+    """Return distinct texts of the base model alone, sampled in the way that the pool is sampled from the generator."""
     number = settings.num_samples
     with progress("sampling the baseline of epsilon zero", number, "samples") as advance:
         drawn = _draw(load_model(), settings, num_samples=number, first_number=0, advance=advance)
@@ -126,5 +128,5 @@ def _draw(
 
 
 def _digests(samples: pl.DataFrame) -> list[bytes]:
-    """128 bits of each text, by which it is known again."""
+    """Return a 128-bit digest of each text, by which repeated texts are recognized."""
     return [hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest() for text in samples["text"]]
