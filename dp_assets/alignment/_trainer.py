@@ -1,11 +1,11 @@
-"""What the trainers of TRL share here: quiet, offline, seeded, and without a trace afterwards.
+"""Common use of TRL's trainers: quiet, offline, seeded, and without side effects after training.
 
 TRL writes checkpoints and model cards, prints its log, sends usage figures to the Hugging Face hub, seeds the global
 generators and replaces `forward` on the model that it trains. Inside `training_scope` none of this outlives the
-training. Only released synthetic rows come here, so progress and curves may be shown, and seeds are public.
+training. The trainers see released synthetic rows only, so progress and curves may be shown, and seeds are public.
 
 A batch is one forward and backward pass, without gradient accumulation. On a GPU activations are recomputed in the
-backward pass (activation checkpointing), because memory is what is short there; on a CPU it is time.
+backward pass (activation checkpointing), because memory is scarce there. On a CPU time is.
 """
 
 import random
@@ -24,13 +24,13 @@ from dp_assets.alignment.record import Curve
 from dp_assets.generation.prompts import answer_prompt_ids, end_of_instruction_id
 from dp_assets.progress import Advance
 
-# Its environment variable is read once, when huggingface_hub is first imported, and that may be behind us.
+# Its environment variable is read only when huggingface_hub is first imported, which may have happened already.
 hub_constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 @contextmanager
 def training_scope(model: torch.nn.Module) -> Iterator[str]:
-    """Yield a folder that is gone afterwards, and undo what a trainer does to the process and to `model.forward`.
+    """Yield a temporary folder, and undo afterwards what a trainer does to the process and to `model.forward`.
 
     `model` is the Transformers model itself, not the PEFT wrapper around it.
     """
@@ -46,7 +46,7 @@ def training_scope(model: torch.nn.Module) -> Iterator[str]:
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's global generators back as they were: trainers seed all of them."""
+    """Restore the global random generators of Python, NumPy and torch, because trainers seed all of them."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()), device_type="cuda"):
@@ -70,7 +70,15 @@ def _no_dataset_bars() -> Iterator[None]:
 def common_arguments(
     folder: str, *, device: torch.device, learning_rate: float, batch_size: int, seed: int
 ) -> dict[str, Any]:
-    """The training arguments that hold for all trainers alike. Every step is logged, for the curve."""
+    """Return the training arguments that all trainers share. Every step is logged, for the curve.
+
+    Args:
+      folder: the trainer's output folder.
+      device: the device of the model.
+      learning_rate: the initial learning rate.
+      batch_size: rows per step.
+      seed: the public seed.
+    """
     on_gpu = device.type != "cpu"
     return {
         "output_dir": folder,
@@ -79,11 +87,11 @@ def common_arguments(
         "seed": seed,
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
-        # The base model keeps the precision it came in and its adapter is float32, so autocasting has nothing to add.
+        # No autocasting: the base model keeps its own precision, and its adapter is float32.
         "bf16": False,
         "activation_checkpointing": on_gpu,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # else a loss that is not finite is logged as an earlier one
+        "logging_nan_inf_filter": False,  # the filter would log an earlier loss instead of one that is not finite
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
@@ -91,9 +99,9 @@ def common_arguments(
 
 
 def conversation_ids(tokenizer: PreTrainedTokenizerBase, instruction: str, answer: str) -> tuple[list[int], list[int]]:
-    """Token ids of a chat of one instruction, up to the open assistant turn, and of its answer with the end token.
+    """Return the token ids of a chat up to the open assistant turn, and those of the answer with the end token.
 
-    The first part is what `generation` samples answers from, so a model is trained on the very prompt that it will see.
+    `generation` samples answers from the same prompt ids, so a model is trained on exactly the prompt that it will see.
     """
     answer_ids = tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return answer_prompt_ids(tokenizer, instruction), [*answer_ids, end_of_instruction_id(tokenizer)]
@@ -103,8 +111,8 @@ def train_quietly(trainer: Any, *, advance: Advance, figures: Mapping[str, str])
     """Train, calling `advance(1)` after every optimizer step.
 
     Returns:
-      One entry a step with the key `step` and, under our names, the figures that the trainer logged: `figures` maps
-      TRL's name of a figure to ours. TRL's closing summary has none of them and is left out.
+      One entry per step with the key `step` and, under our names, the figures that the trainer logged. `figures` maps
+      TRL's name of a figure to ours. TRL's final summary has none of them and is left out.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_AfterEachStep(advance))

@@ -1,8 +1,8 @@
 """Annotation: a response for every synthetic instruction.
 
 The annotator may be a model, a service or a team; here it is a function from texts to texts. It sees released rows
-only, which is what the whole graph is for: the instructions that people wrote are never shown to anyone (the paper's
-abstract).
+only. This is the purpose of the whole graph: the instructions that people wrote are never shown to an annotator (the
+paper's abstract).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ COLUMNS = ("synthetic_id", "instruction", "response", "annotator", "bin_id")
 
 @dataclass(frozen=True)
 class Annotation:
-    """Annotated instructions as `rows`, and how many were dropped because their answer is empty as `unanswered`."""
+    """`rows` are the annotated instructions; `unanswered` is the number dropped because their answer is empty."""
 
     rows: pl.DataFrame
     unanswered: int
@@ -24,11 +24,12 @@ class Annotation:
 def annotate(filtered: pl.DataFrame, answer: Callable[[list[str]], list[str]], *, annotator: str) -> Annotation:
     """Answer every instruction of `filtered` (columns `synthetic_id`, `text`, `bin_id`).
 
-    `answer` gets all texts at once, in order, and gives one answer each; `annotator` names who answered. Answers lose
-    the white space around them. The rows have the columns `COLUMNS`.
+    - `answer` receives all texts at once and returns one answer each, in order. `annotator` names who answered.
+    - White space around an answer is removed.
+    - The rows have the columns `COLUMNS`.
 
     Raises:
-      ValueError: `answer` gave another number of answers than it got instructions.
+      ValueError: the number of answers differs from the number of instructions.
     """
     answers = answer(filtered["text"].to_list())
     if len(answers) != filtered.height:

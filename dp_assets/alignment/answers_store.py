@@ -1,11 +1,12 @@
 """Answers of an endpoint on disk, one JSON line each, written as they arrive.
 
-A line is on disk before the answer counts as received, so a run that is stopped, killed or cut off from power keeps all
-that it was given and asks only for the rest. The file is only ever appended to. A line that a crash left half written
-is passed over, and what it held is asked for again. One process at a time holds the file.
-
-Every response is kept, the useless ones too: they were paid for as well, and how often a question was tried has to
-outlive the run. Only released text comes here, so the file may lie in the released zone.
+- A line is on disk before its answer counts as received. So a run that is stopped or killed, or that loses power, keeps
+  all answers it received, and the next run requests only the rest.
+- The file is append-only. A line that a crash left half written is skipped, and its answer is requested again.
+- One process at a time holds the file.
+- Every response is kept, even a useless one: it was paid for, and the number of tries of a question must outlive the
+  run.
+- The file holds released text only, so it may lie in the released zone.
 """
 
 import fcntl
@@ -23,7 +24,7 @@ from dp_assets.privacy.errors import PublicError
 
 
 class Outcome(StrEnum):
-    """What came of a request that the endpoint answered."""
+    """The outcome of a request that the endpoint answered."""
 
     ANSWERED = "answered"
     TRUNCATED = "truncated"
@@ -41,14 +42,14 @@ FINAL = (Outcome.ANSWERED, Outcome.REFUSED, Outcome.REJECTED)
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of requests: read by the model, and written by it."""
+    """Tokens of requests: those that the model read (input) and those that it wrote (output)."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -57,7 +58,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """One response. `key` says what was asked of which model; `text` is empty unless the outcome is ANSWERED."""
+    """One response. `key` identifies question and model; `text` is empty unless the outcome is ANSWERED."""
 
     key: str
     outcome: Outcome
@@ -70,7 +71,7 @@ class AnswersBusy(PublicError, RuntimeError):
 
 
 class AnswersStore:
-    """The answers in one file; `opened` makes one. Threads must take turns at `add`."""
+    """The answers in one file, opened by `opened`. Calls of `add` must not overlap between threads."""
 
     def __init__(self, stream: IO[str], answers: Iterator[Answer]) -> None:
         self._stream = stream
@@ -84,7 +85,7 @@ class AnswersStore:
     @classmethod
     @contextmanager
     def opened(cls, path: Path) -> Iterator["AnswersStore"]:
-        """The answers in `path`, which is made if it is missing and held until the block ends.
+        """Open the answers in `path`, which is created if missing and locked until the block ends.
 
         Raises:
           AnswersBusy: another process holds the file.
@@ -102,10 +103,10 @@ class AnswersStore:
             yield cls(stream, _answers_in(content))
 
     def add(self, answer: Answer) -> None:
-        """Write an answer to the disk, then count it.
+        """Write an answer to disk, then count it.
 
         Raises:
-          OSError: it could not be written; the file keeps what it held.
+          OSError: it could not be written; the file keeps its earlier content.
         """
         self._stream.write(json.dumps(asdict(answer)) + "\n")
         self._stream.flush()
@@ -114,15 +115,15 @@ class AnswersStore:
         self.new_usage += answer.usage
 
     def tries(self, key: str) -> int:
-        """How many responses there are to this question."""
+        """Return the number of responses to this question."""
         return self._tries[key]
 
     def last_outcome(self, key: str) -> Outcome | None:
-        """What came of the newest of them; None if the question was never answered."""
+        """Return the outcome of the newest response to this question, or None if there is no response."""
         return self._last.get(key)
 
     def text(self, key: str) -> str:
-        """The answer to this question, empty if there is none of use."""
+        """Return the answer to this question, or an empty text if no response was usable."""
         return self._texts.get(key, "")
 
     def _keep(self, answer: Answer) -> None:
@@ -142,7 +143,7 @@ def _answers_in(content: str) -> Iterator[Answer]:
 
 
 def _parsed(line: str) -> Answer | None:
-    """The answer in a line; None where a crash left something else."""
+    """Return the answer in a line, or None if the line is not complete."""
     try:
         fields = json.loads(line)
         return Answer(fields["key"], Outcome(fields["outcome"]), fields["text"], Usage(**fields["usage"]))

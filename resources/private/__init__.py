@@ -1,1 +1,1 @@
-"""What keeps private rows inside their zone while a step reads them."""
+"""Private steps, which keep private rows in the private zone while they are read, and the erasure of units."""

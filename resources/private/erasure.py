@@ -1,17 +1,20 @@
-"""Erasing a unit: what the private root made from its rows goes, and the ledger says so before anything does.
+"""Erasure of a unit: remove its rows, and what was made from them, from the private root.
 
-The order is what makes it safe to interrupt. The event comes first and changes the corpus's snapshot, so from then on
-no mechanism accepts a private table that was not rewritten, and `real_instructions` drops the unit whenever it is made.
-Every later step removes what is there and is repeated whole by the next erasure of the same unit. No step that reads
-private rows runs meanwhile, and the store takes no private table that was made before the erasure.
+The ledger records the erasure before anything is removed. This order makes an interruption safe:
+
+- The event changes the corpus's snapshot. From then on no mechanism accepts a private table that was not rewritten, and
+  `real_instructions` drops the unit whenever it is made.
+- Every later step removes what exists. The next erasure of the same unit repeats all steps.
+- No step that reads private rows runs at the same time. The store accepts no private table that was made before the
+  erasure.
 
     artifacts      tables of units are rewritten without the rows of every erased unit; all others are removed
     releases       removed: in the private root they are those without noise (level no-dp)
-    checkpoints    removed: a unit cannot be taken out of a half-trained adapter; the charge stays spent
+    checkpoints    removed: a unit cannot be removed from a half-trained adapter; the charge stays spent
     tmp, log       emptied: they may hold or quote rows
-    overlap        the unit's hash goes from the corpus's sketch
+    overlap        the unit's hash is removed from the corpus's sketch
 
-Nothing here tells whether the unit had any rows. Left out: the source, backups, blocks that a file system keeps of
+Nothing here reveals whether the unit had any rows. Left out: the source, backups, blocks that a file system keeps of
 deleted files, other corpora in the same root, and releases, whose guarantee covers the unit as it covers all others.
 """
 
@@ -37,19 +40,19 @@ INSTRUCTIONS = "real_instructions"
 UNIT_TABLES = (INSTRUCTIONS, "real_embeddings")
 LOCK = "lock"
 
-# How a table shows that it cannot be read: damaged, half written, or written by something else.
+# Errors that show that a table cannot be read: it is damaged, half written, or written by something else.
 UNREADABLE = (UnreadableArtifact, pl.exceptions.PolarsError, OSError, KeyError, json.JSONDecodeError)
 
 
 class DropErased(Protocol):
-    """What takes erased units out of rows; the corpus package has it."""
+    """A function that drops the rows of erased units. The corpus package implements it."""
 
     def __call__(self, rows: pl.LazyFrame, *, erased: Collection[str]) -> pl.LazyFrame:
-        """The rows of units whose hash is not in `erased`; a `unit_id` column says whose they are."""
+        """Return the rows whose unit, named in the column `unit_id`, has a hash that is not in `erased`."""
 
 
 class ErasureRefused(PublicError, ValueError):
-    """Nothing was erased: a running step may hold rows in its memory."""
+    """Nothing was erased, because a running step may hold rows in memory."""
 
 
 Fingerprint = Callable[[pl.LazyFrame], str]
@@ -59,7 +62,15 @@ Fingerprint = Callable[[pl.LazyFrame], str]
 def erase(
     ledger: Ledger, *, corpus_id: str, unit_id: str, reason: str, drop: DropErased, fingerprint: Fingerprint
 ) -> None:
-    """Log the erasure of a unit and remove its rows, and all that was made from exact rows, from the private root.
+    """Record the erasure of a unit and remove its rows, and everything made from exact rows, from the private root.
+
+    Args:
+      ledger: the ledger, which knows the private root.
+      corpus_id: the id of the corpus.
+      unit_id: the unit.
+      reason: the reason that the ledger records.
+      drop: drops the rows of erased units.
+      fingerprint: computes the keyed hash of a table.
 
     Raises:
       ErasureRefused: a step that reads private rows is running; nothing was logged or removed.
@@ -85,9 +96,10 @@ def _erase_everywhere(ledger: Ledger, corpus_id: str, unit_id: str, drop: DropEr
 
 
 def _erase_from_artifacts(artifacts: Path, ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> None:
-    """Rewrite the tables of units. All else goes, what an interrupted writer left behind too; the graph makes it again.
+    """Rewrite the tables of units and remove everything else, including what an interrupted writer left behind.
 
-    A table that cannot be rewritten goes as well: it may hold the unit.
+    - The graph makes again what was removed.
+    - A table that cannot be rewritten is removed too, because it may hold the unit.
     """
     for folder in _content(artifacts):
         try:
@@ -99,9 +111,10 @@ def _erase_from_artifacts(artifacts: Path, ledger: Ledger, drop: DropErased, fin
 
 
 def _rewrite(folder: Path, ledger: Ledger, drop: DropErased, fingerprint: Fingerprint) -> bool:
-    """Replace a table of units by one without the erased units of its corpus, under the corpus's present snapshot.
+    """Replace a table by one without the erased units of its corpus, under the corpus's present snapshot.
 
-    What is left of the instructions is tied to that snapshot, as `real_instructions` ties what it prepares.
+    Returns False if it is not a private table. The remaining instructions are bound to that snapshot, as
+    `real_instructions` binds the rows that it prepares.
     """
     table, state = read_artifact(folder), ledger.state()
     if not isinstance(table, PrivateTable):
@@ -124,7 +137,7 @@ def _rewrite(folder: Path, ledger: Ledger, drop: DropErased, fingerprint: Finger
 
 
 def _discard_checkpoints(checkpoints: Path) -> None:
-    """Remove all but the lock files: a lock on a removed file excludes nobody."""
+    """Remove everything but the lock files, because a lock on a removed file excludes nobody."""
     for folder in _content(checkpoints):
         for path in _content(folder):
             if path.name != LOCK:
@@ -132,7 +145,7 @@ def _discard_checkpoints(checkpoints: Path) -> None:
 
 
 def _empty_files(folder: Path) -> None:
-    """Cut every file to nothing in place, so that modes and open handles stay as they are."""
+    """Truncate every file in place, so that modes and open handles stay valid."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("r+b") as file:

@@ -1,17 +1,17 @@
-"""A step that reads or writes private rows: what it says, raises and writes down stays in the private zone.
+"""Private steps, which read or write private rows. Their output, errors and temporary files stay in the private zone.
 
-- What is printed, logged or warned of goes to the private log. Taken over are the descriptors of standard output and
-  standard error (so compiled libraries, child processes and `faulthandler` are covered), Python's two streams, the
+- Prints, log records and warnings are redirected to the private log. Redirected are the descriptors of standard output
+  and standard error (so compiled libraries, child processes and `faulthandler` are covered), Python's two streams, the
   handlers of every logger, warnings, and the folder of Python's temporary files. Progress of public quantities stays
-  visible on the old standard error.
-- An error that may depend on private rows becomes one constant message; its details go to the private log.
-- Any number of steps run side by side; an erasure runs alone, so that no step holds a unit's rows in memory and writes
-  them down again afterwards. The lock is one of the operating system on a file of the private root: it ends with the
-  process that holds it, however that ends.
+  visible on the original standard error.
+- An error that may depend on private rows is replaced by one constant message. Its details go to the private log.
+- Any number of steps run concurrently. An erasure runs alone, so that no step holds a unit's rows in memory and writes
+  them again afterwards. The lock is an operating system lock on a file of the private root, so it is released when the
+  process that holds it ends, for whatever reason.
 
-Not covered: what a compiled library keeps in a buffer of its own and prints later, and handlers that a library adds
-inside the step to write elsewhere than to the two streams. Polars chooses where to spill rows at its first spill in a
-process, which a public step may cause, so the code location calls `keep_spilled_rows_private` when it loads.
+Not covered: output that a compiled library buffers itself and prints later, and handlers that a library adds inside the
+step and that write elsewhere than to the two streams. Polars chooses its spill folder at the first spill in a process,
+which a public step may cause. So the code location calls `keep_spilled_rows_private` when it loads.
 """
 
 import ctypes
@@ -59,24 +59,24 @@ class StepsRunning(RuntimeError):
 
 
 def log_file(private_root: Path) -> Path:
-    """The private log."""
+    """Return the path of the private log."""
     return private_root / "log" / "errors.log"
 
 
 def temporary_folder(private_root: Path) -> Path:
-    """The folder of the private zone for what is deleted after a step."""
+    """Return the folder of the private zone for temporary files."""
     return private_root / "tmp"
 
 
 def keep_spilled_rows_private(private_root: Path) -> None:
-    """Let Polars put what does not fit into memory under the private root, and not into the system's `/var/tmp`."""
+    """Let Polars spill rows that do not fit in memory to the private root instead of the system's `/var/tmp`."""
     os.environ[SPILL_FOLDER] = str(temporary_folder(private_root))
     pl.Config.reload_env_vars()
 
 
 @contextmanager
 def private_step(private_root: str) -> Iterator[None]:
-    """Within the context private rows may be read: what is said and raised stays inside (`private_errors`).
+    """Open a context in which private rows may be read. Output and errors stay inside (`private_errors`).
 
     Waits while an erasure runs.
     """
@@ -86,10 +86,10 @@ def private_step(private_root: str) -> Iterator[None]:
 
 @contextmanager
 def no_private_step(private_root: str) -> Iterator[None]:
-    """Within the context no step runs; one that wants to start waits.
+    """Open a context in which no private step runs. A step that starts meanwhile waits.
 
     Raises:
-      StepsRunning: one runs already.
+      StepsRunning: a step is running already.
     """
     with _locked(private_root, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
@@ -108,11 +108,11 @@ def _locked(private_root: str, kind: int) -> Iterator[None]:
 
 @contextmanager
 def private_errors(private_root: str) -> Iterator[None]:
-    """Replace any exception but a `PublicError` by the constant message.
+    """Replace every exception by the constant message, except a `PublicError` and an interrupt.
 
-    What passes does so without notes, cause and context, and an interrupt without arguments. Everything else is caught,
-    since some libraries raise what is no `Exception` (a panic of Polars). What is printed, logged or warned of
-    meanwhile goes to the private log too.
+    - A `PublicError` passes without notes, cause and context, an interrupt without arguments.
+    - Every `BaseException` is caught, because some libraries raise one that is no `Exception` (a panic of Polars).
+    - Prints, log records and warnings are redirected to the private log.
     """
     with output_kept_inside(Path(private_root)):
         try:
@@ -122,11 +122,11 @@ def private_errors(private_root: str) -> Iterator[None]:
             try:
                 raise outward from None
             finally:
-                outward.__context__ = None  # `from None` only hides it from tracebacks; code could still follow it.
+                outward.__context__ = None  # `from None` hides it from tracebacks only; code could still read it
 
 
 def _outward(error: BaseException) -> BaseException:
-    """What may be seen outside of an error; the rest of it is logged."""
+    """Return the exception that may leave the step. The original one is logged if it holds more than that."""
     for interrupt in INTERRUPTS:
         if isinstance(error, interrupt):
             return interrupt()
@@ -140,7 +140,7 @@ def _outward(error: BaseException) -> BaseException:
 
 
 def _log(error: BaseException) -> None:
-    """Print to the redirected standard error. No failure of this may put the error back into the chain."""
+    """Print an error to the redirected standard error. A failure to print must not put the error into a chain again."""
     with suppress(Exception):
         print(datetime.now(UTC).isoformat(timespec="seconds"), file=sys.stderr)
         traceback.print_exception(error, file=sys.stderr)
@@ -148,7 +148,9 @@ def _log(error: BaseException) -> None:
 
 @contextmanager
 def output_kept_inside(private_root: Path) -> Iterator[None]:
-    """Send everything that is said meanwhile to the private log.
+    """Redirect standard output, standard error, logging and warnings to the private log.
+
+    Python's temporary files are created in the private zone.
 
     Raises:
       OSError: the private log cannot be opened; nothing was done yet.
@@ -169,7 +171,7 @@ def output_kept_inside(private_root: Path) -> Iterator[None]:
 
 @contextmanager
 def _appending_to(file: Path) -> Iterator[int]:
-    """The descriptor of a private file, open for appending."""
+    """Open a private file for appending and yield its descriptor."""
     private_folder(file.parent)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_FILE_MODE)
     try:
@@ -181,7 +183,7 @@ def _appending_to(file: Path) -> Iterator[int]:
 
 @contextmanager
 def _descriptors_leading_to(log: int) -> Iterator[TextIO]:
-    """Both standard descriptors write to `log` meanwhile; yields a stream to where standard error led before."""
+    """Redirect both standard descriptors to `log`, and yield a stream to the original standard error."""
     _flush()
     kept = {descriptor: os.dup(descriptor) for descriptor in (STANDARD_OUTPUT, STANDARD_ERROR)}
     outside = _text_stream(kept[STANDARD_ERROR]) if _descriptor_of(sys.stderr) == STANDARD_ERROR else sys.stderr
@@ -197,10 +199,10 @@ def _descriptors_leading_to(log: int) -> Iterator[TextIO]:
 
 
 def _text_stream(descriptor: int) -> TextIO:
-    """An unbuffered stream over a descriptor that it does not own.
+    """Return an unbuffered stream over a descriptor that it does not own.
 
-    Libraries keep such a stream when they are first imported inside the step. It then goes on working, and leads to
-    wherever the descriptor leads.
+    A library that is first imported inside the step may keep such a stream. It stays usable after the step, and writes
+    to whatever the descriptor refers to by then.
     """
     raw = io.FileIO(descriptor, "w", closefd=False)
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[arg-type]
@@ -214,7 +216,7 @@ def _descriptor_of(stream: TextIO) -> int | None:
 
 
 def _flush() -> None:
-    """Write out what Python's streams and those of C hold, before the descriptors lead elsewhere."""
+    """Flush the streams of Python and of C before the descriptors are redirected or restored."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
@@ -223,7 +225,7 @@ def _flush() -> None:
 
 @contextmanager
 def _log_records_printed() -> Iterator[None]:
-    """Log records go to the redirected standard error instead of to files, databases or services."""
+    """Send log records to the redirected standard error instead of to files, databases or services."""
     printing = logging.StreamHandler(sys.stderr)
     named = list(logging.root.manager.loggerDict.values())
     loggers = [logging.root, *(logger for logger in named if isinstance(logger, logging.Logger) and logger.handlers)]
@@ -239,19 +241,19 @@ def _log_records_printed() -> Iterator[None]:
 
 @contextmanager
 def _warnings_printed() -> Iterator[None]:
-    """Warnings go to the redirected standard error, whoever collects them otherwise."""
+    """Send warnings to the redirected standard error, even if other code records them."""
     with warnings.catch_warnings(record=True) as caught:
         try:
             yield
         finally:
-            with suppress(Exception):  # the text of a warning may be anything, its own failure included
+            with suppress(Exception):  # a warning may hold any object, and printing that may fail
                 for warning in caught:
                     print(f"{warning.category.__name__}: {warning.message}", file=sys.stderr)
 
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Python's temporary files are made in `folder`."""
+    """Create Python's temporary files in `folder`."""
     former, tempfile.tempdir = tempfile.tempdir, str(private_folder(folder))
     try:
         yield
