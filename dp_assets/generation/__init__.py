@@ -1,1 +1,1 @@
-"""The instruction generator: prompts, adapters, private training, decoding and sampling."""
+"""The instruction generator (mechanism 1): prompts, adapters, private training, decoding and sampling."""

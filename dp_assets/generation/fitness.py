@@ -1,8 +1,8 @@
-"""Whether a public language model and its tokenizer can do what the settings ask of them.
+"""Checks that a public language model and its tokenizer can do what the settings require.
 
-Each check looks at the model itself, or runs it on fixed public tokens. They are made before anything is charged, so a
-model that a later stage could not use costs nothing. On a GPU a token or position that the model does not have ends the
-process, so these are compared with its tables before it is run.
+Each check inspects the model, or runs it on fixed public tokens. The checks run before anything is charged, so a model
+that a later stage could not use costs no privacy. On a GPU, a token or position that the model does not have ends the
+process. So tokens and positions are compared with the sizes of the model's tables before it is run.
 """
 
 import sys
@@ -23,7 +23,7 @@ from dp_assets.generation.prompts import (
 from dp_assets.generation.settings import GeneratorPrompt
 from dp_assets.privacy.errors import PublicError
 
-LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative; what rounding may leave
+LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # relative; above any difference due to rounding
 LARGEST_COARSE_DIFFERENCE = 0.1
 POSITIONS = ("position", "pos_emb", "wpe")
 """Parts of the names of tables that hold one vector a position."""
@@ -36,14 +36,14 @@ LEAST_VOCABULARY = 26
 
 
 class UnfitModel(PublicError, ValueError):
-    """The language model does not go with the settings. Says names of settings and layers only."""
+    """The language model does not fit the settings. The message names settings and layers only."""
 
 
 def require_layers(model: nn.Module, target_modules: Sequence[str], *, setting: str) -> None:
-    """Each target module must be a linear layer of the model; PEFT itself passes over those that are missing.
+    """Check that each target module is a linear layer of the model. PEFT itself ignores names that match none.
 
     Raises:
-      UnfitModel: one is not.
+      UnfitModel: a target module matches no linear layer.
     """
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     missing = [target for target in target_modules if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
@@ -56,7 +56,7 @@ def require_layers(model: nn.Module, target_modules: Sequence[str], *, setting: 
 
 
 def require_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[GeneratorPrompt] = ()) -> None:
-    """There must be an end token and these public prompts of the generator, or, if none is named, that of an answer.
+    """Check that the tokenizer has an end token and can render these prompts; if none is given, that of an answer.
 
     Raises:
       UnfitModel: the tokenizer has no end token, or its chat template cannot be used.
@@ -70,10 +70,10 @@ def require_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Genera
 
 
 def require_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The model must have a vector for each token that the tokenizer knows.
+    """Check that the model has an embedding for each token of the tokenizer.
 
     Raises:
-      UnfitModel: it has fewer, as after tokens were added to the tokenizer alone.
+      UnfitModel: it has fewer, for example because tokens were added to the tokenizer only.
     """
     known = model.get_input_embeddings().num_embeddings
     if known < max(len(tokenizer), LEAST_VOCABULARY):
@@ -84,10 +84,10 @@ def require_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
 
 def require_same_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
-    """A public text must become the same tokens each time, or nobody could tell which rows were trained on.
+    """Check that a public text gives the same tokens each time; otherwise nobody could tell which rows were trained on.
 
     Raises:
-      UnfitModel: it does not, as under BPE dropout.
+      UnfitModel: the tokens vary, for example under BPE dropout.
     """
     tokens = {tuple(encode_instruction(tokenizer, text, max_tokens=WHOLE_TEXT)) for _ in range(ENCODED_SO_OFTEN)}
     if len(tokens) > 1:
@@ -98,7 +98,7 @@ def require_same_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
 
 
 def require_length(model: PreTrainedModel, longest: int, *, setting: str) -> None:
-    """The model must take a text of `longest` tokens.
+    """Check that the model can run a text of `longest` tokens.
 
     Raises:
       UnfitModel: it has fewer positions, or fails on such a text.
@@ -118,10 +118,10 @@ def require_length(model: PreTrainedModel, longest: int, *, setting: str) -> Non
 
 
 def require_causal(model: PreTrainedModel) -> None:
-    """What stands behind a token must not change the model's outputs at it: only such a model writes texts.
+    """Check that the model is causal: its outputs at a token must not depend on later tokens.
 
     Raises:
-      UnfitModel: it does, or the outputs are not finite.
+      UnfitModel: the outputs depend on later tokens, or are not finite.
     """
     with explained("language_model cannot be run on public tokens", or_any_error=True):
         first, second = hidden_states(model, [[5, 6, 7, 8, 9], [5, 6, 7, 10, 11]]).float()[:, :3]
@@ -137,7 +137,7 @@ def require_causal(model: PreTrainedModel) -> None:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def hidden_states(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
-    """The last hidden states of the model's body, shape [rows, tokens, features], for rows of equal length."""
+    """Return the last hidden states of the model's body, shape [rows, tokens, features], for rows of equal length."""
     ids = torch.tensor(rows, device=next(model.parameters()).device)
     states: Tensor = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0]
     return states
@@ -145,10 +145,10 @@ def hidden_states(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tens
 
 @contextmanager
 def explained(what: str, *, or_any_error: bool = False) -> Iterator[None]:
-    """Turn a ValueError, or any error, of code that saw public inputs only into an `UnfitModel`.
+    """Turn a ValueError, or any error if `or_any_error`, into an `UnfitModel`. Use it for code with public inputs only.
 
     Raises:
-      UnfitModel: with `what` before what the error says, in one line.
+      UnfitModel: with a message of one line: `what`, then the error's first line.
     """
     try:
         yield
@@ -161,7 +161,7 @@ def explained(what: str, *, or_any_error: bool = False) -> Iterator[None]:
 
 
 def said_by(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
+    """Return the first line of an error's message, after the error's type unless it is a ValueError."""
     lines = str(error).strip().splitlines()
     kind = "" if isinstance(error, ValueError) and lines else type(error).__name__
     return ": ".join(filter(None, [kind, *lines[:1]]))

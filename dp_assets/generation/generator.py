@@ -1,12 +1,12 @@
-"""The first mechanism: a LoRA adapter of a public language model, trained with DP-SGD to write instructions.
+"""Mechanism 1: a LoRA adapter of a public language model, trained with DP-SGD to generate instructions.
 
-    sensitivity   the clipped sum of a step moves by at most `plan.dpsgd.l2_clip_norm` with one unit (`clipping.py`)
-    event         `plan.dpsgd.event`: that many Poisson-subsampled Gaussians, spare steps included
+    sensitivity   one unit changes the clipped sum of a step by at most `plan.dpsgd.l2_clip_norm` (`clipping.py`)
+    event         `plan.dpsgd.event`: one Poisson-subsampled Gaussian for each step, spare steps included
     checks        `check_dpsgd` compares what ran with the plan
 
-The loss of a row is taken over its own tokens after a fixed public prompt, so the adapter models an instruction given
-nothing private. What is left out: any choice that depends on the rows, such as a vocabulary, a length statistic or an
-early stop.
+The loss of a row is taken over its own tokens after a fixed public prompt, so the adapter models instructions without
+any private context. Left out: any choice that depends on the private rows, such as a vocabulary, a length statistic or
+early stopping.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.progress import private_progress
 
 FEW_TOKENS = 64
-OF_KERNELS = 4  # numbers that a kernel takes at a time; those that are left over are added up in another order
+OF_KERNELS = 4  # numbers that a kernel processes together; remaining ones are added in another order
 
 
 class LoadableModel(Protocol):
@@ -62,7 +62,7 @@ class LoadableModel(Protocol):
 
     @property
     def public_name(self) -> str:
-        """Its name in what is released."""
+        """Return its name in releases."""
 
     def load(self, *, dtype: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return the model and its tokenizer."""
@@ -70,9 +70,9 @@ class LoadableModel(Protocol):
 
 @dataclass(frozen=True)
 class DpSgdGenerator:
-    """The generator's training at one privacy level, over one private table.
+    """The training of the generator at one privacy level, on one private table.
 
-    `checkpoints_root` is a private folder, with one folder a charge.
+    `checkpoints_root` is a private folder that holds one folder for each charge.
     """
 
     name: ClassVar[str] = GENERATOR
@@ -85,19 +85,19 @@ class DpSgdGenerator:
 
     @cached_property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The base model and its tokenizer, loaded once for the check and the training."""
+        """Return the base model and its tokenizer, loaded once for the checks and the training."""
         return self.language_model.load(dtype=self.settings.dtype)
 
     def require_ready(self) -> None:
-        """Raise what is wrong with the model or its settings: see `require_trainable`."""
+        """Raise an error if the model or its settings cannot be trained: see `require_trainable`."""
         base, tokenizer = self.loaded
         require_trainable(base, tokenizer, self.plan, self.settings)
 
     def run(self, charge: ResumableCharge) -> tuple[Adapter, Evidence]:
-        """Train under `charge`, from its checkpoint if it has one. Sampling, clipping and noise are the plan's.
+        """Train under `charge`, from its checkpoint if it has one. Sampling, clipping and noise follow the plan.
 
-        The evidence's `content` is the adapter as it was before a private row was read, with the weights that were
-        watched.
+        The evidence's `content` is the digest of the adapter as it was before a private row was read, with the weights
+        of the run monitor.
         """
         base, tokenizer = self.loaded
         model = with_new_adapter(base, self.settings)
@@ -128,7 +128,7 @@ class DpSgdGenerator:
         return self._as_adapter(model), replace(seen, content=content_digest(watched) if is_last else "")
 
     def check(self, evidence: Mapping[str, Any]) -> list[Discrepancy]:
-        """Every difference between a run of DP-SGD and the plan."""
+        """Return every difference between a run of DP-SGD and the plan."""
         return check_dpsgd(self.plan.dpsgd, self.plan.unit, evidence, delta=self.plan.delta)
 
     def can_resume(self, record: ChargeRecord) -> bool:
@@ -143,7 +143,7 @@ class DpSgdGenerator:
         )
 
     def describe(self, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How a step's signal compares with its noise, and the type of the base model's numbers."""
+        """Return the signal-to-noise ratio of a step, and the number type of the base model."""
         base, _ = self.loaded
         ratio = signal_to_noise(
             expected_batch_size=self.plan.dpsgd.expected_batch_size,
@@ -153,7 +153,7 @@ class DpSgdGenerator:
         return {SIGNAL_TO_NOISE: ratio, BASE_DTYPE: str(base.dtype).removeprefix("torch.")}
 
     def discard_checkpoints(self, release: Adapter) -> None:
-        """Delete the checkpoints of a release that is stored."""
+        """Delete the checkpoints of a release after it was stored."""
         for charge_id in release.charge_ids:
             self._checkpoints_of(charge_id).discard()
 
@@ -172,7 +172,7 @@ class DpSgdGenerator:
         )
 
     def _is_configured(self, evidence: Evidence) -> bool:
-        """Whether the constants that ran are the settings'."""
+        """Whether the constants of the run are those of the settings."""
         constants = {"learning_rate": self.settings.learning_rate, "loss_normaliser": self.settings.loss_normaliser}
         return bool(evidence.public["constants"] == constants)
 
@@ -180,18 +180,19 @@ class DpSgdGenerator:
 def require_trainable(
     base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, plan: PrivacyPlan, settings: GeneratorSettings
 ) -> None:
-    """Find what is wrong with the model or with the settings that concern it, before anything is charged.
+    """Check that the model can be trained with these settings, before anything is charged.
 
-    Last of all gradients of constant public texts are clipped as in the run. Left out are sampling, noise and the
-    optimizer's step, which depend on no model. The adapter is taken off again, so the model is as it was. Where
-    rounding does not depend on how many tokens a micro-batch has, few show what they must; else the probe takes those
-    of the run.
+    - At the end, gradients of constant public texts are clipped as in the run. Sampling, noise and the optimizer's step
+      are left out, because they do not depend on the model.
+    - The adapter is removed afterwards, so the model is unchanged.
+    - The sensitivity probe uses small micro-batches if rounding does not depend on the number of tokens in one.
+      Otherwise it uses the token budget of the run.
 
     Raises:
-      UnfitModel: a target module is no layer of the model, its tokenizer does not go with the prompt, it cannot be
-        trained, or the claim would be refused for clipped gradients that exceed the clip norm or do not add up.
-      RowsInteract: the model mixes the tokens of different texts, or takes no row as long as the longest.
-      RoundingTooCoarse: the gradient of a text rounds by more than can be allowed for.
+      UnfitModel: a target module is no layer of the model, its tokenizer does not fit the prompt, it cannot be trained,
+        or the claim would be refused because clipped gradients exceed the clip norm or do not add up.
+      RowsInteract: the model mixes the tokens of different texts, or cannot run a row of the largest length.
+      RoundingTooCoarse: the rounding of a gradient depends on the rest of the batch by more than is allowed.
       UnclippableParameter: see `clipped_sum`.
     """
     require_layers(base, settings.target_modules, setting="generator.target_modules")
@@ -224,14 +225,18 @@ def require_trainable(
 
 
 def _rounds_alike(model: nn.Module) -> bool:
-    """Whether kernels round a row alike wherever it stands: in float32, where all widths are multiples of 4."""
+    """Whether kernels round a row in the same way at every position: in float32, if all widths are multiples of 4."""
     tensors = list(model.parameters())
     return all(t.dtype == torch.float32 and all(width % OF_KERNELS == 0 for width in t.shape) for t in tensors)
 
 
 @contextmanager
 def _trainable(what: str) -> Iterator[None]:
-    """Let the refusals of private training through, and say of any other error that it came from a public text."""
+    """Turn an error on public texts into an `UnfitModel`. A `PublicError`, such as a refusal, is passed on.
+
+    Raises:
+      UnfitModel: with `what` and the error's first line.
+    """
     try:
         yield
     except PublicError:
@@ -241,10 +246,10 @@ def _trainable(what: str) -> Iterator[None]:
 
 
 def with_new_adapter(base: PreTrainedModel, settings: GeneratorSettings) -> PeftModel:
-    """`base` with the adapter that private training starts from.
+    """Add to `base` the adapter from which private training starts, and return the PEFT model.
 
-    `last_layers` counts the transformer blocks from the end that get an adapter (None: all). The noise of a step grows
-    with the square root of the trained parameters and the signal does not, so a small corpus wants few of them.
+    The last `settings.last_layers` transformer blocks get an adapter (None: all). The noise of a step grows with the
+    square root of the number of trained parameters and the signal does not, so a small corpus needs few of them.
     """
     return new_adapter_model(
         base,
@@ -257,10 +262,10 @@ def with_new_adapter(base: PreTrainedModel, settings: GeneratorSettings) -> Peft
 
 
 def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
-    """Indices of the last `last_layers` of `num_blocks` transformer blocks; None means all of them."""
+    """Return the indices of the last `last_layers` of `num_blocks` transformer blocks; None means all of them."""
     return None if last_layers is None else list(range(max(0, num_blocks - last_layers), num_blocks))
 
 
 def headline(adapter: Adapter) -> dict[str, float]:
-    """Figures for the asset's page."""
+    """Return the figures for the asset's page."""
     return {SIGNAL_TO_NOISE: float(adapter.record[SIGNAL_TO_NOISE])}

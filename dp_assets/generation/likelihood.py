@@ -1,6 +1,6 @@
-"""How well a generator predicts texts: the mean negative log-likelihood of their tokens after the fixed prompt.
+"""Mean negative log-likelihood of texts under a generator, over their tokens after the fixed prompt.
 
-For eyes inside the boundary when the texts are real, and free when they are synthetic.
+Private, inside the boundary only, if the texts are real. Post-processing if they are synthetic.
 """
 
 import math
@@ -23,7 +23,16 @@ def mean_token_loss(
     max_tokens: int,
     batch_size: int,
 ) -> float:
-    """Nats per token over all texts, the end token included; NaN for no texts."""
+    """Return the mean loss in nats per token over all texts, end tokens included; NaN for no texts.
+
+    Args:
+      model: the generator.
+      tokenizer: its tokenizer.
+      texts: in any order.
+      prompt_ids: the fixed public prompt before each text.
+      max_tokens: where texts are cut, the end token included.
+      batch_size: texts computed together.
+    """
     targets = sorted((encode_instruction(tokenizer, text, max_tokens=max_tokens) for text in texts), key=len)
     total, count = 0.0, 0
     for start in range(0, len(targets), batch_size):
@@ -34,7 +43,7 @@ def mean_token_loss(
 
 
 def _batch_loss(model: PreTrainedModel, targets: Sequence[Sequence[int]], prompt_ids: Sequence[int]) -> float:
-    """Summed loss of a batch. Positions after a text are masked by its length, since pad may equal the end token."""
+    """Return the summed loss of a batch. The mask follows from lengths, because padding may equal the end token."""
     longest = max(map(len, targets))
     ids = torch.tensor([[*prompt_ids, *target, *[0] * (longest - len(target))] for target in targets])
     lengths = torch.tensor([len(target) for target in targets])
