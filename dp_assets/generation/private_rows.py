@@ -1,7 +1,7 @@
-"""The real instructions as private training sees them: opened under a charge, encoded when they are drawn.
+"""The real instructions as private training reads them: opened under a charge, encoded when they are sampled.
 
-Preparation here is row by row: a text is cut to a public number of tokens and never looked at beside another one. What
-is clipped in each step is compared with the table as it is stored, which is read again by other code.
+Preparation here is row by row: a text is cut to a public number of tokens, and never depends on another text. The rows
+that are clipped in each step are compared with the stored table, which separate code reads again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or
 
 
 class Encoder(Protocol):
-    """Makes a token row of a text."""
+    """Encodes a text as a token row."""
 
     def encode(self, text: str) -> TokenRow:
         """Return the token row of a text."""
@@ -34,7 +34,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Makes a token row of a text, from that text and public values alone."""
+    """Encodes a text as a token row, from that text and public values alone."""
 
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     prompt_ids: tuple[int, ...]
@@ -48,21 +48,21 @@ class RowEncoder:
 
     @property
     def longest_row(self) -> int:
-        """The most tokens that a row has."""
+        """Return the largest number of tokens that a row may have."""
         return len(self.prompt_ids) + self.max_tokens
 
     @property
     def public_text(self) -> str:
-        """A public text that is as long as rows may be."""
+        """Return a public text that is as long as rows may be."""
         return text_of_at_least(self.max_tokens)
 
     def encode(self, text: str) -> TokenRow:
-        """The row of a text, cut to `max_tokens` after the prompt."""
+        """Return the row of a text: the prompt, then the text cut to `max_tokens`."""
         return TokenRow(self.prompt_ids, tuple(encode_instruction(self.tokenizer, text, max_tokens=self.max_tokens)))
 
 
 def text_of_at_least(num_tokens: int) -> str:
-    """A public text that no shorter cut than one to `num_tokens` leaves as it is."""
+    """Return a public text of at least `num_tokens` words, and so normally of at least as many tokens."""
     return " ".join([PUBLIC_TEXT] * (1 + num_tokens // len(PUBLIC_TEXT.split())))
 
 
@@ -70,9 +70,8 @@ def text_of_at_least(num_tokens: int) -> str:
 class PrivateTokenRows:
     """The token rows of a private table under one charge.
 
-    Compares whom the training samples and what it clips with the table as it is stored.
-
-    What a model is before its rows are opened follows from public facts, so its digests are taken then.
+    Compares the units that the training samples and the rows that it clips with the stored table. Before the rows are
+    opened, the model follows from public facts, so the digests of its tensors are taken then.
     """
 
     table: PrivateTable
@@ -89,7 +88,7 @@ class PrivateTokenRows:
     _texts: dict[TokenRow, set[str]] = field(default_factory=dict, repr=False)  # that were encoded since the last step
 
     def open(self) -> UnitRows:
-        """The rows of each unit, once the charge is marked as opened."""
+        """Mark the charge as opened, and return the rows of each unit."""
         self._probed = self._encode_public_text()
         self._draws_before = noise_draws()
         self._public_tensors = digests_of(dict(tensors_of(self.model)))
@@ -100,17 +99,21 @@ class PrivateTokenRows:
         return units
 
     def encode(self, text: str) -> TokenRow:
-        """The row of a text, which is noted until the next step."""
+        """Return the row of a text, and remember the text until the next step."""
         row = self.encoder.encode(text)
         self._texts.setdefault(row, set()).add(text)
         return row
 
     def note_continued(self, checkpoint: str) -> None:
-        """Book that the run goes on from this checkpoint; the table is then opened as a continuation."""
+        """Record that the run continues from this checkpoint. The table is then opened as a continuation."""
         self.charge = self.charge.continued(checkpoint)
 
     def are_drawn(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
-        """Whether each row was encoded, as texts were at first, from the one that was drawn of its unit's texts."""
+        """Whether each row was encoded from the picked text of its unit in the stored table.
+
+        False too if the run is not the only one since the rows were opened, if the opened rows are not the whole table,
+        if the model was not in its public state before the first batch, or if the encoder has changed.
+        """
         self._num_batches += 1
         if self._num_batches == 1:
             self._is_public_model = digests_of(dict(tensors_of(self.model))) == self._public_tensors
@@ -125,9 +128,10 @@ class PrivateTokenRows:
         )
 
     def observed(self, evidence: Evidence, *, steps: int) -> dict[str, Any]:
-        """What of the evidence of `steps` steps the table and the model before it was opened decide.
+        """Return the evidence that follows from the table, and from the model before the table was opened.
 
-        Each batch of its rows and each noise drawn since must be of these steps: a run that was thrown away adds more.
+        The batches and the draws of noise since then must number exactly `steps`. A run that was thrown away would add
+        to them.
         """
         public, watched = evidence.public, evidence.restricted[WATCHED_FROM]
         is_one_run = self._num_batches == noise_draws() - self._draws_before == steps
@@ -142,7 +146,7 @@ class PrivateTokenRows:
         return self.encoder.encode(self.encoder.public_text)
 
     def _texts_of(self, unit_ids: Sequence[str]) -> dict[str, list[str]]:
-        """The texts that the table holds for some units, in the order of `unit_rows`."""
+        """Return the texts of these units in the stored table, in the order of `unit_rows`."""
         named = pl.DataFrame({"unit_id": unit_ids}, schema={"unit_id": pl.String})
         texts: dict[str, list[str]] = {}
         for unit_id, text in self._stored.join(named, on="unit_id", how="semi").iter_rows():
@@ -151,12 +155,15 @@ class PrivateTokenRows:
 
 
 def _is_drawn(encoded: Collection[str], texts: Sequence[str], index: int, size: int) -> bool:
-    """Whether one of the `encoded` texts is the one of this index among `texts`, of which there are `size`."""
+    """Whether `encoded` contains the text at `index` of `texts`, and `texts` has length `size`."""
     return index < size == len(texts) and texts[index] in encoded
 
 
 def unit_rows(rows: pl.LazyFrame, encoder: Encoder) -> dict[str, Sequence[TokenRow]]:
-    """The token rows of each unit, its texts sorted. Reads the private rows; a text is encoded whenever it is drawn."""
+    """Read the private rows, and return the token rows of each unit in the order of its sorted texts.
+
+    A text is encoded whenever it is sampled.
+    """
     units: dict[str, list[str]] = {}
     for unit_id, text in rows.select("unit_id", "text").collect().iter_rows():
         units.setdefault(unit_id, []).append(text)
@@ -164,10 +171,10 @@ def unit_rows(rows: pl.LazyFrame, encoder: Encoder) -> dict[str, Sequence[TokenR
 
 
 class EncodedOnDraw(Sequence[TokenRow]):
-    """The texts of a unit as token rows, each encoded whenever it is asked for.
+    """The texts of a unit as token rows, each encoded on every access.
 
-    Any unit may be drawn in any step, so all texts are held. As tokens they would take ten times the memory, and a run
-    draws a row a few times at most.
+    Any unit may be sampled in any step, so all texts are held in memory. Tokens would take ten times as much, and a run
+    samples a row a few times at most.
     """
 
     __slots__ = ("_encoder", "_texts")

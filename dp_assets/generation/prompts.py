@@ -1,14 +1,15 @@
 """The fixed public text around an instruction: before it for the generator, before and after it for an annotator.
 
-An instruct model already knows what a user's turn looks like, so the generator continues the model's own chat
-template up to the open user turn, and private training need not spend budget on learning that. The text is public and
-the same for every record. The generator of the paper's released code is unconditional: the prompt "empty" here.
+An instruct model already knows what a user turn looks like. So the generator continues the model's own chat template up
+to the open user turn, and private training spends no budget on learning it. The text is public and the same for every
+row. The generator of the paper's released code is unconditional, which is the prompt "empty" here.
 
-Instructions are encoded as plain text: a text that spells a control token such as `<|im_end|>` must not become one,
-because it could then end a turn, or forge one. Templates are used through a rendered marker, so any template that
-prints the user's text once works; the text before and after the marker is tokenized apart from the instruction.
+Instructions are encoded as plain text. A text that spells a control token such as `<|im_end|>` must not become one,
+because it could then end a turn or forge one. A template is rendered with a marker as the user's text. So every
+template works that prints the user's text once, and the text around the marker is tokenized separately from the
+instruction.
 
-Left out: templates with a date in the default system message make "system_user_turn" depend on the day.
+Left out: with a template that prints the date in its default system message, "system_user_turn" depends on the day.
 """
 
 from collections.abc import Sequence
@@ -23,16 +24,17 @@ PLAIN_OPENING = "A request that a person typed to an AI assistant:\n"
 PLAIN_ANSWER_OPENING = "\n\nThe assistant's answer:\n"
 """What stands between an instruction and its answer when the tokenizer has no chat template."""
 
-# In both cases, so that a template which changes case is found out.
+# Mixed case, so that a template which changes case is detected.
 _SYSTEM_MARKER = "System-TEXT-stands-HERE"
 _USER_MARKER = "User-TEXT-stands-HERE"
 
 
 def generator_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, prompt: GeneratorPrompt) -> list[int]:
-    """Token ids of the public prompt that the generator continues; at least one.
+    """Return the token ids of the public prompt that the generator continues; at least one.
 
-    "user_turn": the open user turn without a system message. "system_user_turn": the same after the template's default
-    system message, if it has one. "empty": the first token of a text only, as in the paper.
+    - "user_turn": the open user turn without a system message.
+    - "system_user_turn": the same after the template's default system message, if it has one.
+    - "empty": only the first token of a text, as in the paper.
 
     Raises:
       ValueError: `prompt` is none of the three, the tokenizer has neither a bos nor an eos token, or its chat template
@@ -51,7 +53,7 @@ def generator_prompt_ids(tokenizer: PreTrainedTokenizerBase, *, prompt: Generato
 
 
 def answer_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[int]:
-    """Token ids of a chat whose only user turn is `instruction`, up to the open assistant turn."""
+    """Return the token ids of a chat whose only user turn is `instruction`, up to the open assistant turn."""
     if tokenizer.chat_template is None:
         before = _plain_opening_ids(tokenizer)
         after = _template_ids(tokenizer, PLAIN_ANSWER_OPENING)
@@ -62,9 +64,9 @@ def answer_prompt_ids(tokenizer: PreTrainedTokenizerBase, instruction: str) -> l
 
 
 def encode_instruction(tokenizer: PreTrainedTokenizerBase, text: str, *, max_tokens: int) -> list[int]:
-    """The tokens of `text`, cut to `max_tokens - 1`, and the end token, which is always there.
+    """Return the token ids of `text`, cut to `max_tokens - 1`, followed by the end token.
 
-    The paper's code ends cut texts too. Without that the generator would learn to run on.
+    The paper's code also adds the end token to cut texts. Without it the generator would learn not to stop.
 
     Raises:
       ValueError: `max_tokens` leaves no room for text.
@@ -75,7 +77,7 @@ def encode_instruction(tokenizer: PreTrainedTokenizerBase, text: str, *, max_tok
 
 
 def end_of_instruction_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an instruction: the tokenizer's eos, which ends a turn in instruct models.
+    """Return the token that ends an instruction: the tokenizer's eos, which ends a turn in instruct models.
 
     Raises:
       ValueError: the tokenizer has no eos token.
@@ -86,7 +88,7 @@ def end_of_instruction_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _first_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Bos, or eos for the models that start texts with their end token."""
+    """Return the bos token, or eos for models that start texts with their end token."""
     return end_of_instruction_id(tokenizer) if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
 
 
@@ -95,23 +97,23 @@ def _plain_opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of template text, in which control tokens count as such."""
+    """Return the ids of template text, in which control tokens are recognized."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _plain_text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of somebody's text, in which control tokens are spelled out like any other characters."""
-    # verbose=False: a tokenizer with a length limit would print how long a text is.
+    """Return the ids of a person's text, in which control tokens are encoded as ordinary characters."""
+    # verbose=False: a tokenizer with a length limit would print the length of a private text.
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
 def _rendered(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
 ) -> str:
-    """The messages as the chat template prints them.
+    """Return the messages as the chat template prints them.
 
     Raises:
-      ValueError: the template does not parse, refuses the messages, or takes their content to be something else.
+      ValueError: the template does not parse, refuses the messages, or expects content of another type.
     """
     try:
         text: str = tokenizer.apply_chat_template(
@@ -126,7 +128,7 @@ def _rendered(
 
 
 def _around_user_text(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the template prints before and after the text of a single user turn that waits for an answer.
+    """Return the text that the template prints before and after the only user turn of a chat with an open answer.
 
     Raises:
       ValueError: the template cannot be rendered, or does not print the text exactly once.
@@ -143,11 +145,11 @@ def _around_user_text(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
 
 
 def _without_default_system_message(tokenizer: PreTrainedTokenizerBase, opening: str) -> str:
-    """`opening` less the system message that some templates insert where a chat brings none.
+    """Return `opening` without the default system message that some templates insert into a chat without one.
 
-    With an explicit system message the template prints head + message + tail. An opening that also reads head +
-    something + tail holds a default message; the open user turn is then the tail after whatever closes the system
-    turn.
+    With an explicit system message the template prints head + message + tail. If the opening also has the form head +
+    something + tail, it holds a default message. The open user turn is then the tail without its beginning, which
+    closes the system turn.
     """
     system, user = ({"role": "system", "content": _SYSTEM_MARKER}, {"role": "user", "content": _USER_MARKER})
     try:

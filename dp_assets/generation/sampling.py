@@ -1,8 +1,7 @@
-"""Sampling from a released model: instructions after the public prompt, answers to instructions.
+"""Sampling from a released model: instructions after the public prompt, and answers to instructions.
 
-All of it is post-processing of a release, so it takes public seeds and costs no privacy. Every special token ends a
-text, not only the end token: a control token never belongs to what a person wrote, and what follows one is no longer
-that text.
+All of it is post-processing of a release, so it uses public seeds and costs no privacy. Every special token ends a
+text, not only the end token, because a person's text never contains a control token.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ SAMPLES = pl.Schema({"text": pl.String, "num_tokens": pl.Int64, "finished": pl.B
 
 @runtime_checkable
 class Engine(Protocol):
-    """A model that is not in transformers and writes texts itself."""
+    """A model outside transformers, with its own sampling."""
 
     def continue_texts(
         self,
@@ -35,7 +34,7 @@ class Engine(Protocol):
         first_number: int,
         advance: Callable[[int], None],
     ) -> list[list[int]]:
-        """What `decode` does with a model of transformers."""
+        """Return what `decode` returns for a model of transformers."""
         ...
 
 
@@ -49,13 +48,18 @@ def sample_continuations(
     advance: Advance,
     first_number: int = 0,
 ) -> list[list[int]]:
-    """New token ids after each prompt, in their order; the token that ended a text is its last one, if any did.
+    """Return the new token ids after each prompt, in the order of the prompts.
+
+    If a stop token ended a text, it is the last of its ids.
 
     Args:
-      sampling: at temperature 0, `top_p` and `seed` have no effect. A text's random numbers follow from `seed` and the
-        text's number.
-      batch_size: like the other texts, it changes nothing but how sums round.
-      advance: is called with the number of texts that ended.
+      model: the released model.
+      tokenizer: its tokenizer.
+      prompts: token ids, at least one each.
+      sampling: at temperature 0, `top_p` and `seed` have no effect. The random numbers of a text follow from `seed` and
+        the text's number.
+      batch_size: affects nothing but rounding, with continuous batching.
+      advance: called with the number of texts that ended.
       first_number: the number of the first text.
     """
     decoding = Decoding(
@@ -85,10 +89,11 @@ def sample_instructions(
     advance: Advance,
     first_number: int = 0,
 ) -> pl.DataFrame:
-    """Draw `num_samples` continuations of `prompt_ids`; for the other parameters see `sample_continuations`.
+    """Sample `num_samples` continuations of `prompt_ids`. For the other parameters see `sample_continuations`.
 
-    Returns one row a sample with a non-empty text, so possibly fewer than were drawn: `text` without surrounding
-    white space, `num_tokens` before the end token, `finished` if the sample ended with the end token and was not cut.
+    Returns one row for each sample with a non-empty text, so possibly fewer than `num_samples`: `text` without
+    surrounding white space, `num_tokens` before the stop token, and `finished`, which is true if the sample ended with
+    the end token.
     """
     drawn = sample_continuations(
         model,
@@ -103,7 +108,7 @@ def sample_instructions(
 
 
 def deduplicate(samples: pl.DataFrame) -> pl.DataFrame:
-    """`samples` without rows whose text occurred before; the order stays."""
+    """Return `samples` without rows whose text occurred before, in the same order."""
     return samples.unique(subset="text", keep="first", maintain_order=True)
 
 
@@ -116,7 +121,10 @@ def generate_answers(
     batch_size: int,
     advance: Advance,
 ) -> list[str]:
-    """One answer to each instruction, in their order; an answer may be empty."""
+    """Return one answer to each instruction, in the order of the instructions. An answer may be empty.
+
+    For the parameters see `sample_continuations`.
+    """
     answers = generate_answer_ids(
         model, tokenizer, instructions=instructions, sampling=sampling, batch_size=batch_size, advance=advance
     )
@@ -132,7 +140,10 @@ def generate_answer_ids(
     batch_size: int,
     advance: Advance,
 ) -> list[list[int]]:
-    """The answers of `generate_answers` as token ids; the token that ended an answer is its last one, if any did."""
+    """Return the answers of `generate_answers` as token ids, each with the stop token that ended it, if any did.
+
+    For the parameters see `sample_continuations`.
+    """
     prompts = [answer_prompt_ids(tokenizer, instruction) for instruction in instructions]
     return sample_continuations(
         model, tokenizer, prompts=prompts, sampling=sampling, batch_size=batch_size, advance=advance
@@ -140,7 +151,7 @@ def generate_answer_ids(
 
 
 def answer_texts(tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> list[str]:
-    """Sampled token ids as texts: up to the token that ended each, without surrounding white space."""
+    """Return sampled token ids as texts: up to the stop token of each, without surrounding white space."""
     stop_ids = frozenset(_stop_ids(tokenizer))
     kept = [_until_stop(ids, stop_ids) for ids in answers]
     return [text.strip() for text in tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)]
@@ -164,8 +175,8 @@ def _decoded_samples(tokenizer: PreTrainedTokenizerBase, drawn: Sequence[Sequenc
     return pl.DataFrame(columns, schema=SAMPLES)
 
 
-# Whole batches, by `generate`, for models whose cache has other layers than keys and values of their own. Gemma 3n and
-# Gemma 4 are such models: their last layers share the keys and values of earlier ones.
+# Static batches with `generate` of transformers, for models whose layers do not all keep their own keys and values.
+# Gemma 3n and Gemma 4 are such models: their last layers share the keys and values of earlier ones.
 
 
 def _generate(
@@ -177,7 +188,10 @@ def _generate(
     first_number: int,
     advance: Callable[[int], None],
 ) -> list[list[int]]:
-    """What `decode` does, but a batch runs until its longest text ends, and shares its random numbers."""
+    """Return what `decode` returns, in static batches: a batch runs until its longest text ends.
+
+    Random numbers are shared by a batch, so texts depend on the batch size.
+    """
     texts: list[list[int]] = [[] for _ in prompts]
     for number, batch in enumerate(_batches_by_length(prompts, batch_size)):
         with public_seed(hash((decoding.seed, first_number, number)) % 2**63):
@@ -189,9 +203,9 @@ def _generate(
 
 
 def _generated_batch(model: PreTrainedModel, prompts: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
-    """New token ids for each prompt, with arbitrary ones after the end of a text that ended early.
+    """Return the new token ids for each prompt, with arbitrary ones after the end of a text that ended early.
 
-    Arguments that a model's own generation settings might change are all given.
+    Every argument that a model's own generation settings could change is given explicitly.
     """
     width, pad = max(map(len, prompts)), min(decoding.stop_ids)
     padded = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
@@ -212,7 +226,7 @@ def _generated_batch(model: PreTrainedModel, prompts: Sequence[Sequence[int]], d
 
 
 def _batches_by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Indices of the prompts, shortest first, in batches: prompts of like length need little padding."""
+    """Yield batches of prompt indices, shortest prompts first: prompts of similar length need little padding."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

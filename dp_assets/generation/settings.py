@@ -1,4 +1,4 @@
-"""The settings of private training and of sampling from what was trained."""
+"""The settings of private training and of sampling from the trained generator."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +11,7 @@ GeneratorPrompt = Literal["user_turn", "system_user_turn", "empty"]
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How a text is sampled, whichever stage, engine or endpoint does it. Temperature 0 takes the likeliest token."""
+    """How a text is sampled, for every stage, engine and endpoint. Temperature 0 selects the most likely token."""
 
     max_new_tokens: int
     temperature: float
@@ -22,7 +22,7 @@ class SamplingParameters:
 class GeneratorSettings(Settings):
     """DP-SGD of a LoRA adapter on the `last_layers` blocks (None: all); fewer trained parameters mean less noise.
 
-    `dtype` is that of the frozen model in private training. Adapter, norms, sums and noise are never below float32.
+    `dtype` is the type of the frozen model in private training. Adapter, norms, sums and noise are at least float32.
     """
 
     prompt: GeneratorPrompt
@@ -44,7 +44,7 @@ class GeneratorSettings(Settings):
 
     @property
     def plan_without_noise(self) -> DpSgdPlan:
-        """The plan of private training, but for the noise, which a level's target decides."""
+        """Return the plan of private training without noise, which follows from the target of a privacy level."""
         return DpSgdPlan(
             sampling_probability=self.sampling_probability,
             steps=self.steps,
@@ -55,16 +55,16 @@ class GeneratorSettings(Settings):
         )
 
     def tuning(self) -> dict[str, Any]:
-        """What shapes the adapter and not the guarantee, but for the type in which the model is loaded."""
+        """Return the settings that affect the adapter but not the guarantee, except the type of the loaded model."""
         elsewhere = {"sampling_probability", "expected_batch_size", "steps", "spare_steps", "l2_clip_norm", "dtype"}
         return self.model_dump(mode="json", exclude=elsewhere)
 
 
 class SamplingSettings(Settings):
-    """How the synthetic pool is drawn from the generator. `prompt` may differ from the one it was trained after.
+    """How the synthetic pool is sampled from the generator. `prompt` may differ from the prompt of training.
 
-    After the system message a chat model opens with requests more often, but those tokens would double the cost of
-    training on short texts; sharing their keys and values makes them nearly free in sampling.
+    After a system message a chat model more often begins with a request. In training on short texts those tokens would
+    double the cost. In sampling they are nearly free, because all texts share their keys and values.
     """
 
     prompt: GeneratorPrompt
@@ -78,9 +78,9 @@ class SamplingSettings(Settings):
 
     @property
     def parameters(self) -> SamplingParameters:
-        """How each text is sampled."""
+        """Return how each text is sampled."""
         return SamplingParameters(self.max_new_tokens, self.temperature, self.top_p, self.seed)
 
     def resized(self, num_samples: int, *, seed: int) -> "SamplingSettings":
-        """The same for another number of samples and another public seed."""
+        """Return the same settings with another number of samples and another public seed."""
         return self.model_copy(update={"num_samples": num_samples, "seed": seed})

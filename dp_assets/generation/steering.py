@@ -1,11 +1,12 @@
-"""Steered samples: texts that a generator writes after earlier texts of a kind, or goes on with from an opening.
+"""Steered samples: texts that the generator writes after examples of a kind, or from given first words.
 
-Whoever wants more texts like some that were released shows them to the generator, in one of two ways that any causal
-model follows, trained to it or not. As *earlier turns*, they stand before the open user turn, each ended as the
-generator ends its own texts. As an *opening*, the first words of a text stand in the open user turn, and the generator
-goes on with them; they belong to the text that comes out.
+To sample texts similar to released ones, these are put into the prompt in one of two ways. Both work with any causal
+model, without training for it.
 
-Only released texts may come here, and the generator is released, so this is post-processing.
+    earlier turns   the examples stand before the open user turn, each ended as the generator ends its own texts
+    opening         the first words of an example stand in the open user turn; they are part of the sampled text
+
+Only released texts may be used here, and the generator is released, so this is post-processing.
 """
 
 from collections.abc import Sequence
@@ -29,10 +30,16 @@ def sample_steered(
     batch_size: int,
     advance: Advance,
 ) -> list[str]:
-    """One text for each steering, in order: its opening and what the generator wrote after it; possibly empty.
+    """Sample one text for each steering, in their order: its opening and the continuation. A text may be empty.
 
-    A text has at most `max_new_tokens` tokens, its opening included, as every text of the pool. For the other
-    parameters see `sample_continuations`.
+    Args:
+      model: the released generator.
+      tokenizer: its tokenizer.
+      prompt: the kind of public prompt.
+      steerings: earlier texts and the opening of each sample.
+      sampling: a text has at most `max_new_tokens` tokens with its opening, like every text of the pool.
+      batch_size: see `sample_continuations`.
+      advance: called with the number of texts that ended.
     """
     longest = sampling.max_new_tokens
     openings = [opening_ids(tokenizer, opening, max_tokens=longest) for _, opening in steerings]
@@ -48,10 +55,10 @@ def sample_steered(
 def context_ids(
     tokenizer: PreTrainedTokenizerBase, earlier: Sequence[str], *, prompt: GeneratorPrompt, max_tokens: int
 ) -> list[int]:
-    """Token ids of the public prompt, with each earlier text, cut to `max_tokens`, as a finished user turn before it.
+    """Return the token ids of each earlier text as a finished user turn, followed by an open user turn.
 
-    A system message is said once, at the beginning. The white space that some templates print between two turns is
-    left out.
+    Each text is cut to `max_tokens`. A system message occurs once, at the beginning. The white space that some
+    templates print between turns is left out.
     """
     first = generator_prompt_ids(tokenizer, prompt=prompt)
     again = generator_prompt_ids(tokenizer, prompt="empty" if prompt == "empty" else "user_turn")
@@ -62,5 +69,5 @@ def context_ids(
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase, opening: str, *, max_tokens: int) -> list[int]:
-    """Token ids of the beginning of a text, cut so that at least one of `max_tokens` is left to write."""
+    """Return the token ids of the beginning of a text, cut so that at least one of `max_tokens` is left to generate."""
     return encode_instruction(tokenizer, opening, max_tokens=max_tokens)[:-1] if opening else []

@@ -1,4 +1,4 @@
-"""One tiny draw of every kind on public text, before anything is charged that samples would be drawn from later."""
+"""Trial runs: a few tokens of every kind of sampling on public texts, before anything is charged."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,10 +23,10 @@ FEW_TOKENS = 2
 
 
 def try_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: SamplingSettings) -> None:
-    """Draw two instructions of two tokens, and one that is steered by an earlier text and an opening.
+    """Sample two instructions of two tokens, and one that is steered by an earlier text and an opening.
 
     Raises:
-      UnfitModel: the model or its tokenizer cannot be used so.
+      UnfitModel: the model or its tokenizer cannot be used in this way.
     """
     require_vocabulary(model, tokenizer)
     prompt = settings.prompt
@@ -51,10 +51,17 @@ def try_answering(
     longest_instruction: int,
     texts: Sequence[str] = PUBLIC_TEXTS,
 ) -> None:
-    """Draw two tokens of an answer to each of some public texts.
+    """Sample two tokens of an answer to each of the public `texts`.
+
+    Args:
+      model: the annotator's language model.
+      tokenizer: its tokenizer.
+      sampling: as in the run, except for the number of tokens.
+      longest_instruction: the most tokens of an instruction.
+      texts: public instructions.
 
     Raises:
-      UnfitModel: the model or its tokenizer cannot be used so.
+      UnfitModel: the model or its tokenizer cannot be used in this way.
     """
     require_vocabulary(model, tokenizer)
     require_prompts(tokenizer)
