@@ -284,8 +284,9 @@ def test_every_command_of_the_documents_does_what_it_says(
     document = finished.home / "released/artifacts/privacy_statement/all/eps-8/document.json"
     for name, target in (("mine.toml", finished.profile_file), ("document.json", document)):
         shutil.copy(target, name)
-    Path("released").unlink(missing_ok=True)
-    Path("released").symlink_to(finished.home / "released")
+    for name, target in (("mine", finished.home), ("released", finished.home / "released")):
+        Path(name).unlink(missing_ok=True)
+        Path(name).symlink_to(target)
     words = shlex.split(line.replace("PATH", str(document.parent)), comments=True)
     if words[0] == "export":  # the pipeline's base model is a folder, whose place must not be published
         words += ["--base-model", "org/tiny", "--to", "out of the documents"]

@@ -119,7 +119,7 @@ def test_missing_evidence_is_a_difference() -> None:
 
 
 def test_a_refusal_names_names_and_verdicts_but_no_numbers_of_the_run() -> None:
-    (normalizer,) = found_in(normalizer=4711)
+    (normalizer,) = found_in(normaliser=4711)
     assert "4711" not in str(normalizer)
     assert "4711" in normalizer.in_full
     (sampler,) = found_in(sampler="foreign Shuffled")
