@@ -1,1 +1,1 @@
-"""Bins, noisy votes, resampling and top-up."""
+"""Selection: bins, noisy votes (mechanism 2), resampling and top-up."""

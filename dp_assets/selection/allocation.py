@@ -1,16 +1,16 @@
-"""Which attempts to spend the next samples on, by what came of the earlier ones.
+"""Allocation of the next samples of the top-up to strategies and bins, by the results of the earlier ones.
 
-Thompson sampling (Thompson 1933; Russo et al., "A Tutorial on Thompson Sampling", 2018): every pair of a steering
-strategy and a short bin has a rate at which it gives a new row to its bin, unknown, with a Beta posterior. For each
-sample a rate is drawn from every posterior and the pair with the largest one is tried, so that pairs are tried as
-often as they may be the best. A pair's prior is centered on its strategy's success over all bins and weighs as much as
-`PRIOR_SAMPLES` samples, because single bins see few.
+The method is Thompson sampling (Thompson 1933; Russo et al., "A Tutorial on Thompson Sampling", 2018). Every pair of a
+steering strategy and a short bin has an unknown rate at which it gives a new row to its bin, with a Beta posterior. For
+each sample a rate is drawn from every posterior, and the pair with the largest one is tried. So a pair is tried with
+the probability that it is the best. A pair's prior is centered on its strategy's success rate over all bins and weighs
+as much as `PRIOR_SAMPLES` samples, because a single bin gets few samples.
 
-Unsteered samples need no trials: the pool was drawn that way, so its rows and all unsteered samples since tell how many
-fall into the bins that are short now.
+Unsteered samples need no trials. The pool was sampled without steering, so its rows and all later unsteered samples
+show how many fall into the bins that are short now.
 
-The aim is the most rows for the budget, hence the least total shortage, not the same success for all bins. A bin is
-aimed at no more, within a round, once the samples aimed at it are expected to give what it lacks.
+The objective is the most rows for the budget, and so the smallest total shortage, not equal success for all bins.
+Within a round, no more samples are aimed at a bin when those aimed at it are expected to give what it lacks.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ Choice = tuple[Strategy, int]
 
 
 class Tally:
-    """What came of the samples so far.
+    """Counts of the results of all samples so far.
 
-    `drawn` and `kept`, int64 (number of strategies, num_bins), count steered ones by strategy and by the bin that they
-    were aimed at. `landed`, int64 (num_bins,), counts new texts of unsteered ones by where they fell, of
-    `num_unsteered` in all, among them the rows of the pool.
+    - `drawn`, `kept`: int64 (number of strategies, num_bins), steered samples by strategy and target bin.
+    - `landed`: int64 (num_bins,), rows of the pool and new texts of unsteered samples, by the bin they fell into.
+    - `num_unsteered`: rows of the pool and unsteered samples in total.
     """
 
     def __init__(self, strategies: Sequence[Strategy], landed: Integers) -> None:
@@ -42,7 +42,7 @@ class Tally:
         self.kept = np.zeros_like(self.drawn)
 
     def count(self, choice: Choice, *, bin_id: int, is_kept: bool) -> None:
-        """Count one sample of `choice` that fell into `bin_id`, and whether it gave its bin a row."""
+        """Count one sample of `choice` that fell into `bin_id`; `is_kept` says whether it was kept as a row."""
         strategy, aim = choice
         if strategy is Strategy.UNSTEERED:
             self.num_unsteered += 1
@@ -54,7 +54,7 @@ class Tally:
         self.kept[row, aim] += is_kept and bin_id == aim
 
     def posterior(self, bins: Integers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Both parameters of the Beta posteriors, each (number of strategies, number of `bins`)."""
+        """Return both parameters of the Beta posteriors, each (number of strategies, number of `bins`)."""
         center = (self.kept.sum(axis=1) + 1) / (self.drawn.sum(axis=1) + 2)
         kept, drawn = self.kept[:, bins], self.drawn[:, bins]
         return PRIOR_SAMPLES * center[:, None] + kept, PRIOR_SAMPLES * (1 - center[:, None]) + drawn - kept
@@ -63,14 +63,16 @@ class Tally:
 def allocate(
     size: int, tally: Tally, *, lacking: Integers, open_bins: Integers, generator: np.random.Generator
 ) -> list[Choice]:
-    """What to try with the next `size` samples: strategies, and the bins that they aim at (`NO_BIN`: unsteered).
+    """Return the strategy and the target bin of each of the next `size` samples (`NO_BIN`: unsteered).
 
     Fewer than `size`, but at least one, if these are expected to give each open bin what it lacks.
 
     Args:
+      size: the most samples of this round.
+      tally: the results so far.
       lacking: rows that each bin lacks, int64 (num_bins,).
       open_bins: the bins to aim at, each of which lacks rows; at least one if there are strategies.
-      generator: a public one.
+      generator: seeded with a public seed.
     """
     unsteered: Choice = (Strategy.UNSTEERED, NO_BIN)
     if not tally.strategies:

@@ -1,12 +1,12 @@
 """Bins: the cells of the embedding space in which votes are counted.
 
-Bins are fitted on synthetic vectors only, so they are post-processing and cost nothing; private vectors only ever meet
-finished centroids.
+Bins are fitted on synthetic vectors only, so they are post-processing and cost no privacy. Private vectors are only
+assigned to finished centroids.
 
-After the paper's released code: k-means by FAISS. The paper first reduces the vectors by PCA to 90 % of the variance,
-then runs 500 iterations with 5 restarts on a random subset. Left out here: the PCA, which would be one more thing to
-release with the bins, the restarts and most of the iterations: what they and a larger sample than
-`SAMPLED_VECTORS_PER_BIN` gain is in docs/results/bins.md.
+The method is k-means with FAISS, as in the paper's released code. The paper first reduces the vectors by PCA to 90 % of
+the variance, then runs 500 iterations with 5 restarts on a random subset. Left out here: the PCA, which would have to
+be released with the bins, the restarts, and most of the iterations. docs/results/bins.md has what these and a larger
+sample than `SAMPLED_VECTORS_PER_BIN` would gain.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ class TooFewVectors(ValueError):
 
 
 def digest_of(centroids: npt.NDArray[np.float32]) -> str:
-    """SHA-256 of the bins, float32 of shape (num_bins, d), by their numbers."""
+    """Return the SHA-256 of the bins: of the values of `centroids`, float32 of shape (num_bins, d)."""
     return hashlib.sha256(np.ascontiguousarray(centroids, dtype=np.float32).tobytes()).hexdigest()
 
 
@@ -50,7 +50,7 @@ def fit_bins(vectors: npt.NDArray[np.float32], *, num_bins: int, seed: int) -> n
         num_bins,
         niter=ITERATIONS,
         seed=seed,
-        max_points_per_centroid=len(vectors),  # the caller has sampled; FAISS would draw once more
+        max_points_per_centroid=len(vectors),  # the caller has sampled already; FAISS would sample again
         min_points_per_centroid=1,  # FAISS warns below 39, a rule of thumb for codebooks; small pools are fine here
     )
     kmeans.train(np.ascontiguousarray(vectors, dtype=np.float32))
@@ -58,9 +58,11 @@ def fit_bins(vectors: npt.NDArray[np.float32], *, num_bins: int, seed: int) -> n
 
 
 def nearest_bin(vectors: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """The bin of each vector, int64 of shape (n,): the nearest centroid, the lowest index of several equally near ones.
+    """Return the bin of each vector, int64 of shape (n,): the index of the nearest centroid.
 
-    A vector's bin does not depend on the other vectors. A vector with a non-finite number gets `NO_BIN`.
+    - A vector's bin does not depend on the other vectors.
+    - Of several equally near centroids the lowest index counts.
+    - A vector with a non-finite number gets `NO_BIN`.
     """
     half_norms = (centroids.astype(np.float64) ** 2).sum(axis=1) / 2
     scores = np.empty((min(len(vectors), BLOCK_ROWS), len(centroids)), dtype=np.float32)
@@ -78,19 +80,20 @@ def _nearest_in_block(
     half_norms: npt.NDArray[np.float64],
     scores: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.int64]:
-    """The nearest centroids, which a float32 product narrows down to few candidates, nearly always to one.
+    """Return the nearest centroid of each row, after a float32 product has left few candidates, nearly always one.
 
-    The product gives scores |c|^2 / 2 - x.c, half a squared distance but for what all centroids share. How it rounds
-    depends on the rows beside a row, so that a new unit could turn another unit's close call and move two votes.
-    Therefore it only rules out what its rounding cannot have made worse than the best; among those that are left,
-    distances decide that depend on the vector and the centroid alone. `scores` (len(block), num_bins) is written over.
+    The product gives scores |c|^2 / 2 - x.c: half the squared distance, up to a term that all centroids share. Its
+    rounding depends on the other rows of the block. If it decided alone, adding a unit could change the bin of another
+    unit whose two nearest centroids are almost equally near, and two votes would change. So the product only excludes
+    centroids that are not nearest whatever its rounding. Among the rest, distances decide that depend only on the
+    vector and the centroid. `scores` (len(block), num_bins) is overwritten.
     """
     finite = np.all(np.isfinite(block), axis=1)
     rows = block if finite.all() else np.where(finite[:, None], block, np.float32(0))
     each = np.arange(len(rows))
     with np.errstate(
         over="ignore", invalid="ignore"
-    ):  # what overflowed is not greater than anything, so never ruled out
+    ):  # where a score could overflow, the limit is infinite, so nothing is excluded
         np.matmul(rows, centroids.T, out=scores)
         np.subtract(half_norms.astype(np.float32), scores, out=scores)
         nearest: npt.NDArray[np.int64] = scores.argmin(axis=1)
@@ -106,12 +109,12 @@ def _nearest_in_block(
 
 
 def _rounding_bound(rows: npt.NDArray[np.float32], half_norms: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """How far apart two scores of a row must be, shape (n,), for product and distances to agree on which is less.
+    """Return the difference above which product and distances agree on the lesser of two scores of a row, shape (n,).
 
-    A sum of d products rounds by at most d u / (1 - d u) |x| |c|, in whatever order and with or without fused steps
-    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), where u is half an ulp of 1; a distance in
-    float64 by (d + 2) u' (|x| + |c|)^2. Added are the half norm's rounding, the subtraction's, that of this bound, and
-    underflow. What could overflow gets infinity.
+    A sum of d products rounds by at most d u / (1 - d u) |x| |c|, in any order and with or without fused operations
+    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), where u is half an ulp of 1. A distance in
+    float64 rounds by at most (d + 2) u' (|x| + |c|)^2. The bound also covers the rounding of the half norm, of the
+    subtraction and of the bound itself, and underflow. It is infinity where a score could overflow.
     """
     terms = rows.shape[1] + 8
     longest = np.sqrt(2 * half_norms.max())
@@ -125,7 +128,7 @@ def _rounding_bound(rows: npt.NDArray[np.float32], half_norms: npt.NDArray[np.fl
 def _nearest_of_candidates(
     rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], is_candidate: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """The candidate at the least distance from each row, the lowest index of several."""
+    """Return the candidate at the least distance from each row; the lowest index of several equally near ones."""
     row, candidate = np.nonzero(is_candidate)
     parts = range(0, len(row), BLOCK_ROWS)
     pairs = [(rows[row[i : i + BLOCK_ROWS]], centroids[candidate[i : i + BLOCK_ROWS]]) for i in parts]
@@ -136,9 +139,10 @@ def _nearest_of_candidates(
 
 
 def _squared_distances(vectors: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """|x - c|^2 of each pair of rows, shape (n,), by operations on single numbers in the order of the dimensions.
+    """Return |x - c|^2 of each pair of rows, float64 of shape (n,).
 
-    A pair's distance then depends on nothing else, which a reduction does not promise.
+    It is computed by elementwise operations, one dimension after another. So a pair's distance does not depend on the
+    other pairs, which a reduction over an axis does not guarantee.
     """
     total = np.zeros(len(vectors))
     for of_vectors, of_centroids in zip(vectors.T.astype(np.float64), centroids.T.astype(np.float64), strict=True):

@@ -1,4 +1,4 @@
-"""The filter of the paper as one step: quotas from noisy votes, a top-up of short bins, and an exact resample."""
+"""The paper's filter as one step: quotas from noisy votes, a top-up of short bins, and resampling to an exact size."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from dp_assets.selection.top_up import COLUMNS, Draw, Embed, TopUp, top_up
 
 @dataclass(frozen=True)
 class Filtered:
-    """`rows` (`synthetic_id`, `text`, `bin_id`, `origin`) and public `figures` on how they came about."""
+    """The selected `rows` (`synthetic_id`, `text`, `bin_id`, `origin`), and public `figures` about the selection."""
 
     rows: pl.DataFrame
     figures: Mapping[str, int | float | str]
@@ -31,12 +31,14 @@ def filter_pool(
     draw: Draw,
     embed: Embed,
 ) -> Filtered:
-    """Exactly `target_size` rows as the rule reads the noisy votes, as far as the pool and `top_up_samples` reach.
+    """Select exactly `target_size` rows of pool and top-up, by the quotas that the rule derives from the noisy votes.
 
-    Rows of the top-up come from bins that are short, so they need no weight among the rows of their bin.
+    Rows of the top-up belong to short bins, so they need no weight among the rows of their bin.
 
     Args:
       pool: `synthetic_id`, `text`, `bin_id`, `origin`.
+      histogram: the noisy votes.
+      settings: the rule, the target size and the limits of the top-up.
       vectors: of the rows of the pool, in its order, in blocks of float32 (n, d).
       centroids: float32 (num_bins, d).
       draw, embed: see `top_up`.
@@ -71,7 +73,7 @@ def filter_pool(
 
 
 def _figures(chosen: Resampled, short: Integers, added: TopUp) -> dict[str, int]:
-    """Rows and bins that were and are short, samples drawn and kept by strategy, and where the chosen rows are from."""
+    """Return shortages before and after the top-up, samples drawn and kept by strategy, and chosen rows by origin."""
     origins = chosen.rows["origin"].value_counts().sort("origin").iter_rows()
     return {
         "dagster/row_count": chosen.rows.height,

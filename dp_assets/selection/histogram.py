@@ -1,4 +1,4 @@
-"""The noisy histogram as a value: the released votes and the noise that they carry."""
+"""The noisy histogram as a value: the released votes and the standard deviation of their noise."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dp_assets.arrays import Integers
 
 @dataclass(frozen=True)
 class NoisyHistogram:
-    """`votes` (num_bins,) as released, and the standard deviation of the noise on each, in votes. Both are public."""
+    """The released `votes`, int64 (num_bins,), and the standard deviation of the noise on each, in votes. Public."""
 
     votes: Integers
     noise_stddev: float
