@@ -1,22 +1,26 @@
-"""Asking an OpenAI-compatible endpoint many questions: OpenAI, vLLM, Ollama, llama.cpp.
+"""Requests of many answers from an OpenAI-compatible endpoint: OpenAI, vLLM, Ollama, llama.cpp.
 
-What holds:
-- An answer that arrived is saved before anything else happens and never asked for again, in this run or a later one.
-- Before the first question the list of models proves that somebody answers at all, and a probe with a constant text
-  proves address, key, model and parameters. It is repeated when several questions in a row get no answer, so that one
-  which no server answers is told from a server that is down.
-- A stop (budget, error, interrupt) sends nothing more; what is under way is waited for and saved.
-- Results come in the order of the questions, whatever order they arrived in.
-- Messages name the setting and the remedy and quote neither the key nor what the server wrote.
+Guarantees:
 
-A request without an answer is repeated after a wait that doubles each time, with jitter, and never less than the
-server's `Retry-After`; nothing is booked for it. That is no connection, a timeout, HTTP 408, 409, 425, 429, 5xx, and
-HTTP 200 without a completion: an error inside it, a proxy's page, half a reply. A useless answer (cut off, empty, not
-readable) is asked for once more; a refusal is not. Another HTTP error drops its question, if a probe shows that others
-are answered; else it ends the run. A question that gets no answer of use is counted by its reason.
+- An answer that arrived is saved before anything else happens. It is never requested again, in this run or a later one.
+- Before the first question, the list of models proves that a server answers, and a probe with a constant text proves
+  address, key, model and parameters. The probe is repeated if several questions in a row get no answer. This
+  distinguishes a question that no server answers from a server that is down.
+- After a stop (budget, error, interrupt) no request is sent. Requests in flight are awaited and saved.
+- Results are in the order of the questions, whatever the order of arrival.
+- Messages name the setting and the remedy. They quote neither the key nor the text of the server.
 
-What cannot be helped: a request that was computed but whose answer never arrived (killed process, lost connection) may
-be billed again. Its repetition carries the same `Idempotency-Key`, so a server that honors the header bills it once.
+Failures:
+
+- A request without an answer is repeated after a wait that doubles each time, with jitter, and that is never shorter
+  than the server's `Retry-After`. It costs nothing. Such failures are: no connection, a timeout, HTTP 408, 409, 425,
+  429, 5xx, and HTTP 200 without a completion (an error inside it, a proxy's page, half a reply).
+- A useless answer (cut off, empty, not readable) is requested once more. A refusal is not.
+- Another HTTP error drops its question if a probe shows that other questions are answered. Otherwise it ends the run.
+- A question without a usable answer is counted by its reason.
+
+Not avoidable: a request that was computed but whose answer never arrived (killed process, lost connection) may be
+billed again. Its repetition carries the same `Idempotency-Key`, so a server that honors the header bills it once.
 """
 
 import hashlib
@@ -82,11 +86,11 @@ ADDRESS_HINT = "the address often ends in /v1"
 
 
 class EndpointError(PublicError, RuntimeError):
-    """The endpoint cannot be used as it is configured, or the run has to stop; what was answered is saved."""
+    """The endpoint cannot be used as configured, or the run has to stop. The answers so far are saved."""
 
 
 class _NoAnswer(Exception):
-    """A request brought no answer; `seconds` is how long the server wants to be left alone, if it said so."""
+    """A request brought no answer. `seconds` is how long the server asks to wait, or None."""
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
@@ -94,11 +98,11 @@ class _NoAnswer(Exception):
 
 
 class _NotCompleted(_NoAnswer):
-    """HTTP 200 with neither a completion nor an error inside: who answers may be no such server at all."""
+    """HTTP 200 with neither a completion nor an error inside: the server may be no such endpoint at all."""
 
 
 class _Refused(Exception):
-    """An HTTP error that may be about this question alone."""
+    """An HTTP error that may concern this question only."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -111,10 +115,11 @@ def _unreached(error: openai.APIConnectionError) -> _NoAnswer:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to ask.
+    """The address, key, model and parameters of requests.
 
-    `group` names the settings in messages. The seed of `sampling` is counted up when a useless answer is asked for
-    again. `api_key` is called only if there is something to ask.
+    - `group` names the settings in messages.
+    - The seed of `sampling` is increased if a useless answer is requested again.
+    - `api_key` is called only if there is something to request.
     """
 
     group: str
@@ -125,21 +130,21 @@ class Endpoint:
 
     @property
     def model(self) -> str:
-        """The model's name at the server."""
+        """The name of the model at the server."""
         return self.settings.model
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The further fields of a request's body: temperature, the most new tokens under the server's own name, ..."""
+        """The other fields of a request's body: temperature, most new tokens under the name the server uses, ..."""
         return self.settings.parameters(self.sampling)
 
     def key(self, text: str) -> str:
-        """A hash of all that decides an answer: instruction, system message, model and parameters."""
+        """Return a hash of everything that decides an answer: instruction, system message, model and parameters."""
         content = {"instruction": text, "system": self.system, "model": self.model, "parameters": self.parameters}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def body(self, text: str, number: int) -> dict[str, Any]:
-        """The request for the answer with this number, counted from 0."""
+        """Return the body of a request. `number` is the index of its answer among those to the same text, from 0."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         parameters = self.parameters
         if "seed" in parameters:
@@ -148,9 +153,9 @@ class Endpoint:
         return {"model": self.model, "messages": messages, "extra_body": parameters}
 
     def client(self) -> openai.OpenAI:
-        """A client that repeats no request and sends no more than this endpoint is meant to see.
+        """Return a client that repeats no request and sends only the headers in `SENT_HEADERS`.
 
-        Every request has to be counted, so the repeating is done outside it.
+        Requests are repeated outside the client, because each must be counted.
 
         Raises:
           EndpointError: the environment names a proxy or certificates that cannot be used.
@@ -164,7 +169,7 @@ class Endpoint:
                 base_url=self.settings.base_url,
                 timeout=timeout,
                 max_retries=0,
-                default_headers={"Authorization": f"Bearer {key}"},  # before what OPENAI_CUSTOM_HEADERS may hold
+                default_headers={"Authorization": f"Bearer {key}"},  # takes precedence over OPENAI_CUSTOM_HEADERS
                 http_client=openai.DefaultHttpxClient(
                     event_hooks={"request": [_without_other_headers]}, timeout=timeout
                 ),
@@ -177,10 +182,10 @@ class Endpoint:
             ) from None
 
     def require_served(self) -> None:
-        """Find out whether anybody answers at the address. Costs nothing; whether the model is there is not asked.
+        """Require that a server answers at the address. This costs nothing and does not check the model.
 
         Raises:
-          EndpointError: nobody does.
+          EndpointError: no server answers.
         """
         with self.client() as client:
             try:
@@ -204,7 +209,7 @@ def _without_other_headers(request: Any) -> None:
 
 @dataclass(frozen=True)
 class Connection:
-    """An endpoint, where its answers are kept, and how fast and how much it may be asked."""
+    """An endpoint, the store of its answers, its rate limit and its budget."""
 
     endpoint: Endpoint
     store: AnswersStore
@@ -214,9 +219,11 @@ class Connection:
 
 @dataclass(frozen=True)
 class Asked:
-    """`texts` holds an answer for each question, in order, empty where there is none; `dropped` counts those by reason.
+    """The answers to questions.
 
-    `reused` is how many questions had been settled by earlier runs.
+    - `texts` holds an answer for each question, in order, empty if there is none.
+    - `dropped` counts the questions without an answer, by reason.
+    - `reused` is the number of questions that earlier runs had settled.
     """
 
     texts: list[str]
@@ -231,12 +238,12 @@ def ask(
     is_readable: Callable[[str], bool] = bool,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Asked:
-    """Ask for an answer to each text. The same text is asked once.
+    """Request an answer to each text. Equal texts are requested once.
 
-    `is_readable` says whether an answer can be used; `advance` is called with the number of texts settled.
+    `is_readable` returns whether an answer can be used. `advance` is called with the number of texts settled.
 
     Raises:
-      EndpointError: the probe failed, the endpoint stopped answering, or the budget is reached. Running again goes on.
+      EndpointError: the probe failed, the endpoint stopped answering, or the budget is reached. Another run continues.
       OSError: an answer could not be saved.
     """
     endpoint, store = connection.endpoint, connection.store
@@ -261,13 +268,13 @@ def ask(
 
 
 def check_endpoint(connection: Connection) -> None:
-    """Find out whether an endpoint can be asked, at no cost where it lists the model, else by one probe.
+    """Require that an endpoint can be used: at no cost if it lists the model, otherwise by one probe.
 
-    A list without the model proves nothing, because servers know models by several names or serve any name; a server
-    need not have a list either.
+    A list without the model proves nothing, because servers know models by several names or accept any name. Some
+    servers have no list.
 
     Raises:
-      EndpointError: nobody answers, or key, model or address are wrong, or the budget is spent.
+      EndpointError: no server answers, or key, model or address are wrong, or the budget is spent.
     """
     with connection.endpoint.client() as client:
         asking = _Asking(connection, client, bool, settled=lambda _: None)
@@ -282,13 +289,13 @@ def _is_settled(store: AnswersStore, key: str) -> bool:
 
 
 def _reason(store: AnswersStore, key: str) -> str | None:
-    """Why there is no answer; None if there is one."""
+    """Return why there is no answer, or None if there is one."""
     outcome = store.last_outcome(key)
     return None if outcome is Outcome.ANSWERED else str(outcome or NO_ANSWER)
 
 
 class _Asking:
-    """The threads of one `ask` and what they share."""
+    """The threads of one call of `ask`, and the state that they share."""
 
     def __init__(
         self,
@@ -305,7 +312,7 @@ class _Asking:
         self._jitter, self._fruitless = random.Random(), 0
 
     def check(self) -> None:
-        """Probe unless the endpoint lists the model.
+        """Probe the endpoint unless it lists the model.
 
         Raises:
           EndpointError: it cannot be used.
@@ -315,7 +322,7 @@ class _Asking:
             self._probe()
 
     def settle_all(self, questions: Mapping[str, str]) -> None:
-        """Ask until each question is answered, dropped, or proven to be one that a sound endpoint does not answer.
+        """Request answers until each question is answered, dropped, or proven not to be answered by a working endpoint.
 
         Raises:
           EndpointError: the endpoint cannot be used, or stopped answering.
@@ -331,7 +338,7 @@ class _Asking:
         self._probe()
 
     def _probe(self) -> None:
-        """Ask a constant question with the same parameters; one useless answer is forgiven.
+        """Request an answer to a constant question with the same parameters. One useless answer is tolerated.
 
         Raises:
           EndpointError: there is no answer, or none in the form of a chat completion.
@@ -378,7 +385,7 @@ class _Asking:
             raise
 
     def _settle(self, key: str, text: str) -> None:
-        """Ask until an answer is of use or enough were paid for, or there is none at all."""
+        """Request answers until one is usable, enough were paid for, or a request brings none at all."""
         while not _is_settled(self._store, key):
             try:
                 answer = self._answer(key, text, self._store.tries(key), not_completed=self._endpoint.settings.attempts)
@@ -392,13 +399,13 @@ class _Asking:
             self._settled(key)
 
     def _answer(self, key: str, text: str, number: int, *, not_completed: int) -> Answer:
-        """The answer with this number, however many requests it takes.
+        """Return the answer with this number, after as many requests as it takes.
 
-        At most `not_completed` of them may bring neither a completion nor an error.
+        At most `not_completed` requests may bring neither a completion nor an error.
 
         Raises:
-          _NoAnswer: there was none to any request.
-          _Refused: the server wants no such request.
+          _NoAnswer: no request brought an answer.
+          _Refused: the server rejects the request.
         """
         attempt = 1
         while True:
@@ -413,19 +420,19 @@ class _Asking:
             attempt += 1
 
     def _pause(self, attempt: int, asked_for: float | None) -> None:
-        """Wait as long as the server asked for, and then for a backoff of which half is left to chance."""
+        """Wait as long as the server asked for, plus a backoff with jitter (half to all of it)."""
         backoff = min(LONGEST_BACKOFF, self._endpoint.settings.backoff_seconds * 2 ** (attempt - 1))
         if asked_for is not None:
             self._rate.hold(asked_for)
         self._stopping.wait((asked_for or 0.0) + backoff * self._jitter.uniform(0.5, 1.0))
 
     def _request(self, key: str, text: str, number: int) -> Answer:
-        """One request within budget and rate.
+        """Send one request within budget and rate limit, and return its answer.
 
         Raises:
-          _NoAnswer: it brought no answer; another one may.
-          _Refused: the server wants no such request.
-          EndpointError: no other one will either.
+          _NoAnswer: it brought no answer, but another request may.
+          _Refused: the server rejects the request.
+          EndpointError: no other request will bring an answer either.
         """
         most = most_usage(self._endpoint.system, text, max_new_tokens=self._endpoint.sampling.max_new_tokens)
         with self._budget.slot(most, self._stopping) as paid, self._rate.slot(most, self._stopping) as counted:
@@ -449,14 +456,14 @@ class _Asking:
                 return self._read(key, response.text, most)
             except NoCompletion as reply:
                 problem = self._understood_reply(reply.status, retry_after(response.headers))
-        # Raised out here, where the request and what the server wrote are no part of the error any more.
+        # Raised outside the handlers, so that the error does not carry the request and the text of the server.
         raise problem
 
     def _read(self, key: str, body: str, most: Usage) -> Answer:
-        """An answer. Usage that the server does not report is counted as the most that it can be.
+        """Return the answer in a body. Usage that the server does not report is counted as its upper bound.
 
         Raises:
-          NoCompletion: there is no completion, so nothing counts.
+          NoCompletion: there is no completion, so nothing is counted.
         """
         outcome, text, usage = read_completion(body)
         if outcome is Outcome.ANSWERED and not self._is_readable(text):
@@ -464,11 +471,11 @@ class _Asking:
         return Answer(key, outcome, text, usage or most)
 
     def _understood_reply(self, status: int | None, seconds: float | None) -> Exception:
-        """What a reply without a completion means: the same as the HTTP error inside it, if there is one."""
+        """Return the exception for a reply without a completion: that of the HTTP error inside it, if there is one."""
         return _NotCompleted("no chat completion", seconds) if status is None else self._understood(status, seconds)
 
     def _understood(self, status: int, seconds: float | None) -> Exception:
-        """What an HTTP error means for the requests to come."""
+        """Return the exception for an HTTP error, which decides how later requests proceed."""
         group = self._endpoint.group
         if status == STATUS_OF_NO_CREDIT:
             return EndpointError(f"the account behind {group}.api_key_variable has no credit left; add some, run again")
@@ -479,7 +486,7 @@ class _Asking:
         return _Refused(status)
 
     def _refused(self, status: int) -> EndpointError:
-        """What an HTTP error means if every request brings it."""
+        """Return the exception for an HTTP error that every request brings."""
         group, where = self._endpoint.group, self._where
         if status in REJECTING:
             return EndpointError(
@@ -508,15 +515,15 @@ class _Asking:
         return _NoAnswer(f"HTTP {status}", seconds)
 
     def _offer(self) -> str:
-        """Which models there are, where the server tells."""
+        """Return words that name the models which the server lists."""
         models = self._listed()[:SHOWN_MODELS]
         return f"it offers {', '.join(models)}" if models else f"check both: {ADDRESS_HINT}"
 
     def _listed(self) -> list[str]:
-        """The models that the server lists; none if it has no list.
+        """Return the models that the server lists; none if it has no list.
 
         Raises:
-          EndpointError: nobody answers.
+          EndpointError: no server answers.
         """
         seconds = min(LONGEST_LISTING, self._endpoint.settings.timeout_seconds)
         for attempt in range(LISTINGS):
@@ -551,10 +558,10 @@ class _Asking:
             self._fruitless = 0
 
     def _note_fruitless(self) -> None:
-        """Leave a question for later; after too many in a row, find out whether the endpoint still answers.
+        """Count a question without an answer, and probe the endpoint after too many in a row.
 
         Raises:
-          EndpointError: it does not.
+          EndpointError: the endpoint does not answer.
         """
         with self._lock:
             self._fruitless += 1

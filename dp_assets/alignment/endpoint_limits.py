@@ -1,13 +1,13 @@
-"""How fast and how much an endpoint may be asked: requests and tokens a minute, and a budget in tokens or money.
+"""Limits for an endpoint: requests and tokens per minute, and a budget in tokens or money.
 
-    RateLimit   In every window at the server there are at most so many requests and tokens. A request leaves the window
-                one full window after its response arrived, and it reached the server before that, so the claim holds
-                however long each was under way.
-    Budget      The most that a request can use is set aside before it is sent and replaced by what it used, so what is
-                spent and what is under way never exceed the limit together.
+    RateLimit   Bounds requests and tokens in every window at the server. A request leaves the window one full window
+                after its response arrived, and it reached the server before that. So the bound holds however long
+                requests were in flight.
+    Budget      Reserves the most that a request can use before it is sent, and replaces it by the actual usage
+                afterwards. So spent and reserved usage together never exceed the limit.
 
-Tokens of a prompt are bounded by its UTF-8 bytes, because a tokenizer is the server's affair and no token is shorter
-than a byte. Left out: what a server bills for requests whose answer never arrived; nobody can know it here.
+The tokens of a prompt are bounded by its UTF-8 bytes, because the server's tokenizer is unknown here and no token is
+shorter than a byte. Left out: what a server bills for requests whose answer never arrived, which is unknown here.
 """
 
 import threading
@@ -32,14 +32,14 @@ class Stopped(Exception):
 
 
 class BudgetReached(RuntimeError):
-    """The next request might exceed the budget; the message names the setting, the limit and what is spent."""
+    """The next request might exceed the budget. The message names the setting, the limit and what is spent."""
 
 
 @dataclass
 class Slot:
-    """A request under way. Whoever gets its answer sets `usage` to what it used.
+    """A request in flight. The caller that receives its answer sets `usage` to the actual usage.
 
-    Until then it is what counts without an answer: nothing is spent, but the rate may have been used in full.
+    The initial value is what counts without an answer: nothing for the budget, the upper bound for the rate limit.
     """
 
     usage: Usage
@@ -48,7 +48,7 @@ class Slot:
 class RateLimit:
     """At most `requests` requests and `tokens` tokens in any `window_seconds`; None means no limit.
 
-    A request larger than `tokens` goes alone in its window.
+    A request larger than `tokens` is sent alone in its window.
     """
 
     def __init__(self, *, requests: int | None, tokens: int | None, window_seconds: float = MINUTE) -> None:
@@ -76,7 +76,7 @@ class RateLimit:
                 self._changed.notify_all()
 
     def hold(self, seconds: float) -> None:
-        """Let nobody send for so long, because the server asked for it."""
+        """Send no request for this time, because the server asked for it."""
         with self._changed:
             self._held_until = max(self._held_until, time.monotonic() + seconds)
 
@@ -104,16 +104,17 @@ class RateLimit:
         return most_tokens is None or self._requests == 0 or self._tokens + tokens <= most_tokens
 
     def _pause(self, now: float) -> float:
-        """Seconds until the next thing that may change the answer."""
+        """Return the seconds to wait until a request may fit."""
         events = [self._held_until] if self._held_until > now else []
         events += [self._ended[0][0] + self._window] if self._ended else []
         return min([LONGEST_SLEEP, *(max(event - now, 0.001) for event in events)])
 
 
 class Budget:
-    """At most `tokens` tokens and `money` in all, of which `spent` was spent by earlier runs; None means no limit.
+    """At most `tokens` tokens and at most `money` in total; None means no limit.
 
-    Prices are per million tokens, in the unit of `money`. `group` names the settings in messages.
+    `spent` is the usage of earlier runs. Prices are per million tokens, in the unit of `money`. `group` names the
+    settings in messages.
     """
 
     def __init__(
@@ -133,16 +134,16 @@ class Budget:
         self._changed = threading.Condition()
 
     def cost(self, usage: Usage) -> float:
-        """What these tokens cost."""
+        """Return the cost of these tokens, in the unit of the prices."""
         input_price, output_price = self._prices
         return (usage.input_tokens * input_price + usage.output_tokens * output_price) / 1e6
 
     @contextmanager
     def slot(self, most: Usage, stopping: threading.Event) -> Iterator[Slot]:
-        """Set `most` aside, waiting for other requests to end if need be; afterwards only the slot's usage is spent.
+        """Reserve `most`, after other requests have ended if necessary. Afterwards only the slot's usage is spent.
 
         Raises:
-          BudgetReached: it does not fit, and nothing is under way that could give back what it set aside.
+          BudgetReached: it does not fit, and no request is in flight that could release what it reserved.
           Stopped: `stopping` was set meanwhile.
         """
         self._set_aside_for(most, stopping)
@@ -170,7 +171,7 @@ class Budget:
         raise Stopped
 
     def _exceeded_by(self, usage: Usage) -> str | None:
-        """Which limit this usage would exceed, in words."""
+        """Return words that name the limit which this usage would exceed, or None if it exceeds none."""
         if self._tokens is not None and usage.total > self._tokens:
             return f"{self._group}.budget_tokens is {self._tokens}, and {self._spent.total} are used"
         if self._money is not None and self.cost(usage) > self._money:
@@ -179,6 +180,6 @@ class Budget:
 
 
 def most_usage(*texts: str | None, max_new_tokens: int) -> Usage:
-    """The most that a request with these texts can use."""
+    """Return an upper bound of the usage of a request with these texts."""
     read = sum(len(text.encode()) for text in texts if text)
     return Usage(read + TEMPLATE_TOKENS, max_new_tokens)

@@ -1,8 +1,7 @@
-"""What the replies of an OpenAI-compatible server say, read without trust in their form.
+"""Parsing of the replies of an OpenAI-compatible server, without trust in their form.
 
-Servers differ in what they leave out, and proxies answer in their place. A reply is one of two things: a completion,
-which was computed and is paid for whatever its answer is worth, or no completion at all (`NoCompletion`), which is as
-good as no reply.
+Servers omit different fields, and proxies may answer instead of a server. A reply is either a completion, which was
+computed and is paid for even if its answer is useless, or no completion (`NoCompletion`), which is treated as no reply.
 """
 
 import json
@@ -13,7 +12,7 @@ from typing import Any
 
 from dp_assets.alignment.answers_store import Outcome, Usage
 
-# Why a server says it ended, beyond `stop` and its synonyms; services put their own words into OpenAI's field.
+# Values of `finish_reason` besides `stop` and its synonyms. Services put their own words into OpenAI's field.
 CUT_OFF = frozenset(["length", "max_tokens", "model_length"])
 FILTERED = frozenset(["content_filter", "safety", "recitation", "prohibited_content", "blocklist", "sensitive"])
 BROKEN_OFF = frozenset(["error", "network_error", "insufficient_system_resource", "abort", "aborted"])
@@ -22,9 +21,9 @@ STATUS_OF_NO_CREDIT, UNNAMED = 402, 500
 
 
 class NoCompletion(Exception):
-    """A reply with HTTP 200 that holds no completion: an error inside it, a proxy's page, or half of one.
+    """A reply with HTTP 200 that holds no completion: an error inside it, a proxy's page, or half a reply.
 
-    `status` is the HTTP status that an error inside it stands for; None without an error.
+    `status` is the HTTP status that an error inside it stands for, or None without an error.
     """
 
     def __init__(self, status: int | None = None) -> None:
@@ -33,10 +32,13 @@ class NoCompletion(Exception):
 
 
 def read_completion(body: str) -> tuple[Outcome, str, Usage | None]:
-    """What a completion is, its text without white space around if it is of use, and the tokens it reports.
+    """Return the outcome of a completion, its text, and the usage that it reports.
+
+    - The text is stripped of white space around it. It is empty unless the outcome is ANSWERED.
+    - The usage is None if the server reports none.
 
     Raises:
-      NoCompletion: the body is none.
+      NoCompletion: the body is no completion.
     """
     try:
         content = json.loads(body.removeprefix("\ufeff"))
@@ -62,7 +64,7 @@ def _finished(choice: Mapping[str, Any]) -> str:
 
 
 def _status_of(error: Any) -> int:
-    """The HTTP status that an error inside a reply stands for."""
+    """Return the HTTP status that an error inside a reply stands for."""
     fields = error if isinstance(error, dict) else {}
     names = [str(fields.get(name)) for name in ("code", "status", "status_code", "type")]
     if NO_CREDIT.intersection(names):
@@ -72,19 +74,19 @@ def _status_of(error: Any) -> int:
 
 
 def _outcome(choice: Mapping[str, Any]) -> tuple[Outcome, str]:
-    """What a choice of a chat completion is. One of another form raises what Python raises on it."""
+    """Return outcome and text of a choice of a chat completion. A choice of another form raises Python's own error."""
     message, finished = choice.get("message") or {}, _finished(choice)
     text, refusal = _text_and_refusal(message.get("content"))
     if refusal or message.get("refusal") or finished in FILTERED:
         return Outcome.REFUSED, ""
     if finished in CUT_OFF:
         return Outcome.TRUNCATED, ""
-    text.encode()  # raises on half of a surrogate pair, which is legal in JSON and in no table
+    text.encode()  # raises on half of a surrogate pair, which is legal in JSON but in no table
     return (Outcome.ANSWERED, text) if text else (Outcome.EMPTY, "")
 
 
 def _text_and_refusal(content: Any) -> tuple[str, bool]:
-    """The text of a message, and whether it holds a refusal. Parts that are no text, such as thoughts, are left out."""
+    """Return the text of a message and whether it holds a refusal. Parts that are no text (thoughts) are left out."""
     if content is None or isinstance(content, str):
         return (content or "").strip(), False
     parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in _listed(content)]
@@ -109,7 +111,10 @@ def _usage(reported: Any) -> Usage | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to be left alone, from `retry-after-ms` or `Retry-After` (seconds or a date)."""
+    """Return the seconds that a server asks to wait, from `retry-after-ms` or `Retry-After` (seconds or a date).
+
+    Returns None if it does not say.
+    """
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * unit)

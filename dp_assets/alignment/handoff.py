@@ -1,8 +1,7 @@
-"""Hand-off to people: released rows as tasks for Label Studio, and their finished annotations as our tables.
+"""Hand-off to people: released rows as tasks for Label Studio, and the finished annotations as our tables.
 
-Each task carries the `synthetic_id` and the partition that it came from, so that what comes back is held against the
-released rows of that partition: nothing is taken that was not handed out as it stands there. What is not taken is
-counted by reason, with ids:
+Each task carries its `synthetic_id` and its partition. Finished tasks are compared with the released rows of that
+partition, and a task is taken only if its texts are unchanged. What is not taken is counted by reason, with ids:
 
     malformed        no task of ours: `synthetic_id` or `partition` is missing
     other_partition  a task of another partition
@@ -12,14 +11,14 @@ counted by reason, with ids:
     skipped          an annotation that its author cancelled
     empty            an annotation without a response or verdict
     unreadable       an annotation with a character that no text can hold
-    superseded       an annotation that gave way to another one of the same task
-    tie              most of those who compared two answers found neither better
+    superseded       an annotation replaced by another one of the same task
+    tie              most people who compared two answers found neither better
     disagreement     no verdict has more votes than every other one
-    not_in_file      a row of the table for which there is no task at all
+    not_in_file      a row of the table without a task in the file
 
-Several people, one response: the one marked as ground truth, else the one updated last, is taken. Several people, one
-pair: each has one vote, the one updated last; if any is marked as ground truth, only such votes count; the verdict with
-the most votes is taken. A task that was imported twice counts as one.
+If several people responded to one instruction, the response marked as ground truth is taken, or else the one updated
+last. If several people compared one pair, each has one vote, the one updated last. If any vote is marked as ground
+truth, only such votes count. The verdict with the most votes is taken. A task that was imported twice counts as one.
 """
 
 import hashlib
@@ -50,12 +49,12 @@ PAIRS_SCHEMA = ("synthetic_id", "prompt", "chosen", "rejected", "rejected_by")
 
 
 class NothingUsable(PublicError, ValueError):
-    """Finished annotations of which not one can be taken."""
+    """No annotation of a file can be used."""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Something that was not taken: why, and the id that it bears, empty if none."""
+    """A task or annotation that was not taken: the reason, and its id, empty if it has none."""
 
     reason: str
     synthetic_id: str
@@ -63,7 +62,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Taken:
-    """`rows` for our table, what was dropped, and how many people they are by (those whom the file tells apart)."""
+    """The rows for our table, what was dropped, and the number of annotators whom the file identifies."""
 
     rows: pl.DataFrame
     dropped: tuple[Drop, ...]
@@ -71,7 +70,7 @@ class Taken:
 
     @property
     def figures(self) -> dict[str, object]:
-        """What was dropped and why, for people: how much, and the first ids."""
+        """The public figures: the number of annotators, and by reason how many were dropped and their first ids."""
         return {
             "handoff/annotators": self.num_annotators,
             "handoff/dropped": self.counts,
@@ -80,12 +79,12 @@ class Taken:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How much was dropped for each reason."""
+        """The number dropped, by reason."""
         return dict(Counter(drop.reason for drop in self.dropped))
 
     @property
     def ids(self) -> dict[str, list[str]]:
-        """The first ids that were dropped for each reason."""
+        """The first dropped ids, by reason."""
         ids: dict[str, list[str]] = defaultdict(list)
         for drop in self.dropped:
             if drop.synthetic_id and len(ids[drop.reason]) < SHOWN_IDS:
@@ -94,7 +93,7 @@ class Taken:
 
 
 def instruction_tasks(filtered: pl.DataFrame, *, partition: str) -> list[dict[str, dict[str, str]]]:
-    """A task for each row of `filtered` (columns `synthetic_id`, `text`)."""
+    """Return a task for each row of `filtered` (columns `synthetic_id`, `text`)."""
     rows = filtered.select("synthetic_id", "text").iter_rows()
     return [
         {"data": {"synthetic_id": synthetic_id, "partition": partition, "instruction": text}}
@@ -103,7 +102,7 @@ def instruction_tasks(filtered: pl.DataFrame, *, partition: str) -> list[dict[st
 
 
 def pair_tasks(compared: pl.DataFrame, *, partition: str) -> list[dict[str, dict[str, str]]]:
-    """A task for each row of `answers_to_compare` whose answers can be compared."""
+    """Return a task for each row of `answers_to_compare` whose answers can be compared."""
     rows = compared.filter(pl.col("unfit").is_null()).select("synthetic_id", "prompt", "first", "second").iter_rows()
     return [{"data": _pair_data(partition, *row)} for row in rows]
 
@@ -114,18 +113,19 @@ def _pair_data(partition: str, synthetic_id: str, prompt: str, first: str, secon
 
 
 def _seal(*texts: str) -> str:
-    """Tells a slip from what was handed out, since answers are in no table; it does not stop who means to deceive."""
+    """Return a checksum of texts. It detects accidental changes of answers, which are in no table, but no forgery."""
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 def take_responses(path: Path, filtered: pl.DataFrame, *, partition: str, setting: str) -> Taken:
-    """The rows of `annotated_instructions` from an export of the project of instructions.
+    """Return the rows of `annotated_instructions` from an export of the project of instructions.
 
-    They have the order of `filtered`, whose columns are `synthetic_id`, `text` and `bin_id`.
+    They have the order of `filtered`, whose columns are `synthetic_id`, `text` and `bin_id`. `setting` names the file
+    in messages.
 
     Raises:
       ExportError: the file cannot be read.
-      NothingUsable: not one annotation can be taken.
+      NothingUsable: no annotation can be taken.
     """
     texts = dict(filtered.select("synthetic_id", "text").iter_rows())
     remedy = _remedy("instructions", partition)
@@ -149,13 +149,14 @@ def take_responses(path: Path, filtered: pl.DataFrame, *, partition: str, settin
 
 
 def take_verdicts(path: Path, annotated: pl.DataFrame, *, partition: str, setting: str) -> Taken:
-    """The rows of `preference_pairs` from an export of the project of pairs, in the order of the export.
+    """Return the rows of `preference_pairs` from an export of the project of pairs, in the order of the export.
 
-    `annotated` (columns `synthetic_id`, `instruction`) holds the prompts that may occur.
+    `annotated` (columns `synthetic_id`, `instruction`) holds the prompts that may occur. `setting` names the file in
+    messages.
 
     Raises:
       ExportError: the file cannot be read.
-      NothingUsable: not one annotation can be taken.
+      NothingUsable: no annotation can be taken.
     """
     texts = dict(annotated.select("synthetic_id", "instruction").iter_rows())
     remedy = _remedy("pairs", partition)
@@ -178,7 +179,7 @@ def take_verdicts(path: Path, annotated: pl.DataFrame, *, partition: str, settin
 def _sorted_out(
     tasks: Iterable[LabeledTask], texts: Mapping[str, str], partition: str, *, text: str
 ) -> tuple[list[LabeledTask], list[Drop]]:
-    """The tasks that were handed out as they stand here, and the others with what is wrong with them."""
+    """Return the tasks whose texts are unchanged, and a `Drop` for each of the others."""
     sound, dropped = [], []
     for task in tasks:
         reason = _fault(task, texts, partition, text=text)
@@ -190,7 +191,7 @@ def _sorted_out(
 
 
 def _fault(task: LabeledTask, texts: Mapping[str, str], partition: str, *, text: str) -> str | None:
-    """Why a task cannot be taken whatever its annotations say."""
+    """Return why a task cannot be taken, whatever its annotations, or None if it can."""
     data = task.data
     if not {"synthetic_id", "partition", text} <= data.keys():
         return "malformed"
@@ -204,7 +205,7 @@ def _fault(task: LabeledTask, texts: Mapping[str, str], partition: str, *, text:
 
 
 def _is_sealed(data: Mapping[str, str]) -> bool:
-    """Whether the answers of a pair are those that were handed out; a task without answers needs no seal."""
+    """Return whether the answers of a pair are unchanged. A task without answers needs no seal."""
     if "prompt" not in data:
         return True
     answers = [data.get(name, "") for name in ("answer_1", "answer_2")]
@@ -212,7 +213,7 @@ def _is_sealed(data: Mapping[str, str]) -> bool:
 
 
 def _labellings(tasks: Iterable[LabeledTask], *fields: str) -> dict[tuple[str, ...], list[Labelling]]:
-    """The annotations of tasks that have these fields in common, in the order in which they first occur."""
+    """Return the annotations of tasks grouped by these fields, the groups in the order of their first task."""
     groups: dict[tuple[str, ...], list[Labelling]] = defaultdict(list)
     for task in tasks:
         groups[tuple(task.data[field] for field in fields)] += task.labellings
@@ -222,7 +223,7 @@ def _labellings(tasks: Iterable[LabeledTask], *fields: str) -> dict[tuple[str, .
 def _usable(
     synthetic_id: str, labellings: Iterable[Labelling], dropped: list[Drop], verdicts: Sequence[str] = ()
 ) -> Iterator[Labelling]:
-    """The annotations that say something, one of the `verdicts` if there are any; the others are added to `dropped`."""
+    """Yield the usable annotations: with `verdicts`, those that give one of them. The others are added to `dropped`."""
     for labelling in labellings:
         if labelling.is_skipped:
             dropped.append(Drop("skipped", synthetic_id))
@@ -235,7 +236,7 @@ def _usable(
 
 
 def _votes(synthetic_id: str, labellings: Sequence[Labelling], dropped: list[Drop]) -> list[Labelling]:
-    """One vote a person; people whom the file does not tell apart have one for each annotation."""
+    """Return one vote per person. Annotations by unidentified people count as one vote each."""
     decisive = [labelling for labelling in labellings if labelling.is_ground_truth] or labellings
     votes: dict[object, Labelling] = {}
     for number, labelling in enumerate(sorted(decisive, key=_rank)):
@@ -245,7 +246,7 @@ def _votes(synthetic_id: str, labellings: Sequence[Labelling], dropped: list[Dro
 
 
 def _winner(verdicts: Iterable[str]) -> str:
-    """The verdict with the most votes: `FIRST`, `SECOND` or "tie"; "disagreement" if several have as many."""
+    """Return the verdict with the most votes: `FIRST`, `SECOND` or "tie"; "disagreement" if several have as many."""
     (most, *others) = [*Counter(verdicts).most_common(), ("", 0)]
     if others and others[0][1] == most[1]:
         return "disagreement"

@@ -1,9 +1,9 @@
-"""Preference pairs by a judge: two answers of the policy to a prompt, compared by a model, in both orders.
+"""Preference pairs by a judge: two answers of the policy to a prompt, compared by a model in both orders.
 
-Judges favor a place as well as an answer, so a verdict counts only if it stays when the answers change places. Ties,
-contradictions and verdicts that cannot be read give no pair and are counted by their reason.
+Judges have a position bias, so a verdict counts only if it is the same when the answers are swapped. Ties,
+contradictions and unreadable verdicts give no pair and are counted by reason.
 
-Left out: several judges, and grades instead of a choice. What such pairs teach is the taste of the judge.
+Left out: several judges, and grades instead of a choice. Such pairs teach the preferences of the judge.
 """
 
 import json
@@ -39,19 +39,19 @@ _BARE = re.compile(r"\W*(?:answer\W?)?(1|2|tie)\W*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class JudgedPairs:
-    """`rows` are the pairs, `dropped` counts by reason the prompts that gave none."""
+    """`rows` are the pairs; `dropped` counts the prompts without a pair, by reason."""
 
     rows: pl.DataFrame
     dropped: Counter[str]
 
 
 def comparison(prompt: str, first: str, second: str) -> str:
-    """The message that shows two answers to the judge. JSON, so that no answer can pretend to end."""
+    """Return the message that shows two answers to the judge. It is JSON, so that no answer can fake its own end."""
     return json.dumps({"instruction": prompt, "answer_1": first, "answer_2": second}, ensure_ascii=False)
 
 
 def read_verdict(text: str) -> Verdict | None:
-    """The last verdict in the judge's words; None if there is none. A bare `1`, `2` or `tie` is one too."""
+    """Return the last verdict in a reply of the judge, or None. A reply of just `1`, `2` or `tie` is a verdict too."""
     named = _NAMED.findall(text)
     bare = _BARE.fullmatch(text)
     found = named[-1] if named else bare.group(1) if bare else None
@@ -68,16 +68,20 @@ def judged_pairs(
     num_pairs: int,
     seed: int,
 ) -> JudgedPairs:
-    """Pairs for at most `num_pairs` prompts of `annotated`, drawn by `seed` whatever the order of the rows.
+    """Make pairs for at most `num_pairs` prompts of `annotated`, chosen by `seed` whatever the order of the rows.
 
-    `sample` answers all its instructions at once, each twice with another outcome where it can; `judge` gets messages
-    made by `comparison` and gives its words for each, empty where there are none.
+    Args:
+      annotated: columns `synthetic_id` and `instruction`.
+      sample: answers all instructions at once. Each occurs twice and gets two independent answers.
+      judge: returns a reply for each message made by `comparison`, empty if there is none.
+      num_pairs: the largest number of prompts.
+      seed: the public seed of the choice.
 
     Returns:
       Rows with the columns `synthetic_id`, `prompt`, `chosen`, `rejected`, `rejected_by`.
 
     Raises:
-      ValueError: `sample` or `judge` gave another number of texts than it got.
+      ValueError: `sample` or `judge` returned another number of texts than it received.
     """
     rows = answers_to_compare(annotated, sample=sample, num_pairs=num_pairs, seed=seed)
     verdicts = _verdicts(rows, judge)
@@ -93,7 +97,7 @@ def judged_pairs(
 
 
 def _verdicts(rows: pl.DataFrame, judge: Callable[[list[str]], list[str]]) -> list[str]:
-    """For each prompt "1" or "2", or the reason why there is no pair. Only pairs that differ are shown to the judge."""
+    """Return "1" or "2" for each prompt, or the reason why there is no pair. The judge sees fit pairs only."""
     shown = rows.filter(pl.col("unfit").is_null()).select("prompt", "first", "second").rows()
     messages = [comparison(prompt, first, second) for prompt, first, second in shown]
     messages += [comparison(prompt, second, first) for prompt, first, second in shown]
@@ -103,7 +107,7 @@ def _verdicts(rows: pl.DataFrame, judge: Callable[[list[str]], list[str]]) -> li
 
 
 def _agreed(straight: Verdict | None, turned: Verdict | None) -> str:
-    """What two verdicts on the same answers say together; in the second one the answers had changed places."""
+    """Combine two verdicts on the same answers, of which the second was given with the answers swapped."""
     if straight is None or turned is None:
         return "unjudged"
     if TIE in (straight, turned):

@@ -1,11 +1,11 @@
-"""Label Studio's files: the tasks and labelling configurations of two projects, and the finished annotations.
+"""Files of Label Studio: the labeling configurations of two projects, and the export of finished annotations.
 
     instructions   people write a response to each instruction (a text area)
     pairs          people say which of two answers to a prompt is better, or that neither is (a choice)
 
-Both of its JSON exports are read. "JSON" holds tasks with all their annotations; "JSON-MIN" holds one row an annotation
-and leaves out what was skipped and which annotation is a ground truth. Of a person only the number that Label Studio
-gave them is read, never name or address.
+Both JSON exports can be read. "JSON" holds tasks with all their annotations. "JSON-MIN" holds one row per annotation
+and omits skipped tasks and the ground-truth mark. Of an annotator only the number in Label Studio is read, never name
+or address.
 """
 
 import json
@@ -55,12 +55,12 @@ PAIRS_CONFIG = """\
 
 
 class ExportError(PublicError, ValueError):
-    """A file is no JSON export of Label Studio; the message names the setting and the remedy."""
+    """A file is no JSON export of Label Studio. The message names the setting and the remedy."""
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """One annotation of a task: what its control holds, empty if no text, and who gave it (None: not said)."""
+    """One annotation of a task: the value of its control, empty if it is no text, and its annotator (None: unknown)."""
 
     value: str
     annotator: int | None
@@ -72,21 +72,27 @@ class Labelling:
 
 @dataclass(frozen=True)
 class LabeledTask:
-    """A task as it comes back: its texts by field, and its annotations."""
+    """A task of an export: its texts by field, and its annotations."""
 
     data: Mapping[str, str]
     labellings: tuple[Labelling, ...]
 
 
 def read_export(path: Path, *, control: str, setting: str, if_missing: str) -> list[LabeledTask]:
-    """The tasks of a JSON or JSON-MIN export, in its order. `control` is `RESPONSE` or `PREFERENCE`.
+    """Return the tasks of a JSON or JSON-MIN export, in its order.
 
-    A task that is not of this form comes back without texts or without annotations; whoever reads it says so. Bytes and
-    escapes that are no character (half of a surrogate pair, bytes that are not UTF-8) cost the text that holds them.
+    - A task of another form is returned without texts or without annotations. The caller reports it.
+    - A text with bytes or escapes that are no character (half of a surrogate pair, bytes that are not UTF-8) is left
+      out.
+
+    Args:
+      path: the export.
+      control: `RESPONSE` or `PREFERENCE`.
+      setting: the name of the file in messages.
+      if_missing: what to do if the file does not exist, for the message.
 
     Raises:
-      ExportError: there is no such file, or it is no list of tasks. `setting` names the file in the message, and
-        `if_missing` says what to do where there is none.
+      ExportError: there is no such file, or it is no list of tasks.
     """
     try:
         written = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -105,7 +111,7 @@ def read_export(path: Path, *, control: str, setting: str, if_missing: str) -> l
 
 
 def _task(task: Any, control: str) -> LabeledTask:
-    """A task of either export: only the full one has its texts under `data`."""
+    """Return a task of either export. Only the full export has its texts under `data`."""
     if not isinstance(task, dict):
         return LabeledTask({}, ())
     data = task.get("data")
@@ -125,7 +131,7 @@ def _readable(value: str) -> str:
 
 
 def _is_text(value: str) -> bool:
-    """Whether no character of it is half of a surrogate pair, which no table holds."""
+    """Return whether a text has no half of a surrogate pair, which no table can hold."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -134,7 +140,7 @@ def _is_text(value: str) -> bool:
 
 
 def _minimal(row: Mapping[str, Any], control: str) -> tuple[Labelling, ...]:
-    """The annotation of a row of a JSON-MIN export, which is there even if its control holds nothing."""
+    """Return the annotation of a row of a JSON-MIN export, which exists even if its control is empty."""
     if row.get("annotation_id") is None:
         return ()
     value = _value(row.get(control))
@@ -161,7 +167,7 @@ def _labelling(annotation: Mapping[str, Any], control: str) -> Labelling:
 
 
 def _value(held: Any) -> str:
-    """What a control holds, in whatever nesting an export writes it; several texts follow each other in lines."""
+    """Return the value of a control, however an export nests it. Several texts are joined by line breaks."""
     if isinstance(held, str):
         return held.strip()
     if isinstance(held, dict):
@@ -172,6 +178,6 @@ def _value(held: Any) -> str:
 
 
 def _number(annotator: Any) -> int | None:
-    """The number of a person, who may be given as a whole record."""
+    """Return the number of an annotator, who may be given as a number or as a record with an id."""
     number = annotator.get("id") if isinstance(annotator, dict) else annotator
     return number if type(number) is int else None
