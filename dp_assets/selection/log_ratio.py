@@ -3,10 +3,9 @@
     f ~ GP(0, k),  k(x, y) = 4 + a^2 x.y + b^2 exp(-|x - y|^2 / 2 l^2),  f_k = f(m_k) + e_k,  e_k ~ Normal(0, t^2)
     v_k ~ Normal(mu_k, s^2 + mu_k),  mu_k = expected_k exp(f_k)
 
-for votes v of bins with centroids m, noise of variance s^2 and the votes `expected` if f were 0. The mode of f comes
-from Fisher scoring, and the hyperparameters a, b, l, t from Laplace's approximation of the marginal likelihood
-(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, sections 3.4 and 5.5) under weak log-normal
-priors.
+for votes v of bins with centroids m, noise of variance s^2, and the votes `expected` for f = 0. The mode of f is found
+by Fisher scoring. The hyperparameters a, b, l, t maximize Laplace's approximation of the marginal likelihood (Rasmussen
+and Williams, "Gaussian Processes for Machine Learning", 2006, sections 3.4 and 5.5) under weak log-normal priors.
 """
 
 from dataclasses import asdict, dataclass
@@ -33,7 +32,10 @@ PRIOR_LOG_STDDEV = 1.0
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """a, b and t are standard deviations of log ratios, l is a distance between vectors of length one."""
+    """The hyperparameters a, b, l and t, in this order.
+
+    a, b and t are standard deviations of log ratios; l is a distance between vectors of length one.
+    """
 
     linear: float = 1.0
     local: float = 1.0
@@ -43,10 +45,10 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Fit:
-    """The mode f (num_bins,), the coefficients S^-1 f of it, and the log marginal likelihood.
+    """The mode f (num_bins,), its coefficients S^-1 f, and the log marginal likelihood `evidence`.
 
-    With S the prior covariance of f over the bins and W its Fisher information at the mode, `root` is W^(1/2) and
-    `factor` the lower triangle L of I + W^(1/2) S W^(1/2) = L L^T.
+    With S the prior covariance of f over the bins and W the Fisher information of f at the mode, `root` is the diagonal
+    of W^(1/2), and `factor` is the lower triangle L of I + W^(1/2) S W^(1/2) = L L^T.
     """
 
     log_ratio: Floats
@@ -56,19 +58,19 @@ class Fit:
     factor: Floats
 
     def explained(self, covariances: Floats) -> Floats:
-        """Z (num_bins, n) such that Z^T Z is what the votes explain of the prior covariance of n values of f.
+        """Return Z (num_bins, n), where Z^T Z is the part of the prior covariance of n values of f that votes explain.
 
-        `covariances` (num_bins, n) are those of the values with f over the bins. The posterior covariance of the values
-        is their prior one less Z^T Z (Rasmussen and Williams, equation 3.29).
+        `covariances` (num_bins, n) are the prior covariances of f over the bins with these values. The posterior
+        covariance of the values is the prior covariance minus Z^T Z (Rasmussen and Williams, equation 3.29).
         """
         found: Floats = solve_triangular(self.factor, self.root[:, None] * covariances, lower=True)
         return found
 
 
 def most_likely(votes: Floats, expected: Floats, centers: Floats, noise_stddev: float) -> Hyperparameters:
-    """The hyperparameters of the largest marginal likelihood times prior.
+    """Return the hyperparameters that maximize marginal likelihood times prior.
 
-    A simplex search finds them from the prior's center. Each step of it starts from the mode that the last one found.
+    A simplex search starts at the center of the prior. Each evaluation starts Fisher scoring from the last mode.
     """
     center = np.log(list(asdict(Hyperparameters()).values()))
     start = np.zeros(len(votes))
@@ -95,10 +97,18 @@ def fit_log_ratio(
     *,
     start: Floats | None = None,
 ) -> Fit:
-    """Laplace's approximation at the mode, by Fisher scoring with step halving.
+    """Return Laplace's approximation at the mode of f, found by Fisher scoring with step halving.
 
-    With S = k + t^2 I, W the Fisher information of f and B = I + W^(1/2) S W^(1/2), a step goes to the a of f = S a
-    that solves (S^-1 + W) f = W f + gradient; B keeps it stable where W is near 0.
+    S = k + t^2 I, W is the Fisher information of f, and B = I + W^(1/2) S W^(1/2). A step goes to the coefficients
+    a = S^-1 f of the f that solves (S^-1 + W) f = W f_old + gradient. Solving with B is stable even if W is near 0.
+
+    Args:
+      votes: noisy, (num_bins,).
+      expected: the votes for f = 0, (num_bins,), positive.
+      centers: the centroids, (num_bins, d).
+      noise_stddev: of the noise on a bin's votes, in votes.
+      chosen: the hyperparameters.
+      start: coefficients to start from; zeros if None.
     """
     prior = prior_covariance(centers, chosen)
     floor = noise_stddev**2 + ROUNDING_VARIANCE
@@ -131,20 +141,20 @@ def _penalized(coefficients: Floats, prior: Floats, votes: Floats, expected: Flo
 
 
 def _expected_votes(log_ratio: Floats, expected: Floats) -> Floats:
-    """mu; ratios beyond e^20 are as good as that, and must not overflow."""
+    """Return mu. Log ratios are limited to [-30, 20] so that they do not overflow."""
     mean: Floats = expected * np.exp(np.clip(log_ratio, -30.0, 20.0))
     return mean
 
 
 def _log_likelihood(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> float:
-    """Of Normal(mu, floor + mu), up to a constant."""
+    """Return the log likelihood of the votes under Normal(mu, floor + mu), up to a constant."""
     mean = _expected_votes(log_ratio, expected)
     variance = floor + mean
     return float(-(np.log(variance) + (votes - mean) ** 2 / variance).sum() / 2)
 
 
 def _score(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> tuple[Floats, Floats]:
-    """The gradient of the log likelihood in f, and its Fisher information."""
+    """Return the gradient of the log likelihood in f, and the Fisher information, (num_bins,) each."""
     mean = _expected_votes(log_ratio, expected)
     variance = floor + mean
     residual = votes - mean
@@ -153,12 +163,12 @@ def _score(log_ratio: Floats, votes: Floats, expected: Floats, floor: float) -> 
 
 
 def prior_covariance(centers: Floats, chosen: Hyperparameters) -> Floats:
-    """S, the covariance of f over the bins, each with its own e_k: (num_bins, num_bins)."""
+    """Return S, the prior covariance of the f_k, their e_k included: (num_bins, num_bins)."""
     return kernel(centers, centers, chosen) + (chosen.bin**2 + JITTER) * np.eye(len(centers))
 
 
 def kernel(first: Reals, second: Reals, chosen: Hyperparameters) -> Reals:
-    """k(x, y) of each pair, (n, m), in the precision of both."""
+    """Return k(x, y) of each pair, (n, m), in the precision of the inputs."""
     products = first @ second.T
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * products
     local = np.exp(-np.maximum(squares, 0.0) / (2 * chosen.distance**2))

@@ -1,11 +1,12 @@
-"""The second mechanism: one vote a unit for its nearest bin, and discrete Gaussian noise on every bin.
+"""Mechanism 2: each unit votes for its nearest bin, and every bin's votes get discrete Gaussian noise.
 
-    sensitivity   one unit changes one bin's exact votes by one: L2 sensitivity 1 under add-or-remove-one
+    sensitivity   one unit changes the exact votes of one bin by one: L2 sensitivity 1 under add-or-remove-one
     event         `plan.votes.event`: one discrete Gaussian release
     checks        `check_votes` compares what ran with the plan
 
-The exact votes are a local value of one method and leave it only with noise on them; bins without a vote get noise too.
-They are counted again by other code, and what may be released is what was observed.
+The exact votes are a local value of one method and leave it only with noise added. Bins without a vote get noise too.
+Separate code counts the votes again. The evidence holds the hash of the only table that may be released: the exact
+votes with the recorded noise.
 """
 
 from collections.abc import Mapping
@@ -34,15 +35,16 @@ NOT_RECORDED = "an embedder that was not recorded"
 
 @dataclass(frozen=True)
 class NoisyVotes:
-    """The histogram of one privacy level, over one private table of vectors.
+    """The noisy histogram at one privacy level, over one private table of vectors.
 
     Args:
-      bins: the stored bins, whose charges the release descends from too.
+      plan: gives the constants of the mechanism.
+      table: the private table of vectors.
+      bins: the stored bins. Their charges belong to the lineage of the release too.
       centroids: those bins, float32 of shape (num_bins, d).
-      bins_digest: `digest_of` the stored bins, with which those that were voted on are compared once the votes were
-        counted.
-      embedder: the configured one.
-      key: selects the row that votes for a unit with several rows.
+      bins_digest: `digest_of` the stored bins. `centroids` are compared with it after the votes were counted.
+      embedder: the configured embedder.
+      key: determines which row votes for a unit with several rows.
     """
 
     name: ClassVar[str] = HISTOGRAM
@@ -56,11 +58,11 @@ class NoisyVotes:
     key: bytes = field(repr=False)
 
     def require_ready(self) -> None:
-        """Raise what is wrong with the vectors or the bins: see `require_same_embedder`."""
+        """Raise an error if vectors and bins do not fit together: see `require_same_embedder`."""
         require_same_embedder(self.table, self.bins, self.embedder)
 
     def run(self, charge: OpenableCharge) -> tuple[Table, Evidence]:
-        """The noisy votes for the bins, one row a bin, with the evidence of the release."""
+        """Return the noisy votes, one row for each bin, and the evidence of the release."""
         noise = DiscreteGaussianNoise(noise_stddev=self.plan.votes.noise_stddev, source=SystemRandomness())
         count = partial(exact_votes, centroids=self.centroids, key=self.key)
         are_apart = adds_up(count, self.centroids)
@@ -84,30 +86,30 @@ class NoisyVotes:
         return release, replace(evidence, content=_observed(exact, noise))
 
     def check(self, evidence: Mapping[str, Any]) -> list[Discrepancy]:
-        """Every difference between a release of votes and the plan."""
+        """Return every difference between a release of votes and the plan."""
         return check_votes(self.plan.votes, self.plan.unit, evidence)
 
     def can_resume(self, record: ChargeRecord) -> bool:
-        """Never: a count that was interrupted left nothing to go on from."""
+        """Always False: an interrupted count leaves nothing to continue from."""
         return False
 
     def describe(self, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Nothing besides the evidence."""
+        """Return no figures besides the evidence."""
         return {}
 
 
 class EmbeddersDiffer(PublicError, ValueError):
-    """Bins and real vectors come from different embedders. Names models and lengths of vectors, which are public."""
+    """Bins and real vectors come from different embedders. The message has public values: models and vector lengths."""
 
 
 def require_same_embedder(table: PrivateTable, bins: Table, embedder: str) -> None:
-    """Find vectors or bins of another embedder than the configured one before anything is charged.
+    """Check that real vectors and bins were made by the configured embedder, before anything is charged.
 
-    Two embedders may give vectors of one length, and votes of one for bins of the other would be bought for nothing.
+    Two embedders may give vectors of the same length. Votes of one for bins of the other would waste the budget.
 
     Raises:
-      EmbeddersDiffer: the real vectors or the bins were made by another embedder, by one that was not recorded, or
-        differ in length.
+      EmbeddersDiffer: the real vectors or the bins were made by another embedder, or by one that was not recorded, or
+        they differ in length.
     """
     real, synthetic = table.made_with.get(EMBEDDER, NOT_RECORDED), bins.record.get(EMBEDDER, NOT_RECORDED)
     centroids = bins.rows.collect_schema()["centroid"]
@@ -125,7 +127,10 @@ def _rows(noisy: npt.NDArray[np.int64]) -> pl.LazyFrame:
 
 
 def _observed(exact: npt.NDArray[np.int64], noise: DiscreteGaussianNoise) -> str:
-    """The hash of the one table that may be released: the exact votes with the noise drawn for them, bin by bin."""
+    """Return the hash of the only table that may be released: the exact votes plus the recorded noise of each bin.
+
+    Empty if the noise does not have the shape of the votes.
+    """
     if exact.shape != noise.last_draw.shape:
         return ""
     table = pl.LazyFrame({"bin_id": range(len(exact)), "noisy_votes": exact + noise.last_draw})

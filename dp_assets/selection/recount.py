@@ -1,10 +1,10 @@
-"""The votes once more, by other code: whether each unit voted once, for a bin that follows from its own rows alone.
+"""An independent recount of the votes: did each unit vote once, for a bin that follows from its own rows alone?
 
-    recount      over the real rows: for each unit, the bins that its own rows allow
-    adds_up      over public rows: the votes of all units together are those of each alone, one each at most
+    recount      on the real rows: for each unit, the bins that its own rows allow
+    adds_up      on public rows: the votes of all units together are the sum of those of each alone, at most one each
 
-The second does not depend on what is in the real rows, so a step that looks across units shows there even where no two
-real units have anything in common. Its crowd fills a block, since both counts find bins by the same code.
+`adds_up` does not depend on the real rows. So it detects a step that looks across units even if no two real units have
+anything in common. Both counts find bins by the same code, block by block, so the public units fill a whole block.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,9 +20,9 @@ Count = Callable[[pl.LazyFrame], npt.NDArray[np.int64]]
 
 
 def recount(vectors: pl.LazyFrame, centroids: npt.NDArray[np.float32], *, key: bytes) -> dict[str, set[int]]:
-    """The bins that each unit of the table may vote for, `NO_BIN` where it casts no vote. Private.
+    """Return the bins that each unit of the table may vote for; `NO_BIN` if it casts no vote. Private.
 
-    It is one bin a unit, unless several of its rows share the id that decides which of them votes.
+    A unit has one bin, unless several of its rows share the id that decides which row votes.
     """
     least: dict[str, tuple[str, set[int]]] = {}
     for block in vectors.select("unit_id", "instruction_id", "vector").collect_batches(chunk_size=BLOCK_ROWS):
@@ -40,7 +40,11 @@ def recount(vectors: pl.LazyFrame, centroids: npt.NDArray[np.float32], *, key: b
 
 
 def is_everybody(ballots: Sequence[tuple[str, int]], allowed: Mapping[str, set[int]]) -> bool:
-    """Whether all units of the table voted, but for those without a vector to vote with, and nobody else did."""
+    """Whether all units that must vote did, and no others.
+
+    A unit whose deciding row has no usable vector must not vote. If several rows share the deciding id and only some of
+    them have a usable vector, the unit may vote or not.
+    """
     voters = {unit_id for unit_id, _ in ballots}
     must = {unit_id for unit_id, bins in allowed.items() if NO_BIN not in bins}
     may = {unit_id for unit_id, bins in allowed.items() if bins != {NO_BIN}}
@@ -53,7 +57,10 @@ def are_own(ballots: Sequence[tuple[str, int]], allowed: Mapping[str, set[int]])
 
 
 def adds_up(count: Count, centroids: npt.NDArray[np.float32]) -> bool:
-    """Whether `count`, of public units that share vectors and row ids, gives each its own vote whoever is beside it."""
+    """Whether `count` gives each public unit its own vote, whatever other units are present.
+
+    The public units share vectors and row ids with each other, and some have non-finite vectors.
+    """
     first, second = centroids[0], centroids[-1]
     units: dict[str, list[npt.NDArray[np.float32]]] = {
         "first": [first],
@@ -66,7 +73,7 @@ def adds_up(count: Count, centroids: npt.NDArray[np.float32]) -> bool:
         "half spoilt": [np.full_like(first, np.inf), second],
     }
     alone = [count(_table([(unit_id, vectors)])) for unit_id, vectors in units.items()]
-    crowd = [first + 1000 * (second - first)]  # far from all, so that what is taken from it moves the others
+    crowd = [first + 1000 * (second - first)]  # far from all others, so that any influence on them changes their bins
     in_crowd = count(_table([("crowd", crowd)]))
     together = count(_table([*units.items(), *((f"crowd {number}", crowd) for number in range(BLOCK_ROWS))]))
     is_sum = np.array_equal(together, np.sum(alone, axis=0) + BLOCK_ROWS * in_crowd)
@@ -74,7 +81,7 @@ def adds_up(count: Count, centroids: npt.NDArray[np.float32]) -> bool:
 
 
 def _table(units: Collection[tuple[str, list[npt.NDArray[np.float32]]]]) -> pl.LazyFrame:
-    """Rows of units; those of one place have one id in all units."""
+    """Return the rows of the units as a table. The i-th rows of all units have the same id."""
     rows = [(unit_id, f"row-{place}", vector) for unit_id, of_unit in units for place, vector in enumerate(of_unit)]
     unit_ids, row_ids, vectors = zip(*rows, strict=True)
     columns = {"unit_id": unit_ids, "instruction_id": row_ids, "vector": np.stack(vectors)}

@@ -1,11 +1,13 @@
-"""From noisy votes to rows: how many synthetic rows each bin should give, and which.
+"""Resampling: from noisy votes to the number of synthetic rows of each bin, and to the rows.
 
-After the paper's Algorithm 2 ("Resample Synthetic Data with DP Histogram"), as the released code computes it
-(`benchmarks/paper_rule.py`). Ours differs in two ways, both post-processing of the same votes.
-Shares are taken of the noisy total, because the true number of units is private. Quotas are rounded by largest
-remainders and shortages go to other bins, so that the result has exactly the target size, which the paper's misses.
+This follows the paper's Algorithm 2 ("Resample Synthetic Data with DP Histogram"), as the released code computes it
+(`benchmarks/paper_rule.py`), with two differences. Both are post-processing of the same votes.
 
-Here are the paper's shares and the draw itself. Shares that see through the noise are the matter of `smoothing`.
+- Shares are fractions of the noisy total, because the true number of units is private.
+- Quotas are rounded by largest remainders, and shortages go to other bins. So the result has exactly the target size;
+  the paper's does not.
+
+This module has the paper's shares and the draw of rows. See `smoothing` for estimating shares from noisy votes.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ WEIGHT_PARTS = 2.0**32
 
 
 class NoPositiveVotes(ValueError):
-    """No bin has a positive noisy vote, so the votes say nothing about where rows should come from."""
+    """No bin has a positive noisy vote, so the votes do not say which bins the rows should come from."""
 
 
 class PoolTooSmall(ValueError):
@@ -31,14 +33,14 @@ class PoolTooSmall(ValueError):
 
 @dataclass(frozen=True)
 class Resampled:
-    """Rows drawn from the pool, sorted by `synthetic_id`, and by how many rows each bin fell short of its quota."""
+    """Rows drawn from the pool, sorted by `synthetic_id`, and the rows that each bin lacks to meet its quota."""
 
     rows: pl.DataFrame
     shortage: Integers
 
 
 def quotas(noisy_votes: Integers, *, target_size: int) -> Integers:
-    """Rows wanted from each bin, int64 (num_bins,), in proportion to the positive noisy votes and of sum `target_size`.
+    """Return the quota of each bin, int64 (num_bins,): proportional to the positive noisy votes, of sum `target_size`.
 
     Raises:
       NoPositiveVotes: every vote is zero or negative.
@@ -48,7 +50,7 @@ def quotas(noisy_votes: Integers, *, target_size: int) -> Integers:
 
 
 def require_positive_votes(noisy_votes: Integers) -> None:
-    """Refuse votes that say nothing.
+    """Check that at least one vote is positive.
 
     Raises:
       NoPositiveVotes: every vote is zero or negative.
@@ -61,14 +63,14 @@ def require_positive_votes(noisy_votes: Integers) -> None:
 
 
 def split_exactly(weights: npt.NDArray[np.float64], *, total: int) -> Integers:
-    """`largest_remainder` for weights that are no integers: they count in parts of 2^-32 of the largest."""
+    """Return `largest_remainder` for real weights, which are rounded to multiples of 2^-32 of the largest."""
     return largest_remainder(np.rint(weights / weights.max() * WEIGHT_PARTS).astype(np.int64), total=total)
 
 
 def largest_remainder(weights: Integers, *, total: int) -> Integers:
-    """Split `total` into integers in proportion to non-negative integer `weights`, not all zero; exact, of sum `total`.
+    """Split `total` into integers proportional to non-negative integer `weights`, not all zero. Their sum is `total`.
 
-    The units lost by rounding down go to the largest remainders, the lower index first among equals.
+    What rounding down leaves over goes to the largest remainders, one each; of equal ones, to the lower index first.
     """
     shares, remainders = np.divmod(total * weights.astype(np.int64), weights.sum())
     most_lost = np.argsort(-remainders, kind="stable")[: total - shares.sum()]
@@ -77,15 +79,15 @@ def largest_remainder(weights: Integers, *, total: int) -> Integers:
 
 
 def resample(pool: pl.DataFrame, *, quotas: Integers, seed: int) -> Resampled:
-    """Draw each bin's quota of rows without replacement, or all its rows where there are fewer.
+    """Draw each bin's quota of rows without replacement, or all its rows if there are fewer.
 
-    Each next row of a bin is drawn with chances in proportion to the weights of those left (Efraimidis and Spirakis,
-    2006, as the largest of log weight + Gumbel noise), uniformly where the pool has no weights.
+    Each next row of a bin is drawn with probability proportional to its weight among the remaining rows (Efraimidis and
+    Spirakis, 2006, as the largest values of log weight + Gumbel noise). Without weights the draw is uniform.
 
     Args:
-      pool: `synthetic_id` (distinct), `bin_id`, perhaps `log_weight` (Float64), and columns that are kept as they are;
-        the order does not matter.
-      quotas: rows wanted from each bin, int64 (num_bins,).
+      pool: `synthetic_id` (distinct), `bin_id`, optionally `log_weight` (Float64), and other columns, which are kept.
+        The order does not matter.
+      quotas: rows to draw from each bin, int64 (num_bins,).
       seed: public. With the same seed, a larger quota adds rows to those of a smaller one.
     """
     ordered = pool.sort("synthetic_id")
@@ -98,9 +100,9 @@ def resample(pool: pl.DataFrame, *, quotas: Integers, seed: int) -> Resampled:
 
 
 def resample_exactly(pool: pl.DataFrame, *, quotas: Integers, target_size: int, seed: int) -> Resampled:
-    """Like `resample`, with what short bins lack taken from bins with spare rows: exactly `target_size` rows.
+    """Draw exactly `target_size` rows: like `resample`, but bins with spare rows make up for what short bins lack.
 
-    `shortage` still says how far each bin fell short of its own quota.
+    `shortage` is still relative to each bin's own quota.
 
     Raises:
       PoolTooSmall: the pool has fewer than `target_size` rows.
@@ -118,10 +120,11 @@ def resample_exactly(pool: pl.DataFrame, *, quotas: Integers, target_size: int, 
 
 
 def spread_shortage(quotas: Integers, available: Integers, *, target_size: int) -> Integers:
-    """Rows to take from each bin, of sum `target_size`: at least min(quota, available), at most what is available.
+    """Return the rows to take from each bin, of sum `target_size`: between min(quota, available) and `available`.
 
-    What is missing goes to bins with spare rows in proportion to their quotas, or to their spare rows where only bins
-    without a quota have any. A round that fills no bin places all that is missing, so there are at most num_bins + 1.
+    Missing rows go to bins with spare rows, in proportion to their quotas; or in proportion to their spare rows, if
+    only bins without a quota have any. A round that fills no bin places all missing rows, so there are at most
+    num_bins + 1 rounds.
     """
     takes = np.minimum(quotas, available)
     while missing := int(target_size - takes.sum()):
@@ -132,10 +135,10 @@ def spread_shortage(quotas: Integers, available: Integers, *, target_size: int) 
 
 
 def shortages(pool: pl.DataFrame, *, quotas: Integers) -> Integers:
-    """Rows that each bin of the pool lacks to meet its quota, int64 (num_bins,)."""
+    """Return the rows that each bin of the pool lacks to meet its quota, int64 (num_bins,)."""
     return (quotas - rows_in_bins(pool, num_bins=len(quotas))).clip(min=0)
 
 
 def rows_in_bins(pool: pl.DataFrame, *, num_bins: int) -> Integers:
-    """Rows of the pool in each bin, int64 (num_bins,)."""
+    """Return the number of rows of the pool in each bin, int64 (num_bins,)."""
     return np.bincount(pool["bin_id"].to_numpy(), minlength=num_bins).astype(np.int64)
