@@ -72,7 +72,7 @@ def judged_pairs(
 
     Args:
       annotated: columns `synthetic_id` and `instruction`.
-      sample: answers all instructions at once. Each occurs twice and gets two independent answers.
+      sample: answers all instructions at once. Each occurs twice, for two answers that should differ.
       judge: returns a reply for each message made by `comparison`, empty if there is none.
       num_pairs: the largest number of prompts.
       seed: the public seed of the choice.

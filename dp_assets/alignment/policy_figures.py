@@ -1,17 +1,17 @@
-"""What a policy does at fixed prompts, measured alike whatever trained it.
+"""Figures of a policy at fixed prompts, measured in the same way for every training method.
 
     reward          mean score by the reward model
-    kl              KL divergence from the reference in nats an answer, mean over the answers
-    answer_tokens   mean length, the end token included
-    distinct_1, _2  distinct words and word pairs by all of them, over all answers together
+    kl              KL divergence from the reference in nats per answer, mean over the answers
+    answer_tokens   mean length, including the end token
+    distinct_1, _2  distinct words and word pairs divided by their total number, over all answers together
 
-One answer is sampled to each prompt at the temperature of the training, from a seed that is the same at every
-measurement, so that two points differ by the policy and not by the luck of the draw.
+One answer to each prompt is sampled at the temperature of the training. Every measurement uses the same seed, so that
+two points differ by the policy and not by sampling noise.
 
-The divergence is estimated by sampling prefixes only: at each token of a sampled answer the divergence between the two
-models' distributions of the next token is computed exactly over the vocabulary, and summed over the answer. The mean is
-unbiased like that of log(policy / reference), varies less, and is never negative (Amini et al., arXiv 2504.10637).
-Both distributions are those at the sampling temperature.
+The divergence is estimated by sampling prefixes only (Rao-Blackwellized): at each token of a sampled answer, the KL
+divergence between the next-token distributions of the two models is computed exactly over the vocabulary, and summed
+over the answer. The mean is unbiased like that of log(policy / reference), has a lower variance, and is never negative
+(Amini et al., arXiv 2504.10637). Both distributions are those at the sampling temperature.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ from dp_assets.generation.settings import SamplingParameters
 from dp_assets.progress import silent
 
 SAMPLING_BATCH_SIZE = 16
-# Here each batch holds the logits of two models over the whole vocabulary.
+# Smaller, because each batch holds the logits of two models over the whole vocabulary.
 DIVERGENCE_BATCH_SIZE = 4
 
 
@@ -44,12 +44,17 @@ def evaluate_policy(
     *,
     reference_adapter: str,
 ) -> dict[str, float]:
-    """The figures of this module for the active adapter of `policy`, which is left in the mode that it was in.
+    """Return the figures of this module for the active adapter of `policy`.
+
+    The training or evaluation mode of `policy` is restored afterwards.
 
     Args:
+      policy: the base model with the adapters of policy and reference.
+      tokenizer: the tokenizer of the base model.
       reward_model: a sequence classifier with one output, in evaluation mode.
       prompts: at least one instruction; an answer to each is sampled.
-      reference_adapter: the name of the adapter on the same base model that the divergence is taken from.
+      sampling: how an answer is sampled.
+      reference_adapter: the name of the reference adapter on the same base model.
     """
     with _evaluation_mode(policy):
         answers = generate_answer_ids(
@@ -84,7 +89,7 @@ def _evaluation_mode(policy: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def _adapter(policy: PeftModel, name: str) -> Iterator[None]:
-    """Another adapter of `policy`, active for a while."""
+    """Activate another adapter of `policy` until the block ends."""
     active = policy.active_adapter
     policy.set_adapter(name)
     try:
@@ -101,7 +106,7 @@ def _divergences(
     reference_adapter: str,
     temperature: float,
 ) -> list[float]:
-    """For each answer, the sum over its tokens of KL(policy || reference) of the next token, in nats."""
+    """Return for each answer the sum over its tokens of KL(policy || reference) of the next token, in nats."""
     divergences: list[float] = []
     for start in range(0, len(answers), DIVERGENCE_BATCH_SIZE):
         batch = slice(start, start + DIVERGENCE_BATCH_SIZE)
@@ -116,16 +121,17 @@ def _divergences(
 def _next_token_logs(
     model: PeftModel, prompts: Sequence[list[int]], answers: Sequence[list[int]], temperature: float
 ) -> Tensor:
-    """Log probabilities of the next token where the answers' tokens were sampled: float32, (tokens of all, vocabulary).
+    """Return next-token log probabilities at the positions of the answers' tokens.
 
-    Rows are filled up on the right, where a causal model sees nothing of it.
+    The result is float32, (tokens of all answers, vocabulary). Rows are padded on the right, which a causal model does
+    not see.
     """
     rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
     logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
-    # The logits at one position are about the token at the next.
+    # The logits at a position predict the token at the next position.
     at_answers = [
         logits[row, len(prompt) - 1 : len(prompt) - 1 + len(answer)]
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))

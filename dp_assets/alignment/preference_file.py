@@ -1,8 +1,8 @@
-"""Preference pairs from a public file of the user's own: Parquet or JSON with the texts prompt, chosen and rejected.
+"""Preference pairs from a user's public file: Parquet or JSON with the texts prompt, chosen and rejected.
 
-JSON is read row by row (`corpus/text_files.py`), so no type is guessed from the first ones. The file is public by the
-user's word, so what was dropped is counted and said. Left out: conversations as lists of messages; flatten them to
-texts first.
+JSON is read row by row (`corpus/text_files.py`), so no type is inferred from the first rows. The user declares the file
+public, so the number of dropped rows is shown. Left out: conversations as lists of messages. Flatten them to texts
+first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,18 +29,22 @@ class PreferenceFileError(PublicError, ValueError):
 
 @dataclass(frozen=True)
 class FilePairs:
-    """`rows` are the pairs, `dropped` counts by reason the rows of the file that gave none."""
+    """`rows` are the pairs; `dropped` counts the rows of the file that gave none, by reason."""
 
     rows: pl.DataFrame
     dropped: Mapping[str, int]
 
 
 def read_preference_file(path: Path, *, num_pairs: int, seed: int) -> FilePairs:
-    """At most `num_pairs` pairs of a file, drawn by `seed`, in the order of the file.
+    """Return at most `num_pairs` pairs of a file, chosen by `seed`, in the order of the file.
 
-    Rows are dropped if they are no object or hold something else than a text ("unreadable"), if a text is missing or
-    blank ("incomplete"), if chosen and rejected are the same ("same"), if an earlier row holds the same three texts
-    ("repeated"), or because there are more than `num_pairs` ("surplus").
+    A row is dropped for one of these reasons:
+
+    - "unreadable": it is no object, or holds a value that is no text.
+    - "incomplete": a text is missing or blank.
+    - "same": chosen and rejected are equal.
+    - "repeated": an earlier row holds the same three texts.
+    - "surplus": there are more than `num_pairs` rows.
 
     Returns:
       Rows with the columns `synthetic_id` (the row's number in the file), `prompt`, `chosen`, `rejected`,
@@ -65,7 +69,7 @@ def read_preference_file(path: Path, *, num_pairs: int, seed: int) -> FilePairs:
 
 
 def _texts(path: Path) -> pl.DataFrame:
-    """The three columns without white space around the texts, the number of each row, and whether it is `readable`."""
+    """Return the three columns of stripped texts, with the number of each `row` and whether it is `readable`."""
     frame = _read(path)
     wrong = [
         f"{column} is {frame.schema.get(column, 'missing')}"
@@ -96,7 +100,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def _of_json(path: Path) -> pl.DataFrame:
-    """The columns that an object of the file has, of texts unless no row holds one."""
+    """Return those of the three columns that occur in the file, as texts if any row holds a text in the column."""
     rows = list(rows_of(path))
     objects = [row for row in rows if row is not None]
     present = [column for column in COLUMNS if any(column in row for row in objects)]
@@ -112,7 +116,7 @@ def _is_text(value: object) -> bool:
 
 
 def _text_column(name: str, values: Sequence[object]) -> pl.Series:
-    """Texts, null for other values; of another type if no value is a text."""
+    """Return a column of texts, with null for other values; a column of another type if no value is a text."""
     texts = [value if _is_text(value) else None for value in values]
     if any(text is not None for text in texts):
         return pl.Series(name, texts, dtype=pl.String)

@@ -1,13 +1,13 @@
-"""Preference pairs from one offline model: the annotated response against an answer made worse on purpose.
+"""Preference pairs without a judge: the annotated response against an answer made worse on purpose.
 
     mismatched  the response to another instruction, of another bin where there is one     teaches relevance
     cut         the response itself, broken off mid-way                                    teaches completeness
     hot         an answer sampled by the policy at a high temperature                      teaches coherence
 
-The chosen answer is always the annotated response. Such pairs can teach a reward model to tell an answer that is on the
-subject, finished and coherent from one that is not, and a policy to give the former. They cannot teach what people
-value: not which of two good answers is more helpful, not tone, not harmlessness, not whether an answer is true. Pairs
-labeled by people or by a stronger judge have the same columns and take this table's place.
+The chosen answer is always the annotated response. Such pairs can teach a reward model to distinguish relevant,
+complete and coherent answers from others, and a policy to give them. They cannot teach what people value: which of two
+good answers is more helpful, tone, harmlessness, or whether an answer is true. Pairs labeled by people or by a stronger
+judge have the same columns and replace these.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,19 @@ SHORTEST_CUT, LONGEST_CUT = 0.25, 0.75
 def make_preference_pairs(
     annotated: pl.DataFrame, *, sampled_hot: Callable[[list[str]], list[str]], num_pairs: int, seed: int
 ) -> pl.DataFrame:
-    """At most `num_pairs` pairs, the rules taking turns over the rows of `annotated` in an order drawn from `seed`.
+    """Make at most `num_pairs` pairs from the rows of `annotated`, in an order drawn from `seed`.
 
-    A row comes up once before any comes up twice, each time under another rule, so `3 * annotated.height` is the most
-    there can be. A rule that finds no answer other than the chosen one gives no pair. `sampled_hot` answers all its
-    instructions at once.
+    - The rules alternate. Every row is used once before any is used twice, each time under another rule, so there are
+      at most `3 * annotated.height` pairs.
+    - A rule that finds no answer other than the chosen one gives no pair.
+    - `sampled_hot` answers all its instructions at once.
 
     Returns:
       Columns `synthetic_id`, `prompt`, `chosen`, `rejected`, `rejected_by`; `chosen` and `rejected` always differ. The
       result depends on the rows, not on their order.
 
     Raises:
-      ValueError: `sampled_hot` gave another number of answers than it got instructions.
+      ValueError: `sampled_hot` returned another number of answers than it received instructions.
     """
     random = np.random.default_rng(seed)
     candidates = _take_turns(annotated, num_pairs=num_pairs, random=random)
@@ -62,7 +63,7 @@ def make_preference_pairs(
 
 
 def _take_turns(annotated: pl.DataFrame, *, num_pairs: int, random: np.random.Generator) -> pl.DataFrame:
-    """`num_pairs` rows with `turn` and `rejected_by`: the shuffled rows, once for each shift of the rules."""
+    """Return at most `num_pairs` rows with `turn` and `rejected_by`: the shuffled rows, once per shift of the rules."""
     in_order = annotated.sort("synthetic_id")
     shuffled = in_order[random.permutation(in_order.height)]
     rounds = [
@@ -77,21 +78,21 @@ def _take_turns(annotated: pl.DataFrame, *, num_pairs: int, random: np.random.Ge
 
 
 def _mismatched(rows: pl.DataFrame, annotated: pl.DataFrame, random: np.random.Generator) -> list[str]:
-    """For each row a response drawn evenly from all other bins; from its own where that is the only one."""
+    """Return for each row a response drawn uniformly from all other bins, or from its own if there is no other."""
     pool = annotated.sort("bin_id", "synthetic_id")
     bins, responses = pool["bin_id"].to_numpy(), pool["response"].to_list()
     drawn = []
     for bin_id in rows["bin_id"]:
         first, after = np.searchsorted(bins, [bin_id, bin_id + 1])
         inside, outside = after - first, len(bins) - (after - first)
-        # The pool is sorted by bin, so skipping one block of it draws from all the others.
+        # The pool is sorted by bin, so skipping the block of one bin draws from all others.
         place = random.integers(outside or len(bins))
         drawn.append(responses[place + inside if outside and place >= first else place])
     return drawn
 
 
 def _cut(response: str, random: np.random.Generator) -> str:
-    """The beginning of `response`, measured in characters because not every script has words."""
+    """Return the beginning of `response`, measured in characters because not every script separates words."""
     kept = int(random.uniform(SHORTEST_CUT, LONGEST_CUT) * len(response))
     return response[:kept].rstrip()
 

@@ -1,9 +1,9 @@
 """A reward model: the language model's body with a scalar head, trained on preference pairs by LoRA and TRL.
 
 The loss is -log sigmoid(r(chosen) - r(rejected)), the Bradley-Terry model of a choice between two answers. Only
-differences of scores for the same prompt have a meaning; their level and scale are free. What the scores mean beyond
-that is what the pairs can teach (see `preferences`): the held-out accuracy says how well they were learned, not how
-good they are.
+differences of scores for the same prompt are meaningful; level and scale are arbitrary. The scores mean no more than
+the pairs can teach (see `preferences`). The held-out accuracy says how well the pairs were learned, not how good they
+are.
 """
 
 import copy
@@ -29,7 +29,7 @@ from dp_assets.progress import Advance
 
 HEAD = "score"
 FIGURES = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
-# Scoring keeps no activations, so this bounds memory without slowing anything down.
+# Bounds memory. Scoring keeps no activations, so larger batches would not be faster.
 SCORING_BATCH_SIZE = 16
 
 
@@ -37,7 +37,8 @@ SCORING_BATCH_SIZE = 16
 class RewardTraining:
     """A trained reward model.
 
-    `curve` has `step`, `loss`, `accuracy` and `margin` of the training batches; `figures` are of the held-out pairs.
+    `curve` has `step`, `loss`, `accuracy` and `margin` of the training batches. `figures` counts the pairs and measures
+    the held-out ones.
     """
 
     model: PeftModel
@@ -53,15 +54,23 @@ def train_reward_model(
     *,
     advance: Advance,
 ) -> RewardTraining:
-    """Train a reward model on `pairs` (columns `prompt`, `chosen`, `rejected`, `rejected_by`).
+    """Train a reward model on preference pairs.
 
-    Pairs with a conversation of more than `max_tokens` tokens are left out, since a cut answer is a worse one.
-    `held_out_fraction` of the prompts, at least one, are kept from training together with all their pairs.
-    `causal_model` is not changed.
+    - Pairs with a conversation of more than `max_tokens` tokens are left out, because a truncated answer is a worse
+      one.
+    - `held_out_fraction` of the prompts, at least one, are held out with all their pairs.
+    - `causal_model` is not changed.
+
+    Args:
+      causal_model: the language model whose body is copied.
+      tokenizer: its tokenizer.
+      pairs: columns `prompt`, `chosen`, `rejected`, `rejected_by`.
+      settings: the settings of the training.
+      advance: called with 1 after every optimizer step.
 
     Returns:
       The model in evaluation mode and, in `figures`, `pairs_trained`, `pairs_too_long`, `held_out_pairs`,
-      `held_out_accuracy` (the share of pairs whose chosen answer scores higher), `held_out_margin` (mean score
+      `held_out_accuracy` (the fraction of pairs whose chosen answer scores higher), `held_out_margin` (mean score
       difference) and the accuracy by rule.
 
     Raises:
@@ -102,10 +111,11 @@ def train_reward_model(
 def classifier_from_causal(
     causal_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int
 ) -> PreTrainedModel:
-    """A sequence classifier with one output: a copy of the body of `causal_model` and a float32 head drawn from `seed`.
+    """Return a sequence classifier with one output: a copy of the body of `causal_model`, and a head drawn from `seed`.
 
-    The score is read at the last token that is not the padding token. Where padding and end are one token, as in the
-    packaged model, that is the answer's last token instead of the end token, in training and scoring alike.
+    - The head is float32.
+    - The score is read at the last token that is not the padding token. If padding and end token are the same, as in
+      the packaged model, that is the answer's last token instead of the end token, in training and in scoring.
     """
     config = copy.deepcopy(causal_model.config)
     config.num_labels = 1
@@ -113,7 +123,7 @@ def classifier_from_causal(
     with public_seed(seed):
         classifier = AutoModelForSequenceClassification.from_config(config, dtype=causal_model.dtype)
     classifier.base_model.load_state_dict(causal_model.base_model.state_dict())
-    # A head in bfloat16 would round most updates away.
+    # In bfloat16, rounding would discard most updates of the head.
     classifier.score.float()
     classifier.score.register_forward_pre_hook(_cast_to_weight)
     return classifier.to(causal_model.device).eval()
@@ -126,15 +136,15 @@ def _cast_to_weight(head: nn.Linear, hidden_states: tuple[Tensor]) -> tuple[Tens
 def attach_reward_adapter(
     causal_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, adapter: Adapter
 ) -> PeftModel:
-    """The reward model that `adapter` was taken from, frozen and in evaluation mode. `causal_model` is not changed."""
-    # The head comes with the adapter, so the one that is drawn here is never used.
+    """Return the reward model of `adapter`, frozen and in evaluation mode. `causal_model` is not changed."""
+    # The adapter contains the trained head, so the head drawn here is never used.
     return attach_adapter(classifier_from_causal(causal_model, tokenizer, seed=0), adapter, trainable=False).eval()
 
 
 def score_answers(
     reward_model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, prompts: Sequence[str], answers: Sequence[str]
 ) -> list[float]:
-    """The reward of each answer to its prompt, both put into one conversation as in training."""
+    """Return the reward of each answer to its prompt, both in one conversation as in training."""
     conversations = [_token_ids(tokenizer, *turns) for turns in zip(prompts, answers, strict=True)]
     device = next(reward_model.parameters()).device
     scores: list[float] = []
@@ -161,7 +171,7 @@ def _not_longer_than(pairs: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, ma
 
 
 def _split_by_prompt(pairs: pl.DataFrame, *, held_out_fraction: float, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training and held-out pairs, which share no prompt: a second pair of a prompt would leak its chosen answer."""
+    """Return training and held-out pairs. They share no prompt, because another pair would leak its chosen answer."""
     prompts = pairs["prompt"].unique().sort()
     if len(prompts) < 2:
         raise ValueError(

@@ -1,25 +1,24 @@
-"""Policy optimization by one of three methods of TRL, over the same prompts, with the same measurements.
+"""Policy optimization by one of three methods of TRL, over the same prompts, with the same evaluation.
 
-    rloo  REINFORCE with a leave-one-out baseline (Ahmadian et al., "Back to Basics", arXiv 2402.14740). An answer's
-          baseline is the mean reward of the other answers to its prompt. kl_coefficient times log(policy / reference),
-          summed over the answer's tokens, is taken off its reward, as in PPO.
-    grpo  Group relative policy optimization (Shao et al., "DeepSeekMath", arXiv 2402.03300). An answer's advantage is
-          its reward less the mean of its prompt's answers, divided by their standard deviation; the KL penalty is part
-          of the loss, token by token. Every token of a batch has the same weight (the loss of DAPO, arXiv 2503.14476),
-          since GRPO's own mean over answers favors long bad ones.
-    dpo   Direct preference optimization (Rafailov et al., arXiv 2305.18290) on preference pairs: nothing is sampled and
-          the reward model teaches nothing. kl_coefficient is the paper's beta.
+    rloo  REINFORCE with a leave-one-out baseline (Ahmadian et al., "Back to Basics", arXiv 2402.14740). The baseline of
+          an answer is the mean reward of the other answers to its prompt. kl_coefficient times log(policy / reference),
+          summed over the answer's tokens, is subtracted from its reward, as in PPO.
+    grpo  Group relative policy optimization (Shao et al., "DeepSeekMath", arXiv 2402.03300). The advantage of an answer
+          is its reward minus the mean of its prompt's answers, divided by their standard deviation. The KL penalty is
+          part of the loss, token by token. Every token of a batch has the same weight (the loss of DAPO, arXiv
+          2503.14476), because GRPO's own mean over answers favors long bad answers.
+    dpo   Direct preference optimization (Rafailov et al., arXiv 2305.18290) on preference pairs. Nothing is sampled,
+          and the reward model is not used for training. kl_coefficient is the paper's beta.
 
-The paper uses PPO with unmodified TRL. TRL 1.x has no `PPOTrainer` any more; RLOO, its successor for a reward model,
-drops PPO's value network. GRPO and DPO are for comparison and for those who know that they want them.
+The paper uses PPO with unmodified TRL. TRL 1.x no longer has a `PPOTrainer`; RLOO, its successor for a reward model,
+drops PPO's value network. GRPO and DPO are available for comparison.
 
-The policy continues the SFT adapter, and the reference is a frozen copy of that adapter, which TRL keeps as a second
+The policy continues the SFT adapter. The reference is a frozen copy of that adapter, which TRL keeps as a second
 adapter named `ref` on the same base weights. So the result is one adapter for the base model itself:
 `PeftModel.from_pretrained(base, folder)` is the aligned policy, without merging the SFT adapter first.
 
-Whatever the method, some prompts are kept from training and the policy is measured at them, by `evaluate_policy`,
-before training, after it and in between. SFT and the reward model may have seen these prompts; policy optimization has
-not.
+With every method, some prompts are held out, and `evaluate_policy` measures the policy at them before, during and after
+training. SFT and the reward model may have seen these prompts; policy optimization has not.
 """
 
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -48,7 +47,7 @@ REFERENCE_ADAPTER = "ref"
 
 @dataclass(frozen=True)
 class RlhfTraining:
-    """The policy in evaluation mode, and what `record` says of `curve`, `figures` and `evaluations`."""
+    """The policy in evaluation mode, with `curve`, `figures` and `evaluations` as the module `record` defines them."""
 
     model: PeftModel
     curve: Curve
@@ -58,7 +57,7 @@ class RlhfTraining:
 
 @dataclass(frozen=True)
 class _Task:
-    """A method's trainer, what it trains on, and its settings besides those that all have."""
+    """The trainer of a method, the rows that it trains on, and its own settings in addition to the common ones."""
 
     trainer: type
     config: type
@@ -79,16 +78,18 @@ def train_policy(
     *,
     advance: Advance,
 ) -> RlhfTraining:
-    """Train the adapter of `policy_model` further, `advance(1)` after each of `steps` optimizer steps.
+    """Continue the training of the adapter of `policy_model` for `steps` optimizer steps.
 
     Args:
       policy_model: the base model with the SFT adapter, trainable; it is changed in place and returned.
-      reward_model: a sequence classifier with one output, in evaluation mode. With DPO it only measures.
-      prompts: instructions; those of more than `max_prompt_tokens` tokens, with the text around them, are left out.
-      pairs: columns `prompt`, `chosen`, `rejected`; DPO trains on them, the others do not look at them. Pairs with a
-        conversation of more than `max_prompt_tokens + max_new_tokens` tokens are left out, as are those whose prompt
-        the policy is measured at.
+      tokenizer: the tokenizer of the base model.
+      reward_model: a sequence classifier with one output, in evaluation mode. With DPO it is used for evaluation only.
+      prompts: instructions; those with more than `max_prompt_tokens` tokens, including the prompt text around them, are
+        left out.
+      pairs: columns `prompt`, `chosen`, `rejected`; used by DPO only. Pairs with a conversation of more than
+        `max_prompt_tokens + max_new_tokens` tokens are left out, as are those of held-out prompts.
       settings: see `RlhfSettings`.
+      advance: called with 1 after every optimizer step.
 
     Raises:
       ValueError: too few prompts or pairs are short enough.
@@ -141,7 +142,7 @@ def train_policy(
 
 
 def _measured_after(settings: RlhfSettings) -> set[int]:
-    """After how many steps the policy is measured: before, after, and evenly between."""
+    """Return after how many steps the policy is evaluated: before training, after it, and evenly in between."""
     last = settings.evaluations - 1
     return {round(number * settings.steps / last) for number in range(settings.evaluations)}
 
@@ -173,7 +174,7 @@ def _task_on_prompts(prompts: Sequence[str], settings: RlhfSettings, *, reward: 
 def _task_on_pairs(
     pairs: Iterable[tuple[str, str, str]], tokenizer: PreTrainedTokenizerBase, settings: RlhfSettings
 ) -> _Task:
-    """A cut answer is a worse one, so pairs that are too long are left out whole."""
+    """Return the task of DPO. Pairs that are too long are left out, because a truncated answer is a worse one."""
     max_tokens = settings.max_prompt_tokens + settings.max_new_tokens
     batch_size = settings.prompts_per_step
     rows = []
@@ -191,7 +192,7 @@ def _task_on_pairs(
     return _Task(
         trainer=_DpoTrainer,
         config=DPOConfig,
-        # A pass over the pairs ends before a batch that would be smaller than the others.
+        # An epoch ends before a last batch that would be smaller than the others.
         settings={"loss_type": ["sigmoid"], "max_length": None, "dataloader_drop_last": True},
         rows=rows,
         batch_size=batch_size,
@@ -200,7 +201,7 @@ def _task_on_pairs(
 
 
 class _OwnPrompts:
-    """TRL would apply the chat template in its own way; the policy shall see the prompt that answers come from."""
+    """Tokenizes prompts as `generation` does for answers, because TRL would apply the chat template in its own way."""
 
     processing_class: PreTrainedTokenizerBase
 
@@ -217,13 +218,13 @@ class _GrpoTrainer(_OwnPrompts, GRPOTrainer):  # type: ignore[misc]
 
 
 class _DpoTrainer(DPOTrainer):  # type: ignore[misc]
-    """The same for pairs, which come here as token ids."""
+    """Uses pairs as they are, because they are token ids already."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
 
 
-# What a trainer would take from TRL's defaults is given where it decides the method.
+# Options that define the method are set here, so that they do not depend on TRL's defaults.
 SAMPLING_METHODS: dict[Method, tuple[type, type, dict[str, Any]]] = {
     "rloo": (_RlooTrainer, RLOOConfig, {}),
     "grpo": (_GrpoTrainer, GRPOConfig, {"loss_type": "dapo", "scale_rewards": "group"}),
@@ -231,7 +232,7 @@ SAMPLING_METHODS: dict[Method, tuple[type, type, dict[str, Any]]] = {
 
 
 class _Measurements(TrainerCallback):  # type: ignore[misc]
-    """Measures the policy when so many steps are done as `due` says; one entry of `points` each."""
+    """Evaluates the policy after each number of steps in `due`, and appends an entry to `points` each time."""
 
     def __init__(self, measure: Callable[[], dict[str, float]], *, due: Set[int]) -> None:
         self._measure, self._due = measure, due
@@ -249,7 +250,7 @@ class _Measurements(TrainerCallback):  # type: ignore[misc]
 
 
 def _reward_function(reward_model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Callable[..., list[float]]:
-    """The reward model as TRL calls it, with one prompt for each completion and figures that are not needed here."""
+    """Return the reward function for TRL, which passes one prompt per completion and arguments that are ignored."""
 
     def reward(*, prompts: list[str], completions: list[str], **_: object) -> list[float]:
         return score_answers(reward_model, tokenizer, prompts=prompts, answers=completions)
@@ -260,9 +261,9 @@ def _reward_function(reward_model: nn.Module, tokenizer: PreTrainedTokenizerBase
 def _split_prompts(
     prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: RlhfSettings
 ) -> tuple[list[str], list[str]]:
-    """The prompts that are short enough: those to train on, and others to measure the policy at.
+    """Return the prompts to train on and the held-out prompts, all of them short enough.
 
-    The latter are drawn from the seed, so they are the same for every method.
+    The held-out prompts are drawn from the seed, so they are the same for every method.
     """
     short = [prompt for prompt in prompts if len(answer_prompt_ids(tokenizer, prompt)) <= settings.max_prompt_tokens]
     different = list(dict.fromkeys(short))

@@ -1,8 +1,9 @@
-"""Two answers of the policy to each prompt, for a judge or for people to compare.
+"""Two answers of the policy to each prompt, to be compared by a judge or by people.
 
-Answers are kept as they arrive, so that a stopped run samples only the rest, and so that judge and people, or the same
-people twice, compare the same answers. They lie in an `AnswersStore` of their own under a hash of what decided them:
-the policy, how it is sampled, the prompt, and the how-manieth answer to it this is. Only released text comes here.
+Answers are stored as they are sampled. So an interrupted run samples only the rest, and a judge and people, or people
+twice, compare the same answers. They have their own `AnswersStore`, under a hash of what decides them: the policy, the
+sampling parameters, the prompt, and the index of the answer among those to the same prompt. The store holds released
+text only.
 """
 
 import hashlib
@@ -21,18 +22,18 @@ EMPTY, SAME = "empty", "same"
 
 
 class Draw(Protocol):
-    """Answers to texts, drawn under a public seed."""
+    """A function that samples answers to texts from a public seed."""
 
     def __call__(self, texts: list[str], seed: int) -> list[str]:
-        """One answer to each text, in order."""
+        """Return one answer to each text, in order."""
 
 
 class KeptSamples:
-    """Answers that are drawn once and kept in a store.
+    """Answers that are sampled once and stored.
 
-    `identity` says what decides an answer besides its text: policy and sampling. `draw` gets at most `batch_size` texts
-    at a time and a seed counted up from `seed`; texts of like length share a batch. Whoever changes `batch_size` gets
-    other answers to what is not drawn yet.
+    - `identity` is what decides an answer besides its text: policy and sampling parameters.
+    - `draw` receives at most `batch_size` texts at a time, of similar length, and a seed: `seed` plus the batch index.
+    - A change of `batch_size` changes the answers that are not sampled yet.
     """
 
     def __init__(
@@ -42,21 +43,21 @@ class KeptSamples:
         self._batch_size, self._seed = batch_size, seed
 
     def missing(self, texts: Sequence[str]) -> int:
-        """How many answers are still to be drawn."""
+        """Return the number of answers that are not sampled yet."""
         return sum(not self._has(key) for key in self._keys(texts))
 
     def answers(self, texts: Sequence[str], advance: Callable[[int], None] = lambda _: None) -> list[str]:
-        """An answer to each text, in order, possibly empty; a text that occurs twice gets two answers.
+        """Return an answer to each text, in order, possibly empty. A text that occurs twice gets two answers.
 
-        `advance` is called with the number of answers of each batch, drawn or kept.
+        `advance` is called with the number of answers of each batch, sampled or stored before.
 
         Raises:
           OSError: an answer could not be saved.
-          ValueError: `draw` gave another number of answers than it got texts.
+          ValueError: `draw` returned another number of answers than it received texts.
         """
         keys = self._keys(texts)
-        # Batches are cut from the whole list, not from what is missing, so that a run which goes on draws as it would
-        # have done without the stop.
+        # Batches are formed from the whole list, not from the missing answers, so that a continued run samples the same
+        # answers as an uninterrupted one.
         order = sorted(range(len(texts)), key=lambda number: (len(texts[number]), number))
         for batch, start in enumerate(range(0, len(order), self._batch_size)):
             numbers = order[start : start + self._batch_size]
@@ -84,16 +85,16 @@ class KeptSamples:
 def answers_to_compare(
     annotated: pl.DataFrame, *, sample: Callable[[list[str]], list[str]], num_pairs: int, seed: int
 ) -> pl.DataFrame:
-    """Two answers to each of at most `num_pairs` instructions, drawn by `seed` whatever the order of the rows.
+    """Sample two answers to each of at most `num_pairs` instructions, chosen by `seed` whatever the order of the rows.
 
-    `sample` answers all its instructions at once, each twice with another outcome where it can.
+    `sample` answers all instructions at once. Each occurs twice, for two answers that should differ.
 
     Returns:
       Columns `synthetic_id`, `prompt`, `first`, `second` without white space around the answers, and `unfit`: why they
       cannot be compared, "empty" or "same", or null.
 
     Raises:
-      ValueError: `sample` gave another number of texts than it got.
+      ValueError: `sample` returned another number of texts than it received.
     """
     in_order = annotated.sort("synthetic_id")
     rows = in_order[np.random.default_rng(seed).permutation(in_order.height)[:num_pairs]]
@@ -113,10 +114,10 @@ def answers_to_compare(
 
 
 def one_each(name: str, answer: Callable[[list[str]], list[str]], texts: list[str]) -> list[str]:
-    """What `answer` gives for texts; it is not called for none.
+    """Return the answers of `answer` to texts. It is not called if there are no texts.
 
     Raises:
-      ValueError: it gave another number of answers than it got texts; `name` says whose.
+      ValueError: it returned another number of answers than it received texts; `name` is its name in the message.
     """
     answers = answer(texts) if texts else []
     if len(answers) != len(texts):
@@ -125,6 +126,6 @@ def one_each(name: str, answer: Callable[[list[str]], list[str]], texts: list[st
 
 
 def _kept(key: str, answer: str) -> Answer:
-    """An answer as the store knows it; sampling here costs no tokens that anybody bills."""
+    """Return an answer in the form of the store. Its usage is zero, because local sampling is not billed."""
     text = answer.strip()
     return Answer(key, Outcome.ANSWERED if text else Outcome.EMPTY, text, Usage())

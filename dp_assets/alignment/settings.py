@@ -1,4 +1,4 @@
-"""The settings of who answers and compares, and of the models that are trained on released data."""
+"""Settings of annotators and judges, and of the models that are trained on released data."""
 
 import math
 from collections.abc import Mapping
@@ -43,9 +43,9 @@ OPERATIONAL = {
 class EndpointSettings(Settings):
     """An OpenAI-compatible endpoint.
 
-    `api_key_variable` names the environment variable that holds the key (None: the server needs none). Prices are per
-    million tokens, in the unit of `budget_money`; budgets hold for all runs of one table together. `omitted` lists
-    parameters that the model does not take, `extra_body` further ones.
+    - `api_key_variable` names the environment variable that holds the key (None: the server needs none).
+    - Prices are per million tokens, in the unit of `budget_money`. Budgets hold for all runs of one table together.
+    - `omitted` lists parameters that the model does not accept, `extra_body` holds additional ones.
     """
 
     base_url: str
@@ -97,21 +97,21 @@ class EndpointSettings(Settings):
         return self
 
     def parameters(self, sampling: SamplingParameters) -> dict[str, Any]:
-        """The fields of a request's body besides model and messages."""
+        """Return the fields of a request's body except model and messages."""
         named = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
         sent = {name: value for name, value in named.items() if name not in self.omitted}
         return {**sent, self.max_tokens_name: sampling.max_new_tokens, **self.extra_body}
 
 
 class JudgeSettings(EndpointSettings):
-    """An endpoint that compares answers. Judges that think aloud need more than the verdict's few tokens."""
+    """An endpoint that compares answers. Judges that explain their verdict need more tokens than the verdict alone."""
 
     max_new_tokens: Positive = 512
     temperature: NonNegativeReal = 0.0
 
 
 class AnnotationSettings(Settings):
-    """Who answers.
+    """The source of answers.
 
     model     the local model, or an endpoint if there is one; `batch_size` concerns the former only
     human     people, whose finished annotations are at `path` (`dp-instructions handoff export` writes their tasks)
@@ -134,7 +134,7 @@ class AnnotationSettings(Settings):
 
     @property
     def parameters(self) -> SamplingParameters:
-        """How an answer is sampled."""
+        """The sampling parameters of an answer."""
         return SamplingParameters(self.max_new_tokens, self.temperature, self.top_p, self.seed)
 
 
@@ -152,18 +152,18 @@ class AdapterTraining(Settings):
     max_rows: Positive | None = None
 
     def limit(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """The rows to train on."""
+        """Return the rows to train on."""
         return rows if self.max_rows is None else rows.head(self.max_rows)
 
     def optimizer_steps(self, num_rows: int) -> int:
-        """How many steps training on this many rows takes, for progress."""
+        """Return the number of optimizer steps for this many rows, for progress."""
         return self.epochs * math.ceil(num_rows / self.batch_size)
 
 
 class PreferenceSettings(Settings):
-    """Where preference pairs come from.
+    """The source of preference pairs.
 
-    offline   the annotated answers against ones made worse; `hot_temperature` samples answers worth rejecting
+    offline   the annotated answers against ones made worse; `hot_temperature` is for sampling some of the worse ones
     judge     two answers of the SFT model, sampled at `judged_temperature` and compared by the endpoint `judge`
     file      a public file of the user's own with the columns prompt, chosen and rejected, at `path`
     human     two answers as for the judge, compared by people whose finished annotations are at `path`
@@ -179,7 +179,7 @@ class PreferenceSettings(Settings):
 
     @property
     def judge_parameters(self) -> SamplingParameters:
-        """How a verdict is sampled; nothing is cut from the judge's choices.
+        """The sampling parameters of a verdict, without top-p truncation.
 
         Raises:
           ValueError: there is no judge.
@@ -208,13 +208,14 @@ class RewardSettings(AdapterTraining):
 class RlhfSettings(Settings):
     """The policy.
 
-    rloo, grpo  against the reward model, with `num_generations` answers sampled to each of `prompts_per_step` prompts;
-                at least two, because each is measured against the others
-    dpo         on preference pairs, `prompts_per_step` of them a step, `kl_coefficient` being its beta
+    rloo, grpo  maximize the reward, with `num_generations` answers sampled to each of `prompts_per_step` prompts; at
+                least two, because each is compared with the others
+    dpo         trains on preference pairs, `prompts_per_step` of them per step; `kl_coefficient` is its beta
 
-    The answers of a step make one batch, and one that reaches `max_new_tokens` is scored as it stands. Without a
-    positive `kl_coefficient`, the policy would exploit the reward model's errors. All methods are measured at the same
-    `evaluation_prompts` held-out prompts, at `evaluations` points of the training: before, after, and evenly between.
+    The answers of a step are one batch. An answer that reaches `max_new_tokens` is scored truncated. Without a positive
+    `kl_coefficient`, the policy would exploit errors of the reward model. All methods are evaluated at the same
+    `evaluation_prompts` held-out prompts, at `evaluations` points of the training: before, after, and evenly in
+    between.
     """
 
     method: Method
@@ -232,5 +233,5 @@ class RlhfSettings(Settings):
 
     @property
     def parameters(self) -> SamplingParameters:
-        """How an answer of the policy is sampled."""
+        """The sampling parameters of an answer of the policy."""
         return SamplingParameters(self.max_new_tokens, self.temperature, top_p=1.0, seed=self.seed)

@@ -1,9 +1,9 @@
 """Supervised fine-tuning of a causal language model on (instruction, response) pairs, by LoRA and TRL's `SFTTrainer`.
 
-The loss is the mean negative log-likelihood of the response's tokens and of the end token after it, given the public
-prompt text around the instruction; the instruction itself has no loss, as in the paper's released code, which also
-trains LoRA only. The packaged model pads with its end token. Padding is told by position and never by id, so the end
-token keeps its loss and the model learns to stop.
+The loss is the mean negative log-likelihood of the response's tokens and of the end token after it, given the
+instruction and the public prompt text around it. The instruction itself has no loss, as in the paper's released code,
+which also trains LoRA only. The packaged model pads with its end token. Padding is identified by position and never by
+id, so the end token has a loss and the model learns to stop.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.progress import Advance
 
 FIGURES = {"loss": "loss", "mean_token_accuracy": "token_accuracy"}
-NO_LOSS = -100  # What torch's cross entropy ignores.
+NO_LOSS = -100  # the label that torch's cross entropy ignores
 
 
 def train_sft(
@@ -32,15 +32,21 @@ def train_sft(
     *,
     advance: Advance,
 ) -> tuple[PeftModel, Curve]:
-    """Train a new LoRA adapter on `pairs` (columns `instruction`, `response`).
+    """Train a new LoRA adapter on pairs of instruction and response.
 
-    `model` is wrapped in place: hand over one of your own. A conversation of more than `max_tokens` tokens loses its
-    end, and is left out if nothing of the response remains. All `pairs` are trained on: whoever hands them over has
-    limited them to `max_rows`. There are `epochs * ceil(rows / batch_size)` optimizer
-    steps with a learning rate that falls linearly to zero, and `advance(1)` after each.
+    - A conversation of more than `max_tokens` tokens is truncated, and left out if nothing of the response remains.
+    - There are `epochs * ceil(rows / batch_size)` optimizer steps, with a learning rate that falls linearly to zero.
+
+    Args:
+      model: the base model, which is changed in place, so the caller must not share it.
+      tokenizer: its tokenizer.
+      pairs: columns `instruction`, `response`. All are trained on; the caller applies `max_rows`.
+      settings: the settings of the training.
+      advance: called with 1 after every optimizer step.
 
     Returns:
-      The model with its adapter, in evaluation mode, and a curve of `step`, `loss` (nats a token) and `token_accuracy`.
+      The model with its adapter, in evaluation mode, and a curve of `step`, `loss` (nats per token) and
+      `token_accuracy`.
 
     Raises:
       ValueError: no pair has a response within `max_tokens`.
@@ -79,7 +85,7 @@ def train_sft(
 def _labeled(
     pairs: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> Iterator[dict[str, list[int]]]:
-    """Token ids and labels. A response that is cut has no end token, so nobody learns to stop in mid-sentence."""
+    """Yield token ids and labels. A truncated response has no end token, so the model learns no early stop from it."""
     for instruction, response in pairs.select("instruction", "response").iter_rows():
         prompt_ids, response_ids = conversation_ids(tokenizer, instruction, response)
         if len(prompt_ids) < max_tokens:

@@ -1,8 +1,7 @@
-"""One tiny step of each training on public text, before anything is charged.
+"""Trials of the trainings on released data: one tiny step each on public text, before anything is charged.
 
-The trainings are those of the run, with its settings but for their amounts: one row a step, few tokens to write. They
-change the model that is handed over, so it should be a fresh one. What a step with all rows needs in memory or time is
-left to the run.
+They use the code and the settings of the run, except amounts: one row per step and few new tokens. They change the
+given model, so it must not be used otherwise. Memory and time of a full step are not tested.
 """
 
 from contextlib import AbstractContextManager
@@ -43,7 +42,7 @@ SMALLEST_STEP = {
 
 
 def try_sft(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterTraining) -> None:
-    """One step of supervised fine-tuning.
+    """Try one step of supervised fine-tuning.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.
@@ -55,7 +54,7 @@ def try_sft(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings
 
 
 def try_reward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: RewardSettings) -> None:
-    """One step of the reward model on one of two pairs.
+    """Try one step of the reward model on one of two pairs; the other one is held out.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.
@@ -75,7 +74,7 @@ def try_policy(
     *,
     sft: AdapterTraining,
 ) -> None:
-    """One step of policy optimization. It continues an adapter as `sft` describes it; the reward model is new.
+    """Try one step of policy optimization with a new adapter, as `sft` describes it, and a new reward model.
 
     Raises:
       UnfitModel: the model cannot be trained with these settings.
