@@ -1,9 +1,9 @@
-"""The rules that turn noisy votes into the rows wanted: how many of each bin, and which of a bin's rows first.
+"""Resampling rules: from noisy votes to the quota of each bin and the weight of each row in its bin.
 
-    smoothed   shares of the votes as `smoothing` estimates them, rows of a bin by its smooth density ratio
-    paper      shares of the positive noisy votes as they are, rows of a bin uniformly (the paper's Algorithm 2)
+    smoothed   quotas by the estimate of `smoothing`, rows of a bin weighted by a smooth density ratio
+    paper      quotas by the positive noisy votes as they are, rows of a bin uniformly (the paper's Algorithm 2)
 
-Both are post-processing of the votes, and both meet the target size exactly. The paper's own rounding, which does not,
+Both are post-processing of the votes, and both give exactly the target size. The paper's own rounding, which does not,
 is in `benchmarks/paper_rule.py`.
 """
 
@@ -21,9 +21,11 @@ from dp_assets.vocabulary import Rule
 
 @dataclass(frozen=True)
 class Wanted:
-    """`quotas`, int64 (num_bins,), of sum target size; `log_weights`, float64 (n,), one for each row of the pool.
+    """The quotas and weights that a rule asks for.
 
-    `figures` are public: the rule, and what it chose from the votes.
+    - `quotas`: int64 (num_bins,); their sum is the target size.
+    - `log_weights`: float64 (n,), one for each row of the pool.
+    - `figures`: public; the rule, and the parameters that it estimated from the votes.
     """
 
     quotas: Integers
@@ -40,12 +42,15 @@ def wanted_rows(
     centroids: Vectors,
     target_size: int,
 ) -> Wanted:
-    """What the rule asks of a pool.
+    """Apply a rule to the noisy votes and a pool.
 
     Args:
+      rule: the rule.
+      histogram: the noisy votes.
       bins: the bin of each row of the pool, int64 (n,).
       vectors: the rows of the pool, in blocks of float32 (n, d); read by the smoothed rule only.
       centroids: float32 (num_bins, d).
+      target_size: the sum of the quotas.
 
     Raises:
       NoPositiveVotes: no noisy vote is positive.
@@ -65,7 +70,7 @@ def wanted_rows(
 
 
 def _log_weights(smoothed: Smoothed, vectors: Iterable[Vectors], bins: Integers) -> tuple[Floats, float]:
-    """Log weights of the rows, and by how much their log ratios were stretched; the first block tells."""
+    """Return the log weights of the rows, and the stretch of their log ratios, which the first block determines."""
     log_ratios, stretch = [np.empty(0)], 1.0
     for block in vectors:
         if len(log_ratios) == 1:

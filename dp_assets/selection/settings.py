@@ -17,14 +17,14 @@ class VotesSettings(Settings):
 
     @property
     def plan(self) -> VotesPlan:
-        """The plan of the histogram at every level with noise."""
+        """Return the plan of the histogram, which is the same at every level with noise."""
         return VotesPlan(self.num_bins, self.noise_stddev)
 
 
 class SelectionSettings(Settings):
-    """Resampling. `rule` reads the noisy votes: smoothed, or as the paper does.
+    """Resampling. `rule` turns noisy votes into quotas: smoothed, or as in the paper.
 
-    `top_up_samples` bounds what is drawn again for short bins, aimed at them if `steered_top_up`.
+    `top_up_samples` bounds the samples of the top-up. They are aimed at short bins if `steered_top_up`.
     """
 
     target_size: Positive

@@ -1,28 +1,34 @@
-"""Smoothing noisy votes: the default rule's estimate of how many units want each bin, and of which rows in it.
+"""Variance-corrected shrinkage of noisy votes (constrained empirical Bayes): the default resampling rule's estimate.
 
-Model. The pool has q_k rows in bin k, of centroid m_k; N is the sum of the noisy votes v.
+It estimates the exact votes of each bin, and weights for the rows within a bin.
 
-    mu_k = N q_k / sum(q) exp(f_k)            expected votes: the pool's own share times a smooth density ratio
+Model. The pool has q_k rows in bin k with centroid m_k; N is the sum of the noisy votes v.
+
+    mu_k = N q_k / sum(q) exp(f_k)            expected votes: the pool's share times a smooth density ratio
     c_k ~ Poisson(mu_k),  v_k = c_k + z_k     exact and noisy votes, with z_k of variance s^2, the public noise
 
-This is a log-Gaussian Cox process (Moller, Syversveen, Waagepetersen, 1998) seen through noise; `log_ratio.py` fits it.
-The votes themselves say how far bins may learn from one another, which is the resolution that is used. The estimate of
+This is a log-Gaussian Cox process (Moller, Syversveen, Waagepetersen, 1998) observed with noise; `log_ratio.py` fits
+it. The votes themselves determine how much bins share information, through the fitted hyperparameters. The estimate of
 the exact votes is E[c_k | v_k, mu_k] = mu_k + r_k (v_k - mu_k), r_k = mu_k / (mu_k + s^2), at least 0.
 
-Such estimates, each the best for its own bin, lie too close together: their spread is that of f less what is not known
-of it. A set drawn by them is too much like the pool. So they are stretched away from the pool until they are spread as
-f is (`spread.py`; constrained Bayes, Louis, 1984), bins by one factor and rows within bins by another. Without noise
-the result is v, as noise grows it comes near the pool's own distribution, the later for the stretch, and negative votes
-are evidence like any other.
+Such estimates are each the best for their own bin, but their variance is too small: it is that of f minus the posterior
+uncertainty. A set drawn by them would be too similar to the pool. So they are stretched away from the pool until their
+variance is that of f (`spread.py`; constrained Bayes, Louis, 1984), with one factor for bins and another for rows
+within bins.
 
-Within a bin, a row x weighs exp(stretch E[f(x)]): rows towards bins that are wanted more come first.
+- Without noise the result is v.
+- As noise grows the result approaches the pool's own distribution, more slowly because of the stretch.
+- Negative votes are used like all others.
 
-Privacy. Read here are the noisy votes (released), the noise's standard deviation and the seedless constants below
-(public), and centroids, vectors and counts of the pool (released). So this is post-processing of the votes: it costs
-nothing, and any number of its results may be shown.
+Within a bin, a row x has weight exp(stretch E[f(x)]), so rows towards bins with more votes than the pool's share are
+preferred.
 
-Cost: num_bins^3 in time and num_bins^2 in memory for one fit, rows x num_bins x d for the weights. Left out: fitting
-the ratio to single rows of the pool instead of centroids, and soft memberships of bins.
+Privacy. The inputs are the noisy votes (released), the noise's standard deviation and the constants below (public), and
+centroids, vectors and counts of the pool (released). So this is post-processing of the votes: it costs no privacy, and
+any number of its results may be published.
+
+Cost: num_bins^3 in time and num_bins^2 in memory for one fit, rows x num_bins x d in time for the weights. Left out:
+fitting the ratio to single rows of the pool instead of centroids, and soft bin assignments.
 """
 
 from dataclasses import asdict, dataclass
@@ -42,7 +48,7 @@ BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Estimated exact votes, float64 (num_bins,), not negative and not all 0, and what they rest on.
+    """The estimated exact votes, float64 (num_bins,), not negative and not all 0, and the fitted model.
 
     The coefficients of `fit` (num_bins,) give the smooth part of f: E[f(x)] = sum over k of k(x, m_k) coefficients_k.
     """
@@ -54,12 +60,12 @@ class Smoothed:
     stretch: float
 
     def figures(self) -> dict[str, float]:
-        """The chosen hyperparameters and the stretch of bins, by public names."""
+        """Return the chosen hyperparameters and the stretch of bins, by public names."""
         chosen = asdict(self.hyperparameters) | {"stretch_of_bins": self.stretch}
         return {f"smoothing_{name}": round(value, 4) for name, value in chosen.items()}
 
     def log_ratios(self, vectors: Vectors) -> Floats:
-        """E[f(x)] of each row of `vectors` (n, d), float64 (n,), up to a constant, computed in single precision."""
+        """Return E[f(x)] of each row of `vectors` (n, d), float64 (n,), up to a constant, from single precision."""
         centers, coefficients = self.centroids.astype(np.float32), self.fit.coefficients.astype(np.float32)
         blocks = [
             kernel(vectors[start : start + BLOCK_ROWS], centers, self.hyperparameters) @ coefficients
@@ -68,7 +74,7 @@ class Smoothed:
         return np.concatenate([np.empty(0), *blocks])
 
     def stretch_of_rows(self, vectors: Vectors, bins: Integers) -> float:
-        """By which log ratios are multiplied to be log weights of the rows of a bin; found from a sample of the rows.
+        """Return the factor from log ratios to log weights of rows, estimated from a sample of the rows.
 
         Args:
           vectors: float32 (n, d), rows of the pool.
@@ -78,7 +84,7 @@ class Smoothed:
 
 
 def smooth_votes(noisy_votes: Integers, *, pool_counts: Integers, centroids: Vectors, noise_stddev: float) -> Smoothed:
-    """The estimate of the exact votes.
+    """Estimate the exact votes.
 
     Args:
       noisy_votes: released, int64 (num_bins,).
@@ -107,7 +113,10 @@ def smooth_votes(noisy_votes: Integers, *, pool_counts: Integers, centroids: Vec
 
 
 def _votes_of_the_pool(votes: Floats, pool_counts: Integers, noise_stddev: float) -> Floats:
-    """N q_k / sum(q): each bin's votes if units wanted what the pool has; N at least a deviation of its own noise."""
+    """Return N q_k / sum(q): each bin's expected votes for f = 0, all positive.
+
+    N is at least one standard deviation of its own noise, and an empty bin counts as `EMPTY_BIN_ROWS` rows.
+    """
     total = max(votes.sum(), noise_stddev * np.sqrt(len(votes)), 1.0)
     expected: Floats = total * np.maximum(pool_counts, EMPTY_BIN_ROWS) / pool_counts.sum()
     return expected

@@ -1,14 +1,14 @@
-"""How much wider a log density ratio is spread than the estimate of it: the stretch of constrained Bayes.
+"""Variance correction of estimated log density ratios: the stretch of constrained Bayes.
 
-The posterior means of many values, each the best guess of its own, are spread less than the values are, by what is not
-known of them. Where the distribution of the values counts, and here it does, since rows are drawn by them, the means
-are stretched about their mean until both spreads agree: by sqrt(1 + unknown / known), the mean posterior variance over
-the variance of the means (Louis, "Estimating a Population of Parameter Values Using Bayes and Empirical Bayes Methods",
-JASA 79, 1984; Ghosh, "Constrained Bayes Estimation with Applications", JASA 87, 1992).
+Posterior means are each the best estimate of their own value, but together they vary less than the values, by the
+posterior variance. Rows are drawn by these values, so their distribution matters. Therefore the means are stretched
+about their mean by sqrt(1 + unknown / known), which makes both variances equal. Here `unknown` is the mean posterior
+variance, and `known` the variance of the means (Louis, "Estimating a Population of Parameter Values Using Bayes and
+Empirical Bayes Methods", JASA 79, 1984; Ghosh, "Constrained Bayes Estimation with Applications", JASA 87, 1992).
 
-Both variances are about a mean over the pool, of all bins or of the rows of one bin, so a level that all share does not
-count. The posterior is Laplace's approximation, by which a little too little is unknown. Where next to nothing is
-known, the stretch is bounded: what would be stretched is noise.
+Both variances are about a mean over the pool, of all bins or of the rows of one bin, so a common level has no effect.
+The posterior is Laplace's approximation, which slightly underestimates `unknown`. The stretch is bounded, because with
+almost nothing known it would amplify noise.
 """
 
 import math
@@ -28,11 +28,14 @@ SAMPLED_ROWS = 2_048
 def stretch_of_bins(
     fit: Fit, chosen: Hyperparameters, centers: Floats, *, weights: Floats, unknown_share: Floats
 ) -> float:
-    """The stretch of the bins' log ratios.
+    """Return the stretch of the bins' log ratios.
 
     Args:
+      fit: the fitted log ratios.
+      chosen: the hyperparameters of the fit.
+      centers: the centroids, (num_bins, d).
       weights: of each bin in both means, (num_bins,).
-      unknown_share: what is left of each f_k's deviation once the bin's own vote is taken into account, (num_bins,).
+      unknown_share: the fraction of each f_k's standard deviation that is left after the bin's own vote, (num_bins,).
     """
     shares = weights / weights.sum()
     prior = prior_covariance(centers, chosen)
@@ -44,7 +47,15 @@ def stretch_of_bins(
 
 
 def stretch_of_rows(fit: Fit, chosen: Hyperparameters, centers: Floats, vectors: Vectors, bins: Integers) -> float:
-    """The stretch of the log ratios of rows about the mean of their bin: of `vectors` (n, d) in `bins` (n,)."""
+    """Return the stretch of the log ratios of rows about the mean of their bin, from at most `SAMPLED_ROWS` rows.
+
+    Args:
+      fit: the fitted log ratios.
+      chosen: the hyperparameters of the fit.
+      centers: the centroids, (num_bins, d).
+      vectors: float32 (n, d), rows of the pool.
+      bins: the bin of each, int64 (n,).
+    """
     some = np.unique(np.linspace(0, max(len(bins) - 1, 0), SAMPLED_ROWS).astype(np.int64))[: len(bins)]
     rows, places = vectors[some].astype(np.float64), np.unique(bins[some], return_inverse=True)[1]
     covariances = kernel(centers, rows, chosen)
@@ -60,13 +71,13 @@ def _stretch(unknown: float, known: float) -> float:
 
 
 def _scatter(values: Floats, groups: Integers) -> float:
-    """The sum of squared distances of the columns of `values` (m, n) to the mean of their group."""
+    """Return the sum of squared distances of the columns of `values` (m, n) from the mean of their group."""
     sums = np.zeros((groups.max(initial=-1) + 1, len(values)))
     np.add.at(sums, groups, values.T)
     return float((values**2).sum() - ((sums**2).sum(axis=1) / np.bincount(groups)).sum())
 
 
 def _scatter_of_prior(covariance: Floats, groups: Integers) -> float:
-    """The expectation of `_scatter` of a vector of that covariance (n, n)."""
+    """Return the expected `_scatter` of a random vector with this covariance (n, n)."""
     same = groups[:, None] == groups
     return float(np.trace(covariance) - ((covariance * same).sum(axis=1) / np.bincount(groups)[groups]).sum())

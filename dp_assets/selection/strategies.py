@@ -1,8 +1,8 @@
-"""How a generator is asked for a text of a certain bin: by showing it released texts of that bin.
+"""Strategies for sampling texts of a given bin: released texts of that bin are put into the generator's prompt.
 
 A strategy turns examples into a steering (see `generation/steering.py`): earlier turns, and an opening that the
-generator goes on with. Opening words are whole words between white space; a text without white space between its words
-opens as a whole, comes back as a near copy, and is dropped.
+generator continues. An opening consists of whole words, separated by white space. A text in a script without white
+space becomes an opening as a whole; the sample is then a near copy and is dropped.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,9 @@ aimed at (docs/results/closed_loop.md).
 class Strategy(StrEnum):
     """How texts are sampled for short bins.
 
-    UNSTEERED draws as the pool was drawn and serves all bins alike. The others aim at one bin: EARLIER_TURNS shows
-    examples as user turns before the open one, OPENING starts with the first words of one example.
+    - UNSTEERED samples as the pool was sampled, for all bins alike.
+    - EARLIER_TURNS aims at one bin: examples are user turns before the open one.
+    - OPENING aims at one bin: the text starts with the first words of one example.
     """
 
     UNSTEERED = "unsteered"
@@ -38,7 +39,10 @@ STEERED = (Strategy.EARLIER_TURNS, Strategy.OPENING)
 
 @dataclass(frozen=True)
 class Attempt:
-    """One text to draw: how, aimed at which bin (`NO_BIN`: none), and the examples that its prompt shows in part."""
+    """One text to sample: the strategy, the target bin (`NO_BIN`: none), the examples, and the resulting steering.
+
+    The prompt has the examples in `shown` wholly or in part.
+    """
 
     strategy: Strategy
     bin_id: int
@@ -47,7 +51,7 @@ class Attempt:
 
 
 def attempt(strategy: Strategy, bin_id: int, examples: Sequence[str], *, generator: np.random.Generator) -> Attempt:
-    """An attempt that shows examples chosen by `generator`; there must be one at least, unless it is unsteered."""
+    """Return an attempt with examples chosen by `generator`. A steered attempt needs at least one example."""
     number = {Strategy.UNSTEERED: 0, Strategy.EARLIER_TURNS: MOST_SHOWN, Strategy.OPENING: 1}[strategy]
     chosen = generator.permutation(len(examples))[:number]
     shown = tuple(examples[index] for index in chosen)
@@ -56,6 +60,6 @@ def attempt(strategy: Strategy, bin_id: int, examples: Sequence[str], *, generat
 
 
 def opening_words(text: str) -> str:
-    """The first words of a text, at least one."""
+    """Return the first words of a text, at least one."""
     words = text.split()
     return " ".join(words[: max(1, round(OPENING_SHARE * len(words)))])

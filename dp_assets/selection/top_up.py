@@ -1,21 +1,25 @@
-"""The closed loop: more samples from the generator for the bins whose rows do not meet their quotas.
+"""Top-up: more samples from the generator for the bins whose rows do not meet their quotas.
 
-In rounds, within a public budget of samples: attempts are allotted to short bins and strategies by what came of the
-earlier ones (`allocation.py`), the generator is shown rows of the short bin (`strategies.py`), and a text is kept where
-it falls into a bin that still lacks rows and is no copy (`near_copies.py`). Kept rows are examples from then on. A bin
-without any row borrows those of the nearest bins that have some.
+The loop runs in rounds, within a public budget of samples.
 
-A bin at which `PATIENCE` samples in a row were aimed in vain is given up, so that one that the generator cannot reach
-does not eat the budget; what it still lacks stays a shortage and is reported. It is taken up again if a sample aimed
-elsewhere falls into it. The loop ends when no bin is short, all short bins were given up, or the budget is spent.
+1. Attempts are allocated to short bins and strategies by the results of earlier attempts (`allocation.py`).
+2. Examples of the short bin are put into the generator's prompt (`strategies.py`). A bin without any row uses those of
+   the nearest bin that has some.
+3. A text is kept if it falls into a bin that still lacks rows and is no copy (`near_copies.py`). Kept rows are examples
+   from then on.
 
-Privacy. Everything that is read here was released or is public: the pool and the generator (mechanism of the first
-spend, and its post-processing), the centroids (fitted on the pool), the quotas (from noisy votes, the second spend),
-the embedder, budget and seed. No count, vector or text of a real unit is looked at, and how many samples a bin takes
-depends on the noisy votes only. So the loop is post-processing of what was paid for: it costs nothing, may be repeated,
-and its figures may be published. Steering makes rows more like rows of the pool, never more like a real row.
+A bin is given up after `PATIENCE` consecutive samples aimed at it without a new row, so that a bin that the generator
+cannot reach does not use up the budget. Its remaining shortage is reported. It is taken up again if a sample aimed
+elsewhere falls into it and is kept. The loop ends when no bin is short, all short bins were given up, or the budget is
+used up.
 
-Left out: training the generator again on what was kept, and choosing examples by their distance to the bin's border.
+Privacy. Everything that is read here was released or is public: the pool and the generator (mechanism 1 and its
+post-processing), the centroids (fitted on the pool), the quotas (from the noisy votes of mechanism 2), the embedder,
+the budget and the seed. No count, vector or text of a real unit is read, and the number of samples for a bin depends on
+released values only. So the loop is post-processing of paid releases: it costs no privacy, may be repeated, and its
+figures may be published. Steering makes rows more similar to rows of the pool, never to a real row.
+
+Left out: training the generator again on the kept rows, and choosing examples by their distance to the bin's border.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,11 +53,12 @@ PATIENCE = 64
 
 @dataclass(frozen=True)
 class TopUp:
-    """New rows, and what it took.
+    """The new rows, and counts of the samples behind them.
 
-    `rows` are `synthetic_id` (topup-000001 and on), `text`, `bin_id` and `origin` ("top_up" or "steered"). `drawn` and
-    `kept` count samples by strategy, `copies` those that were dropped because they repeat another text. `given_up` are
-    the ids of the bins that are short and were given up, int64.
+    - `rows`: `synthetic_id` (from topup-000001), `text`, `bin_id` and `origin` ("top_up" or "steered").
+    - `drawn`, `kept`: samples by strategy.
+    - `copies`: samples that were dropped because they repeat another text.
+    - `given_up`: ids of the bins that are short and were given up, int64.
     """
 
     rows: pl.DataFrame
@@ -64,7 +69,7 @@ class TopUp:
 
     @property
     def num_drawn(self) -> int:
-        """How many samples were drawn."""
+        """Return the number of samples drawn."""
         return sum(self.drawn.values())
 
 
@@ -79,35 +84,35 @@ def top_up(
     steered: bool,
     seed: int,
 ) -> TopUp:
-    """Draw until no bin is short, all short bins were given up or `max_samples` were drawn.
+    """Sample until no bin is short, all short bins were given up, or `max_samples` were drawn.
 
     Args:
-      pool: `text` and `bin_id` of the rows that there are, in an order that repeats.
+      pool: `text` and `bin_id` of the existing rows, in a reproducible order.
       shortage: rows that each bin lacks, int64 (num_bins,).
-      draw: of (steerings, public seed): one text for each, in order, possibly empty.
-      embed: float32 (number of texts, d) of texts, in the space of the centroids.
+      draw: maps steerings and a public seed to one text for each steering, in order, possibly empty.
+      embed: maps texts to vectors, float32 (number of texts, d), in the space of the centroids.
       centroids: float32 (num_bins, d).
       max_samples: the public budget of samples.
-      steered: whether to aim at short bins; if not, or without any row to show, samples are drawn as the pool was, and
-        no bin is given up.
+      steered: whether to aim at short bins. If not, or if the pool has no row as an example, samples are drawn as the
+        pool was, and no bin is given up.
       seed: public; every round gets a seed of its own, unrelated to small seeds used elsewhere.
 
     Raises:
-      ValueError: `draw` gave another number of texts than it was asked for.
+      ValueError: `draw` returned another number of texts than steerings.
     """
     loop = _Loop(pool, shortage, centroids, strategies=STEERED if steered and pool.height else ())
     round_size = max(SMALLEST_ROUND, -(-max_samples // ROUNDS))
     while (left := max_samples - loop.num_drawn) > 0 and loop.has_work():
         generator = np.random.default_rng(np.random.SeedSequence((seed, loop.num_drawn)))
         attempts = loop.attempts(min(round_size, left), generator)
-        # The pool may have been drawn with the same small seed; drawing its rows again would add nothing new.
+        # A fresh seed: the pool may have been sampled with the same small seed, and would only be repeated.
         texts = draw([one.steering for one in attempts], int(generator.integers(2**32)))
         loop.take(attempts, texts, embed)
     return loop.result()
 
 
 class _Loop:
-    """The state of the loop: rows, what is lacking, and what came of which attempts."""
+    """The state of the loop: kept rows, shortages, and the results of attempts."""
 
     def __init__(
         self,
@@ -134,11 +139,11 @@ class _Loop:
         return sum(self._drawn.values())
 
     def has_work(self) -> bool:
-        """Whether a bin is short that was not given up."""
+        """Whether any short bin was not given up."""
         return bool(self._open_bins().size)
 
     def attempts(self, size: int, generator: np.random.Generator) -> list[Attempt]:
-        """The next at most `size` attempts."""
+        """Return the next attempts, at most `size`."""
         open_bins = self._open_bins()
         choices = allocate(size, self._tally, lacking=self._lacking, open_bins=open_bins, generator=generator)
         return [
@@ -147,7 +152,7 @@ class _Loop:
         ]
 
     def take(self, attempts: Sequence[Attempt], texts: Sequence[str], embed: Embed) -> None:
-        """Keep what is needed of the texts that were drawn for `attempts`, and count all."""
+        """Keep the texts that short bins need, and count the results of all attempts."""
         usable = [self._is_new(one, text) for one, text in zip(attempts, texts, strict=True)]
         bins = iter(_bins([text for text, good in zip(texts, usable, strict=True) if good], embed, self._centroids))
         for one, text, good in zip(attempts, texts, usable, strict=True):
@@ -158,7 +163,7 @@ class _Loop:
                 self._keep(one, text, bin_id)
 
     def result(self) -> TopUp:
-        """What was kept and what it took."""
+        """Return the kept rows and the counts."""
         rows = pl.DataFrame(self._rows, schema=COLUMNS, orient="row")
         given_up = np.flatnonzero((self._lacking > 0) & (self._in_vain >= PATIENCE))
         return TopUp(rows, self._drawn, self._kept, self._copies, given_up)
@@ -167,20 +172,23 @@ class _Loop:
         return np.flatnonzero((self._lacking > 0) & (self._in_vain < PATIENCE))
 
     def _examples_of(self, bin_id: int) -> list[str]:
-        """The rows of a bin; those of the nearest bin that has any, where it has none itself."""
+        """Return the texts of a bin, or those of the nearest bin with rows if it has none."""
         if self._num_rows[bin_id]:
             return self._texts_in(bin_id)
         distances = np.square(self._centroids - self._centroids[bin_id]).sum(axis=1)
         return self._texts_in(int(np.where(self._num_rows > 0, distances, np.inf).argmin()))
 
     def _texts_in(self, bin_id: int) -> list[str]:
-        """The rows of a bin, taken from the pool when they are first asked for: most bins are never short."""
+        """Return the texts of a bin, read from the pool at the first call: most bins are never short."""
         if bin_id not in self._texts:
             self._texts[bin_id] = self._pool.filter(bin_id=bin_id)["text"].to_list()
         return self._texts[bin_id]
 
     def _is_new(self, one: Attempt, text: str) -> bool:
-        """Whether a text is there and repeats neither an earlier text nor what its prompt showed; it is seen now."""
+        """Whether a text is not empty and repeats neither an earlier text nor an example of its prompt.
+
+        Records the text as seen.
+        """
         mark = fingerprint(text)
         is_copy = mark in self._seen or is_near_copy(runs_of(text), map(runs_of, one.shown))
         self._seen.add(mark)
@@ -188,7 +196,7 @@ class _Loop:
         return bool(text) and not is_copy
 
     def _differs_from_kept(self, text: str, bin_id: int) -> bool:
-        """Whether a text is no near copy of a new row of its bin: several rows may have started alike."""
+        """Whether a text is no near copy of a new row of its bin. Rows of one bin may have had the same opening."""
         is_copy = is_near_copy(runs_of(text), self._runs_kept.get(bin_id, ()))
         self._copies += is_copy
         return not is_copy

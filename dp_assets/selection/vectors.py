@@ -1,6 +1,6 @@
-"""Vectors of a table, block by block: a pool of a million never lies in memory as a whole.
+"""Vectors of a table, read block by block, so that a pool of a million rows is never in memory as a whole.
 
-A table's order is that of its stored shards, so the same stored table gives the same blocks and the same sample.
+The order of a table is that of its stored shards. So the same stored table gives the same blocks and the same sample.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ BLOCK_ROWS = 8192
 
 
 def blocks(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """The rows in their order, at most `BLOCK_ROWS` at once."""
+    """Yield the rows in their order, at most `BLOCK_ROWS` at a time."""
     yield from rows.collect_batches(chunk_size=BLOCK_ROWS, maintain_order=True, engine="streaming")
 
 
 def assigned(rows: pl.LazyFrame, centroids: npt.NDArray[np.float32]) -> pl.DataFrame:
-    """`synthetic_id` and `bin_id` (see `nearest_bin`) of rows with `synthetic_id` and `vector`, in their order."""
+    """Return `synthetic_id` and `bin_id` (see `nearest_bin`) of rows with `synthetic_id` and `vector`, in order."""
     named = pl.DataFrame(schema={"synthetic_id": pl.String, "bin_id": pl.Int64})
     of_blocks = [
         block.select("synthetic_id", bin_id=nearest_bin(block["vector"].to_numpy(), centroids))
@@ -30,15 +30,15 @@ def assigned(rows: pl.LazyFrame, centroids: npt.NDArray[np.float32]) -> pl.DataF
 
 
 def vectors_of(rows: pl.LazyFrame) -> Iterator[npt.NDArray[np.float32]]:
-    """The vectors of the rows in their order, block by block, each (n, d)."""
+    """Yield the vectors of the rows in their order, in blocks of shape (n, d)."""
     for block in blocks(rows.select("vector")):
         yield block["vector"].to_numpy()
 
 
 def sampled_vectors(rows: pl.LazyFrame, *, most: int, seed: int) -> npt.NDArray[np.float32]:
-    """The vectors of at most `most` rows, drawn uniformly without replacement by a public seed, in their order.
+    """Return the vectors of at most `most` rows, float32 (min(most, number of rows), d), in their order.
 
-    Returns float32 of shape (min(most, number of rows), d).
+    The rows are sampled uniformly without replacement with a public seed.
     """
     vectors = rows.select("vector")
     height = vectors.select(pl.len()).collect().item()
