@@ -37,7 +37,7 @@ class TrainingInProgress(PublicError, RuntimeError):
 
 
 class StaleCheckpoint(PublicError, RuntimeError):
-    """The checkpoint on disk is not the one to go on from: continue that one, or discard it under a new charge."""
+    """Training must not resume from this checkpoint: load the one on disk, or discard it under a new charge."""
 
 
 @dataclass(frozen=True)

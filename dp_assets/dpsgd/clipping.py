@@ -9,9 +9,9 @@ at most C (`l2_clip_norm`) in L2 norm. A unit is clipped after the gradients of 
 would multiply the sensitivity by the number of rows.
 
 Method. Only LoRA layers are trainable. During the pass an autograd function runs each of them, and its backward pass
-returns the factors of the matrices' gradients (`lora_gradients.py`). This module multiplies the factors over the tokens
-of each row instead of over the whole batch. A parameter that could get its gradient in any other way is refused, so
-nothing is trained without clipping.
+calls this module with the factors of the matrices' gradients (`lora_gradients.py`). The factors are multiplied over the
+tokens of each row instead of over the whole batch. A parameter that could get its gradient in any other way is refused,
+so nothing is trained without clipping.
 
 Independence of the rest of the batch. The loss of a row is a sum over its tokens divided by a public constant, never a
 mean over the batch. Layers that mix rows are refused, and so are layers whose random mask depends on the layout of the

@@ -2,7 +2,7 @@
 
     clipped sum      reported by the loop: the units, their rows, the constants of clipping, and the sum
     optimizer        observed by hooks: the gradients it receives, and the result of each step, compared with a replica
-    every tensor     compared, so that a change outside the optimizer's steps is detected
+    every tensor     compared: nothing but the optimizer's steps may change it
 
 A tensor counts as noised if, in every step, the gradient given to the optimizer is bit for bit (exact sum + noise) /
 normalizer, with the noise that was drawn for this tensor in this step. The replica (`replica.py`) steps with the same

@@ -1,7 +1,7 @@
 """Continuous batching: when a text of the batch ends, its slot is refilled with the next prompt.
 
 `generate` of transformers runs a batch until its longest text ends, so it keeps computing rows that ended earlier, and
-it sorts the whole vocabulary of every row at every step. Here it is different:
+it sorts the whole vocabulary of every row at every step. This module does neither.
 
 - Continuous batching: each slot of the batch holds one text, which may have started at any step. The slot is refilled
   after that text ended.
