@@ -1,1 +1,1 @@
-"""One file an asset, named after its key. A body reads as its stage: inputs, one or two calls, the value."""
+"""The assets, one file each, named after its key. A body is its stage: inputs, one or two calls, the value."""

@@ -1,8 +1,8 @@
 """The asset `rlhf_model`.
 
-DPO trains on the preference pairs, RLOO and GRPO do not look at them. The edge is there for every method, so that the
-graph, and with it what a run finds out of date, does not depend on the profile. It costs nothing: the pairs are behind
-the reward model anyway.
+DPO trains on the preference pairs; RLOO and GRPO do not use them. The edge exists for every method, so that the graph,
+and so what a run finds out of date, does not depend on the profile. It costs nothing, because the reward model already
+depends on the pairs.
 """
 
 import dagster as dg
