@@ -178,7 +178,7 @@ def obtain(
       identity: which of its releases.
       ledger: the ledger that is charged.
       releases: the store of releases.
-      rest_of_run: what the assets need that the run makes after the mechanism.
+      rest_of_run: checks what the other assets of the run need.
 
     Raises:
       ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of

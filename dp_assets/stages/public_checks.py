@@ -161,6 +161,13 @@ def model_checks(
     """Return the checks of disk space, device and models in each stage of a level except private training.
 
     Cheap checks come first.
+
+    Args:
+      profile: the settings.
+      language_model: the base model, loaded once for all checks.
+      embedder: the embedder.
+      home: the data folder, for the check of disk space.
+      level: the privacy level, which decides the sampling engine.
     """
     loaded = _Loaded(language_model)
     stages: list[tuple[str, Collection[str], Callable[..., object], Any]] = [

@@ -48,8 +48,15 @@ def pool_shards(
 ) -> Shards:
     """Open the shards of the pool that this partition has sampled so far.
 
-    Shards are found by everything that decides a sample: the generator, the sampling settings except the number of
+    Shards are keyed by everything that decides a sample: the generator, the sampling settings except the number of
     samples, and the base model.
+
+    Args:
+      context: the context of the asset that runs.
+      store: the store of shards.
+      generator: the adapter of the generator.
+      language_model: the base model.
+      settings: the sampling settings.
     """
     decided_by = {
         "sampling": settings.model_dump(exclude={"num_samples"}),
