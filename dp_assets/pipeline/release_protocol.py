@@ -199,9 +199,10 @@ Place = tuple[str, str, str]  # where a release is stored: mechanism, level and 
 
 
 def _is_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> bool:
-    """Return whether the release is settled and stored: it was charged for, made and compared with its plan."""
+    """Return whether the stored release is settled: its own charge was, once it was made and compared with its plan."""
     *_, key = place
-    return ledger.state().find_settled(key) is not None and releases.has(*place)
+    settled = ledger.state().find_settled(key)
+    return bool(settled) and releases.has(*place) and not settled.isdisjoint(releases.load(*place).charge_ids)
 
 
 def _pay_and_run(

@@ -371,10 +371,10 @@ class LedgerState:
         delta = max((self.registrations[spend.corpus_id].delta for spend in spends), default=0.0)
         return worst_case(spends, lambda event: accounting.epsilon(event, delta), cohorts_met=COHORTS_OF_A_UNIT)
 
-    def find_settled(self, reuse_key: str) -> ChargeRecord | None:
-        """Return the settled charge that paid for this release, if there is one."""
-        paid = (c for c in self.charges.values() if c.reuse_key == reuse_key and c.settled and not c.voided)
-        return next(paid, None)
+    def find_settled(self, reuse_key: str) -> frozenset[str]:
+        """Return the ids of the settled charges for this release: several if it was lost and made again."""
+        charges = self.charges.values()
+        return frozenset(c.charge_id for c in charges if c.reuse_key == reuse_key and c.settled and not c.voided)
 
     def find_unfinished(self, reuse_key: str) -> ChargeRecord | None:
         """Return the newest charge for this release, neither settled nor voided: its run crashed or still runs."""

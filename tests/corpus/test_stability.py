@@ -140,5 +140,5 @@ def test_vectors_that_depend_on_their_companions_are_refused() -> None:
         return np.array([[len(text)] for text in texts], dtype=np.float32)  # type: ignore[attr-defined]
 
     require_alone(lengths, longest=64)
-    with pytest.raises(UnstablePreparation, match="computed apart"):
+    with pytest.raises(UnstablePreparation, match="computed separately"):
         require_alone(lambda texts: lengths(texts) - lengths(texts).mean(), longest=64)

@@ -6,6 +6,7 @@ Both real mechanisms run over small real parts. One stage fails before it begins
 effect. Each test says which stages were reached, what the ledger and the store hold then, and what a second call does.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from dp_assets.artifacts import PrivateTable
 from dp_assets.pipeline import release_protocol
 from dp_assets.privacy import randomness
+from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
@@ -184,6 +186,18 @@ def test_nothing_comes_after_a_stage_that_fails_and_no_second_call_returns_an_un
     has_no_step_left = went_on and STAGES.index(stage) > STAGES.index("run")
     assert site.journal.reached == [name for name in expected if not (has_no_step_left and name == "run")]
     assert bool(site.boundary.charges[0].continuations) is went_on
+
+
+def test_a_release_that_was_lost_and_made_again_is_compared_until_its_own_charge_is_settled(site: Site) -> None:
+    site.call()
+    shutil.rmtree(site.boundary.home / Zone.RELEASED / "releases")
+    site.boundary.ledger.raise_budget(site.boundary.registration.corpus_id, 100.0, "the release was lost")
+    site.end_at("settle", BEFORE)
+    release = site.call()
+    assert site.journal.reached == ["find paid", "compare", "settle"]
+    _, second = site.boundary.charges
+    assert second.settled
+    assert release.charge_ids == (second.charge_id,)
 
 
 @pytest.mark.parametrize(("stage", "moment"), [(None, ""), ("compare", BEFORE), ("compare", AFTER), ("settle", BEFORE)])

@@ -11,12 +11,10 @@ def test_a_release_counts_as_paid_for_only_by_a_charge_that_was_settled_and_not_
     begun = [("charged", charged(GENERATOR)), ("opened", {"charge_id": GENERATOR})]
     settled = ("settled", {"charge_id": GENERATOR, "evidence": {}})
     voided = ("voided", {"charge_id": GENERATOR, "reason": "-"})
-    assert state_of(*begun).find_settled(GENERATOR) is None
-    assert state_of(*begun, settled).find_settled("another release") is None
-    assert state_of(*begun, settled, voided).find_settled(GENERATOR) is None
-    paid = state_of(*begun, settled).find_settled(GENERATOR)
-    assert paid is not None
-    assert paid.charge_id == GENERATOR
+    assert state_of(*begun).find_settled(GENERATOR) == frozenset()
+    assert state_of(*begun, settled).find_settled("another release") == frozenset()
+    assert state_of(*begun, settled, voided).find_settled(GENERATOR) == frozenset()
+    assert state_of(*begun, settled).find_settled(GENERATOR) == {GENERATOR}
 
 
 def test_a_booking_that_a_charge_draws_on_counts_once_and_a_charge_beyond_it_counts_besides() -> None:
