@@ -29,9 +29,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import kendalltau, rankdata
 
 from benchmarks._corpora import cached_vectors, texts_of
+from benchmarks._paper_rule import paper_quotas
 from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
-from benchmarks.paper_rule import paper_quotas
 from dp_assets.arrays import Floats, Integers, Vectors
 from dp_assets.evaluation import agreement
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbor_figures

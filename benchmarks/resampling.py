@@ -25,9 +25,9 @@ import numpy.typing as npt
 import polars as pl
 
 from benchmarks._corpora import cached_vectors, texts_of
+from benchmarks._paper_rule import paper_quotas
 from benchmarks._rules import taken_by
 from benchmarks.harness import options, store
-from benchmarks.paper_rule import paper_quotas
 from dp_assets.arrays import Integers, Vectors
 from dp_assets.evaluation.agreement import total_variation
 from dp_assets.evaluation.restricted import frechet_distance, mauve, neighbor_figures

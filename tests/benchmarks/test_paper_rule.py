@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.paper_rule import paper_quotas
+from benchmarks._paper_rule import paper_quotas
 
 
 def test_paper_quotas_follow_the_papers_rule_by_hand() -> None:
