@@ -144,8 +144,9 @@ class ChargeMismatch(ValueError):
 class PrivateTable:
     """A handle on private rows. Its `repr` reveals nothing, and it refuses to be pickled.
 
-    Rows leave it in two ways only: `open(charge)`, for a mechanism, with `as_stored` for its evidence, and `map`, whose
-    result is private again.
+    A mechanism reads the rows by `open(charge)`, and by `as_stored` for its evidence. `map` makes another private
+    table. Without a charge, `store` passes the rows to a writer of the private zone: the IO manager, the restricted
+    report and the erasure of a unit.
 
     - `preparation` is a probe's verdict on how the rows were prepared, such as "user-wise" (`corpus/stability.py`).
     - `made_with` names the models and library versions that made the rows. It is public: a release that reads the table
@@ -265,7 +266,7 @@ class PrivateTable:
         return stored.size
 
     def store(self, write: Callable[[pl.LazyFrame], None]) -> None:
-        """Pass the rows to a writer of the private zone. For IO managers only."""
+        """Pass the rows to a writer of the private zone."""
         write(self._rows)
 
     def release(self) -> None:

@@ -1,8 +1,10 @@
 """What a mechanism is: the only kind of object that reads private rows and makes a release of them.
 
-The release protocol (`pipeline/release_protocol.py`) calls these methods in one order and skips none:
+For a new release, the release protocol (`pipeline/release_protocol.py`) calls these methods in one order:
 
-    require_ready -> a charge for `plan` -> run -> check
+    require_ready -> can_resume, or a charge for `plan` -> run -> describe -> check
+
+A stored release that is settled is returned as it is. One whose charge is not settled yet is checked again.
 """
 
 from collections.abc import Mapping

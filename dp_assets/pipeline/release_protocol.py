@@ -182,7 +182,8 @@ def obtain(
 
     Raises:
       ChargeRefused: the gate refuses the charge, another run makes this release, or the private table says more of
-        what it was made with than models and versions; no private row was read.
+        what it was made with than models and versions; no private row was read. Or the cohort was closed by another run
+        meanwhile, or the stored release belongs to another charge; nothing is returned.
       NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
       PublicFailure: what ran differs from the plan; the cohort is closed.
     """

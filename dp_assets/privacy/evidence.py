@@ -193,13 +193,11 @@ def votes_evidence(
     A bin counts as noised when the released value is the exact one plus the noise drawn for it, which may be zero.
 
     Args:
-      observed: what the run monitor observed.
-      sampler, noise: the objects that drew the samples and the noise.
-      unit: the privacy unit, as the caller states it.
-      continuations: how often the run was resumed. Each resume may have lost a step whose noise was drawn, so the
-        account holds one more step for each. A private row may interrupt a run, so only the verdict is public.
-      spare_steps: how many continuations the plan accounts for.
-      restricted: observations that stay in the private zone.
+      counted: the exact votes, the ballots behind them, and what the second count found.
+      released: the noisy votes, int64 (num_bins,).
+      noise: the object that drew the noise.
+      is_only_draw: whether it was the only draw of noise since the rows were opened.
+      preparation: the verdict on the preparation of the rows, as their table carries it.
     """
     exact, ballots = counted.exact, counted.ballots
     is_whole = len(released) == len(exact) == len(noise.last_draw)

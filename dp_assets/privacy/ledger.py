@@ -1,6 +1,7 @@
 """The ledger's logic: its entries, and the totals that follow from them.
 
-This module is pure. Storage is in `resources/ledger/charging.py`, the hash chain in `chain.py`, the gate in `gate.py`.
+This module is pure. Storage is in `resources/ledger/ledger_file.py`, the hash chain in `chain.py`, the gate in
+`gate.py`.
 Entries are only ever appended. An entry stores events, never an epsilon, so every figure is computed anew from what was
 run.
 

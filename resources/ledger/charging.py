@@ -30,7 +30,7 @@ READ_ALREADY = "another run reads under this charge; wait for it to end, then ru
 
 
 class ChargeRefused(PublicFailure):
-    """The gate refused a charge: the asset fails without a retry, and no private row was read."""
+    """A charge was refused or could not be settled: the asset fails without a retry, and nothing is released."""
 
 
 class SnapshotConflict(ValueError):
