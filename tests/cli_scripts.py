@@ -52,7 +52,7 @@ DOWN_TO_THE_HISTOGRAM = (
 PRIVATE_STEPS = {
     "preparing": ("real_instructions", "dp_assets.stages.preparation:prepare"),
     "storing": ("real_instructions", "resources.storage.stores:write_artifact"),
-    "training": ("dp_generator", "dp_assets.generation.private_rows:encode_instruction"),
+    "training": ("dp_generator", "dp_assets.generation.private_rows:EncodedOnDraw.__getitem__"),
     "embedding": ("real_embeddings", "resources.models.loaders:Embedder.encode_alone"),
     "voting": ("dp_histogram", "dp_assets.selection.noisy_votes:exact_votes"),
     "reporting": ("restricted_report", "dp_assets.evaluation.restricted:copy_figures"),
