@@ -57,7 +57,7 @@ def test_an_earlier_export_that_somebody_changed_is_kept(
 def test_a_folder_with_something_else_in_it_is_kept(home: Path, tmp_path: Path, manifest: str) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / MANIFEST).write_text(manifest)
-    with pytest.raises(ExportRefused, match="not empty"):
+    with pytest.raises(ExportRefused, match="neither empty nor"):
         check_target(tmp_path / "other", home)
 
 
@@ -72,7 +72,7 @@ def test_a_file_or_a_link_is_no_target(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     for name in ("file", "link"):
-        with pytest.raises(ExportRefused, match="no folder"):
+        with pytest.raises(ExportRefused, match="not a folder"):
             check_target(tmp_path / name, home)
 
 
