@@ -150,6 +150,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
 def test_the_secrets_reached_training_batches_and_votes(lived: ScriptRun, tiny_model_folder: Path) -> None:
     from transformers import AutoTokenizer
 
+    from dp_assets.generation.fitness import PUBLIC_TEXTS
     from dp_assets.generation.private_rows import PUBLIC_TEXT
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
@@ -159,7 +160,8 @@ def test_the_secrets_reached_training_batches_and_votes(lived: ScriptRun, tiny_m
     assert training.height > NUM_SECRETS / 2
     written = [tokenizer.decode(ids) for batch in lived.seen["batches"] for ids in batch]
     drawn = {secret for secret in secrets() if any(secret in text for text in written)}
-    tokenized = {tuple(ids) for text, ids in lived.seen["tokenised"] if not text.startswith(PUBLIC_TEXT)}
+    public = (PUBLIC_TEXT, *PUBLIC_TEXTS)
+    tokenized = {tuple(ids) for text, ids in lived.seen["tokenised"] if not text.startswith(public)}
     assert tokenized == {tuple(ids) for batch in lived.seen["batches"] for ids in batch}
     # Each is drawn with probability 0.3 in each of four draws: 76% are expected, and under 50% has odds of 1 in 10^11.
     assert len(drawn) > training.height / 2

@@ -43,9 +43,11 @@ def policy(load_model: Callable[..., Any]) -> Any:
     return model
 
 
-def measured(policy: Any, tokenizer: Any, prompts: list[str] = PROMPTS, **changed: Any) -> dict[str, float]:
+def measured(
+    policy: Any, tokenizer: Any, prompts: list[str] = PROMPTS, *, reference_adapter: str = "ref", **changed: Any
+) -> dict[str, float]:
     sampling = replace(SamplingParameters(max_new_tokens=5, temperature=1.0, top_p=1.0, seed=0), **changed)
-    return evaluate_policy(policy, tokenizer, LikesShortTexts(), prompts, sampling, reference_adapter="ref")
+    return evaluate_policy(policy, tokenizer, LikesShortTexts(), prompts, sampling, reference_adapter=reference_adapter)
 
 
 @torch.no_grad()

@@ -51,5 +51,5 @@ def test_a_folder_in_use_is_kept(pipeline: CliPipeline, tmp_path: Path) -> None:
     (tmp_path / "mine/notes.txt").write_text("mine")
     refused = export(tmp_path / "mine")
     assert refused.exit_code == 1
-    assert "not empty" in refused.stderr
+    assert "neither empty nor an earlier export" in " ".join(refused.stderr.split())
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
