@@ -203,7 +203,10 @@ def _is_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> bool:
     """Return whether the stored release is settled: its own charge was, once it was made and compared with its plan."""
     *_, key = place
     settled = ledger.state().find_settled(key)
-    return bool(settled) and releases.has(*place) and not settled.isdisjoint(releases.load(*place).charge_ids)
+    if not settled or not releases.has(*place):
+        return False
+    stored: Any = releases.load(*place)
+    return not settled.isdisjoint(stored.charge_ids)
 
 
 def _pay_and_run(
