@@ -27,7 +27,7 @@ def ended(**environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_libraries_are_silenced_but_for_what_the_user_set() -> None:
     assert ended().stdout == "1 false\n"
-    assert ended(TOKENIZERS_PARALLELIZM="true").stdout == "1 true\n"
+    assert ended(TOKENIZERS_PARALLELISM="true").stdout == "1 true\n"
 
 
 def test_what_earlier_exit_handlers_say_is_lost_and_later_ones_are_heard() -> None:
