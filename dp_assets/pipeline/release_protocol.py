@@ -188,25 +188,27 @@ def obtain(
       PublicFailure: what ran differs from the plan; the cohort is closed.
     """
     place = mechanism.name, mechanism.plan.level, identity.reuse_key
-    if _is_paid(place, ledger, releases):
-        return releases.load(*place)  # type: ignore[return-value]
+    paid: Released | None = _find_paid(place, ledger, releases)
+    if paid is not None:
+        return paid
     with only_run_making(ledger.private_root, identity.reuse_key):
-        if _is_paid(place, ledger, releases):  # by a run that has ended since
-            return releases.load(*place)  # type: ignore[return-value]
+        paid = _find_paid(place, ledger, releases)  # by a run that has ended since
+        if paid is not None:
+            return paid
         return _pay_and_run(mechanism, identity, place, ledger, releases, rest_of_run)
 
 
 Place = tuple[str, str, str]  # where a release is stored: mechanism, level and reuse key
 
 
-def _is_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> bool:
-    """Return whether the stored release is settled: its own charge was, once it was made and compared with its plan."""
+def _find_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> Any:
+    """Return the stored release if its own charge is settled, which happens once it was compared with its plan."""
     *_, key = place
     settled = ledger.state().find_settled(key)
     if not settled or not releases.has(*place):
-        return False
+        return None
     stored: Any = releases.load(*place)
-    return not settled.isdisjoint(stored.charge_ids)
+    return None if settled.isdisjoint(stored.charge_ids) else stored
 
 
 def _pay_and_run(
