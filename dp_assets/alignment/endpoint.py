@@ -29,8 +29,8 @@ import random
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +64,6 @@ LISTINGS = 3
 """How often the list of models is asked for before nobody is said to answer."""
 
 LONGEST_BACKOFF, LONGEST_RETRY_AFTER, LONGEST_CONNECT, LONGEST_LISTING = 60.0, 600.0, 5.0, 10.0
-LONGEST_WAIT = 0.1
-"""Seconds after which the main thread looks whether it was interrupted."""
 REPEATABLE, REJECTING, UNKNOWN, FORBIDDEN_BY_LAW = (408, 409, 425, 429), (400, 413, 422), 404, 451
 WRONG_KEY, UNAUTHORISED = 401, (401, 403)
 SENT_HEADERS = frozenset(
@@ -365,7 +363,7 @@ class _Asking:
         with ThreadPoolExecutor(self._endpoint.settings.concurrency, thread_name_prefix="endpoint") as pool:
             workers = [pool.submit(self._work, waiting) for _ in range(self._endpoint.settings.concurrency)]
             try:
-                _wait_for(workers)
+                wait(workers, return_when=FIRST_EXCEPTION)
             except BaseException:
                 self._stopping.set()
                 raise
@@ -572,14 +570,3 @@ class _Asking:
                 self._fruitless = 0
         if in_doubt:
             self._probe()
-
-
-def _wait_for(workers: Collection[Future[None]]) -> None:
-    """Wait until all workers have ended or one of them has failed, and notice an interrupt meanwhile.
-
-    Polars handles SIGINT in a way that resumes a wait of the main thread, so Python sees the interrupt only between two
-    waits.
-    """
-    running = set(workers)
-    while running and not any(worker.done() and worker.exception() for worker in workers):
-        running = wait(workers, timeout=LONGEST_WAIT, return_when=FIRST_EXCEPTION).not_done

@@ -18,7 +18,7 @@ from dp_assets.cli.ledger import ledger_app
 from dp_assets.cli.lineage import lineage
 from dp_assets.cli.pipeline import demo, home, run
 from dp_assets.cli.plan import plan
-from dp_assets.cli.quiet import quiet_process
+from dp_assets.cli.quiet import let_interrupts_end_waits, quiet_process
 from dp_assets.cli.statements import verify_statement
 from dp_assets.progress import keep_terminal
 
@@ -35,6 +35,7 @@ app.add_typer(config_app, name="config")
 def main() -> None:
     """Run the command. An interrupt outside a run ends with the same exit code as one inside."""
     quiet_process()
+    let_interrupts_end_waits()
     keep_terminal()
     try:
         app()

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 import warnings
 
@@ -22,6 +23,11 @@ def quiet_process() -> None:
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     atexit.register(_close_standard_error)
+
+
+def let_interrupts_end_waits() -> None:
+    """Let SIGINT end a wait of the main thread at once. The handler that Polars installs at import resumes waits."""
+    signal.siginterrupt(signal.SIGINT, True)
 
 
 def _close_standard_error() -> None:

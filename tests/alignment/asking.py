@@ -12,6 +12,7 @@ from dp_assets.alignment.answers_store import AnswersStore
 from dp_assets.alignment.endpoint import Asked, Connection, Endpoint, ask
 from dp_assets.alignment.endpoint_limits import Budget, RateLimit
 from dp_assets.alignment.settings import EndpointSettings
+from dp_assets.cli.quiet import let_interrupts_end_waits
 from dp_assets.generation.settings import SamplingParameters
 from tests.alignment.fake_endpoint import MODEL
 
@@ -69,5 +70,6 @@ def asked(
 
 
 if __name__ == "__main__":
+    let_interrupts_end_waits()  # as the command does
     address, answers_file, number = sys.argv[1:]
     asked(questions(int(number)), address, Path(answers_file), concurrency=4)

@@ -1,8 +1,10 @@
-"""What the command switches off of its libraries: telemetry and bars, unless asked for, and DuckDB's last words."""
+"""What the command changes of its libraries: telemetry, bars, DuckDB's last words, and how Polars handles SIGINT."""
 
 import os
 import subprocess
 import sys
+
+import pytest
 
 from dp_assets.cli.quiet import ENVIRONMENT
 from tests.cli_pipeline import ROOT
@@ -32,3 +34,27 @@ def test_libraries_are_silenced_but_for_what_the_user_set() -> None:
 
 def test_what_earlier_exit_handlers_say_is_lost_and_later_ones_are_heard() -> None:
     assert ended().stderr.splitlines() == ["while it runs", "registered after"]
+
+
+WAITING = """
+import os, signal, threading, time
+from dp_assets import cli
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+ended = threading.Event()
+threading.Timer(20, ended.set).start()
+cli.app = ended.wait
+began = time.monotonic()
+try:
+    cli.main()
+finally:
+    print(time.monotonic() - began < 10, flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_a_wait_of_the_command_at_once() -> None:
+    waited = subprocess.run(
+        [sys.executable, "-c", WAITING], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert waited.stdout == "True\n"
