@@ -69,7 +69,7 @@ class CliPipeline:
     @property
     def outside(self) -> list[Path]:
         """Every folder of the pipeline that is no part of the private zone; the source is private as well."""
-        inside = {self.corpus_file, self.home, self.folder / "witness"}
+        inside = {self.corpus_file, self.home, self.folder / "record"}
         return [*(path for path in self.folder.iterdir() if path not in inside), *self._public_parts_of_the_home()]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -85,7 +85,7 @@ class CliPipeline:
 
     def run_script(self, script: str, *, umask: int, **environment: str) -> subprocess.CompletedProcess[str]:
         """A script of `tests.cli_scripts` in a process whose every folder lies in the pipeline."""
-        for name in ("work", "witness", *ELSEWHERE.values()):
+        for name in ("work", "record", *ELSEWHERE.values()):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         return subprocess.run(
             [sys.executable, "-m", "tests.cli_scripts", script, str(self.folder)],

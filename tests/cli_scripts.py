@@ -1,11 +1,11 @@
 """Scripts that a process runs inside a pipeline: `python -m tests.cli_scripts SCRIPT FOLDER`.
 
-    witnessed   register, an interrupted run and a full one, with a note of which private rows reached what
+    recorded    register, an interrupted run and a full one, with a note of which private rows reached what
     broken      every private step of the graph fails in several ways, saying all it can
     replayed    the graph down to the histogram, with randomness that repeats
     interrupted_backfill    two partitions, the second of them interrupted in private training, and the same again
 
-A witness notes what it saw in `FOLDER/witness`, which counts as private.
+A recorder notes what it saw in `FOLDER/record`, which counts as private.
 """
 
 import ctypes
@@ -35,19 +35,10 @@ from dp_assets.privacy.randomness import SystemRandomness
 from resources.storage.zones import data_home
 from tests.cli_pipeline import interrupt_in_step
 from tests.privacy.replay import ReplayableSource
-from tests.tiny_pipeline import OVERRIDES, PARTITION
+from tests.tiny_pipeline import DOWN_TO_THE_HISTOGRAM, OVERRIDES, PARTITION
 
 MARK = "zq4711kumquat"
 STEPS_OF_A_GENERATOR = OVERRIDES["generator"]["steps"]
-DOWN_TO_THE_HISTOGRAM = (
-    "real_instructions",
-    "real_embeddings",
-    "dp_generator",
-    "synthetic_pool",
-    "synthetic_embeddings",
-    "synthetic_bins",
-    "dp_histogram",
-)
 # The private steps in the order of the graph: the asset each belongs to, and a function that is handed private rows.
 PRIVATE_STEPS = {
     "preparing": ("real_instructions", "dp_assets.stages.preparation:prepare"),
@@ -79,7 +70,7 @@ def replace(function: str, other: Callable[..., Any]) -> Callable[[], None]:
     return lambda: setattr(place, name, former)
 
 
-class Witness:
+class Recorder:
     """Notes which rows were tokenized, drawn and voted, whom the process talked to, and which files it wrote."""
 
     def __init__(self, folder: Path) -> None:
@@ -93,7 +84,7 @@ class Witness:
         sys.addaudithook(self._heard)
 
     def write(self, **further: Any) -> None:
-        (self._folder / "witness" / "seen.json").write_text(json.dumps(self.seen | further))
+        (self._folder / "record" / "seen.json").write_text(json.dumps(self.seen | further))
 
     def _listen(self, function: str, note: Callable[..., None]) -> None:
         former = resolve_name(function)
@@ -127,12 +118,12 @@ class Witness:
             self.seen["files"].append(path)
 
 
-def witnessed(folder: Path) -> None:
-    witness = Witness(folder)
-    witness.watch()
+def recorded(folder: Path) -> None:
+    recorder = Recorder(folder)
+    recorder.watch()
     interrupt_in_step(setattr, 2)
     commands = (("register",), ("run", PARTITION), ("run", PARTITION), ("sql", "from metrics"))
-    witness.write(codes=[command(*arguments) for arguments in commands])
+    recorder.write(codes=[command(*arguments) for arguments in commands])
 
 
 class Panic(BaseException):
@@ -228,7 +219,7 @@ def broken(folder: Path) -> None:
         for failure in ATTEMPTS[step]:
             with broken_step(step, failure):
                 codes[f"{step} {failure}"] = command("run", PARTITION)
-    (folder / "witness" / "seen.json").write_text(json.dumps({"codes": codes}))
+    (folder / "record" / "seen.json").write_text(json.dumps({"codes": codes}))
 
 
 def replayed(folder: Path) -> None:
@@ -241,17 +232,17 @@ def replayed(folder: Path) -> None:
     with persistent_instance() as instance:
         assets = [dg.AssetKey(name) for name in DOWN_TO_THE_HISTOGRAM]
         outcome = materialize(defs, instance, partition=PARTITION, assets=assets)
-    (folder / "witness" / "seen.json").write_text(json.dumps({"failed": outcome.failed, "requests": source.requests}))
+    (folder / "record" / "seen.json").write_text(json.dumps({"failed": outcome.failed, "requests": source.requests}))
 
 
 def interrupted_backfill(folder: Path) -> None:
     interrupt_in_step(setattr, STEPS_OF_A_GENERATOR + 2)
     codes = [command("backfill", "--cohorts", "bucket-0") for _ in range(2)]
-    (folder / "witness" / "seen.json").write_text(json.dumps({"codes": codes}))
+    (folder / "record" / "seen.json").write_text(json.dumps({"codes": codes}))
 
 
 SCRIPTS = {
-    "witnessed": witnessed,
+    "recorded": recorded,
     "broken": broken,
     "replayed": replayed,
     "interrupted_backfill": interrupted_backfill,

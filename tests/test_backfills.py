@@ -98,7 +98,7 @@ def test_the_bytes_of_a_level_are_unchanged_by_another(sweep: Sweep) -> None:
 def test_an_interrupted_backfill_goes_on_where_it_stopped(tmp_path: Path, tiny_model_folder: Path) -> None:
     pipeline = pipeline_of_buckets(tmp_path, tiny_model_folder)
     interrupted = pipeline.run_script("interrupted_backfill", umask=0o022)
-    codes = json.loads((pipeline.folder / "witness/seen.json").read_text())["codes"]
+    codes = json.loads((pipeline.folder / "record/seen.json").read_text())["codes"]
     assert codes == [130, 0], interrupted.stderr
     made = made_of(interrupted.stderr)
     assert (made["real_instructions"], made["synthetic_pool"], made["dp_generator"]) == (1, 2, 3)

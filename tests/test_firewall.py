@@ -102,7 +102,7 @@ class ScriptRun:
         with recording_proxy() as (address, requests):
             ended = pipeline.run_script(script, umask=umask, **proxied(address))
         assert ended.returncode == 0, ended.stderr
-        seen = json.loads((pipeline.folder / "witness" / "seen.json").read_text())
+        seen = json.loads((pipeline.folder / "record" / "seen.json").read_text())
         return ScriptRun(pipeline, ended.stdout + ended.stderr, seen, requests)
 
     def private_rows(self, asset: str) -> pl.DataFrame:
@@ -142,7 +142,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
     """A pipeline with 200 secrets after an interrupted and a full run, under no umask."""
     pipeline = CliPipeline(tmp_path_factory.mktemp("lived"), tiny_model_folder)
     add_rows(pipeline.corpus_file, [f"why {secret}" for secret in secrets()], users())
-    ran = ScriptRun.of(pipeline, "witnessed", umask=0)
+    ran = ScriptRun.of(pipeline, "recorded", umask=0)
     assert ran.seen["codes"] == [0, 130, 0, 0]
     return ran
 

@@ -9,6 +9,7 @@ import pytest
 from tests.cli_pipeline import CliPipeline
 from tests.servers import ENVIRONMENTS, Server, dagster_over
 from tests.sweeps import LEVELS, TOO_LARGE, artifacts_of, charges_of, ids_behind, noise_of, pipeline_of_buckets
+from tests.tiny_pipeline import DOWN_TO_THE_HISTOGRAM
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,17 +19,7 @@ pytestmark = [
 ]
 
 SECONDS_TO_WAIT = 420
-ASSETS = (
-    "real_instructions",
-    "real_embeddings",
-    "dp_generator",
-    "synthetic_pool",
-    "synthetic_embeddings",
-    "synthetic_bins",
-    "dp_histogram",
-    "filtered_instructions",
-    "privacy_statement",
-)
+ASSETS = (*DOWN_TO_THE_HISTOGRAM, "filtered_instructions", "privacy_statement")
 PLANNED = (("bucket-0", LEVELS[0]), ("bucket-0", LEVELS[1]), ("bucket-1", LEVELS[1]))
 REFUSED = ("bucket-1", TOO_LARGE)
 LAUNCH = """

@@ -14,6 +14,15 @@ from resources.build import build_resources
 from resources.ledger.charging import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 
+DOWN_TO_THE_HISTOGRAM = (
+    "real_instructions",
+    "real_embeddings",
+    "dp_generator",
+    "synthetic_pool",
+    "synthetic_embeddings",
+    "synthetic_bins",
+    "dp_histogram",
+)
 PARTITION = "all|eps-8"
 QUESTIONS = ("how do i", "what is", "can you explain", "why is", "where can i find", "tell me about")
 TOPICS = ("bread", "gravity", "the sky", "a guitar", "a brave cat", "good books", "france", "the morning", "my home")

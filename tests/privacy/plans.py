@@ -17,12 +17,12 @@ def plan_of(level: str, **constants: Any) -> PrivacyPlan:
     return make_plan(level, dpsgd=DpSgdPlan(**dpsgd, noise_multiplier=0.0), votes=votes, **constants)
 
 
-def small_plan(level: str = "eps-8", *, num_bins: int = 8) -> PrivacyPlan:
+def small_plan(level: str = "eps-8", *, num_bins: int = 8, max_rows_per_unit: int = 2) -> PrivacyPlan:
     return make_plan(
         level,
         delta=1e-5,
         unit=PrivacyUnit.USER,
-        max_rows_per_unit=2,
+        max_rows_per_unit=max_rows_per_unit,
         dpsgd=DpSgdPlan(
             sampling_probability=0.25,
             steps=4,

@@ -34,17 +34,8 @@ from tests.privacy.replay import ReplayableSource
 from tests.replay import checks
 from tests.replay.neighbors import NEWCOMERS, joined, others, write
 from tests.replay.training import Run
-from tests.tiny_pipeline import PARTITION, register, tiny_profile, tiny_resources
+from tests.tiny_pipeline import DOWN_TO_THE_HISTOGRAM, PARTITION, register, tiny_profile, tiny_resources
 
-DOWN_TO_THE_VOTES = (
-    "real_instructions",
-    "real_embeddings",
-    "dp_generator",
-    "synthetic_pool",
-    "synthetic_embeddings",
-    "synthetic_bins",
-    "dp_histogram",
-)
 IDS = r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
 TIMES = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+(\.\d+)? ?m?s\b"
 TAG_OF_CONTENT = re.compile(r"-[0-9a-f]{16}(?=\.parquet$)")  # follows from the released votes, which differ
@@ -105,7 +96,7 @@ def materialize(side: Side, profile: Profile, home: Path) -> Side:
     ):
         side.replayed(patch, profile.generator.sampling_probability)
         result = dg.materialize(
-            ALL_ASSETS, selection=DOWN_TO_THE_VOTES, partition_key=PARTITION, resources=resources, instance=instance
+            ALL_ASSETS, selection=DOWN_TO_THE_HISTOGRAM, partition_key=PARTITION, resources=resources, instance=instance
         )
     assert result.success
     side.printed = blanked(printed.getvalue(), home)

@@ -7,30 +7,13 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dp_assets.privacy.plan import HISTOGRAM, DpSgdPlan, PrivacyPlan, VotesPlan, make_plan
+from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import ledger_file
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.ledger.ledger_file import LedgerFile
-
-
-def plan_of(level: str, *, max_rows_per_unit: int = 2, unit: PrivacyUnit = PrivacyUnit.USER) -> PrivacyPlan:
-    return make_plan(
-        level,
-        delta=1e-5,
-        unit=unit,
-        max_rows_per_unit=max_rows_per_unit,
-        dpsgd=DpSgdPlan(
-            sampling_probability=0.25,
-            steps=4,
-            spare_steps=2,
-            l2_clip_norm=0.5,
-            noise_multiplier=0.0,
-            expected_batch_size=16,
-        ),
-        votes=VotesPlan(num_bins=8, noise_stddev=4.0),
-    )
+from tests.privacy.plans import small_plan
 
 
 def terms(
@@ -49,12 +32,12 @@ def terms(
 
 
 def register(ledger: Ledger, *levels: str, budget: float = 8.0, locator: str = "somewhere") -> Registration:
-    return ledger.register(locator=locator, terms=terms(budget=budget), plans=[plan_of(level) for level in levels])
+    return ledger.register(locator=locator, terms=terms(budget=budget), plans=[small_plan(level) for level in levels])
 
 
 def charge(ledger: Ledger, corpus_id: str, level: str, mechanism: str = HISTOGRAM, key: str = "key") -> Charge:
     return ledger.charge(
-        plan=plan_of(level), mechanism=mechanism, corpus_id=corpus_id, cohort="all", snapshot="1", reuse_key=key
+        plan=small_plan(level), mechanism=mechanism, corpus_id=corpus_id, cohort="all", snapshot="1", reuse_key=key
     )
 
 

@@ -20,7 +20,8 @@ from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
 from dp_assets.privacy.units import WithoutUser
 from resources.ledger.charging import Charge, ChargeRefused, Ledger, SnapshotConflict
-from tests.resources.ledgers import charge, plan_of, register, terms
+from tests.privacy.plans import small_plan
+from tests.resources.ledgers import charge, register, terms
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def corpus(ledger: Ledger) -> Registration:
 
 
 def test_plans_booked_at_registration_count_whole_before_anything_runs(ledger: Ledger, corpus: Registration) -> None:
-    assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == plan_of("eps-8").epsilon
+    assert ledger.state().cohort_epsilon(corpus.corpus_id, "all") == small_plan("eps-8").epsilon
 
 
 def test_the_entries_are_those_that_the_state_adds_up(ledger: Ledger) -> None:
@@ -49,7 +50,7 @@ def test_a_charge_that_draws_on_its_booking_costs_nothing_more(ledger: Ledger, c
     charges = [charge(ledger, corpus.corpus_id, "eps-8", mechanism, mechanism) for mechanism in (GENERATOR, HISTOGRAM)]
     state = ledger.state()
     assert state.cohort_epsilon(corpus.corpus_id, "all") == before
-    assert state.lineage_epsilon([one.charge_id for one in charges]) == plan_of("eps-8").epsilon
+    assert state.lineage_epsilon([one.charge_id for one in charges]) == small_plan("eps-8").epsilon
 
 
 def test_running_a_mechanism_again_is_a_new_charge_and_is_refused_when_the_budget_is_booked(
@@ -72,7 +73,7 @@ def test_another_level_on_the_same_people_is_charged_beside_the_booked_one(ledge
 
 
 def test_a_level_that_cannot_be_finished_is_refused_at_its_first_mechanism(ledger: Ledger) -> None:
-    generator, histogram = plan_of("eps-2.86").events.values()
+    generator, histogram = small_plan("eps-2.86").events.values()
     alone, both = (at_the_gate([*events], 1e-5) for events in ([generator], [generator, histogram]))
     assert alone < both
     corpus_id = register(ledger, budget=(alone + both) / 2).corpus_id
@@ -98,7 +99,7 @@ def test_plans_that_exceed_the_budget_together_are_refused_at_registration(ledge
 
 
 def test_a_plan_whose_generator_alone_fits_is_refused_at_registration_with_its_histogram(ledger: Ledger) -> None:
-    plan = plan_of("eps-8")
+    plan = small_plan("eps-8")
     alone = accounting.epsilon(plan.dpsgd.event, plan.delta)
     assert alone < plan.epsilon
     with pytest.raises(BudgetExceeded):
@@ -109,7 +110,7 @@ def test_a_plan_whose_generator_alone_fits_is_refused_at_registration_with_its_h
 def test_a_plan_for_other_terms_is_neither_booked_nor_charged(
     ledger: Ledger, corpus: Registration, changed: dict[str, float]
 ) -> None:
-    plan = replace(plan_of("eps-1.5"), **changed)  # type: ignore[arg-type]
+    plan = replace(small_plan("eps-1.5"), **changed)  # type: ignore[arg-type]
     with pytest.raises(RegistrationError, match="delta"):
         ledger.register(locator="elsewhere", terms=terms(), plans=[plan])
     asked = {"corpus_id": corpus.corpus_id, "cohort": "all", "snapshot": "1", "reuse_key": "key"}
@@ -127,7 +128,7 @@ def test_other_terms_for_a_registered_source_are_refused_by_name(ledger: Ledger,
     with pytest.raises(ChargeRefused, match="max_rows_per_unit"):
         ledger.registration("somewhere", terms(max_rows_per_unit=3))
     with pytest.raises(RegistrationError, match="max_rows_per_unit"):
-        ledger.register(locator="somewhere", terms=terms(), plans=[plan_of("eps-8", max_rows_per_unit=3)])
+        ledger.register(locator="somewhere", terms=terms(), plans=[small_plan("eps-8", max_rows_per_unit=3)])
 
 
 def test_reading_users_from_another_column_is_refused(ledger: Ledger, corpus: Registration) -> None:
@@ -155,7 +156,7 @@ def test_a_registration_from_before_queries_were_a_term_gets_its_own_with_the_ne
     assert ledger.registration("somewhere", one) == ledger.registration("somewhere", other) == corpus
     for mechanism in (GENERATOR, HISTOGRAM):
         ledger.charge(
-            plan=plan_of("eps-8"),
+            plan=small_plan("eps-8"),
             mechanism=mechanism,
             corpus_id=corpus.corpus_id,
             cohort="all",
@@ -389,7 +390,7 @@ def test_a_crashed_run_goes_on_as_often_as_its_plan_has_spare_steps_whatever_its
 ) -> None:
     booked = charge(ledger, corpus.corpus_id, "eps-8", GENERATOR)
     booked.mark_opened()
-    for number in range(plan_of("eps-8").dpsgd.spare_steps):
+    for number in range(small_plan("eps-8").dpsgd.spare_steps):
         booked.continued(f"checkpoint {number}")
     with pytest.raises(ChargeRefused, match="spare step"):
         booked.continued("one more checkpoint")
@@ -412,7 +413,7 @@ def test_votes_are_never_continued(ledger: Ledger, corpus: Registration) -> None
 
 def test_the_gates_order_stays_the_one_of_the_registration(ledger: Ledger, corpus: Registration) -> None:
     again = register(ledger, "eps-1", "eps-2")
-    assert again.gate_order == corpus.gate_order != gate_order((plan_of("eps-1"), plan_of("eps-2")))
+    assert again.gate_order == corpus.gate_order != gate_order((small_plan("eps-1"), small_plan("eps-2")))
 
 
 def test_raised_budgets_are_told_with_time_and_reason(ledger: Ledger, corpus: Registration) -> None:

@@ -12,7 +12,8 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import GATE_ORDERS, Registration
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
-from tests.resources.ledgers import MOMENTS, charge, plan_of, register, run_until_killed, try_charge
+from tests.privacy.plans import small_plan
+from tests.resources.ledgers import MOMENTS, charge, register, run_until_killed, try_charge
 
 LEVEL, DELTA, ORDER = "eps-1.5", 1e-5, GATE_ORDERS[2]
 PROCESSES, ROUNDS, ADMITTED = 8, 3, 5
@@ -20,7 +21,7 @@ PROCESSES, ROUNDS, ADMITTED = 8, 3, 5
 
 def budget_for(charges: float) -> float:
     """The budget that this many charges use up by the account of the gate."""
-    each = accounting.rdp(plan_of(LEVEL).events[HISTOGRAM], ORDER)
+    each = accounting.rdp(small_plan(LEVEL).events[HISTOGRAM], ORDER)
     return accounting.rdp_to_epsilon(charges * each, ORDER, DELTA)
 
 

@@ -7,14 +7,15 @@ from dp_assets.privacy import accounting
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import GATE_ORDERS
 from resources.ledger.charging import Ledger
-from tests.resources.ledgers import plan_of, register, try_charge
+from tests.privacy.plans import small_plan
+from tests.resources.ledgers import register, try_charge
 
 LEVEL, DELTA, ORDER = "eps-1.5", 1e-5, GATE_ORDERS[2]
 THREADS, ADMITTED = 8, 5
 
 
 def test_threads_that_race_for_five_charges_get_exactly_five(tmp_path: Path) -> None:
-    each = accounting.rdp(plan_of(LEVEL).events[HISTOGRAM], ORDER)
+    each = accounting.rdp(small_plan(LEVEL).events[HISTOGRAM], ORDER)
     ledger = Ledger(private_root=str(tmp_path / "private"))
     corpus = register(ledger, budget=accounting.rdp_to_epsilon((ADMITTED + 0.5) * each, ORDER, DELTA))
     with ThreadPoolExecutor(THREADS) as pool:

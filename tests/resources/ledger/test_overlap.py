@@ -15,7 +15,8 @@ from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import RegistrationError
 from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
 from resources.ledger.overlap import SIZE, Sketch, Sketches, sketch_hash
-from tests.resources.ledgers import charge, plan_of, register, terms
+from tests.privacy.plans import small_plan
+from tests.resources.ledgers import charge, register, terms
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def pair(ledger: Ledger, *levels: str, budget: float = 20.0) -> tuple[str, str]:
 def at_the_gate(state: LedgerState, corpus_id: str, *levels: str) -> float:
     """What the adaptive gate takes all of these plans to cost together."""
     order = state.gate_order(corpus_id)
-    rdp = sum(accounting.rdp(plan_of(level).event, order) for level in levels)
+    rdp = sum(accounting.rdp(small_plan(level).event, order) for level in levels)
     return accounting.rdp_to_epsilon(rdp, order, 1e-5)
 
 
@@ -183,7 +184,7 @@ def test_of_the_other_corpus_the_cohort_that_spent_most_counts(ledger: Ledger) -
     second = ledger.register(locator="elsewhere", terms=two, plans=[]).corpus_id
     ledger.declare_overlap(first, second, "-")
     asked = {"corpus_id": second, "cohort": "late", "snapshot": "1", "reuse_key": "key"}
-    ledger.charge(plan=plan_of("eps-1.5"), mechanism=HISTOGRAM, **asked)
+    ledger.charge(plan=small_plan("eps-1.5"), mechanism=HISTOGRAM, **asked)
     state = ledger.state()
     assert state.cohort_epsilon(first, "all") == state.cohort_epsilon(second, "late") > 0
     assert state.cohort_epsilon(second, "early") == 0
