@@ -1,4 +1,4 @@
-"""The screenshots of the Dagster UI in docs/, taken of a catalog in which `dp-instructions demo` has run.
+"""The screenshot of the Dagster UI in docs/, taken of a catalog in which `dp-instructions demo` has run.
 
     python -m tests.browser.screenshots docs
 
@@ -19,8 +19,7 @@ from resources.storage.zones import HOME_VARIABLE, data_home
 from tests.browser import chromium
 from tests.browser.dagster_ui import dagster_ui
 
-GROUPS = ("corpus", "generation", "selection", "alignment", "reports")
-GRAPH_SIZE, ASSET_SIZE = (2300, 1400), (1500, 1130)
+ASSET_SIZE = (1500, 1130)
 WIDTH, COLORS = 1600, 160
 MILLISECONDS_TO_SETTLE = 2000
 
@@ -40,11 +39,7 @@ def main(folder: Path) -> None:
 
 
 def take(page: Page, address: str, folder: Path) -> None:
-    """The asset graph, and the page of the quality report with its pictures."""
-    page.set_viewport_size({"width": GRAPH_SIZE[0], "height": GRAPH_SIZE[1]})
-    chromium.open_graph(page, address, GROUPS)
-    page.wait_for_timeout(MILLISECONDS_TO_SETTLE)
-    _save([_shot(page)], folder / "ui_graph.png")
+    """The page of the quality report with its pictures."""
     page.set_viewport_size({"width": ASSET_SIZE[0], "height": ASSET_SIZE[1]})
     chromium.open_events(page, address, "quality_report")
     shots = [_shot(page)]
