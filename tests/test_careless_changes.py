@@ -108,9 +108,9 @@ def test_a_release_that_holds_or_says_something_else_is_refused(
     said = failures(site, PLANNED, HISTOGRAM)
     assert any(word in said for word in reason.split("|")), said
     assert "4929" not in said
-    assert not list((site.data / Zone.RELEASED / "artifacts" / HISTOGRAM).rglob("*.parquet"))
-    assert ((site.corpus_id, "all") in site.ledger.state().closed) is closes
-    assert closes is not any((site.data / Zone.RELEASED / "releases").glob("*/*"))
+    assert not list((site.home / Zone.RELEASED / "artifacts" / HISTOGRAM).rglob("*.parquet"))
+    assert ((site.registration.corpus_id, "all") in site.ledger.state().closed) is closes
+    assert closes is not any((site.home / Zone.RELEASED / "releases").glob("*/*"))
 
 
 def test_a_figure_more_on_the_page_of_a_mechanism_is_not_published(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,10 +140,10 @@ BOUND = prepare.bound_contributions
 def test_a_preparation_across_users_or_beyond_the_bound_is_not_stored(
     site: Site, monkeypatch: pytest.MonkeyPatch, step: str, careless: Any
 ) -> None:
-    before = sorted((site.data / Zone.PRIVATE / "artifacts" / "real_instructions").iterdir())
+    before = sorted((site.home / Zone.PRIVATE / "artifacts" / "real_instructions").iterdir())
     monkeypatch.setattr(prepare, step, careless)
     assert "UnstablePreparation" in failures(site, None, "real_instructions")
-    assert sorted((site.data / Zone.PRIVATE / "artifacts" / "real_instructions").iterdir()) == before
+    assert sorted((site.home / Zone.PRIVATE / "artifacts" / "real_instructions").iterdir()) == before
 
 
 def test_an_embedder_that_looks_at_texts_together_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +191,9 @@ def test_a_training_that_differs_from_its_plan_closes_the_cohort_and_releases_no
 ) -> None:
     monkeypatch.setattr(training, "PoissonSampler", Foreign)
     assert "sampler: planned 'poisson'" in failures(site, PLANNED, GENERATOR)
-    assert (site.corpus_id, "all") in site.ledger.state().closed
-    assert not (site.data / Zone.RELEASED / "artifacts" / GENERATOR).exists()
-    assert not list((site.data / Zone.RELEASED / "releases").glob("*/*"))
+    assert (site.registration.corpus_id, "all") in site.ledger.state().closed
+    assert not (site.home / Zone.RELEASED / "artifacts" / GENERATOR).exists()
+    assert not list((site.home / Zone.RELEASED / "releases").glob("*/*"))
 
 
 def test_nothing_of_an_unfinished_training_lies_outside_the_private_zone(
@@ -201,7 +201,7 @@ def test_nothing_of_an_unfinished_training_lies_outside_the_private_zone(
 ) -> None:
     monkeypatch.setattr(Checkpoints, "discard", lambda _: None)
     assert site.run(PLANNED, GENERATOR).success
-    assert [path.relative_to(site.data).parts[0] for path in site.data.rglob("state.pt")] == [Zone.PRIVATE]
+    assert [path.relative_to(site.home).parts[0] for path in site.home.rglob("state.pt")] == [Zone.PRIVATE]
 
 
 def test_no_real_text_is_embedded_in_batches_whose_shape_follows_from_all_of_them(
