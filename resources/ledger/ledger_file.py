@@ -1,5 +1,7 @@
-"""The ledger's file: one DuckDB database in the private root, opened for milliseconds under DuckDB's own lock.
+"""The ledger's file: one DuckDB database in the private root, opened for milliseconds under a lock of its own.
 
+- The lock is a file beside the database, taken before DuckDB opens it. DuckDB's own lock does not suffice: it reads the
+  headers first and locks then, so it may go on with headers that another process has replaced in between.
 - Every use reads all entries and checks the whole chain, both anchors and the key while it holds the lock.
 - Appended entries are committed before the anchors are written (one beside the database, one in the released zone), and
   the anchors before the lock is released. So an anchor may lag behind a committed ledger, but never runs ahead of it. A
@@ -25,6 +27,7 @@ An older ledger is migrated at its first use, under the lock and in one transact
 entries are kept beside the ledger (`ledger-v1.duckdb`). Digests and anchors do not change. A newer ledger is refused.
 """
 
+import fcntl
 import json
 import os
 import random
@@ -32,11 +35,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -55,13 +59,14 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.units import keyed_hash
 from resources.storage.data_folder import require_known_version, write_version
 from resources.storage.room import room_in
-from resources.storage.zones import atomic_file, create_once, private_folder, private_umask
+from resources.storage.zones import PRIVATE_FILE_MODE, atomic_file, create_once, private_folder, private_umask
 
+Opened = TypeVar("Opened")
 Entries = list[tuple[str, Mapping[str, Any]]]
 
 SCHEMA_VERSION = 3
 LOCK_TIMEOUT_SECONDS = 60.0
-THREADS = threading.RLock()  # DuckDB's lock excludes other processes but not other threads
+THREADS = threading.RLock()  # the lock of the file excludes other processes but not other threads
 CREATE = """
 create table if not exists entries (
     sequence bigint primary key, kind varchar, written_at varchar, body varchar, previous varchar, digest varchar
@@ -178,16 +183,15 @@ class LedgerFile:
 
     @contextmanager
     def _locked(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a connection that no other process shares, waiting with jitter for the file lock."""
+        """Yield a connection while no other process opens the database, waiting for the lock with jitter."""
         require_known_version(self.home)
         self._refuse_lost_ledger()
-        private_folder(self.folder)
-        if not self.database.exists():
-            create_once(self.anchor_files[0], _anchor_text(Anchor()).encode())
-            _make_database(self.database)
-        with _interrupts_as_such():
+        with _only_process(private_folder(self.folder) / "lock"), _interrupts_as_such():
+            if not self.database.exists():
+                create_once(self.anchor_files[0], _anchor_text(Anchor()).encode())
+                _make_database(self.database)
             with private_umask():
-                connection = _connect(self.database)
+                connection = _wait_for(partial(duckdb.connect, str(self.database)), duckdb.IOException)
             try:
                 with private_umask():
                     connection.execute(CREATE)
@@ -260,14 +264,13 @@ class LedgerFile:
 
 
 def _make_database(database: Path) -> None:
-    """Create an empty database and link it to its path in one step: a partial one, on a full disk, would not open."""
+    """Create an empty database and move it to its path in one step: a partial one, on a full disk, would not open."""
     temporary = database.with_name(f".{database.name}.{secrets.token_hex(4)}.tmp")
     try:
         with private_umask(), duckdb.connect(str(temporary)) as connection:
             connection.execute(CREATE)
             connection.execute("checkpoint")  # raises errors here that closing would suppress
-        with suppress(FileExistsError):  # another process was faster
-            os.link(temporary, database)
+        temporary.rename(database)
     finally:
         for leftover in (temporary, temporary.with_name(f"{temporary.name}.wal")):
             leftover.unlink(missing_ok=True)
@@ -284,12 +287,25 @@ def _interrupts_as_such() -> Iterator[None]:
         raise
 
 
-def _connect(database: Path) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def _only_process(lock: Path) -> Iterator[None]:
+    """Hold the lock on this file, which ends with the process at the latest and is not handed to a forked one."""
+    with open(os.open(lock, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE), "r+b") as stream:
+        _wait_for(partial(fcntl.lockf, stream, fcntl.LOCK_EX | fcntl.LOCK_NB), BlockingIOError)
+        yield
+
+
+def _wait_for(attempt: Callable[[], Opened], busy: type[Exception]) -> Opened:
+    """Return what the attempt returns once it does not meet another process any more.
+
+    Raises:
+      busy: it still does after `LOCK_TIMEOUT_SECONDS`.
+    """
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
-            return duckdb.connect(str(database))
-        except duckdb.IOException:
+            return attempt()
+        except busy:
             if time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.01, 0.1))

@@ -356,6 +356,7 @@ def test_ledger_key_and_anchor_are_closed_to_others(ledger: Ledger, corpus: Regi
         "anchor.json": "0o600",
         "key": "0o600",
         "ledger.duckdb": "0o600",
+        "lock": "0o600",
     }
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
     assert json.loads((folder / "anchor.json").read_text())["length"] == 4

@@ -1,9 +1,13 @@
 """Processes that share a ledger: they never get more than the budget, and being killed loses no charge."""
 
+import multiprocessing
 import random
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from dp_assets.privacy import accounting
@@ -12,6 +16,7 @@ from dp_assets.privacy.ledger import LedgerState
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import GATE_ORDERS, Registration
 from resources.ledger.charging import Charge, ChargeRefused, Ledger
+from resources.ledger.ledger_file import Entries, LedgerFile
 from tests.privacy.plans import small_plan
 from tests.resources.ledgers import MOMENTS, charge, register, run_until_killed, try_charge
 
@@ -44,6 +49,36 @@ def test_eight_processes_that_race_for_five_charges_get_exactly_five(tmp_path: P
             ]
             assert sum(call.result() for call in calls) == ADMITTED
             assert len(ledger.state().charges) == ADMITTED
+
+
+def read_and_say(root: str, said: Connection) -> None:
+    """Read a ledger, and say when its database is opened and how many entries were read."""
+    connect = duckdb.connect
+
+    def heard(*args: Any, **kwargs: Any) -> Any:
+        said.send("opens the database")
+        return connect(*args, **kwargs)
+
+    duckdb.connect = heard
+    said.send(len(LedgerFile(Path(root)).entries()))
+
+
+def test_no_process_opens_the_database_while_another_one_uses_it(tmp_path: Path) -> None:
+    """DuckDB reads the headers of a database before it locks it, so a waiting process must not even try."""
+    ledger, _ = registered(tmp_path, 100)
+    context = multiprocessing.get_context("fork")
+    heard, said = context.Pipe(duplex=False)
+    process = context.Process(target=read_and_say, args=(ledger.private_root, said))
+
+    def meanwhile(state: LedgerState) -> Entries:
+        process.start()
+        assert not heard.poll(1.0)
+        return []
+
+    before = len(ledger._file.entries())
+    ledger._file.append(meanwhile)
+    process.join(30.0)
+    assert [heard.recv(), heard.recv()] == ["opens the database", before]
 
 
 def check_nothing_said_was_lost(ledger: Ledger, heard: list[tuple[str, str]]) -> LedgerState:
