@@ -28,8 +28,8 @@ from benchmarks._vectors import ids, mixture_blocks, mixtures, pool_table, real_
 from benchmarks.harness import interleave, options, peak_memory, python, ratio, store, summaries
 from dp_assets.arrays import Integers, Vectors
 from dp_assets.artifacts import Table
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noisy_votes
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, noisy_votes
 from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins, nearest_bin
 from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, quotas, resample_exactly

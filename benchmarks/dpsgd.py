@@ -58,8 +58,8 @@ from dp_assets.dpsgd.private_rows import UnitRows
 from dp_assets.dpsgd.sensitivity_probe import ProbeResult, probe_sensitivity
 from dp_assets.generation.adapters import new_adapter_model
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
-from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import GaussianNoise, PoissonSampler
 from dp_assets.progress import progress
 from resources.models.loaders import LanguageModel
 
@@ -107,7 +107,7 @@ class PublicRows:
     def open(self) -> UnitRows:
         return {}
 
-    def are_drawn(self, *_: object) -> bool:
+    def match_stored_rows(self, *_: object) -> bool:
         return True
 
     def note_continued(self, checkpoint: str) -> None:

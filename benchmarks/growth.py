@@ -154,7 +154,7 @@ def resample(_: Path, size: int) -> Work:
 
 
 def catalog(folder: Path, _: int) -> Work:
-    from dp_assets.privacy.ledger import LedgerState
+    from dp_assets.privacy.ledger_state import LedgerState
     from resources.storage.catalog import rebuild
 
     return lambda: rebuild(folder / "home", LedgerState())
@@ -189,7 +189,7 @@ def _model(folder: Path) -> tuple[Any, Any]:
 def engine(folder: Path, size: int) -> Work:
     from dp_assets.dpsgd.clipping import Clipping, clipped_sum
     from dp_assets.generation.generator import with_new_adapter
-    from dp_assets.generation.private_rows import RowEncoder, unit_rows
+    from dp_assets.generation.token_rows import RowEncoder, unit_rows
     from dp_assets.settings.named import load_profile
 
     settings = load_profile("demo").generator

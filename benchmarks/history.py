@@ -14,7 +14,7 @@ from benchmarks.harness import interleave, options, ratio, store, summaries
 from benchmarks.ledger_charge import COHORT, LEVEL, plan
 from dp_assets.privacy.chain import Anchor, Entry, chain
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.registration import Registration
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.statements.history import cohort_histories

@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.harness import Seconds, interleave, options, store, summaries
 from dp_assets.privacy.chain import chain
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM, DpSgdPlan, PrivacyPlan, VotesPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import ledger_file
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 
 LEVEL, COHORT = "eps-1", "all"
 

@@ -122,7 +122,7 @@ def count_votes(folder: Path) -> dict[str, Any]:
 
 def hold_units(folder: Path) -> dict[str, Any]:
     """What the units add to this process, whose peak is that of loading a tokenizer, and the time to encode a batch."""
-    from dp_assets.generation.private_rows import RowEncoder, unit_rows
+    from dp_assets.generation.token_rows import RowEncoder, unit_rows
     from resources.models.loaders import LanguageModel
 
     tokenizer = LanguageModel(cache_root=str(folder / "models")).load_tokenizer()

@@ -269,7 +269,7 @@ class PrivateTable:
         """Pass the rows to a writer of the private zone."""
         write(self._rows)
 
-    def release(self) -> None:
+    def drop_held(self) -> None:
         """Drop what was `held` for the rows, which are read from their stored files now. For IO managers only."""
         self._held = None
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from dp_assets.privacy.ledger import ERASED_SUFFIX
+from dp_assets.privacy.ledger_state import ERASED_SUFFIX
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]

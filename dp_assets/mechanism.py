@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from dp_assets.artifacts import Adapter, ResumableCharge, Table
 from dp_assets.privacy.claim import Discrepancy
 from dp_assets.privacy.evidence import Evidence
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
 
 Release_co = TypeVar("Release_co", bound=Table | Adapter, covariant=True)

@@ -8,7 +8,7 @@ import dagster as dg
 from dp_assets.privacy.labels import Zone
 from dp_assets.settings.profile import Profile
 from resources.annotator import annotators_of
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import keep_spilled_rows_private
 from resources.storage.data_folder import require_known_version

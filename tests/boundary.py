@@ -14,13 +14,13 @@ from polars.io.plugins import register_io_source
 from dp_assets.artifacts import Adapter, PrivateTable, Table
 from dp_assets.pipeline.release_protocol import Readiness, ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.registration import Registration
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import LanguageModel
 from resources.storage.stores import ReleaseStore
 from tests.tiny_pipeline import register, tiny_profile

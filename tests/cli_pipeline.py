@@ -16,8 +16,8 @@ from typing import Any
 from dp_assets.pipeline.running import DAGSTER_HOME
 from dp_assets.privacy.labels import Zone
 from dp_assets.settings.named import PROFILE_VARIABLE
-from resources.ledger.charging import Ledger
 from resources.ledger.homes import STATE_VARIABLE
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.zones import HOME_VARIABLE
 from tests.tiny_pipeline import OVERRIDES, write_corpus
 

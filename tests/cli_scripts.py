@@ -43,7 +43,7 @@ STEPS_OF_A_GENERATOR = OVERRIDES["generator"]["steps"]
 PRIVATE_STEPS = {
     "preparing": ("real_instructions", "dp_assets.stages.preparation:prepare"),
     "storing": ("real_instructions", "resources.storage.stores:write_artifact"),
-    "training": ("dp_generator", "dp_assets.generation.private_rows:EncodedOnDraw.__getitem__"),
+    "training": ("dp_generator", "dp_assets.generation.token_rows:EncodedOnDraw.__getitem__"),
     "embedding": ("real_embeddings", "resources.models.loaders:Embedder.encode_alone"),
     "voting": ("dp_histogram", "dp_assets.selection.noisy_votes:exact_votes"),
     "reporting": ("restricted_report", "dp_assets.evaluation.restricted:copy_figures"),
@@ -78,7 +78,7 @@ class Recorder:
         self.seen: dict[str, list[Any]] = {name: [] for name in ("tokenised", "batches", "voters", "talks", "files")}
 
     def watch(self) -> None:
-        self._listen("dp_assets.generation.private_rows:encode_instruction", self._tokenized)
+        self._listen("dp_assets.generation.token_rows:encode_instruction", self._tokenized)
         self._listen("dp_assets.dpsgd.training:_sample", self._drawn)
         self._listen("dp_assets.selection.votes:one_row_each_unit", self._voted)
         sys.addaudithook(self._heard)

@@ -8,10 +8,10 @@ import dagster as dg
 
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.privacy.labels import Label
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.registration import Registration
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder
 from resources.storage.artifact_files import Artifact
 from resources.storage.stores import artifact_folder

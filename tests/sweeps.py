@@ -9,7 +9,7 @@ import polars as pl
 
 from dp_assets.artifacts import Adapter
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from resources.storage.artifact_files import read_artifact
 from resources.storage.digests import file_digests
 from tests.cli_pipeline import CliPipeline

@@ -33,7 +33,7 @@ from dp_assets.privacy.labels import Label, Zone
 from dp_assets.settings.named import load_profile
 from dp_assets.stages import preparation as preparation_module
 from resources.build import build_resources
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder
 from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from resources.storage import artifact_files, stores

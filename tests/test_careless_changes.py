@@ -20,8 +20,8 @@ from dp_assets.dpsgd.checkpoints import Checkpoints
 from dp_assets.pipeline.release_protocol import ReleaseIdentity
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.mechanisms import PoissonSampler
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
+from dp_assets.privacy.sampling_and_noise import PoissonSampler
 from dp_assets.selection import noisy_votes, votes
 from resources.models.loaders import Embedder
 from resources.storage import artifact_files, stores

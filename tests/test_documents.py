@@ -98,7 +98,7 @@ def test_the_reviewers_list_names_existing_files_with_about_as_many_lines_as_the
     assert [name for name, lines in listed.items() if abs(lines - present[name]) > max(20, 0.15 * lines)] == []
 
 
-CLAIM_RESTS_ON = "Code outside this package on which the claim rests"
+CLAIM_RESTS_ON = "Further code on which the claim rests"
 
 
 def test_the_code_on_which_the_claim_rests_exists_and_so_do_its_tests() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from dp_assets.pipeline.running import DAGSTER_HOME
 from dp_assets.settings.named import PROFILE_VARIABLE
-from resources.ledger.charging import Ledger
 from resources.ledger.homes import STATE_VARIABLE
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.zones import HOME_VARIABLE
 
 ROOT = Path(__file__).parents[1]

@@ -151,7 +151,7 @@ def test_the_secrets_reached_training_batches_and_votes(lived: ScriptRun, tiny_m
     from transformers import AutoTokenizer
 
     from dp_assets.generation.fitness import PUBLIC_TEXTS
-    from dp_assets.generation.private_rows import PUBLIC_TEXT
+    from dp_assets.generation.token_rows import PUBLIC_TEXT
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     rows = lived.private_rows("real_instructions").filter(pl.col("text").str.contains_any(secrets()))

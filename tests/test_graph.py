@@ -11,7 +11,7 @@ import pytest
 
 from dp_assets.definitions import ALL_ASSETS, defs
 from dp_assets.pipeline.asset import OWNERS
-from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label
 
 ROOT = Path(__file__).parents[1]
@@ -136,8 +136,8 @@ def test_every_asset_is_described_grouped_owned_and_versioned(name: str) -> None
 
 def test_everything_but_the_real_tables_is_partitioned_by_cohort_and_level() -> None:
     partitioned = {name: spec.partitions_def for name, spec in SPECS.items() if name not in UNPARTITIONED}
-    assert [dimension.name for dimension in RELEASES.partitions_defs] == ["cohort", "level"]
-    assert all(definition == RELEASES for definition in partitioned.values())
+    assert [dimension.name for dimension in COHORTS_BY_LEVELS.partitions_defs] == ["cohort", "level"]
+    assert all(definition == COHORTS_BY_LEVELS for definition in partitioned.values())
     assert all(SPECS[name].partitions_def is None for name in UNPARTITIONED)
 
 

@@ -31,13 +31,13 @@ from dp_assets.pipeline import running
 from dp_assets.pipeline.asset import labeled_asset
 from dp_assets.pipeline.release_protocol import ReleaseIdentity, obtain
 from dp_assets.privacy.labels import Label
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
 from dp_assets.vocabulary import Partition
 from resources.build import build_resources
-from resources.ledger.charging import Charge, Ledger
+from resources.ledger.ledger_resource import Charge, Ledger
 from resources.models.loaders import HASHING, HASHING_DIMENSION
 from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from tests.tiny_pipeline import register, tiny_profile, write_corpus

@@ -27,7 +27,7 @@ from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.settings.profile import Profile
 from dp_assets.vocabulary import Partition
 from resources.build import build_resources
-from resources.ledger.charging import Charge, Ledger
+from resources.ledger.ledger_resource import Charge, Ledger
 from resources.storage.artifact_files import read_artifact, stored_charge_ids
 from resources.storage.stores import COLUMNS_METADATA, LineageLost, UnprotectedInput, artifact_folder
 from tests.tiny_pipeline import register, tiny_profile

@@ -30,23 +30,23 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from dp_assets.artifacts import Adapter, PrivateTable
-from dp_assets.corpus.stability import preparation_of, probe_rows
+from dp_assets.corpus.stability import probe_rows, verdict_on_preparation
 from dp_assets.dpsgd import clipping, training
 from dp_assets.dpsgd.checkpoints import Checkpoints, TrainingState
 from dp_assets.dpsgd.clipping import Clipping, Gradients
 from dp_assets.dpsgd.packing import ROWS_APART, TokenRow, attending_within_rows
-from dp_assets.generation import generator, private_rows
-from dp_assets.generation.private_rows import RowEncoder
+from dp_assets.generation import generator, token_rows
+from dp_assets.generation.token_rows import RowEncoder
 from dp_assets.pipeline import release_protocol
-from dp_assets.privacy import mechanisms, randomness
+from dp_assets.privacy import randomness, sampling_and_noise
 from dp_assets.privacy.claim import STEP_COUNTS
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.metadata import SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.selection import bins, noisy_votes, votes
 from dp_assets.selection.noisy_votes import NoisyVotes
-from resources.ledger.charging import ChargeRefused
+from resources.ledger.ledger_resource import ChargeRefused
 from resources.storage import stores
 from tests.boundary import LEVEL, REAL_ROWS, Boundary
 from tests.cli_pipeline import interrupt_in_step
@@ -120,13 +120,13 @@ def publicly_seeded(*, sampling_probability: float, source: Any) -> PoissonSampl
 
 def sample_instructions(patch: pytest.MonkeyPatch) -> None:
     """Every row of a user is drawn by itself."""
-    by_unit = private_rows.unit_rows
+    by_unit = token_rows.unit_rows
 
     def by_instruction(*args: Any, **kwargs: Any) -> dict[str, list[TokenRow]]:
         units = by_unit(*args, **kwargs)
         return {f"{unit}/{number}": [row] for unit, rows in units.items() for number, row in enumerate(rows)}
 
-    patch.setattr(private_rows, "unit_rows", by_instruction)
+    patch.setattr(token_rows, "unit_rows", by_instruction)
 
 
 def exchange_batch(change: Callable[[list[TokenRow], tuple[str, ...]], Any]) -> Plant:
@@ -387,14 +387,14 @@ def divide_by_the_batch(patch: pytest.MonkeyPatch) -> None:
 
 
 def give_rows_of_the_next_unit(patch: pytest.MonkeyPatch) -> None:
-    by_unit = private_rows.unit_rows
+    by_unit = token_rows.unit_rows
 
     def rotated(*args: Any, **kwargs: Any) -> dict[str, Any]:
         units = by_unit(*args, **kwargs)
         rows = list(units.values())
         return dict(zip(units, [*rows[1:], *rows[:1]], strict=True))
 
-    patch.setattr(private_rows, "unit_rows", rotated)
+    patch.setattr(token_rows, "unit_rows", rotated)
 
 
 def cut_to_the_shortest(rows: list[TokenRow], unit_ids: tuple[str, ...]) -> Any:
@@ -429,15 +429,15 @@ SAMPLE = training._sample
 
 def give_each_text_once(patch: pytest.MonkeyPatch) -> None:
     """A text that several units wrote is left to one of them."""
-    by_unit = private_rows.unit_rows
+    by_unit = token_rows.unit_rows
     patch.setattr(
-        private_rows, "unit_rows", lambda rows, encoder: by_unit(rows.unique("text", maintain_order=True), encoder)
+        token_rows, "unit_rows", lambda rows, encoder: by_unit(rows.unique("text", maintain_order=True), encoder)
     )
 
 
 def cut_to_the_median(patch: pytest.MonkeyPatch) -> None:
     """Every text is cut to the median length of all of them, once those are known."""
-    encode, by_unit, lengths = RowEncoder.encode, private_rows.unit_rows, list[int]()
+    encode, by_unit, lengths = RowEncoder.encode, token_rows.unit_rows, list[int]()
 
     def cutting(self: RowEncoder, text: str) -> TokenRow:
         row = encode(self, text)
@@ -448,9 +448,9 @@ def cut_to_the_median(patch: pytest.MonkeyPatch) -> None:
         lengths.append(int(np.median([len(row.target_ids) for unit in units.values() for row in unit])) - 1)
         return units
 
-    patch.setattr(private_rows, "PUBLIC_TEXT", "Why?")  # shorter than the rows, as any is where rows may be long
+    patch.setattr(token_rows, "PUBLIC_TEXT", "Why?")  # shorter than the rows, as any is where rows may be long
     patch.setattr(RowEncoder, "encode", cutting)
-    patch.setattr(private_rows, "unit_rows", measured)
+    patch.setattr(token_rows, "unit_rows", measured)
 
 
 def learn_a_vocabulary(patch: pytest.MonkeyPatch) -> None:
@@ -886,7 +886,7 @@ def test_noise_that_another_release_was_made_with_is_refused(
 def test_votes_with_the_noise_of_other_votes_are_refused(
     tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mechanisms, "FEWEST_NATS", 5.0)  # four bins may have the same noise twice by chance
+    monkeypatch.setattr(sampling_and_noise, "FEWEST_NATS", 5.0)  # four bins may have the same noise twice by chance
     fixed = np.array([7, -3, 1, 2], dtype=np.int64)
     monkeypatch.setattr(randomness, "discrete_gaussian", lambda source, n, noise_stddev: fixed.copy())
     boundary = with_more_budget(Boundary(tmp_path, tiny_model_folder))
@@ -1236,7 +1236,7 @@ def test_rows_whose_preparation_crossed_units_are_refused(
 ) -> None:
     boundary = Boundary(tmp_path, tiny_model_folder)
     rows = probe_rows(num_words=12, num_rows_of_busiest=5, language=None, created_at=REAL_TIME)
-    measured = preparation_of(
+    measured = verdict_on_preparation(
         without_duplicates(prepare_rows(boundary.plan.unit)), rows=rows, unit=boundary.plan.unit, max_rows_per_unit=2
     )
     boundary.table.preparation = measured if refusal_at_the_source == "bypassed" else "unknown"

@@ -16,7 +16,7 @@ from dp_assets.artifacts import OpenableCharge, Table
 from dp_assets.dpsgd import training
 from dp_assets.privacy.evidence import Evidence
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from resources.ledger.charging import Charge, ChargeRefused
+from resources.ledger.ledger_resource import Charge, ChargeRefused
 from resources.storage import stores
 from resources.storage.stores import OtherContent
 from tests.boundary import CENTROIDS, LEVEL, Boundary, UntriedVotes

@@ -11,7 +11,7 @@ from dp_assets.privacy.registration import Registration
 from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
 from resources.build import build_resources
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 
 DOWN_TO_THE_HISTOGRAM = (

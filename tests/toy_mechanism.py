@@ -7,7 +7,7 @@ from typing import Any
 from dp_assets.artifacts import Table
 from dp_assets.privacy.claim import Discrepancy
 from dp_assets.privacy.evidence import Evidence
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.plan import PrivacyPlan
 
 

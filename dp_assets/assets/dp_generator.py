@@ -14,7 +14,7 @@ from dp_assets.privacy.plan import GENERATOR
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preflight import RestOfRun
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import private_step
 from resources.storage.stores import ReleaseStore
@@ -50,4 +50,4 @@ def dp_generator(
             rest_of_run=RestOfRun(context, profile, releases.home, language_model, embedder),
         )
         mechanism.discard_checkpoints(adapter)
-    return AssetValue(adapter, metadata.mechanism_metadata(plan, GENERATOR) | generator.headline(adapter))
+    return AssetValue(adapter, metadata.mechanism_metadata(plan, GENERATOR) | generator.page_figures(adapter))

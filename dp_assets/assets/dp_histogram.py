@@ -15,7 +15,7 @@ from dp_assets.selection.noisy_votes import NoisyVotes
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preflight import RestOfRun
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder, LanguageModel
 from resources.private.private_step import private_step
 from resources.storage.stores import ReleaseStore

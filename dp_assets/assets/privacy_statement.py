@@ -18,7 +18,7 @@ from dp_assets.statements.history import cohort_histories
 from dp_assets.statements.statement import StatedSource, make_statement
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.stores import ReleaseStore
 
 

@@ -7,7 +7,7 @@ from dp_assets.corpus.real_vectors import embed_training_rows, require_units_apa
 from dp_assets.corpus.stability import require_alone
 from dp_assets.pipeline.asset import pipeline_asset
 from dp_assets.privacy.labels import Label
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import Embedder
 from resources.private.private_step import private_step
 from resources.storage.scratch import Scratch

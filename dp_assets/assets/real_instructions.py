@@ -16,7 +16,7 @@ from dp_assets.pipeline.overlap import tell_of_other_corpora
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preparation import CorpusPreparation, bind
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.private.private_step import private_step
 from resources.storage.scratch import Scratch
 

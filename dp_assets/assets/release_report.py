@@ -8,10 +8,10 @@ from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
-from dp_assets.stages.training import TITLES, course_of
+from dp_assets.stages.training_curve import TITLES, course_of
 from dp_assets.statements.history import cohort_histories
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 
 
 @pipeline_asset(label=Label.RELEASED, group="reports", kinds={"matplotlib", "html"})

@@ -11,7 +11,7 @@ from dp_assets.privacy.labels import Label
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.reports import SyntheticRows, restricted_metadata, restricted_rows
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.models.loaders import LanguageModel
 from resources.private.private_step import private_step
 

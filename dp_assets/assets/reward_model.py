@@ -8,7 +8,7 @@ from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from dp_assets.settings.profile import Profile
-from dp_assets.stages.training import training_figures
+from dp_assets.stages.training_curve import training_figures
 from resources.models.loaders import LanguageModel
 
 

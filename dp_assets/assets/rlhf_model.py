@@ -13,7 +13,7 @@ from dp_assets.pipeline.asset_metadata import AssetValue
 from dp_assets.privacy.labels import Label
 from dp_assets.progress import progress
 from dp_assets.settings.profile import Profile
-from dp_assets.stages.policy import policy_metadata
+from dp_assets.stages.policy_metadata import policy_metadata
 from resources.models.loaders import LanguageModel
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Zone
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.private.private_step import PrivateStepFailed
 from resources.storage.zones import data_home
 

@@ -14,7 +14,7 @@ from dp_assets.cli._tables import print_table
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_from_json
 from dp_assets.privacy.headline import Basis
-from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState
+from dp_assets.privacy.ledger_state import Booking, ChargeRecord, LedgerState
 from dp_assets.privacy.metadata import headline_form
 from dp_assets.privacy.units import relation_in_words
 

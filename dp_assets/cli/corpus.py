@@ -25,7 +25,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.settings.named import selected_profile
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.ledger.overlap import Sketches
 from resources.private.erasure import erase as erase_unit
 from resources.storage.zones import data_home

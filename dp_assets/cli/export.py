@@ -61,10 +61,10 @@ def export(
 
 def _check_partition(partition: str) -> None:
     """Exit with the code of wrong usage if there is no such partition."""
-    from dp_assets.pipeline.partitions import RELEASES
+    from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 
-    if not RELEASES.has_partition_key(partition):
-        complain("refused", f"partition {partition!r} is none of {', '.join(RELEASES.get_partition_keys())}")
+    if not COHORTS_BY_LEVELS.has_partition_key(partition):
+        complain("refused", f"partition {partition!r} is none of {', '.join(COHORTS_BY_LEVELS.get_partition_keys())}")
         raise typer.Exit(WRONG_USAGE)
 
 

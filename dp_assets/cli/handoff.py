@@ -101,11 +101,11 @@ def _check_released(kind: Kind, partition: str) -> None:
       HandoffRefused: a source lies in the private zone, or is missing or out of date.
       typer.BadParameter: there is no such partition.
     """
-    from dp_assets.pipeline.partitions import RELEASES
+    from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
     from dp_assets.pipeline.running import persistent_instance
 
-    if not RELEASES.has_partition_key(partition):
-        known = ", ".join(RELEASES.get_partition_keys())
+    if not COHORTS_BY_LEVELS.has_partition_key(partition):
+        known = ", ".join(COHORTS_BY_LEVELS.get_partition_keys())
         raise typer.BadParameter(f"partition {partition!r} is none of {known}")
     if zone(Label.RELEASED, Partition.named(partition).level) is not Zone.RELEASED:
         raise HandoffRefused(

@@ -10,8 +10,8 @@ from dp_assets.cli._console import AsJson, open_ledger, out, print_json, refusal
 from dp_assets.cli._ledger_tables import overview, print_tables
 from dp_assets.privacy.chain import LedgerTampered, entries_after
 from dp_assets.privacy.registration import RegistrationError
-from resources.ledger.charging import Ledger
 from resources.ledger.ledger_file import LedgerFile
+from resources.ledger.ledger_resource import Ledger
 
 ledger_app = typer.Typer(
     no_args_is_help=True, help="Look at the ledger, check it, raise a budget, void an unused charge."

@@ -16,7 +16,7 @@ from dp_assets.cli._tables import print_table
 from dp_assets.corpus.text_files import BrokenDocument
 from dp_assets.settings.named import selected_profile
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 
 FILES_SHOWN, LONGEST_CELL, LONGEST_TEXT = 20, 40, 120
 NO_TERMINAL = (

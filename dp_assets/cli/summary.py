@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from dp_assets.artifacts import Adapter, Document, Table
 from dp_assets.privacy.labels import NO_DP, Zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.registration import Registration
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.pages import number

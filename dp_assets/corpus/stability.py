@@ -1,7 +1,7 @@
 """Tests, on constant public rows, that a preparation treats each privacy unit independently of all others.
 
-`prepare` guarantees that one unit's rows never affect another's. `preparation_of` tests this with the functions and
-settings of the run itself. Its rows are equal or nearly equal across units, and include a unit far beyond the
+`prepare` guarantees that one unit's rows never affect another's. `verdict_on_preparation` tests this with the functions
+and settings of the run itself. Its rows are equal or nearly equal across units, and include a unit far beyond the
 contribution bound, texts of all lengths, a crowd of units that share a text, and rows without a user. It prepares all
 units together, also along the whole path from a file to the table, and compares the result with each unit prepared
 alone and with the crowd prepared without the others. The rows fit the settings (length, language, time), because
@@ -77,7 +77,7 @@ def require_stable(
         created_at=moment_in(cohort),
     )
     bound = preparation.max_rows_per_unit
-    verdict = preparation_of(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=bound)
+    verdict = verdict_on_preparation(prepare_rows, prepare_whole, rows=rows, unit=unit, max_rows_per_unit=bound)
     if verdict != unit.preparation:
         raise UnstablePreparation(
             "on constant public rows, the preparation lets one unit affect another, or drops every row;"
@@ -130,7 +130,7 @@ def require_alone(encode: Callable[[Sequence[str]], npt.NDArray[np.float32]], *,
         raise UnstablePreparation("an embedding depends on texts embedded before it; choose another embedder")
 
 
-def preparation_of(*prepares: Prepare, rows: pl.DataFrame, unit: PrivacyUnit, max_rows_per_unit: int) -> str:
+def verdict_on_preparation(*prepares: Prepare, rows: pl.DataFrame, unit: PrivacyUnit, max_rows_per_unit: int) -> str:
     """Return how `prepares` treat `rows`: `unit.preparation` if each unit independently, else `ACROSS_UNITS`.
 
     Independently means:

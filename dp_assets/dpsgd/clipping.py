@@ -2,11 +2,12 @@
 
 Guarantee: `clipped_sum` returns the sum over units u of
 
-    g_u * min(1, C / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normalizer)
+    g_u * min(1, C' / |g_u|),    g_u = sum over the rows of u of the gradient of (sum of token losses / loss_normalizer)
 
-where |g_u| is one L2 norm over all trainable tensors together. Adding or removing one unit therefore changes the sum by
-at most C (`l2_clip_norm`) in L2 norm. A unit is clipped after the gradients of its rows are added. Clipping each row
-would multiply the sensitivity by the number of rows.
+where |g_u| is one L2 norm over all trainable tensors together, and C' is 0.1% below the clip norm C (`l2_clip_norm`),
+which leaves room for rounding. Adding or removing one unit therefore changes the sum by at most C in L2 norm. A unit is
+clipped after the gradients of its rows are added. Clipping each row would multiply the sensitivity by the number of
+rows.
 
 Method. Only LoRA layers are trainable. During the pass an autograd function runs each of them, and its backward pass
 calls this module with the factors of the matrices' gradients (`lora_gradients.py`). The factors are multiplied over the
@@ -61,8 +62,8 @@ from dp_assets.dpsgd.packing import (
     logits_of,
     padded_width,
 )
-from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
 from dp_assets.privacy.plan import LEAST_CLIP_NORM
+from dp_assets.privacy.sampling_and_noise import ROUNDING_MARGIN
 
 NORM_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 PIECE = 64  # values whose squares are added in float32

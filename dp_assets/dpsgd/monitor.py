@@ -29,8 +29,8 @@ from dp_assets.dpsgd.private_rows import Picks, PrivateRows
 from dp_assets.dpsgd.replica import NewOptimizer, Replica, digests_of, same_bits, tensors_of
 from dp_assets.dpsgd.sensitivity_probe import ProbeResult
 from dp_assets.privacy.evidence import ObservedTraining
-from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler, name_of
 from dp_assets.privacy.randomness import origin
+from dp_assets.privacy.sampling_and_noise import GaussianNoise, PoissonSampler, name_of
 
 HANDED_ROUNDING, SMALLEST = 2.0**-20, 1e-30  # relative and absolute tolerance for norms of float32 gradients
 
@@ -139,7 +139,9 @@ class RunMonitor:
         """Record a clipped sum before noise is added. A step without this call counts as a step without noise."""
         self._see_batch(unit_ids)
         steps_here = self._seen.steps - self._steps_before
-        self._seen.rows_of_their_units &= self._private_rows.are_drawn(rows, unit_ids, self._picks(), steps_here)
+        self._seen.rows_of_their_units &= self._private_rows.match_stored_rows(
+            rows, unit_ids, self._picks(), steps_here
+        )
         self._seen.l2_clip_norms = sorted({*self._seen.l2_clip_norms, clipping.l2_clip_norm})
         self._seen.loss_normalisers = sorted({*self._seen.loss_normalisers, clipping.loss_normalizer})
         self._exact_sum = {name: tensor.detach().clone() for name, tensor in exact_sum.items()}

@@ -15,7 +15,7 @@ class PrivateRows(Protocol):
     def open(self) -> UnitRows:
         """Open the private rows. Called once, after the first checkpoint is on disk."""
 
-    def are_drawn(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
+    def match_stored_rows(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
         """Whether each row is the picked row of its unit according to the stored table, not to the result of `open`.
 
         Args:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from dp_assets.dpsgd.clipping import GradientEngine, adapter_parameters
 from dp_assets.dpsgd.packing import TokenRow, require_rows_apart
 from dp_assets.privacy.errors import PublicError
-from dp_assets.privacy.mechanisms import largest_rounding_slack
+from dp_assets.privacy.sampling_and_noise import largest_rounding_slack
 
 # Every vocabulary has these ids. There are long, short and medium rows, and one unit of two rows, so that units are at
 # different positions of a micro-batch, next to units of the same width and of other widths.

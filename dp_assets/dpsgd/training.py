@@ -36,9 +36,9 @@ from dp_assets.dpsgd.replica import NewOptimizer, digests_of
 from dp_assets.dpsgd.sensitivity_probe import probe_sensitivity
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import Evidence, dpsgd_evidence
-from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.randomness import RandomSource
+from dp_assets.privacy.sampling_and_noise import GaussianNoise, PoissonSampler
 from dp_assets.progress import Advance
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dp_assets.export.parts import STATEMENT, ExportRefused, Part, lacking
 from dp_assets.privacy.labels import NO_DP, Label, Zone, zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.statements.against_ledger import untrue
 from dp_assets.statements.figures import joint_figures
 from dp_assets.vocabulary import Partition

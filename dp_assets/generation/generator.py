@@ -41,13 +41,13 @@ from dp_assets.generation.fitness import (
     require_vocabulary,
     said_by,
 )
-from dp_assets.generation.private_rows import PrivateTokenRows, RowEncoder
 from dp_assets.generation.settings import GeneratorSettings
+from dp_assets.generation.token_rows import PrivateTokenRows, RowEncoder
 from dp_assets.privacy.accounting import signal_to_noise
-from dp_assets.privacy.claim import CONFIGURED, Discrepancy, check_dpsgd, excesses, largest_shares
+from dp_assets.privacy.claim import CONFIGURED, Discrepancy, check_dpsgd, excesses, probe_limits
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import OTHERWISE, Evidence
-from dp_assets.privacy.ledger import ChargeRecord
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.metadata import BASE_DTYPE, SIGNAL_TO_NOISE
 from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
@@ -213,7 +213,7 @@ def require_trainable(
             _, clipped = engine.clipped_sum([encoder.encode(text) for text in PUBLIC_TEXTS], PUBLIC_TEXTS)
         finally:
             model.unload()
-    if excesses(largest_shares(plan.largest_batch), asdict(probed)):
+    if excesses(probe_limits(plan.largest_batch), asdict(probed)):
         raise UnfitModel(
             "the clipped gradients of public texts do not add up within the clip norm, so no claim could be made;"
             " choose another model, or undo what was changed in dp_assets/generation"
@@ -266,6 +266,6 @@ def last_blocks(num_blocks: int, last_layers: int | None) -> list[int] | None:
     return None if last_layers is None else list(range(max(0, num_blocks - last_layers), num_blocks))
 
 
-def headline(adapter: Adapter) -> dict[str, float]:
+def page_figures(adapter: Adapter) -> dict[str, float]:
     """Return the figures for the asset's page."""
     return {SIGNAL_TO_NOISE: float(adapter.record[SIGNAL_TO_NOISE])}

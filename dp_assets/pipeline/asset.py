@@ -27,10 +27,10 @@ import polars as pl
 from dp_assets.artifacts import PrivateTable, column_types
 from dp_assets.corpus.schemas import SCHEMAS
 from dp_assets.pipeline.asset_metadata import AssetValue, FiguresOfPublicRows, MadeUnder, materialized, no_figures
-from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.stores import COLUMNS_METADATA
 
 OWNERS = {Label.PRIVATE: "team:privacy", Label.MECHANISM: "team:privacy", Label.RELEASED: "team:alignment"}
@@ -101,7 +101,7 @@ def labeled_asset(
             tags={TAG: str(label)},
             op_tags={TAG: str(label)},
             metadata={LABEL_METADATA: str(label), **declared},
-            partitions_def=RELEASES if partitioned else None,
+            partitions_def=COHORTS_BY_LEVELS if partitioned else None,
             code_version=code_version,
         )(function)
 

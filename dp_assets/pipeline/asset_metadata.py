@@ -17,7 +17,7 @@ from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone, zone
 from dp_assets.settings.profile import Profile
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.public_failure import PublicFailure
 from resources.storage.stores import BoundaryViolation, OpenRows
 

@@ -6,7 +6,7 @@ import numpy as np
 from dp_assets.artifacts import Adapter, Document, Table
 from dp_assets.corpus.schemas import SCHEMAS, SchemaError, check_schema
 from dp_assets.pipeline.bin_arrays import centroids_of, histogram_of
-from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
 from dp_assets.selection.rules import wanted_rows
@@ -31,7 +31,7 @@ ADAPTERS = ("dp_generator", "sft_model", "reward_model", "rlhf_model")
 def schema_check(asset: str) -> dg.AssetChecksDefinition:
     """Return a check that a table has the columns and types of its schema."""
 
-    @dg.asset_check(asset=asset, name="schema", partitions_def=RELEASES)
+    @dg.asset_check(asset=asset, name="schema", partitions_def=COHORTS_BY_LEVELS)
     def check(table: Table) -> dg.AssetCheckResult:
         """The columns and types are those of the table's schema."""
         try:
@@ -46,7 +46,7 @@ def schema_check(asset: str) -> dg.AssetChecksDefinition:
 def distinct_check(asset: str) -> dg.AssetChecksDefinition:
     """Return a check that no text of a table occurs twice."""
 
-    @dg.asset_check(asset=asset, name="no_duplicates", partitions_def=RELEASES)
+    @dg.asset_check(asset=asset, name="no_duplicates", partitions_def=COHORTS_BY_LEVELS)
     def check(table: Table) -> dg.AssetCheckResult:
         """No text occurs twice."""
         texts = table.collect()["text"]
@@ -59,7 +59,7 @@ def distinct_check(asset: str) -> dg.AssetChecksDefinition:
 def weights_moved_check(asset: str) -> dg.AssetChecksDefinition:
     """Return a check that training changed an adapter."""
 
-    @dg.asset_check(asset=asset, name="weights_moved", partitions_def=RELEASES)
+    @dg.asset_check(asset=asset, name="weights_moved", partitions_def=COHORTS_BY_LEVELS)
     def check(adapter: Adapter) -> dg.AssetCheckResult:
         """Training changed the adapter: LoRA's second factors start at zero, so none of them may still be there."""
         started_at_zero = [weights for name, weights in adapter.weights.items() if "lora_B" in name]
@@ -71,7 +71,7 @@ def weights_moved_check(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
-@dg.asset_check(asset="filtered_instructions", partitions_def=RELEASES)
+@dg.asset_check(asset="filtered_instructions", partitions_def=COHORTS_BY_LEVELS)
 def exact_target_size(table: Table, profile: dg.ResourceParam[Profile]) -> dg.AssetCheckResult:
     """The filtered set has exactly the size that the profile asks for."""
     rows, target = table.collect().height, profile.selection.target_size
@@ -85,7 +85,7 @@ def exact_target_size(table: Table, profile: dg.ResourceParam[Profile]) -> dg.As
         "bins": dg.AssetIn("synthetic_bins"),
         "embeddings": dg.AssetIn("synthetic_embeddings"),
     },
-    partitions_def=RELEASES,
+    partitions_def=COHORTS_BY_LEVELS,
 )
 def quotas_met(
     table: Table, histogram: Table, bins: Table, embeddings: Table, profile: dg.ResourceParam[Profile]
@@ -109,7 +109,7 @@ def quotas_met(
     )
 
 
-@dg.asset_check(asset="privacy_statement", partitions_def=RELEASES)
+@dg.asset_check(asset="privacy_statement", partitions_def=COHORTS_BY_LEVELS)
 def epsilon_within_target(statement: Document) -> dg.AssetCheckResult:
     """The certified epsilon of the release is at most its level's target, and every figure follows from the events."""
     (level,), lineage = statement.data["release"]["levels"], statement.data["guarantee"]["lineage_epsilon"]

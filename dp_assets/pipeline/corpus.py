@@ -23,7 +23,7 @@ from dp_assets.corpus.users import require_users
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.queries.query_reader import QueryRefused, duckdb_batches, duckdb_columns, require_database, sql_batches
 
 PUBLIC_SOURCES = ("chitchat",)

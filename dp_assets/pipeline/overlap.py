@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.ledger.overlap import Sketch, Sketches
 
 OTHER_CORPORA = (

@@ -25,7 +25,7 @@ def privacy_levels() -> list[str]:
     return list(dict.fromkeys((*STANDARD_LEVELS, *selected_profile().corpus.planned_levels)))
 
 
-RELEASES = dg.MultiPartitionsDefinition(
+COHORTS_BY_LEVELS = dg.MultiPartitionsDefinition(
     {
         COHORT: dg.StaticPartitionsDefinition(list(cohort_names(selected_profile().corpus.cohorts))),
         LEVEL: dg.StaticPartitionsDefinition(privacy_levels()),
@@ -41,7 +41,9 @@ def known_partition(key: str) -> Partition:
     """
     cohort, bar, level = key.partition("|")
     if not bar:
-        raise UnknownPartition(f"a partition reads cohort|level, such as {RELEASES.get_first_partition_key()!r}")
+        raise UnknownPartition(
+            f"a partition reads cohort|level, such as {COHORTS_BY_LEVELS.get_first_partition_key()!r}"
+        )
     return Partition(_known(COHORT, cohort), _known(LEVEL, level))
 
 
@@ -74,7 +76,7 @@ def _known(dimension: str, name: str) -> str:
 
 
 def _names(dimension: str) -> list[str]:
-    return list(RELEASES.get_partitions_def_for_dimension(dimension).get_partition_keys())
+    return list(COHORTS_BY_LEVELS.get_partitions_def_for_dimension(dimension).get_partition_keys())
 
 
 def _shortened(names: Sequence[str]) -> str:

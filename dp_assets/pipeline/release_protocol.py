@@ -20,11 +20,11 @@ from dp_assets.mechanism import Mechanism
 from dp_assets.pipeline.corpus import preparation_digest, registration_of, snapshot_of, terms_of
 from dp_assets.privacy import metadata
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy, check_content, check_noise_of_others, check_record
-from dp_assets.privacy.ledger import ChargeRecord, reuse_key
+from dp_assets.privacy.ledger_state import ChargeRecord, reuse_key
 from dp_assets.settings.profile import Profile
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Charge, ChargeRefused, Ledger
-from resources.ledger.release_lock import only_run_making
+from resources.ledger.in_progress import only_run_making
+from resources.ledger.ledger_resource import Charge, ChargeRefused, Ledger
 from resources.public_failure import PublicFailure
 from resources.storage.stores import OtherContent, ReleaseStore
 
@@ -163,6 +163,8 @@ def obtain(
 
     - The charge is durable before `mechanism.run` opens anything.
     - The evidence is compared with the plan before the release is stored or returned.
+    - Hashes of its noise are in the ledger before the release is stored, so noise of a release that a crash left
+      unstored is known too.
     - The release is stored before the charge is settled. A release carries its evidence, so one that a crash left
       unsettled is compared again.
     - The content of the release must be what was observed. It is compared as read back from storage.

@@ -27,10 +27,10 @@ from typing import Any
 import dagster as dg
 
 from dp_assets.pipeline.event_log import latest, recorded
-from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import LABEL_METADATA, Label
-from resources.ledger.charging import ChargeRefused
+from resources.ledger.ledger_resource import ChargeRefused
 from resources.storage.stores import artifact_folder
 from resources.storage.zones import data_home
 
@@ -145,7 +145,7 @@ def out_of_date(
     stale: list[dg.AssetKey] = []
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
-        own_partition = partition if node.partitions_def == RELEASES else None
+        own_partition = partition if node.partitions_def == COHORTS_BY_LEVELS else None
         record = latest(instance, key, own_partition, corpora)
         current = (
             record is not None

@@ -17,12 +17,12 @@ import duckdb
 
 from dp_assets.pipeline.corpus import registration_of
 from dp_assets.pipeline.event_log import latest, recorded
-from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.settings.profile import Profile
 from dp_assets.vocabulary import Partition
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.catalog import rebuild
 from resources.storage.stores import ReleaseStore
 
@@ -40,7 +40,7 @@ def statements_follow_the_ledger(
 ) -> Iterator[dg.RunRequest]:
     """Makes a privacy statement again once the ledger says otherwise of its cohort. Charges nothing."""
     corpus_id, state = registration_of(ledger, profile).corpus_id, ledger.state()
-    for key in RELEASES.get_partition_keys():
+    for key in COHORTS_BY_LEVELS.get_partition_keys():
         partition = Partition.named(key)
         stated = stated_figures(context.instance, key, corpus_id)
         if stated is None or partition.level == NO_DP:

@@ -49,9 +49,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dp_assets.privacy.evidence import OTHERWISE, WITHIN_SPARE_STEPS, fingerprint, verdict_on_continuations
-from dp_assets.privacy.mechanisms import largest_rounding_slack
+from dp_assets.privacy.evidence import OTHERWISE, WITHIN_SPARE_STEPS, digest_of_names, verdict_on_continuations
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan, largest_batch
+from dp_assets.privacy.sampling_and_noise import largest_rounding_slack
 from dp_assets.privacy.units import PrivacyUnit
 
 SECURE = "operating-system"
@@ -139,10 +139,10 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any],
         "noised_tensors": evidence.get("trained_tensors", "some"),
         "updates": "of noisy sums alone",
         "constants": CONFIGURED,
-        "changed_elsewhere": fingerprint(()),
+        "changed_elsewhere": digest_of_names(()),
         "continuations": WITHIN_SPARE_STEPS,
     }
-    largest = largest_shares(largest_batch(plan, delta=delta))
+    largest = probe_limits(largest_batch(plan, delta=delta))
     differences = discrepancies(expected, evidence) + excesses(largest, evidence)
     differences += further_items({*expected, *largest, *DESCRIPTIONS}, evidence)
     if coordinates is None or evidence.get("noise_coordinates") != coordinates:
@@ -152,7 +152,7 @@ def check_dpsgd(plan: DpSgdPlan, unit: PrivacyUnit, evidence: Mapping[str, Any],
     return differences
 
 
-def largest_shares(largest_batch: float) -> dict[str, float]:
+def probe_limits(largest_batch: float) -> dict[str, float]:
     """Return the limits for the sensitivity probe: no clipped gradient beyond the clip norm, and limited rounding."""
     return {"largest_share": 1.0, "rounding_slack": largest_rounding_slack(largest_batch)}
 

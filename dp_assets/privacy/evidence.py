@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler, name_of
 from dp_assets.privacy.randomness import origin
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, GaussianNoise, PoissonSampler, name_of
 
 FALSE_ALARM_EXPONENT = math.log(2e12)  # a verdict on the size of noise is wrong with probability at most 1e-12
 OTHERWISE = "otherwise"  # the verdict on what differs
@@ -151,11 +151,11 @@ def dpsgd_evidence(
         "normaliser": _the_only(observed.normalizers),
         "steps": observed.steps,
         "continuations": verdict_on_continuations(continuations, spare_steps),
-        "noised_tensors": fingerprint(observed.noised_tensors),
+        "noised_tensors": digest_of_names(observed.noised_tensors),
         "updates": "of noisy sums alone" if observed.updates_repeated else OTHERWISE,
         "constants": {"learning_rate": observed.learning_rate, "loss_normaliser": _the_only(observed.loss_normalizers)},
-        "trained_tensors": fingerprint(observed.trained_tensors),
-        "changed_elsewhere": fingerprint(observed.changed_elsewhere),
+        "trained_tensors": digest_of_names(observed.trained_tensors),
+        "changed_elsewhere": digest_of_names(observed.changed_elsewhere),
         "num_parameters": observed.num_parameters,
     }
     return Evidence(public=public, restricted=restricted, noise=tuple(noise.digests))
@@ -240,7 +240,7 @@ def verdict_on_continuations(continuations: int, spare_steps: int) -> str:
     return WITHIN_SPARE_STEPS if 0 <= continuations <= spare_steps else OTHERWISE
 
 
-def fingerprint(names: Collection[str]) -> dict[str, Any]:
+def digest_of_names(names: Collection[str]) -> dict[str, Any]:
     """Return the number of names, and the SHA-256 of the sorted names, one per line."""
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
     return {"count": len(names), "sha256": digest}

@@ -20,7 +20,7 @@ from dp_assets.privacy.chain import canonical
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.events import event_from_json
 from dp_assets.privacy.labels import NO_DP
-from dp_assets.privacy.ledger import Booking, ChargeRecord, LedgerState, rdp_of_form
+from dp_assets.privacy.ledger_state import Booking, ChargeRecord, LedgerState, rdp_of_form
 from dp_assets.privacy.registration import Registration, RegistrationError
 
 ONE_BUDGET = ("unit", "without_user", "relation", "delta", "budget_epsilon")

@@ -1,6 +1,6 @@
 """The privacy metadata of an artifact: one list of keys, and the functions that fill them.
 
-Every artifact carries two epsilons.
+Every released artifact of a cohort carries two epsilons.
 
 - The cohort's epsilon bounds everything ever charged or booked for the people of the cohort (`headline.py`). It holds
   also when somebody chose what to run or release after seeing results.
@@ -20,7 +20,7 @@ from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.events import event_to_json
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, Label, Zone, zone
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState
+from dp_assets.privacy.ledger_state import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
 from dp_assets.privacy.units import relation_in_words

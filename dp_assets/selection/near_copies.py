@@ -21,7 +21,7 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", text.casefold())) or (text.strip(),)
 
 
-def fingerprint(text: str) -> bytes:
+def hash_of_words(text: str) -> bytes:
     """Return a 16-byte hash of the words of a text: equal for texts of the same words, practically never for others."""
     return hashlib.blake2b(" ".join(words_of(text)).encode(), digest_size=16).digest()
 

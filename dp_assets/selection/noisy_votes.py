@@ -22,10 +22,10 @@ from dp_assets.artifacts import EMBEDDER, OpenableCharge, PrivateTable, Table, c
 from dp_assets.privacy.claim import Discrepancy, check_votes
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.evidence import CountedVotes, Evidence, votes_evidence
-from dp_assets.privacy.ledger import ChargeRecord
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noise_draws, noisy_votes
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, noise_draws, noisy_votes
 from dp_assets.selection.bins import digest_of
 from dp_assets.selection.recount import adds_up, are_own, is_everybody, recount
 from dp_assets.selection.votes import exact_votes

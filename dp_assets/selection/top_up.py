@@ -32,7 +32,7 @@ import polars as pl
 from dp_assets.arrays import Integers
 from dp_assets.selection.allocation import Tally, allocate
 from dp_assets.selection.bins import NO_BIN, nearest_bin
-from dp_assets.selection.near_copies import Runs, fingerprint, is_near_copy, runs_of
+from dp_assets.selection.near_copies import Runs, hash_of_words, is_near_copy, runs_of
 from dp_assets.selection.resample import rows_in_bins
 from dp_assets.selection.strategies import STEERED, Attempt, Strategy, attempt
 from dp_assets.vocabulary import Steering
@@ -127,7 +127,7 @@ class _Loop:
         self._pool, self._num_rows = binned, rows_in_bins(binned, num_bins=len(shortage))
         self._texts: dict[int, list[str]] = {}
         self._tally = Tally(strategies, self._num_rows)
-        self._seen = set(map(fingerprint, pool["text"]))
+        self._seen = set(map(hash_of_words, pool["text"]))
         self._runs_kept: dict[int, list[Runs]] = {}
         self._in_vain = np.zeros(len(shortage), dtype=np.int64)
         self._drawn, self._kept = (dict.fromkeys((Strategy.UNSTEERED, *strategies), 0) for _ in range(2))
@@ -189,7 +189,7 @@ class _Loop:
 
         Records the text as seen.
         """
-        mark = fingerprint(text)
+        mark = hash_of_words(text)
         is_copy = mark in self._seen or is_near_copy(runs_of(text), map(runs_of, one.shown))
         self._seen.add(mark)
         self._copies += bool(text) and is_copy

@@ -17,7 +17,7 @@ from dp_assets.corpus.sources import FileSource, Source
 from dp_assets.corpus.stability import require_bounded, require_stable
 from dp_assets.pipeline.corpus import read_source
 from dp_assets.pipeline.overlap import note_overlaps
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.ledger.overlap import sketch_hash
 
 FEW_BUCKETS = 2  # few, so that many units share a bucket

@@ -10,7 +10,7 @@ from dp_assets.corpus.sources import parts_of
 from dp_assets.corpus.text_files import BrokenDocument
 from dp_assets.pipeline.corpus import is_registered, preparation_of, snapshot_and_erased, source_of, terms_of
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.private.private_step import private_step
 from resources.storage.scratch import Scratch
 

@@ -8,11 +8,12 @@ import dagster as dg
 
 from dp_assets.artifacts import Adapter, Table
 from dp_assets.privacy.labels import Label
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.history import CohortHistory
 from dp_assets.statements.statement import digest_of
 from dp_assets.vocabulary import Partition
+from resources.public_failure import PublicFailure
 from resources.storage.artifact_files import stored_charge_ids
 from resources.storage.digests import code_digest, file_digests
 from resources.storage.stores import artifact_folder
@@ -55,7 +56,7 @@ def provenance(
     `made_from` maps the name of an asset to the artifact that the statement is made from.
 
     Raises:
-      dg.Failure: an artifact was replaced after it was loaded.
+      PublicFailure: an artifact was replaced after it was loaded.
     """
     settings = public_settings(profile)
     return {
@@ -82,7 +83,7 @@ def released_files(home: Path, partition: Partition, made_from: Mapping[str, Tab
     """Return the digest of each file of these assets, by its path below `artifacts`. A run in memory leaves no files.
 
     Raises:
-      dg.Failure: the artifact in a folder has other charges than the artifact that was loaded.
+      PublicFailure: the artifact in a folder has other charges than the artifact that was loaded.
     """
     key = f"{partition.cohort}|{partition.level}"
     digests: dict[str, str] = {}
@@ -91,6 +92,6 @@ def released_files(home: Path, partition: Partition, made_from: Mapping[str, Tab
         if not folder.is_dir():
             continue
         if set(stored_charge_ids(folder)) != set(artifact.charge_ids):
-            raise dg.Failure(f"{asset} was replaced while the statement was made; materialize privacy_statement again")
+            raise PublicFailure(f"{asset} was replaced while it was stated; materialize privacy_statement again")
         digests |= file_digests(folder, below=folder.parents[2])
     return digests

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dp_assets.privacy.chain import Entry, entries_after
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState
+from dp_assets.privacy.ledger_state import ChargeRecord, LedgerState
 from dp_assets.statements.pages import number
 from dp_assets.statements.reading import canonical
 from dp_assets.statements.statement import of_ledger

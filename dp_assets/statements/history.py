@@ -15,7 +15,7 @@ from dp_accounting import DpEvent
 from dp_assets.privacy import accounting
 from dp_assets.privacy.chain import Entry, canonical
 from dp_assets.privacy.events import event_from_json
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState, rdp_of_form
+from dp_assets.privacy.ledger_state import ChargeRecord, LedgerState, rdp_of_form
 
 BOOKED = "booked"
 

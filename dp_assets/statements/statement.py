@@ -18,7 +18,7 @@ from typing import Any
 from dp_assets.privacy import accounting
 from dp_assets.privacy.claim import without_number_of_continuations
 from dp_assets.privacy.events import event_from_json, event_to_json
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState
+from dp_assets.privacy.ledger_state import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import PrivacyPlan
 from dp_assets.privacy.registration import Registration
 from dp_assets.privacy.units import RELATION, unit_in_words

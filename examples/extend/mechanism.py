@@ -15,10 +15,10 @@ import polars as pl
 from dp_assets.artifacts import OpenableCharge, PrivateTable, Table, content_digest
 from dp_assets.privacy.claim import Discrepancy, check_votes
 from dp_assets.privacy.evidence import CountedVotes, Evidence, votes_evidence
-from dp_assets.privacy.ledger import ChargeRecord
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, noise_draws, noisy_votes
+from dp_assets.privacy.ledger_state import ChargeRecord
 from dp_assets.privacy.plan import HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, noise_draws, noisy_votes
 
 
 class OtherNumberOfTopics(ValueError):

@@ -55,7 +55,7 @@ from dp_assets.privacy.chain import (
     verify_chain,
 )
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.units import keyed_hash
 from resources.storage.data_folder import require_known_version, write_version
 from resources.storage.room import room_in

@@ -29,8 +29,8 @@ import polars as pl
 from dp_assets.artifacts import PrivateTable
 from dp_assets.privacy.errors import PublicError
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import ERASED_SUFFIX
-from resources.ledger.charging import Ledger
+from dp_assets.privacy.ledger_state import ERASED_SUFFIX
+from resources.ledger.ledger_resource import Ledger
 from resources.ledger.overlap import Sketches, sketch_hash
 from resources.private.private_step import StepsRunning, no_private_step, private_errors
 from resources.storage.artifact_files import UnreadableArtifact, read_artifact, write_artifact

@@ -73,7 +73,7 @@ def unexpected_files(folder: Path, kind: type) -> Iterator[Path]:
             yield path
 
 
-def check_content(folder: Path, kind: type, *, asset: str, columns: Mapping[str, str] | None) -> None:
+def require_declared_content(folder: Path, kind: type, *, asset: str, columns: Mapping[str, str] | None) -> None:
     """Refuse to publish files with undeclared content.
 
     `columns` are the types of a table's columns (`column_types`); None skips their comparison.

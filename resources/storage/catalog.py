@@ -25,7 +25,7 @@ import polars as pl
 from dp_assets.privacy import accounting
 from dp_assets.privacy.events import event_from_json, event_to_json
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from resources.storage.artifact_files import DOCUMENT, SHARDS, UnreadableArtifact, stored_charge_ids, stored_record
 from resources.storage.zones import atomic_file
 

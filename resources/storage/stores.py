@@ -19,13 +19,13 @@ from pydantic import PrivateAttr
 
 from dp_assets.artifacts import CONTENT, Adapter, PrivateTable, Table, content_digest, union_of_ids
 from dp_assets.privacy.labels import LABEL_METADATA, NO_DP, TAG, Label, Zone, may_read_private, zone
-from dp_assets.privacy.ledger import ERASED_SUFFIX
+from dp_assets.privacy.ledger_state import ERASED_SUFFIX
 from dp_assets.privacy.metadata import check_private_keys
 from dp_assets.vocabulary import Partition
 from resources.ledger.ledger_file import LedgerFile
 from resources.private.private_step import private_step
 from resources.public_failure import PublicFailure
-from resources.storage.allowed_files import check_content, check_files
+from resources.storage.allowed_files import check_files, require_declared_content
 from resources.storage.artifact_files import Artifact, UnreadableArtifact, read_artifact, read_kept, write_artifact
 from resources.storage.room import room_in
 from resources.storage.zones import atomic_folder, folders_in_place
@@ -128,7 +128,7 @@ class ArtifactStore(dg.ConfigurableIOManager):
         folder, columns = self._folder(context, _partition(context)), _columns(context)
         _store(folder, obj, Path(self.home), target_zone, asset=asset, columns=columns)
         if isinstance(obj, PrivateTable):
-            obj.release()
+            obj.drop_held()
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the artifact that an asset reads; a dict by partition key when it reads several partitions.
@@ -224,7 +224,7 @@ def _store(
             write_artifact(temporary, artifact)
             check_files(temporary, type(artifact))
             _check_observed(temporary, artifact, asset)
-            check_content(temporary, type(artifact), asset=asset, columns=columns)
+            require_declared_content(temporary, type(artifact), asset=asset, columns=columns)
         return
     root = home / target_zone
     with private_step(str(root)):

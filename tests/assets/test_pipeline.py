@@ -15,7 +15,7 @@ from dp_assets.corpus.schemas import SCHEMAS, check_schema
 from dp_assets.definitions import ALL_ASSETS, ALL_CHECKS
 from dp_assets.privacy import metadata
 from dp_assets.privacy.labels import LABEL_METADATA, Label
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.selection.strategies import Strategy
 from dp_assets.settings.profile import Profile

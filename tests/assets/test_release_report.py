@@ -3,7 +3,7 @@
 from dp_assets.assets.privacy_statement import privacy_statement
 from dp_assets.assets.quality_report import quality_report
 from dp_assets.assets.release_report import release_report
-from dp_assets.stages.training import TITLES
+from dp_assets.stages.training_curve import TITLES
 from tests.assets.one_asset import Workbench
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from dp_assets.assets.real_instructions import real_instructions
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.private.private_step import CONSTANT_MESSAGE, log_file
 from tests.corpus.chat_data import talk, write_data_set
 from tests.tiny_pipeline import register, tiny_profile, tiny_resources, write_corpus

@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from dp_assets.cli import app
 from dp_assets.settings.named import selected_profile
-from resources.ledger.charging import Charge
+from resources.ledger.ledger_resource import Charge
 from tests.cli_pipeline import CliPipeline
 
 LEVEL = "eps-8"

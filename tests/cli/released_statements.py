@@ -15,7 +15,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.statements.statement import restated, sealed
 from dp_assets.statements.statement_pages import to_html, to_markdown
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.artifact_files import write_artifact
 from resources.storage.digests import code_digest, file_digests
 from tests.privacy.plans import small_plan, small_terms

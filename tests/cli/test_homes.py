@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dp_assets.cli import app
 from dp_assets.privacy.labels import Zone
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from tests.cli_pipeline import CliPipeline
 
 

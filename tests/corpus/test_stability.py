@@ -18,10 +18,10 @@ from dp_assets.corpus.stability import (
     Prepare,
     UnstablePreparation,
     moment_in,
-    preparation_of,
     probe_rows,
     require_alone,
     require_stable,
+    verdict_on_preparation,
 )
 from dp_assets.privacy.units import PrivacyUnit
 
@@ -74,7 +74,7 @@ def test_the_real_preparation_treats_units_apart(unit: PrivacyUnit) -> None:
     every_step = {"detect_language": True, "redaction": Redaction((SECRET, *PATTERN_KINDS))}
     for steps in ({}, every_step):
         prepared = prepare_rows(unit, **steps)
-        assert preparation_of(prepared, rows=ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"
+        assert verdict_on_preparation(prepared, rows=ROWS, unit=unit, max_rows_per_unit=2) == f"{unit}-wise"
 
 
 @pytest.mark.parametrize("unit", [USER, INSTRUCTION])
@@ -82,17 +82,17 @@ def test_the_real_preparation_treats_units_apart(unit: PrivacyUnit) -> None:
 def test_a_preparation_that_looks_at_other_units_is_told(
     unit: PrivacyUnit, defect: Callable[[Prepare], Prepare]
 ) -> None:
-    assert preparation_of(defect(prepare_rows(unit)), rows=ROWS, unit=unit, max_rows_per_unit=2) == ACROSS_UNITS
+    assert verdict_on_preparation(defect(prepare_rows(unit)), rows=ROWS, unit=unit, max_rows_per_unit=2) == ACROSS_UNITS
 
 
 def test_a_preparation_beyond_the_contribution_bound_is_told() -> None:
     three_each = prepare_rows(USER, max_rows_per_unit=3)
-    assert preparation_of(three_each, rows=ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
+    assert verdict_on_preparation(three_each, rows=ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
 
 
 def test_rows_prepared_for_the_instruction_are_not_prepared_for_the_user() -> None:
-    assert preparation_of(prepare_rows(INSTRUCTION), rows=ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
-    assert preparation_of(prepare_rows(USER), rows=ROWS, unit=INSTRUCTION, max_rows_per_unit=2) == ACROSS_UNITS
+    assert verdict_on_preparation(prepare_rows(INSTRUCTION), rows=ROWS, unit=USER, max_rows_per_unit=2) == ACROSS_UNITS
+    assert verdict_on_preparation(prepare_rows(USER), rows=ROWS, unit=INSTRUCTION, max_rows_per_unit=2) == ACROSS_UNITS
 
 
 @pytest.mark.parametrize(

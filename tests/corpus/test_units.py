@@ -14,14 +14,14 @@ from dp_assets.corpus.prepare import Preparation, prepare
 from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import ChitchatSource
 from dp_assets.dpsgd.clipping import Clipping, clipped_sum
-from dp_assets.generation.private_rows import RowEncoder, unit_rows
+from dp_assets.generation.token_rows import RowEncoder, unit_rows
 from dp_assets.pipeline.corpus import terms_of
 from dp_assets.privacy.plan import GENERATOR
 from dp_assets.privacy.registration import FIXED, RegistrationError, Terms
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.selection.votes import exact_votes
 from dp_assets.settings.named import load_profile
-from resources.ledger.charging import ChargeRefused, Ledger
+from resources.ledger.ledger_resource import ChargeRefused, Ledger
 from resources.models.hashed_ngrams import hashed_vectors
 from tests.generation.tiny_lora import lora_model
 

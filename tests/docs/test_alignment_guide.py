@@ -10,7 +10,7 @@ import pytest
 from dp_assets.alignment.record import policy_record
 from dp_assets.artifacts import Adapter
 from dp_assets.settings.named import load_profile
-from dp_assets.stages.policy import policy_metadata
+from dp_assets.stages.policy_metadata import policy_metadata
 from resources.storage.adapter_io import PROVENANCE_FILE, save_adapter
 from tests.docs.test_commands import ROOT, command_lines, problem
 

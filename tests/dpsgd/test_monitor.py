@@ -12,8 +12,8 @@ from dp_assets.dpsgd.clipping import ClippingEvidence, Gradients, adapter_parame
 from dp_assets.dpsgd.monitor import RunMonitor
 from dp_assets.dpsgd.private_rows import UnitRows
 from dp_assets.dpsgd.sensitivity_probe import ProbeResult
-from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import GaussianNoise, PoissonSampler
 from tests.generation.tiny_lora import lora_model
 
 SECURE = SystemRandomness()
@@ -26,7 +26,7 @@ class AsDrawn:
     def open(self) -> UnitRows:
         return {}
 
-    def are_drawn(self, *_: object) -> bool:
+    def match_stored_rows(self, *_: object) -> bool:
         return True
 
     def note_continued(self, checkpoint: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from dp_assets.dpsgd import clipping
 from dp_assets.dpsgd.clipping import Clipping, GradientEngine, adapter_parameters
 from dp_assets.dpsgd.sensitivity_probe import PROBE_UNITS, SMALL, ProbeResult, RoundingTooCoarse, probe_sensitivity
-from dp_assets.privacy.mechanisms import ROUNDING_MARGIN
+from dp_assets.privacy.sampling_and_noise import ROUNDING_MARGIN
 from tests.generation.tiny_lora import lora_model, round_by_position
 
 C, EXPECTED = 0.3, 4096

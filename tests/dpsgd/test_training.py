@@ -20,9 +20,9 @@ from dp_assets.dpsgd.private_rows import UnitRows
 from dp_assets.dpsgd.training import NoSpareStep, TrainingSettings, _sample, train_privately
 from dp_assets.privacy.claim import CONFIGURED, check_dpsgd
 from dp_assets.privacy.evidence import Evidence
-from dp_assets.privacy.mechanisms import GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import DpSgdPlan
 from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import GaussianNoise, PoissonSampler
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.progress import silent
 from tests.generation.tiny_lora import ROWS, lora_model
@@ -44,7 +44,7 @@ class Rows:
     def open(self) -> UnitRows:
         return self.read()
 
-    def are_drawn(self, *_: object) -> bool:
+    def match_stored_rows(self, *_: object) -> bool:
         return True
 
     def note_continued(self, checkpoint: str) -> None:

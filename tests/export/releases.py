@@ -13,7 +13,7 @@ from dp_assets.export.cards import CardSettings
 from dp_assets.export.parts import STATEMENT, Kind, chosen_parts
 from dp_assets.export.release import Release, gather
 from dp_assets.privacy.labels import Label, zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.statements.statement import restated
 from dp_assets.statements.statement_pages import to_html, to_markdown
 from dp_assets.statements.verification import verify

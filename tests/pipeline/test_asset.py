@@ -7,7 +7,7 @@ import pytest
 from dp_assets.artifacts import Table
 from dp_assets.corpus.schemas import SCHEMAS
 from dp_assets.pipeline.asset import OWNERS, pipeline_asset, table_schema
-from dp_assets.pipeline.partitions import RELEASES
+from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy.labels import LABEL_METADATA, TAG, Label
 from resources.storage.stores import COLUMNS_METADATA
 
@@ -43,5 +43,5 @@ def test_an_asset_has_the_columns_that_it_names_or_else_the_schema_of_its_name()
 
 
 def test_an_asset_is_partitioned_by_cohort_and_level_unless_it_says_otherwise() -> None:
-    assert made(Label.MECHANISM).partitions_def == RELEASES
+    assert made(Label.MECHANISM).partitions_def == COHORTS_BY_LEVELS
     assert made(Label.PRIVATE, partitioned=False).partitions_def is None

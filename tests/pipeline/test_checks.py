@@ -10,7 +10,9 @@ import pytest
 
 from dp_assets.artifacts import Adapter, Document, Table
 from dp_assets.corpus.schemas import SCHEMAS
+from dp_assets.definitions import defs
 from dp_assets.pipeline import checks
+from dp_assets.privacy.labels import LABEL_METADATA, Label
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.statement import sealed
 from tests.statements.statements import planned, without_noise
@@ -31,6 +33,14 @@ def profile() -> Profile:
 
 def filtered(*bins: int) -> Table:
     return Table(pl.LazyFrame({"text": [f"text {row}" for row in range(len(bins))], "bin_id": bins}))
+
+
+def test_each_released_table_has_a_check_of_its_schema() -> None:
+    graph = defs.resolve_asset_graph()
+    labels = {key.to_user_string(): graph.get(key).metadata[LABEL_METADATA] for key in graph.materializable_asset_keys}
+    released = {name for name in SCHEMAS if labels[name] != Label.PRIVATE}
+    checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys if key.name == "schema"}
+    assert checked == released
 
 
 def test_a_table_without_a_column_or_with_one_of_another_type_fails() -> None:

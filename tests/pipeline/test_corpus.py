@@ -10,7 +10,7 @@ from dp_assets.corpus.columns import SourceError
 from dp_assets.pipeline.corpus import register_corpus, registration_of, source_of, terms_of
 from dp_assets.settings.named import load_profile
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import ChargeRefused, Ledger
+from resources.ledger.ledger_resource import ChargeRefused, Ledger
 
 TEXT = {"text": "t"}
 LMSYS = "lmsys/lmsys-chat-1m"

@@ -19,10 +19,10 @@ from dp_assets.artifacts import PrivateTable
 from dp_assets.pipeline import release_protocol
 from dp_assets.privacy import randomness
 from dp_assets.privacy.labels import Zone
-from dp_assets.privacy.ledger import LedgerState
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
-from resources.ledger.charging import Charge, ChargeRefused, Ledger
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, GaussianNoise
+from resources.ledger.ledger_resource import Charge, ChargeRefused, Ledger
 from resources.storage.stores import ReleaseStore
 from tests.boundary import LEVEL, Boundary, UntriedVotes
 from tests.untried_generator import UntriedGenerator

@@ -13,7 +13,7 @@ from dp_assets.assets.real_instructions import real_instructions
 from dp_assets.cli import app
 from dp_assets.pipeline import overlap
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.private.private_step import log_file
 from resources.storage.zones import HOME_VARIABLE
 from tests.tiny_pipeline import register as register_profile

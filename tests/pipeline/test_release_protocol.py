@@ -13,7 +13,7 @@ from dp_assets.artifacts import UNKNOWN_PREPARATION, PrivateTable
 from dp_assets.pipeline.release_protocol import ReleaseIdentity
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import ChargeRefused, Ledger
+from resources.ledger.ledger_resource import ChargeRefused, Ledger
 from tests.tiny_pipeline import register, tiny_profile
 
 TWO_COHORTS = {"kind": "user_bucket", "num_buckets": 2}

@@ -14,7 +14,7 @@ from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.headline import Guarantee
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.settings.profile import Profile
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.catalog import catalog_file
 from resources.storage.stores import ReleaseStore
 from tests.tiny_pipeline import PARTITION, register, tiny_profile, write_corpus

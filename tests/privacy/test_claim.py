@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy.claim import Discrepancy, check_dpsgd, check_votes
-from dp_assets.privacy.evidence import fingerprint
-from dp_assets.privacy.mechanisms import ROUNDING_MARGIN, largest_rounding_slack
+from dp_assets.privacy.evidence import digest_of_names
+from dp_assets.privacy.sampling_and_noise import ROUNDING_MARGIN, largest_rounding_slack
 from tests.privacy.plans import small_plan
 
 PLAN = small_plan()
-TENSORS = fingerprint(["a", "b"])
+TENSORS = digest_of_names(["a", "b"])
 HONEST: dict[str, Any] = {
     "mechanism": "dpsgd",
     "unit": "user",
@@ -41,7 +41,7 @@ HONEST: dict[str, Any] = {
     "trained_tensors": TENSORS,
     "updates": "of noisy sums alone",
     "constants": "as configured",
-    "changed_elsewhere": fingerprint([]),
+    "changed_elsewhere": digest_of_names([]),
     "num_parameters": 10,
 }
 HONEST_VOTES: dict[str, Any] = {

@@ -13,14 +13,14 @@ from dp_assets.privacy.evidence import (
     CountedVotes,
     Evidence,
     ObservedTraining,
+    digest_of_names,
     dpsgd_evidence,
-    fingerprint,
     noise_size,
     votes_evidence,
 )
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.plan import DpSgdPlan, VotesPlan
 from dp_assets.privacy.randomness import RandomSource, SystemRandomness
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.units import PrivacyUnit
 from tests.privacy.replay import ReplayableSource
 
@@ -190,6 +190,6 @@ def test_fair_noise_is_called_another_size_once_in_a_trillion_runs(coordinates: 
 
 
 def test_a_fingerprint_depends_on_the_names_and_not_on_their_order() -> None:
-    assert fingerprint(["a", "b"]) == fingerprint({"b", "a"})
-    assert fingerprint(["a", "b"]) != fingerprint(["a", "c"])
-    assert fingerprint([])["count"] == 0
+    assert digest_of_names(["a", "b"]) == digest_of_names({"b", "a"})
+    assert digest_of_names(["a", "b"]) != digest_of_names(["a", "c"])
+    assert digest_of_names([])["count"] == 0

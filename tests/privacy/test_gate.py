@@ -18,7 +18,7 @@ from dp_assets.privacy.gate import (
     check_overlap,
     check_plans_fit,
 )
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState
+from dp_assets.privacy.ledger_state import ChargeRecord, LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, DpSgdPlan, VotesPlan
 from dp_assets.privacy.registration import RegistrationError
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser

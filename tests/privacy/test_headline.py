@@ -12,7 +12,7 @@ from dp_assets.cli import summary
 from dp_assets.cli._ledger_tables import overview, print_tables
 from dp_assets.privacy.headline import Basis, guarantee
 from dp_assets.privacy.labels import Label
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.metadata import COHORT_EPSILON, artifact_metadata, joint_metadata
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from tests.statements.statements import PLAN, both, charged, state_of, statement_of

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from dp_assets.privacy.mechanisms import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from dp_assets.privacy.randomness import (
     SystemRandomness,
     bernoulli,
@@ -21,6 +20,7 @@ from dp_assets.privacy.randomness import (
     origin,
     uniforms,
 )
+from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, GaussianNoise, PoissonSampler
 from tests.privacy.replay import FixedWords, ReplayableSource
 
 SIGNIFICANCE = 1e-6  # how often each statistical test fails although all is well

@@ -20,8 +20,8 @@ from dp_assets.corpus.prepare import Preparation, prepare
 from dp_assets.corpus.settings import CohortSettings
 from dp_assets.corpus.sources import FileSource
 from dp_assets.dpsgd.packing import TokenRow
-from dp_assets.generation.private_rows import RowEncoder, unit_rows
 from dp_assets.generation.prompts import generator_prompt_ids
+from dp_assets.generation.token_rows import RowEncoder, unit_rows
 from dp_assets.privacy.units import PrivacyUnit
 
 Row = Mapping[str, Any]

@@ -24,7 +24,7 @@ import torch
 from dp_assets.artifacts import CONTENT
 from dp_assets.definitions import ALL_ASSETS
 from dp_assets.dpsgd.packing import TokenRow
-from dp_assets.generation import private_rows
+from dp_assets.generation import token_rows
 from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.randomness import SystemRandomness
 from dp_assets.privacy.units import PrivacyUnit
@@ -57,7 +57,7 @@ class Side:
 
     def replayed(self, patch: pytest.MonkeyPatch, sampling_probability: float) -> None:
         """Deal the words of this side to both mechanisms, and keep what they count."""
-        group, count = private_rows.unit_rows, noisy_votes.exact_votes
+        group, count = token_rows.unit_rows, noisy_votes.exact_votes
 
         def unit_rows(*args: Any, **settings: Any) -> dict[str, Sequence[TokenRow]]:
             units = group(*args, **settings)
@@ -74,7 +74,7 @@ class Side:
             source = self.votes_source if self.exact_votes else self.training
             return source.bits(num_words)
 
-        patch.setattr(private_rows, "unit_rows", unit_rows)
+        patch.setattr(token_rows, "unit_rows", unit_rows)
         patch.setattr(noisy_votes, "exact_votes", exact_votes)
         patch.setattr(SystemRandomness, "bits", bits)
 

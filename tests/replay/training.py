@@ -176,7 +176,7 @@ class Rows:
         self.run.open(list(self.unit_rows), sampling_probability=PROBABILITY)
         return self.unit_rows
 
-    def are_drawn(self, *_: object) -> bool:
+    def match_stored_rows(self, *_: object) -> bool:
         return True
 
     def note_continued(self, checkpoint: str) -> None:

@@ -11,8 +11,8 @@ from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
 from resources.ledger import ledger_file
-from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.ledger.ledger_file import LedgerFile
+from resources.ledger.ledger_resource import Charge, ChargeRefused, Ledger
 from tests.privacy.plans import small_plan
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dp_assets.selection.near_copies import fingerprint, is_near_copy, runs_of, words_of
+from dp_assets.selection.near_copies import hash_of_words, is_near_copy, runs_of, words_of
 
 TEXT = "How do I bake a loaf of good bread at home?"
 
@@ -42,7 +42,7 @@ def test_short_texts_are_compared_as_wholes() -> None:
 
 def test_words_ignore_case_and_punctuation_but_not_order() -> None:
     assert words_of("Hello, World") == words_of("hello world!") != words_of("world hello")
-    assert fingerprint("Hello, World") == fingerprint("hello world!") != fingerprint("world hello")
+    assert hash_of_words("Hello, World") == hash_of_words("hello world!") != hash_of_words("world hello")
     assert words_of(" :-) ") == (":-)",)
 
 

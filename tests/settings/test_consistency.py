@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.settings.consistency import contradictions, plan_problems
 from dp_assets.settings.named import NAMED, ProfileError, load, load_profile
 

@@ -143,7 +143,10 @@ def test_partitions_are_the_cohorts_and_the_planned_levels_of_the_profile(tmp_pa
     planned_levels = ["eps-3"]
     cohorts = { kind = "quarter", first = "2025-Q4", last = "2026-Q1" }
     """
-    code = "from dp_assets.pipeline.partitions import RELEASES; print('\\n'.join(RELEASES.get_partition_keys()))"
+    code = (
+        "from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS as partitions\n"
+        "print('\\n'.join(partitions.get_partition_keys()))"
+    )
     environment = os.environ | {PROFILE_VARIABLE: profile_file(tmp_path, text)}
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True

@@ -9,7 +9,7 @@ from dp_assets.pipeline.corpus import preparation_of, source_of
 from dp_assets.privacy.units import PrivacyUnit
 from dp_assets.stages.preparation import CorpusPreparation, bind
 from resources.build import build_resources
-from resources.ledger.charging import SnapshotConflict
+from resources.ledger.ledger_resource import SnapshotConflict
 from tests.tiny_pipeline import register, tiny_profile, write_corpus
 
 KEY = b"key"

@@ -9,7 +9,7 @@ from dp_assets.corpus.columns import SourceError
 from dp_assets.corpus.prepare import unit_of_user
 from dp_assets.settings.profile import Profile
 from dp_assets.stages.preview import preview_of
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from tests.tiny_pipeline import register, tiny_profile, write_corpus
 
 NUM_USERS, NUM_ROWS = 60, 120

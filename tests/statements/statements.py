@@ -8,8 +8,8 @@ from typing import Any
 from dp_assets.privacy.chain import Anchor, chain
 from dp_assets.privacy.claim import SECURE, STEP_COUNTS
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.evidence import fingerprint
-from dp_assets.privacy.ledger import ChargeRecord, LedgerState, booking_bodies
+from dp_assets.privacy.evidence import digest_of_names
+from dp_assets.privacy.ledger_state import ChargeRecord, LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.registration import Registration
 from dp_assets.statements.statement import StatedSource, digest_of, make_statement
@@ -109,11 +109,11 @@ def _generator_evidence(plan: PrivacyPlan) -> dict[str, Any]:
         "normaliser": plan.dpsgd.expected_batch_size,
         **dict.fromkeys(STEP_COUNTS, steps),
         "continuations": "within the spare steps",
-        "trained_tensors": fingerprint(("a", "b")),
-        "noised_tensors": fingerprint(("a", "b")),
+        "trained_tensors": digest_of_names(("a", "b")),
+        "noised_tensors": digest_of_names(("a", "b")),
         "updates": "of noisy sums alone",
         "constants": "as configured",
-        "changed_elsewhere": fingerprint(()),
+        "changed_elsewhere": digest_of_names(()),
         "num_parameters": 100,
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy.chain import Anchor, Entry, chain
-from dp_assets.privacy.ledger import LedgerState, booking_bodies
+from dp_assets.privacy.ledger_state import LedgerState, booking_bodies
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.statements.against_ledger import NOW, ORIGIN, ledger_findings, untrue
 from dp_assets.statements.verification import Outcome

@@ -9,7 +9,7 @@ from dp_accounting import NonPrivateDpEvent
 
 from dp_assets.privacy.chain import Anchor, Entry, chain
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.ledger import LedgerState, booking_bodies
+from dp_assets.privacy.ledger_state import LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.statements.history import cohort_histories
 from tests.privacy.plans import small_plan

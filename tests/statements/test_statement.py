@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dp_assets.privacy import accounting
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM, PrivacyPlan
 from dp_assets.privacy.units import PrivacyUnit, WithoutUser
 from dp_assets.statements.figures import AT_SMALL_DELTA

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dp_assets.privacy.chain import LedgerTampered
-from resources.ledger.charging import Ledger
 from resources.ledger.homes import STATE_VARIABLE, note_home, other_ledgers
+from resources.ledger.ledger_resource import Ledger
 from tests.resources.ledgers import charge, register
 
 

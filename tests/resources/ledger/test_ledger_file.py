@@ -13,7 +13,7 @@ import pytest
 
 from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, canonical, digest
 from resources.ledger import ledger_file
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from tests.resources.ledgers import charge, register
 
 

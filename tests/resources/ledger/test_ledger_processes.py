@@ -12,11 +12,11 @@ import pytest
 
 from dp_assets.privacy import accounting
 from dp_assets.privacy.gate import VoidRefused
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import GATE_ORDERS, Registration
-from resources.ledger.charging import Charge, ChargeRefused, Ledger
 from resources.ledger.ledger_file import Entries, LedgerFile
+from resources.ledger.ledger_resource import Charge, ChargeRefused, Ledger
 from tests.privacy.plans import small_plan
 from tests.resources.ledgers import MOMENTS, charge, register, run_until_killed, try_charge
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from dp_assets.privacy import accounting
 from dp_assets.privacy.plan import HISTOGRAM
 from dp_assets.privacy.registration import GATE_ORDERS
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from tests.privacy.plans import small_plan
 from tests.resources.ledgers import register, try_charge
 

@@ -10,10 +10,10 @@ from dp_assets.privacy import accounting
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.gate import BudgetExceeded
 from dp_assets.privacy.headline import Basis
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import RegistrationError
-from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
+from resources.ledger.ledger_resource import ChargeRefused, Ledger, SnapshotConflict
 from resources.ledger.overlap import SIZE, Sketch, Sketches, sketch_hash
 from tests.privacy.plans import small_plan
 from tests.resources.ledgers import charge, register, terms

@@ -14,7 +14,7 @@ from dp_assets.privacy.labels import Zone
 from dp_assets.privacy.plan import HISTOGRAM, DpSgdPlan, VotesPlan, make_plan
 from dp_assets.privacy.registration import Registration, Terms
 from dp_assets.privacy.units import PrivacyUnit
-from resources.ledger.charging import ChargeRefused, Ledger, SnapshotConflict
+from resources.ledger.ledger_resource import ChargeRefused, Ledger, SnapshotConflict
 from resources.private import erasure
 from resources.private.erasure import ErasureRefused, erase
 from resources.private.private_step import PrivateStepFailed, private_step

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from dp_assets.privacy.errors import PublicError
-from resources.ledger.charging import ChargeRefused
+from resources.ledger.ledger_resource import ChargeRefused
 from resources.private.private_step import (
     CONSTANT_MESSAGE,
     PrivateStepFailed,

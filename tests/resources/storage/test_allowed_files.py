@@ -13,7 +13,13 @@ from safetensors.numpy import load_file, save_file
 
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from resources.storage.adapter_io import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
-from resources.storage.allowed_files import ALLOWED, UnexpectedContent, UnexpectedFile, check_content, check_files
+from resources.storage.allowed_files import (
+    ALLOWED,
+    UnexpectedContent,
+    UnexpectedFile,
+    check_files,
+    require_declared_content,
+)
 from resources.storage.artifact_files import DOCUMENT, PROVENANCE, SHARDS, Artifact, write_artifact
 
 LAYER = "base_model.model.layers.0.q_proj"
@@ -37,7 +43,7 @@ ARTIFACTS: dict[str, Artifact] = {
 def test_what_our_writers_write_is_allowed(tmp_path: Path, kind: str) -> None:
     write_artifact(tmp_path, ARTIFACTS[kind])
     check_files(tmp_path, type(ARTIFACTS[kind]))
-    check_content(tmp_path, type(ARTIFACTS[kind]), asset="asset", columns=COLUMNS)
+    require_declared_content(tmp_path, type(ARTIFACTS[kind]), asset="asset", columns=COLUMNS)
 
 
 def test_the_list_of_what_is_published_is_this_one() -> None:
@@ -137,7 +143,7 @@ def test_what_is_not_declared_is_refused_wherever_it_is_hidden_and_its_value_is_
     write_artifact(tmp_path, ARTIFACTS[kind])
     hide(tmp_path)
     with pytest.raises(UnexpectedContent, match=name) as refused:
-        check_content(tmp_path, type(ARTIFACTS[kind]), asset="asset", columns=COLUMNS)
+        require_declared_content(tmp_path, type(ARTIFACTS[kind]), asset="asset", columns=COLUMNS)
     assert "4929" not in str(refused.value)
     assert refused.value.allow_retries is False
 
@@ -150,4 +156,4 @@ def test_every_file_of_a_table_has_the_declared_columns(tmp_path: Path) -> None:
     further.write_parquet(tmp_path / "part-00001-0123456789abcdef.parquet", metadata=metadata)
     check_files(tmp_path, Table)
     with pytest.raises(UnexpectedContent, match="exact_votes"):
-        check_content(tmp_path, Table, asset="asset", columns=COLUMNS)
+        require_declared_content(tmp_path, Table, asset="asset", columns=COLUMNS)

@@ -13,9 +13,9 @@ import pytest
 from dp_assets.artifacts import Adapter, Document, PrivateTable, Table
 from dp_assets.privacy import accounting
 from dp_assets.privacy.labels import Label, zone
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import HISTOGRAM
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.artifact_files import Artifact, write_artifact
 from resources.storage.catalog import RELEASED_VARIABLE, STORAGE_VERSION, catalog_file, rebuild
 from resources.storage.stores import artifact_folder

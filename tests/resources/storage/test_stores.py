@@ -15,7 +15,7 @@ from dp_assets.artifacts import PrivateTable, Table, union_of_ids
 from dp_assets.pipeline.asset import labeled_asset, table_schema
 from dp_assets.privacy.labels import LABEL_METADATA, Label, Zone
 from dp_assets.privacy.metadata import PUBLIC_SOURCE, RESTRICTED, PrivateFigure, check_private_keys
-from resources.ledger.charging import Ledger
+from resources.ledger.ledger_resource import Ledger
 from resources.private.private_step import PrivateStepFailed, log_file
 from resources.storage import stores
 from resources.storage.allowed_files import UnexpectedContent, UnexpectedFile

@@ -9,8 +9,8 @@ import pytest
 
 from dp_assets.privacy.chain import Anchor
 from dp_assets.privacy.labels import Zone
-from resources.ledger.charging import Ledger
 from resources.ledger.ledger_file import LedgerFile
+from resources.ledger.ledger_resource import Ledger
 from resources.storage.zones import (
     HOME_VARIABLE,
     atomic_file,

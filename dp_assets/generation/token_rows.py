@@ -19,8 +19,8 @@ from dp_assets.dpsgd.private_rows import Picks, UnitRows
 from dp_assets.dpsgd.replica import digests_of, tensors_of
 from dp_assets.generation.prompts import encode_instruction, generator_prompt_ids
 from dp_assets.generation.settings import GeneratorSettings
-from dp_assets.privacy.evidence import OTHERWISE, Evidence, fingerprint
-from dp_assets.privacy.mechanisms import noise_draws
+from dp_assets.privacy.evidence import OTHERWISE, Evidence, digest_of_names
+from dp_assets.privacy.sampling_and_noise import noise_draws
 
 PUBLIC_TEXT = "The quick brown fox jumps over the lazy dog; 0123456789 times, or Zwölf Boxkämpfer do."
 
@@ -108,7 +108,7 @@ class PrivateTokenRows:
         """Record that the run continues from this checkpoint. The table is then opened as a continuation."""
         self.charge = self.charge.continued(checkpoint)
 
-    def are_drawn(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
+    def match_stored_rows(self, rows: Sequence[TokenRow], unit_ids: Sequence[str], picks: Picks, steps: int) -> bool:
         """Whether each row was encoded from the picked text of its unit in the stored table.
 
         False too if the run is not the only one since the rows were opened, if the opened rows are not the whole table,
@@ -123,7 +123,7 @@ class PrivateTokenRows:
         is_encoded_alike = self._encode_public_text() == self._probed
         is_as_read = is_one_run and self._is_whole and self._is_public_model and is_encoded_alike
         return is_as_read and all(
-            _is_drawn(encoded.get(row, ()), stored.get(unit_id, ()), *picks.get(unit_id, (0, 0)))
+            _matches_stored_row(encoded.get(row, ()), stored.get(unit_id, ()), *picks.get(unit_id, (0, 0)))
             for row, unit_id in zip(rows, unit_ids, strict=True)
         )
 
@@ -139,7 +139,7 @@ class PrivateTokenRows:
         return {
             "population": "units" if self._is_whole else OTHERWISE,
             "batches": public["batches"] if is_one_run else OTHERWISE,
-            "changed_elsewhere": fingerprint(changed) if changed else public["changed_elsewhere"],
+            "changed_elsewhere": digest_of_names(changed) if changed else public["changed_elsewhere"],
         }
 
     def _encode_public_text(self) -> TokenRow:
@@ -154,7 +154,7 @@ class PrivateTokenRows:
         return {unit_id: sorted(of_unit) for unit_id, of_unit in texts.items()}
 
 
-def _is_drawn(encoded: Collection[str], texts: Sequence[str], index: int, size: int) -> bool:
+def _matches_stored_row(encoded: Collection[str], texts: Sequence[str], index: int, size: int) -> bool:
     """Whether `encoded` contains the text at `index` of `texts`, and `texts` has length `size`."""
     return index < size == len(texts) and texts[index] in encoded
 

@@ -15,11 +15,11 @@ from dp_assets.privacy import accounting
 from dp_assets.privacy.chain import Anchor, Entry, LedgerTampered, verify_chain
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.gate import BudgetExceeded, VoidRefused
-from dp_assets.privacy.ledger import LedgerState
+from dp_assets.privacy.ledger_state import LedgerState
 from dp_assets.privacy.plan import GENERATOR, HISTOGRAM
 from dp_assets.privacy.registration import Registration, RegistrationError, gate_order
 from dp_assets.privacy.units import WithoutUser
-from resources.ledger.charging import Charge, ChargeRefused, Ledger, SnapshotConflict
+from resources.ledger.ledger_resource import Charge, ChargeRefused, Ledger, SnapshotConflict
 from tests.privacy.plans import small_plan
 from tests.resources.ledgers import charge, register, terms
 

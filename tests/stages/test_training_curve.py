@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dp_assets.artifacts import Adapter
-from dp_assets.stages.training import course_of, training_figures
+from dp_assets.stages.training_curve import course_of, training_figures
 
 CURVE = [{"step": 1, "loss": 3.0, "accuracy": 0.5}, {"step": 2, "loss": 0.5, "accuracy": 0.75}]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.ledger.charging import ChargeRefused
-from resources.ledger.release_lock import only_run_making
+from resources.ledger.in_progress import only_run_making
+from resources.ledger.ledger_resource import ChargeRefused
 
 
 def test_a_second_run_of_one_release_is_refused_and_of_another_is_not(tmp_path: Path) -> None:

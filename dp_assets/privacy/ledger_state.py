@@ -2,8 +2,9 @@
 
 This module is pure. Storage is in `resources/ledger/ledger_file.py`, the hash chain in `chain.py`, the gate in
 `gate.py`.
-Entries are only ever appended. An entry stores events, never an epsilon, so every figure is computed anew from what was
-run.
+
+Entries are only ever appended. An entry stores events and declared budgets, never a computed epsilon, so every figure
+is computed anew from what was run.
 
     keyed        the secret key that the hashes were made with, as a commitment
     registered   a corpus and its terms                    opened     private rows were read under a charge

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from resources.ledger.charging import ChargeRefused
+from resources.ledger.ledger_resource import ChargeRefused
 from resources.storage.zones import PRIVATE_FILE_MODE, private_folder
 
 IN_PROGRESS = "another run makes this release; wait for it to end, then run again to use what it made"

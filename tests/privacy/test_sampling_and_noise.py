@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dp_assets.privacy.mechanisms import (
+from dp_assets.privacy.randomness import SystemRandomness
+from dp_assets.privacy.sampling_and_noise import (
     DiscreteGaussianNoise,
     GaussianNoise,
     PoissonSampler,
@@ -16,7 +17,6 @@ from dp_assets.privacy.mechanisms import (
     noise_draws,
     noisy_votes,
 )
-from dp_assets.privacy.randomness import SystemRandomness
 from tests.privacy.replay import ReplayableSource
 
 SIGNIFICANCE = 1e-6

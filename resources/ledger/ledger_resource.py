@@ -18,7 +18,7 @@ from dp_assets.privacy import gate
 from dp_assets.privacy.chain import Entry
 from dp_assets.privacy.claim import ClaimRefused, Discrepancy
 from dp_assets.privacy.events import event_to_json
-from dp_assets.privacy.ledger import Bound, ChargeRecord, LedgerState, booking_bodies
+from dp_assets.privacy.ledger_state import Bound, ChargeRecord, LedgerState, booking_bodies
 from dp_assets.privacy.plan import GENERATOR, PrivacyPlan
 from dp_assets.privacy.registration import Registration, RegistrationError, Terms, gate_order
 from dp_assets.privacy.units import keyed_hash

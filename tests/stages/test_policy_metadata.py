@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dp_assets.artifacts import Adapter
-from dp_assets.stages.policy import policy_metadata
+from dp_assets.stages.policy_metadata import policy_metadata
 
 POINTS = [{"step": 0, "reward": 1.0, "kl": 0.0}, {"step": 4, "reward": 2.5, "kl": 0.25}]
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer
 
 from dp_assets.artifacts import TRAIN_SPLIT, PrivateTable
-from dp_assets.generation.private_rows import PrivateTokenRows, RowEncoder
+from dp_assets.generation.token_rows import PrivateTokenRows, RowEncoder
 
 
 def test_what_reads_the_rows_shows_none_of_them(tiny_model_folder: Path) -> None:
