@@ -22,7 +22,7 @@ NO_KEY = "none"
 
 
 SENDABLE = re.compile(r"[!-~]+")
-"""Printable ASCII without spaces."""
+"""The form of a key that can be sent in a header: printable ASCII without spaces."""
 
 
 class NotReady(PublicError, ValueError):

@@ -52,16 +52,16 @@ from dp_assets.privacy.errors import PublicError
 PROBE_TEXT = "Reply with the one word: ready"
 NO_ANSWER = "no_answer"
 ROUNDS = 2
-"""How often a question is taken up that got no answer at all while others did."""
+"""The largest number of times that a question without any answer is asked again, while others are answered."""
 
 MOST_ANSWERS = 2
-"""How many useless answers to one question are paid for."""
+"""The largest number of useless answers to one question that are paid for."""
 
 DOUBT_AFTER = 5
-"""Questions in a row without any answer, after which the endpoint is probed again."""
+"""The number of consecutive questions without an answer after which the endpoint is probed again."""
 
 LISTINGS = 3
-"""How often the list of models is asked for before nobody is said to answer."""
+"""The number of requests for the list of models before the endpoint counts as not answering."""
 
 LONGEST_BACKOFF, LONGEST_RETRY_AFTER, LONGEST_CONNECT, LONGEST_LISTING = 60.0, 600.0, 5.0, 10.0
 REPEATABLE, REJECTING, UNKNOWN, FORBIDDEN_BY_LAW = (408, 409, 425, 429), (400, 413, 422), 404, 451

@@ -21,10 +21,10 @@ from dp_assets.alignment.answers_store import Usage
 
 MINUTE = 60.0
 TEMPLATE_TOKENS = 100
-"""What a chat template and a default system message add to a prompt at most."""
+"""The most tokens that a chat template and a default system message add to a prompt."""
 
 LONGEST_SLEEP = 0.5
-"""Seconds after which a waiting thread looks whether the run was stopped."""
+"""The most seconds that a waiting thread sleeps before it checks whether the run was stopped."""
 
 
 class Stopped(Exception):

@@ -26,7 +26,8 @@ Loaded = tuple[PreTrainedModel | Engine, PreTrainedTokenizerBase]
 LoadModel = Callable[[], Loaded]
 
 SAMPLES_A_SHARD = 4096
-"""What a stopped run may lose. A shard is drawn on its own, so its last texts leave slots empty: few, at this size."""
+"""The most samples that a stopped run loses. Slots stay empty while the last texts of a shard are drawn, which costs
+little at this size."""
 
 DIGEST_BYTES = 16
 

@@ -28,7 +28,7 @@ LARGEST_COARSE_DIFFERENCE = 0.1
 POSITIONS = ("position", "pos_emb", "wpe")
 """Parts of the names of tables that hold one vector a position."""
 PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue in the morning?")
-"""What models are tried on before anything is charged."""
+"""The texts on which models are tested before anything is charged."""
 ENCODED_SO_OFTEN = 20
 WHOLE_TEXT = sys.maxsize
 LEAST_VOCABULARY = 26

@@ -34,7 +34,7 @@ SMALLEST_ADAPTER = 4_000
 USUAL_BATCH, LARGEST_SHARE = 4096, 0.25
 PASSES = (10.0, 5.0, 2.5, 1.0)
 FEWEST_VOTES = 5
-"""The least mean votes a bin for two bins, in standard deviations of the noise."""
+"""The smallest mean number of votes per bin with two bins, in standard deviations of the noise."""
 SUGGESTED_VARIATION, MOST_VARIATION = 0.12, 0.25
 """Expected total variation between quotas and exact votes: what is suggested, and the limit beyond which we warn."""
 DEFAULT_RULE: Rule = "smoothed"

@@ -20,10 +20,11 @@ from dp_assets.arrays import Floats, Vectors
 Reals = TypeVar("Reals", Floats, Vectors)
 
 CONSTANT_VARIANCE = 4.0
-"""Of the level of f, which is free: shares are normalised afterwards."""
+"""The prior variance of the level of f. It is large because shares are normalized afterwards."""
 JITTER = 1e-6
 ROUNDING_VARIANCE = 0.25
-"""Of counts: keeps the Gaussian approximation proper where neither noise nor votes are."""
+"""The variance that rounding adds to a count. It keeps the Gaussian approximation proper where there is neither
+noise nor votes."""
 MOST_EVALUATIONS = 48
 MOST_SCORING_STEPS = 60
 MOST_HALVINGS = 11

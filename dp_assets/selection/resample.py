@@ -20,7 +20,7 @@ from dp_assets.arrays import Integers
 
 LOG_WEIGHT = "log_weight"
 WEIGHT_PARTS = 2.0**32
-"""Times a target size, and summed over the bins, these stay within 64 bits."""
+"""The resolution of weights: multiplied by a target size and summed over the bins, they stay within 64 bits."""
 
 
 class NoPositiveVotes(ValueError):

@@ -40,9 +40,10 @@ from dp_assets.selection.log_ratio import Fit, Hyperparameters, fit_log_ratio, k
 from dp_assets.selection.spread import stretch_of_bins, stretch_of_rows
 
 EMPTY_BIN_ROWS = 0.5
-"""What an empty bin of the pool counts for, so that votes in it can be explained at all."""
+"""The number of rows that an empty bin of the pool counts as, so that votes in it have a finite likelihood."""
 MOST_BINS_SEARCHED = 400
-"""Bins whose votes choose the hyperparameters; a subset's marginal likelihood is exact for a Gaussian process."""
+"""The most bins whose votes choose the hyperparameters. The marginal likelihood of a subset is exact for a Gaussian
+process."""
 BLOCK_ROWS = 8192
 
 

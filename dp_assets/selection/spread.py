@@ -20,9 +20,10 @@ from dp_assets.selection.log_ratio import Fit, Hyperparameters, kernel, prior_co
 
 MOST_STRETCH = 4.0
 ROUNDING = 1e-9
-"""A known part smaller than this is what rounding leaves of none."""
+"""A known part below this is rounding error and counts as zero."""
 SAMPLED_ROWS = 2_048
-"""Of the pool, for the spread within bins: evenly spaced, so nothing depends on a seed."""
+"""The number of rows of the pool from which the spread within bins is computed. They are evenly spaced, so no seed
+matters."""
 
 
 def stretch_of_bins(

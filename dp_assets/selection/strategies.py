@@ -14,11 +14,10 @@ import numpy as np
 from dp_assets.vocabulary import Steering
 
 MOST_SHOWN = 3
-"""Examples in one prompt. More make it longer, and a small model tends to repeat one of them."""
+"""The most examples in one prompt. More make it longer, and a small model tends to repeat one of them."""
 OPENING_SHARE = 0.15
-"""Of an example's words. With a third of them, texts were more alike and only a little more often of the bin that was
-aimed at (docs/results/closed_loop.md).
-"""
+"""The share of an example's words that the answer begins with. With a third of them, texts were more alike and only
+a little more often of the bin that was aimed at (docs/results/closed_loop.md)."""
 
 
 class Strategy(StrEnum):

@@ -44,11 +44,12 @@ ORIGINS = {strategy: "steered" if strategy in STEERED else "top_up" for strategy
 COLUMNS = pl.Schema({"synthetic_id": pl.String(), "text": pl.String(), "bin_id": pl.Int64(), "origin": pl.String()})
 
 ROUNDS = 16
-"""At least so many looks at what came of it, where the budget allows rounds of `SMALLEST_ROUND`."""
+"""The number of rounds that the budget is divided into, if each then has `SMALLEST_ROUND` samples."""
 SMALLEST_ROUND = 32
-"""Smaller rounds would leave most of a batch of the generator empty."""
+"""The smallest number of samples in a round. Smaller ones would leave most of a batch of the generator empty."""
 PATIENCE = 64
-"""A bin that one sample in 14 reaches is given up wrongly less than once in a hundred times."""
+"""The number of samples without success after which a bin is given up. A bin that one sample in 14 reaches is given
+up wrongly with probability below 1%."""
 
 
 @dataclass(frozen=True)

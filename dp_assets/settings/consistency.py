@@ -22,11 +22,11 @@ from dp_assets.settings.profile import Profile
 from dp_assets.statements.verification import MOST_LEVELS
 
 FEWEST_TOKENS = 2
-"""One of the text and the end token."""
+"""The fewest tokens of a row: one of the text, and the end token."""
 FEWEST_PAIRS = 2
-"""One to train the reward model on, one to measure it with."""
+"""The fewest preference pairs: one to train the reward model on, and one to measure it with."""
 OF_A_KIND = {"user_bucket": {"num_buckets"}} | {kind: {"first", "last"} for kind in TIME_NAMES}
-"""What each kind of cohorts is described by."""
+"""The settings that describe each kind of cohorts."""
 
 
 def contradictions(profile: Profile) -> list[Problem]:

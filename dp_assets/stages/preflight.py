@@ -25,7 +25,7 @@ from resources.annotator import Annotator, NotReady, annotators_of
 from resources.models.loaders import Embedder, LanguageModel
 
 MADE_JUST_BEFORE = {"annotated_instructions": "filtered_instructions", "preference_pairs": "sft_model"}
-"""The last input of an asset that asks an endpoint. If it is there, the asset itself looks at once what is missing."""
+"""The last input of an asset that asks an endpoint. If it is stored, the asset itself finds at once what is missing."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from resources.storage.room import require_room
 GENERATOR, HISTOGRAM = MECHANISMS = ("dp_generator", "dp_histogram")
 SAMPLING = frozenset({"synthetic_pool", "filtered_instructions", "quality_report"})
 EMBEDDING = frozenset({GENERATOR, "real_embeddings", "synthetic_embeddings", "filtered_instructions", "quality_report"})
-"""The generator does not use the embedder; without it, what is bought there could not be voted on."""
+"""The check of the embedder. The generator does not use it, but without an embedder its release could not be voted
+on."""
 LANGUAGE_MODEL, DEVICE = "language_model", "device"
 PASSED, FAILED, PASSED_OVER, BEGUN = "passed", "failed", "not tried", "trying"
 Tell = Callable[[str, str], object]

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 TOKENS_IN_FIXED_SHAPE = 256
-"""Small, because the last batch of each length is computed in full, and large enough to keep a processor busy."""
+"""The number of tokens of a batch: small, because the last batch of each length is computed in full, and large
+enough to keep a processor busy."""
 TOKENS_BY_LENGTH = 1024
 
 Batches = Callable[[npt.NDArray[np.int64]], Iterator[npt.NDArray[np.int64]]]

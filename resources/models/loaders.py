@@ -36,7 +36,8 @@ PUBLIC_TEXTS = ("How do I bake bread at home?", "Why is the sky blue?")
 LANGUAGE_MODEL_SETTING, EMBEDDER_SETTING = "language_model", "embedder"
 """The names of the settings in a profile, for messages."""
 TEXTS_PER_CHUNK = 4096
-"""Large enough that most batches of texts of one length are full, and small enough to show progress."""
+"""The number of texts embedded at a time: enough that most batches of texts of one length are full, and few enough
+to show progress."""
 MANY_TOKENS = 8192
 OWN_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Set explicitly: without it, transformers asks at the terminal whether to run code that a model brings."""

@@ -19,7 +19,7 @@ SAYINGS = tuple(os.strerror(number) for number in NO_ROOM)
 
 
 LEAST_BYTES = 256 * 2**20
-"""What a small run writes. What a large run writes is not known beforehand."""
+"""The free space that a run needs: what a small run writes. What a large run writes is not known beforehand."""
 
 
 def require_room(home: Path) -> None:
