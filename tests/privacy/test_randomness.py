@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 
 import numpy as np
 import numpy.typing as npt
@@ -225,9 +227,26 @@ def test_samples_of_successive_steps_are_uncorrelated() -> None:
     assert_uncorrelated([np.array([1.0 if name in sample else -2.0 for name in names]) for sample in samples])
 
 
-def draws_of_this_process(_: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+Draws = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
+
+
+def draws_of_this_process() -> Draws:
     source = SystemRandomness()
     return normals(source, 20_000), discrete_gaussian(source, 50, 10.0)
+
+
+def send_draws(sending: Connection) -> None:
+    sending.send(draws_of_this_process())
+
+
+def draws_of_another_process(context: BaseContext) -> Draws:
+    """From a process of its own. A pool that starts one for each task may hang when it ends."""
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=send_draws, args=(sending,))  # type: ignore[attr-defined]
+    process.start()
+    draws: Draws = receiving.recv()
+    process.join()
+    return draws
 
 
 @pytest.mark.slow
@@ -237,9 +256,8 @@ def test_processes_of_one_parent_draw_apart_from_it_and_from_each_other(method: 
     """Library generators are seeded beforehand: a fork copies their state, and a spawn may seed them alike."""
     random.seed(0)
     np.random.seed(0)
-    before = draws_of_this_process(0)
-    with multiprocessing.get_context(method).Pool(2, maxtasksperchild=1) as pool:
-        children = pool.map(draws_of_this_process, range(2), chunksize=1)
-    everybody = [before, *children, draws_of_this_process(0)]
+    before = draws_of_this_process()
+    children = [draws_of_another_process(multiprocessing.get_context(method)) for _ in range(2)]
+    everybody = [before, *children, draws_of_this_process()]
     assert_uncorrelated([continuous for continuous, _ in everybody])
     assert len({discrete.tobytes() for _, discrete in everybody}) == len(everybody)
