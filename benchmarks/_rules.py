@@ -5,7 +5,7 @@ import polars as pl
 from dp_assets.arrays import Integers, Vectors
 from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, resample_exactly
-from dp_assets.selection.rules import wanted_rows
+from dp_assets.selection.rules import apply_rule
 from dp_assets.vocabulary import Rule
 
 
@@ -20,7 +20,7 @@ def taken_by(
     seed: int,
 ) -> tuple[pl.DataFrame, Integers]:
     """Exactly `target_size` rows of `pool` (`synthetic_id`, `bin_id`; `vectors` in its order), and the quotas."""
-    wanted = wanted_rows(
+    result = apply_rule(
         rule,
         histogram,
         bins=pool["bin_id"].to_numpy(),
@@ -28,6 +28,6 @@ def taken_by(
         centroids=centroids,
         target_size=target_size,
     )
-    weighted = pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
-    chosen = resample_exactly(weighted, quotas=wanted.quotas, target_size=target_size, seed=seed)
-    return chosen.rows, wanted.quotas
+    weighted = pool.with_columns(pl.Series(LOG_WEIGHT, result.log_weights))
+    chosen = resample_exactly(weighted, quotas=result.quotas, target_size=target_size, seed=seed)
+    return chosen.rows, result.quotas

@@ -33,7 +33,7 @@ from dp_assets.privacy.sampling_and_noise import DiscreteGaussianNoise, noisy_vo
 from dp_assets.selection.bins import SAMPLED_VECTORS_PER_BIN, fit_bins, nearest_bin
 from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, quotas, resample_exactly
-from dp_assets.selection.rules import wanted_rows
+from dp_assets.selection.rules import apply_rule
 from dp_assets.selection.smoothing import BLOCK_ROWS
 from dp_assets.selection.vectors import assigned, sampled_vectors
 from dp_assets.selection.votes import exact_votes
@@ -78,7 +78,7 @@ def rest(given: Any) -> dict[str, Any]:
     votes = exact_votes(rows, centroids, key=KEY)
     released = noisy_votes(votes, noise)
     rule = partial(
-        wanted_rows,
+        apply_rule,
         "smoothed",
         NoisyHistogram(released, VOTES_NOISE_STDDEV),
         bins=bins,
@@ -86,14 +86,14 @@ def rest(given: Any) -> dict[str, Any]:
         centroids=centroids,
         target_size=given.target,
     )
-    wanted = rule()
-    weighted = pool.with_columns(pl.Series(LOG_WEIGHT, wanted.log_weights))
+    result = rule()
+    weighted = pool.with_columns(pl.Series(LOG_WEIGHT, result.log_weights))
     seconds = interleave(
         {
             "votes": lambda: exact_votes(rows, centroids, key=KEY),
             "noise": lambda: noisy_votes(votes, noise),
             "rule": rule,
-            "resample": lambda: resample_exactly(weighted, quotas=wanted.quotas, target_size=given.target, seed=0),
+            "resample": lambda: resample_exactly(weighted, quotas=result.quotas, target_size=given.target, seed=0),
         },
         repeats=given.repeats,
     )
@@ -194,9 +194,9 @@ def our_way(pool: Vectors, users: Vectors, *, num_bins: int, target: int, seed: 
     centroids = fit_bins(sample, num_bins=num_bins, seed=seed)
     votes = np.bincount(nearest_bin(users, centroids), minlength=num_bins).astype(np.int64)
     noise = DiscreteGaussianNoise(noise_stddev=VOTES_NOISE_STDDEV, source=SystemRandomness())
-    wanted = quotas(noisy_votes(votes, noise), target_size=target)
+    row_quotas = quotas(noisy_votes(votes, noise), target_size=target)
     rows = pl.DataFrame({"synthetic_id": range(len(pool)), "bin_id": nearest_bin(pool, centroids)})
-    chosen = resample_exactly(rows, quotas=wanted, target_size=target, seed=seed).rows
+    chosen = resample_exactly(rows, quotas=row_quotas, target_size=target, seed=seed).rows
     return chosen["synthetic_id"].to_numpy()
 
 

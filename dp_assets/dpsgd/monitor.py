@@ -225,11 +225,11 @@ class RunMonitor:
         The noise is NaN for a tensor that the draw is too short for.
         """
         drawn = torch.from_numpy(self._noise.last_draw)
-        place = 0
+        offset = 0
         for name, tensor in self._exact_sum.items():
             exact = _flat(tensor, like=tensor)
-            piece = drawn[place : place + len(exact)]
-            place += len(exact)
+            piece = drawn[offset : offset + len(exact)]
+            offset += len(exact)
             yield name, exact, piece if len(piece) == len(exact) else torch.full_like(exact, torch.nan)
 
     def _after_step(self) -> None:

@@ -79,7 +79,7 @@ class PackedRows:
 
     def __post_init__(self) -> None:
         if sum(map(len, self.rows)) > self.num_tokens:
-            raise ValueError(f"the rows need more than num_tokens = {self.num_tokens} places")
+            raise ValueError(f"the rows need more than num_tokens = {self.num_tokens} positions")
         if any(padded_width(len(a)) > padded_width(len(b)) for a, b in zip(self.rows, self.rows[1:], strict=False)):
             raise ValueError("rows must be sorted by padded width")
 
@@ -110,8 +110,8 @@ class PackedRows:
         for first in range(0, len(labeled), size):
             chunk = labeled[first : first + size]
             chunk += [(0, IGNORED)] * (size - len(chunk))
-            places, labels = torch.tensor(chunk, device=self.device).unbind(1)
-            yield places, labels
+            positions, labels = torch.tensor(chunk, device=self.device).unbind(1)
+            yield positions, labels
 
     def rows_apart(self, line: Tensor) -> list[Tensor]:
         """Split [num_tokens, ...] into rows: one tensor [rows, width, ...] for each padded width.
@@ -119,7 +119,7 @@ class PackedRows:
         A row is padded with copies of its own last token, never with values of another row. A value of another row that
         is not finite would affect this one even when multiplied by 0.
         """
-        return self.by_width(line.index_select(0, self.places_or_last))
+        return self.by_width(line.index_select(0, self.positions_or_last))
 
     def by_width(self, padded: Tensor) -> list[Tensor]:
         """Return views of concatenated padded rows, [padded tokens, ...]: one [rows, width, ...] for each width."""
@@ -136,10 +136,10 @@ class PackedRows:
 
     @cached_property
     def _starts(self) -> list[int]:
-        starts, place = [], 0
+        starts, position = [], 0
         for row in self.rows:
-            starts.append(place)
-            place += len(row)
+            starts.append(position)
+            position += len(row)
         return starts
 
     @cached_property
@@ -149,26 +149,26 @@ class PackedRows:
         return [(number, width) for width, number in widths.items()]
 
     @cached_property
-    def _places_or_nowhere(self) -> Tensor:
+    def _positions_or_none(self) -> Tensor:
         """Return the position of each token of the padded rows, [padded tokens]; `num_tokens` for padding."""
-        return self._padded_places(lambda row, start: self.num_tokens)
+        return self._padded_positions(lambda row, start: self.num_tokens)
 
     @cached_property
-    def places_or_last(self) -> Tensor:
+    def positions_or_last(self) -> Tensor:
         """Return the position of each token of the padded rows, [padded tokens]; the row's last one for padding."""
-        return self._padded_places(lambda row, start: start + len(row) - 1)
+        return self._padded_positions(lambda row, start: start + len(row) - 1)
 
     @cached_property
     def behind(self) -> Tensor:
         """Return the indices of padding in the concatenated padded rows."""
-        return (self._places_or_nowhere == self.num_tokens).nonzero().flatten()
+        return (self._positions_or_none == self.num_tokens).nonzero().flatten()
 
-    def _padded_places(self, behind: Callable[[TokenRow, int], int]) -> Tensor:
-        places: list[int] = []
+    def _padded_positions(self, behind: Callable[[TokenRow, int], int]) -> Tensor:
+        positions: list[int] = []
         for row, start in zip(self.rows, self._starts, strict=True):
             padding = [behind(row, start)] * (padded_width(len(row)) - len(row))
-            places += [*range(start, start + len(row)), *padding]
-        return torch.tensor(places, device=self.device)
+            positions += [*range(start, start + len(row)), *padding]
+        return torch.tensor(positions, device=self.device)
 
     @cached_property
     def _origins(self) -> Tensor:
@@ -176,9 +176,9 @@ class PackedRows:
 
         An idle position gets the index one behind them.
         """
-        places = self._places_or_nowhere
-        origins = torch.full((self.num_tokens + 1,), len(places), device=self.device)
-        origins[places] = torch.arange(len(places), device=self.device)
+        positions = self._positions_or_none
+        origins = torch.full((self.num_tokens + 1,), len(positions), device=self.device)
+        origins[positions] = torch.arange(len(positions), device=self.device)
         return origins[: self.num_tokens]
 
 
@@ -191,7 +191,7 @@ class RowBuffer:
 
     def __init__(self, packed: PackedRows, features: int, dtype: torch.dtype, *, zeros_behind: bool) -> None:
         self._packed, self._zeros_behind = packed, zeros_behind
-        self._taken = torch.empty(len(packed.places_or_last), features, dtype=dtype, device=packed.device)
+        self._taken = torch.empty(len(packed.positions_or_last), features, dtype=dtype, device=packed.device)
         self._padded = self._taken.float()  # the same tensor if `dtype` is float32
         self._rows = packed.by_width(self._padded)
         self._saved: Tensor | None = None
@@ -203,7 +203,7 @@ class RowBuffer:
         with the same one.
         """
         if line is not self._saved:
-            torch.index_select(line[0], 0, self._packed.places_or_last, out=self._taken)
+            torch.index_select(line[0], 0, self._packed.positions_or_last, out=self._taken)
             if self._zeros_behind:
                 self._taken.index_fill_(0, self._packed.behind, 0)
             if self._padded is not self._taken:

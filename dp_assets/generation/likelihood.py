@@ -51,6 +51,6 @@ def _batch_loss(model: PreTrainedModel, targets: Sequence[Sequence[int]], prompt
     logits = model(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), logits_to_keep=longest + 1
     ).logits[:, :-1]
-    wanted = torch.arange(longest) < lengths[:, None]
+    is_target = torch.arange(longest) < lengths[:, None]
     labels = ids[:, len(prompt_ids) :]
-    return float(functional.cross_entropy(logits.float().cpu()[wanted], labels[wanted], reduction="sum"))
+    return float(functional.cross_entropy(logits.float().cpu()[is_target], labels[is_target], reduction="sum"))

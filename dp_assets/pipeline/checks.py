@@ -9,7 +9,7 @@ from dp_assets.pipeline.bin_arrays import centroids_of, histogram_of
 from dp_assets.pipeline.partitions import COHORTS_BY_LEVELS
 from dp_assets.privacy.labels import NO_DP
 from dp_assets.privacy.plan import target_of
-from dp_assets.selection.rules import wanted_rows
+from dp_assets.selection.rules import apply_rule
 from dp_assets.selection.vectors import assigned
 from dp_assets.settings.profile import Profile
 from dp_assets.statements.reading import StatementError
@@ -92,7 +92,7 @@ def quotas_met(
 ) -> dg.AssetCheckResult:
     """Every bin holds as many rows as the rule asks for; a shortage is stated and shown as a warning."""
     centroids = centroids_of(bins)
-    wanted = wanted_rows(
+    required = apply_rule(
         profile.selection.rule,
         histogram_of(histogram),
         bins=assigned(embeddings.rows, centroids)["bin_id"].to_numpy(),
@@ -100,12 +100,12 @@ def quotas_met(
         centroids=centroids,
         target_size=profile.selection.target_size,
     ).quotas
-    held = np.bincount(table.collect()["bin_id"].to_numpy(), minlength=len(wanted))
-    shortage = int((wanted - held).clip(0).sum())
+    held = np.bincount(table.collect()["bin_id"].to_numpy(), minlength=len(required))
+    shortage = int((required - held).clip(0).sum())
     return dg.AssetCheckResult(
         passed=shortage == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"shortage": shortage, "short_bins": int((held < wanted).sum())},
+        metadata={"shortage": shortage, "short_bins": int((held < required).sum())},
     )
 
 

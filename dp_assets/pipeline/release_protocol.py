@@ -189,42 +189,42 @@ def obtain(
       NothingToRead: the private table has no row to train on in this cohort; nothing was charged.
       PublicFailure: what ran differs from the plan; the cohort is closed.
     """
-    place = mechanism.name, mechanism.plan.level, identity.reuse_key
-    paid: Released | None = _find_paid(place, ledger, releases)
+    storage_key = mechanism.name, mechanism.plan.level, identity.reuse_key
+    paid: Released | None = _find_paid(storage_key, ledger, releases)
     if paid is not None:
         return paid
     with only_run_making(ledger.private_root, identity.reuse_key):
-        paid = _find_paid(place, ledger, releases)  # by a run that has ended since
+        paid = _find_paid(storage_key, ledger, releases)  # by a run that has ended since
         if paid is not None:
             return paid
-        return _pay_and_run(mechanism, identity, place, ledger, releases, rest_of_run)
+        return _pay_and_run(mechanism, identity, storage_key, ledger, releases, rest_of_run)
 
 
-Place = tuple[str, str, str]  # where a release is stored: mechanism, level and reuse key
+StorageKey = tuple[str, str, str]  # where a release is stored: mechanism, level and reuse key
 
 
-def _find_paid(place: Place, ledger: Ledger, releases: ReleaseStore) -> Any:
+def _find_paid(storage_key: StorageKey, ledger: Ledger, releases: ReleaseStore) -> Any:
     """Return the stored release if its own charge is settled, which happens once it was compared with its plan."""
-    *_, key = place
+    *_, key = storage_key
     settled = ledger.state().find_settled(key)
-    if not settled or not releases.has(*place):
+    if not settled or not releases.has(*storage_key):
         return None
-    stored: Any = releases.load(*place)
+    stored: Any = releases.load(*storage_key)
     return None if settled.isdisjoint(stored.charge_ids) else stored
 
 
 def _pay_and_run(
     mechanism: Mechanism[Released],
     identity: ReleaseIdentity,
-    place: Place,
+    storage_key: StorageKey,
     ledger: Ledger,
     releases: ReleaseStore,
     rest_of_run: Readiness,
 ) -> Released:
     """Return a settled release: the stored one of a run that ended before it settled, or a new one."""
     unfinished = ledger.state().find_unfinished(identity.reuse_key)
-    if unfinished is not None and releases.has(*place):
-        stored: Any = releases.load(*place)
+    if unfinished is not None and releases.has(*storage_key):
+        stored: Any = releases.load(*storage_key)
         _check_paid_by(unfinished, stored)
         differences = _differences(mechanism, stored, as_made=False)
         return _settled(Charge(unfinished, ledger), stored, differences)  # type: ignore[no-any-return]
@@ -251,7 +251,7 @@ def _pay_and_run(
     differences += check_noise_of_others(charge.note_noise(evidence.noise))
     if not differences:
         try:
-            releases.save(*place, release)
+            releases.save(*storage_key, release)
         except OtherContent as other:
             differences = check_content(evidence.content, other.digest)
     return _settled(charge, release, differences)

@@ -8,7 +8,7 @@ import polars as pl
 from dp_assets.arrays import Integers, Vectors
 from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, Resampled, resample_exactly, shortages
-from dp_assets.selection.rules import wanted_rows
+from dp_assets.selection.rules import apply_rule
 from dp_assets.selection.settings import SelectionSettings
 from dp_assets.selection.top_up import COLUMNS, Draw, Embed, TopUp, top_up
 
@@ -47,7 +47,7 @@ def filter_pool(
       NoPositiveVotes: no noisy vote is positive.
       PoolTooSmall: pool and top-up together have fewer than `target_size` rows.
     """
-    wanted = wanted_rows(
+    result = apply_rule(
         settings.rule,
         histogram,
         bins=pool["bin_id"].to_numpy(),
@@ -55,7 +55,7 @@ def filter_pool(
         centroids=centroids,
         target_size=settings.target_size,
     )
-    short = shortages(pool, quotas=wanted.quotas)
+    short = shortages(pool, quotas=result.quotas)
     added = top_up(
         pool,
         shortage=short,
@@ -66,10 +66,10 @@ def filter_pool(
         steered=settings.steered_top_up,
         seed=settings.seed,
     )
-    weighted = pool.select(*COLUMNS.names(), pl.Series(LOG_WEIGHT, wanted.log_weights))
+    weighted = pool.select(*COLUMNS.names(), pl.Series(LOG_WEIGHT, result.log_weights))
     candidates = pl.concat([weighted, added.rows.with_columns(pl.lit(0.0).alias(LOG_WEIGHT))])
-    chosen = resample_exactly(candidates, quotas=wanted.quotas, target_size=settings.target_size, seed=settings.seed)
-    return Filtered(chosen.rows.drop(LOG_WEIGHT), {**wanted.figures, **_figures(chosen, short, added)})
+    chosen = resample_exactly(candidates, quotas=result.quotas, target_size=settings.target_size, seed=settings.seed)
+    return Filtered(chosen.rows.drop(LOG_WEIGHT), {**result.figures, **_figures(chosen, short, added)})
 
 
 def _figures(chosen: Resampled, short: Integers, added: TopUp) -> dict[str, int]:

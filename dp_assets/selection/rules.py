@@ -20,7 +20,7 @@ from dp_assets.vocabulary import Rule
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RuleResult:
     """The quotas and weights that a rule asks for.
 
     - `quotas`: int64 (num_bins,); their sum is the target size.
@@ -33,7 +33,7 @@ class Wanted:
     figures: Mapping[str, str | float]
 
 
-def wanted_rows(
+def apply_rule(
     rule: Rule,
     histogram: NoisyHistogram,
     *,
@@ -41,7 +41,7 @@ def wanted_rows(
     vectors: Iterable[Vectors],
     centroids: Vectors,
     target_size: int,
-) -> Wanted:
+) -> RuleResult:
     """Apply a rule to the noisy votes and a pool.
 
     Args:
@@ -57,16 +57,16 @@ def wanted_rows(
     """
     figures: dict[str, str | float] = {"rule": rule}
     if rule == "paper":
-        return Wanted(quotas(histogram.votes, target_size=target_size), np.zeros(len(bins)), figures)
+        return RuleResult(quotas(histogram.votes, target_size=target_size), np.zeros(len(bins)), figures)
     require_positive_votes(histogram.votes)
     in_pool = np.bincount(bins, minlength=len(centroids)).astype(np.int64)
     smoothed = smooth_votes(
         histogram.votes, pool_counts=in_pool, centroids=centroids, noise_stddev=histogram.noise_stddev
     )
-    wanted = split_exactly(smoothed.votes, total=target_size)
+    row_quotas = split_exactly(smoothed.votes, total=target_size)
     log_weights, stretch = _log_weights(smoothed, vectors, bins)
     figures |= smoothed.figures() | {"smoothing_stretch_of_rows": round(stretch, 4)}
-    return Wanted(wanted, log_weights, figures)
+    return RuleResult(row_quotas, log_weights, figures)
 
 
 def _log_weights(smoothed: Smoothed, vectors: Iterable[Vectors], bins: Integers) -> tuple[Floats, float]:

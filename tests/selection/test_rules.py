@@ -10,7 +10,7 @@ import pytest
 from dp_assets.selection.bins import nearest_bin
 from dp_assets.selection.histogram import NoisyHistogram
 from dp_assets.selection.resample import LOG_WEIGHT, NoPositiveVotes, quotas, resample, resample_exactly
-from dp_assets.selection.rules import Wanted, wanted_rows
+from dp_assets.selection.rules import RuleResult, apply_rule
 from dp_assets.vocabulary import Rule
 
 RNG = np.random.default_rng(0)
@@ -20,8 +20,10 @@ BINS = nearest_bin(VECTORS, CENTROIDS)
 VOTES = np.array([90, -7, 40, 3, 12, 0, 55, 8, -2, 31, 17, 20], dtype=np.int64)
 
 
-def wanted(rule: Rule, votes: npt.NDArray[np.int64] = VOTES, *, noise: float = 5.0, target_size: int = 100) -> Wanted:
-    return wanted_rows(
+def applied(
+    rule: Rule, votes: npt.NDArray[np.int64] = VOTES, *, noise: float = 5.0, target_size: int = 100
+) -> RuleResult:
+    return apply_rule(
         rule,
         NoisyHistogram(votes, noise),
         bins=BINS,
@@ -39,7 +41,7 @@ def pool_of(log_weights: npt.NDArray[np.float64]) -> pl.DataFrame:
 @pytest.mark.parametrize("rule", get_args(Rule))
 @pytest.mark.parametrize("target_size", [1, 37, 400])
 def test_every_rule_meets_the_target_exactly(rule: Rule, target_size: int) -> None:
-    asked = wanted(rule, target_size=target_size)
+    asked = applied(rule, target_size=target_size)
     assert asked.quotas.sum() == target_size
     assert (asked.quotas >= 0).all()
     pool = pool_of(asked.log_weights)
@@ -47,7 +49,7 @@ def test_every_rule_meets_the_target_exactly(rule: Rule, target_size: int) -> No
 
 
 def test_the_papers_rule_takes_the_positive_votes_as_they_are_and_rows_uniformly() -> None:
-    asked = wanted("paper")
+    asked = applied("paper")
     assert asked.quotas.tolist() == quotas(VOTES, target_size=100).tolist()
     assert not asked.log_weights.any()
     assert asked.figures == {"rule": "paper"}
@@ -55,19 +57,19 @@ def test_the_papers_rule_takes_the_positive_votes_as_they_are_and_rows_uniformly
 
 def test_both_rules_agree_without_noise() -> None:
     exact = VOTES.clip(0)
-    smoothed, paper = (wanted(rule, exact, noise=0.0).quotas for rule in get_args(Rule))
+    smoothed, paper = (applied(rule, exact, noise=0.0).quotas for rule in get_args(Rule))
     assert smoothed.tolist() == paper.tolist()
 
 
 def test_the_smoothed_rule_says_what_it_chose() -> None:
-    figures = wanted("smoothed").figures
+    figures = applied("smoothed").figures
     assert figures["rule"] == "smoothed"
     assert "smoothing_distance" in figures
 
 
 def test_the_order_of_the_pool_does_not_matter() -> None:
-    asked, order = wanted("smoothed"), np.random.default_rng(1).permutation(len(BINS))
-    other = wanted_rows(
+    asked, order = applied("smoothed"), np.random.default_rng(1).permutation(len(BINS))
+    other = apply_rule(
         "smoothed",
         NoisyHistogram(VOTES, 5.0),
         bins=BINS[order],
@@ -84,7 +86,7 @@ def test_the_order_of_the_pool_does_not_matter() -> None:
 @pytest.mark.parametrize("rule", get_args(Rule))
 def test_votes_of_which_none_is_positive_are_refused(rule: Rule) -> None:
     with pytest.raises(NoPositiveVotes):
-        wanted(rule, -np.abs(VOTES))
+        applied(rule, -np.abs(VOTES))
 
 
 def test_rows_are_drawn_in_proportion_to_their_weights() -> None:
