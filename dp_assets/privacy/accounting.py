@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from dp_accounting import (
     ComposedDpEvent,
     DpEvent,
@@ -85,6 +86,11 @@ def trade_off(event: DpEvent, false_positive_rates: Sequence[float]) -> dict[flo
     """
     deltas = _delta_curve(json.dumps(event_to_json(event)))
     return {rate: _least_bound(deltas, rate) for rate in false_positive_rates}
+
+
+def delta_curve(event: DpEvent) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return epsilons from 0 to 30, and the certified delta of `event` at each; both of shape (n,)."""
+    return _EPSILON_GRID.copy(), np.asarray(_delta_curve(json.dumps(event_to_json(event))))
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ import json
 import math
 from statistics import NormalDist
 
+import numpy as np
 import pytest
 from dp_accounting import (
     ComposedDpEvent,
@@ -84,6 +85,15 @@ def test_the_epsilon_of_an_rdp_at_one_order_is_the_librarys(order: int) -> None:
     for value, delta in itertools.product((0.01, 1.0, 20.0), (1e-9, 1e-5, 1e-2)):
         library = compute_epsilon([order], [value], delta)[0]
         assert library <= accounting.rdp_to_epsilon(value, order, delta) <= library + 1e-4
+
+
+def test_the_delta_curve_is_certified_at_every_epsilon_and_falls() -> None:
+    event = dpsgd_event(sampling_probability=0.1, noise_multiplier=1.0, steps=10)
+    epsilons, deltas = accounting.delta_curve(event)
+    assert (epsilons[0], epsilons[-1]) == (0.0, pytest.approx(30.0))
+    assert (np.diff(deltas) <= 0).all()
+    for index in (0, 1000, 3000):
+        assert accounting.epsilon(event, float(deltas[index])) == pytest.approx(epsilons[index], abs=2e-3)
 
 
 def test_reported_epsilon_is_rounded_up() -> None:
