@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MOST_PARAMETERS = 8
-WITHOUT_DEFAULTS = ("dp_assets/privacy/", "dp_assets/dpsgd/")
+WITHOUT_DEFAULTS = ("dp_assets/privacy/", "dp_assets/dpsgd/", "dp_assets/audit/")
 CALLED_BY_TRANSFORMERS = "attend_within_rows"
 """It has the signature that the library asks of an attention function."""
 

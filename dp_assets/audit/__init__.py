@@ -1,0 +1,1 @@
+"""Audit: lower bounds on epsilon from attacks on canaries, what an attack could have shown, and ranking figures."""
