@@ -1,1 +1,1 @@
-"""Audit: lower bounds on epsilon from attacks on canaries, what an attack could have shown, and ranking figures."""
+"""Audit: lower bounds on epsilon from attacks, sequential tests of outputs, and what an attack could have shown."""
