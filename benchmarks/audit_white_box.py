@@ -2,14 +2,13 @@
 
     python -m benchmarks.audit_white_box [--repeats 3] [--pairs 5000] [--runs 1000]
 
-Faults: the audits of `tests/audit` at level 1e-4, each fault planted `--repeats` times, and the code as it is. Samples
-are noisy steps of private training, or releases of votes.
+Faults: the audits of `tests/audit` at significance 1e-4, each fault planted `--repeats` times, and the code as it is.
+Samples are noisy steps of private training, or releases of votes.
 
 Lower bounds: private training of the tiny model with and without a canary, with noise calibrated to an epsilon at delta
-1e-5, for single steps (`--pairs` of each) and for runs of ten steps (`--runs` of each), where the canary is sampled with
-probability 0.25, and always. The score of a run is the log
-likelihood ratio of the plan, summed over its steps. The first quarter of the scores chooses thresholds, the others give
-the bounds, at confidence 95 %:
+1e-5, for single steps (`--pairs` of each) and for runs of ten steps (`--runs` of each). The canary is sampled with
+probability 0.25, and always. The score of a run is the log likelihood ratio of the plan, summed over its steps. The
+first quarter of the scores chooses thresholds, the others give the bounds, at confidence 95 %:
 
     sequential          `epsilon_lower_bound`, valid whenever sampling stops; knows nothing of the plan
     Clopper-Pearson     from one threshold and both error rates; knows nothing of the plan either
@@ -110,13 +109,15 @@ def found(audit: Callable[[], Verdict], plant: Plant | None, *, repeats: int) ->
 def faults(folder: Path, *, repeats: int) -> dict[str, Found]:
     white_box = WhiteBox(folder, ORDINARY_UNITS)
 
-    training = partial(white_box.audit, level=LEVEL)
+    training = partial(white_box.audit, significance=LEVEL)
     of_training = partial(training, most_steps=MOST_STEPS)
-    of_votes = partial(audit_votes, level=LEVEL, most_releases=MOST_RELEASES)
+    of_votes = partial(audit_votes, significance=LEVEL, most_releases=MOST_RELEASES)
     return {
         "training as it is": found(partial(training, most_steps=STEPS_AS_IT_IS), None, repeats=1),
         **{name: found(of_training, plant, repeats=repeats) for name, plant in TRAINING_FAULTS.items()},
-        "votes as they are": found(partial(audit_votes, level=LEVEL, most_releases=RELEASES_AS_IT_IS), None, repeats=1),
+        "votes as they are": found(
+            partial(audit_votes, significance=LEVEL, most_releases=RELEASES_AS_IT_IS), None, repeats=1
+        ),
         **{name: found(of_votes, plant, repeats=repeats) for name, plant in VOTES_FAULTS.items()},
     }
 
@@ -204,7 +205,7 @@ def bounds(white_box: WhiteBox, claimed: float, sampling: Sampling, *, runs: int
     by_ratio = max(rates, key=lambda threshold: of_rates(*rates[threshold]))
     by_separation = max(rates, key=lambda threshold: separation(*rates[threshold]))
     sequential = epsilon_lower_bound(
-        with_canary, without_canary, delta=DELTA, thresholds=thresholds, level=1 - CONFIDENCE
+        with_canary, without_canary, delta=DELTA, thresholds=thresholds, significance=1 - CONFIDENCE
     )
     of_both = error_rates(with_canary, without_canary, by_separation)
     return Bounds(

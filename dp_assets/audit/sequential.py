@@ -1,9 +1,9 @@
 """Sequential tests of outputs, valid whenever they are stopped: of a privacy claim, and of the plan's distribution.
 
 A test starts with a wealth of 1 and bets on each output before it is seen. If the null hypothesis holds, no bet gains
-on average, so the wealth is a nonnegative supermartingale, and the probability that it ever reaches 1 / level is at
-most `level` (Ville's inequality). The test may therefore be stopped after any output. The wealth is also called an
-e-process, and a mixture of bets, each with a share of the wealth, is one again.
+on average, so the wealth is a nonnegative supermartingale, and the probability that it ever reaches 1 / significance is
+at most `significance` (Ville's inequality). The test may therefore be stopped after any output. The wealth is also
+called an e-process, and a mixture of bets, each with a share of the wealth, is one again.
 
 Two kinds of null hypothesis:
 
@@ -66,14 +66,14 @@ class Wealth:
 
     Args:
       names: the names of the bets.
-      level: the probability of ever rejecting a true hypothesis, in (0, 1).
+      significance: the probability of ever rejecting a true hypothesis, in (0, 1).
 
     Raises:
-      ValueError: `level` lies outside (0, 1).
+      ValueError: `significance` lies outside (0, 1).
     """
 
-    def __init__(self, names: Sequence[str], *, level: float) -> None:
-        self._threshold = _log_threshold(level)
+    def __init__(self, names: Sequence[str], *, significance: float) -> None:
+        self._threshold = _log_threshold(significance)
         self._log_wealth = dict.fromkeys(names, 0.0)
         self.num_samples = 0
         self.rejected_after: int | None = None
@@ -97,10 +97,10 @@ class Wealth:
         return max(self._log_wealth, key=self._log_wealth.__getitem__)
 
 
-def _log_threshold(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError("level must lie in (0, 1)")
-    return -math.log(level)
+def _log_threshold(significance: float) -> float:
+    if not 0 < significance < 1:
+        raise ValueError("significance must lie in (0, 1)")
+    return -math.log(significance)
 
 
 def _log_mean_exp(values: Array) -> Array:
@@ -312,10 +312,10 @@ class StepFit:
     Args:
       planned: the planned distribution along the canary's direction.
       num_rest: the number of values of the rest, at least 2.
-      level: the probability of ever rejecting outputs that follow the plan, in (0, 1).
+      significance: the probability of ever rejecting outputs that follow the plan, in (0, 1).
 
     Raises:
-      ValueError: `num_rest` is below 2, or `level` lies outside (0, 1).
+      ValueError: `num_rest` is below 2, or `significance` lies outside (0, 1).
     """
 
     CANARY = "canary"
@@ -325,9 +325,9 @@ class StepFit:
     SIZE = "size of the rest"
     REPEATED = "repeated noise"
 
-    def __init__(self, planned: PlannedStep, *, num_rest: int, level: float) -> None:
+    def __init__(self, planned: PlannedStep, *, num_rest: int, significance: float) -> None:
         names = (self.CANARY, self.IN_QUARTERS, self.AFTER_STEP, self.AFTER_RUN, self.SIZE, self.REPEATED)
-        self.wealth = Wealth(names, level=level)
+        self.wealth = Wealth(names, significance=significance)
         self._planned, self._num_rest = planned, num_rest
         self._cells = uniform_cells()
         self._canary = CellBet(self._cells.probabilities, num_contexts=1)
@@ -381,7 +381,7 @@ class VotesFit:
     Args:
       exact_votes: the votes of the public units that the audit counts, int64 of shape [num_bins].
       noise_stddev: the planned standard deviation of the discrete Gaussian noise, in votes.
-      level: the probability of ever rejecting releases that follow the plan, in (0, 1).
+      significance: the probability of ever rejecting releases that follow the plan, in (0, 1).
 
     Raises:
       ValueError: see `integer_cells` and `Wealth`.
@@ -390,8 +390,8 @@ class VotesFit:
     NOISE = "noise"
     AFTER_RELEASE = "noise after last release"
 
-    def __init__(self, exact_votes: npt.NDArray[np.int64], *, noise_stddev: float, level: float) -> None:
-        self.wealth = Wealth((self.NOISE, self.AFTER_RELEASE), level=level)
+    def __init__(self, exact_votes: npt.NDArray[np.int64], *, noise_stddev: float, significance: float) -> None:
+        self.wealth = Wealth((self.NOISE, self.AFTER_RELEASE), significance=significance)
         self._exact_votes = exact_votes
         self._cells = integer_cells(noise_stddev)
         probabilities = self._cells.probabilities
@@ -440,22 +440,22 @@ class ClaimTest:
     of mean at most 1 if the claim holds, and positive for each stake below 1 / (exp(epsilon) + delta). Wealth is
     divided equally among the claims, both orders of the neighbors, the thresholds, and the stakes in `BET_FRACTIONS`.
 
-    - Violations of any claim count; a true set of claims is rejected with probability at most `level`.
+    - Violations of any claim count; a true set of claims is rejected with probability at most `significance`.
     - Pairs must be independent of each other. Within a pair no independence is needed.
 
     Args:
       claims: the pairs, for example of `claims_of`.
       thresholds: where sets of outputs begin, shape [thresholds]. They must not depend on the outputs.
-      level: the probability of ever rejecting a true set of claims, in (0, 1).
+      significance: the probability of ever rejecting a true set of claims, in (0, 1).
 
     Raises:
-      ValueError: no claims or no thresholds, or `level` lies outside (0, 1).
+      ValueError: no claims or no thresholds, or `significance` lies outside (0, 1).
     """
 
-    def __init__(self, claims: Sequence[Claim], *, thresholds: Array, level: float) -> None:
+    def __init__(self, claims: Sequence[Claim], *, thresholds: Array, significance: float) -> None:
         if not len(claims) or not len(thresholds):
             raise ValueError("claims and thresholds must not be empty")
-        self._threshold = _log_threshold(level)
+        self._threshold = _log_threshold(significance)
         self._claims, self._thresholds = tuple(claims), thresholds
         self._counts = np.zeros((len(thresholds), 4))
         self.num_samples = 0
@@ -480,9 +480,9 @@ class ClaimTest:
 
 
 def epsilon_lower_bound(
-    with_canary: Array, without_canary: Array, *, delta: float, thresholds: Array, level: float
+    with_canary: Array, without_canary: Array, *, delta: float, thresholds: Array, significance: float
 ) -> float:
-    """Return an epsilon that the mechanism exceeds, at this delta, with confidence 1 - `level`; 0 if none is shown.
+    """Return an epsilon that the mechanism exceeds at this delta; 0 if none is shown. It may err with `significance`.
 
     It is the last of a grid of epsilons up to which `ClaimTest` rejects each one after all pairs. Whoever is
     (epsilon, delta)-private is so at each larger epsilon too, so the bound exceeds the truth only if one true claim is
@@ -493,17 +493,17 @@ def epsilon_lower_bound(
       without_canary: outputs without it, shape [pairs].
       delta: the delta of the claim.
       thresholds: see `ClaimTest`.
-      level: the probability that the bound exceeds the truth, in (0, 1).
+      significance: the probability that the bound exceeds the truth, in (0, 1).
 
     Raises:
-      ValueError: the shapes differ, or `level` lies outside (0, 1).
+      ValueError: the shapes differ, or `significance` lies outside (0, 1).
     """
     _require_pairs(with_canary, without_canary)
     counts = _outcomes(with_canary, without_canary, thresholds).sum(axis=0)
     epsilons = np.arange(0, LARGEST_EPSILON, EPSILON_STEP).tolist()
     shown = 0.0
     for epsilon in epsilons:
-        if float(_log_wealth(counts, Claim(epsilon, delta))) < _log_threshold(level):
+        if float(_log_wealth(counts, Claim(epsilon, delta))) < _log_threshold(significance):
             break
         shown = epsilon
     return shown

@@ -169,9 +169,9 @@ def planned_outputs(generator: np.random.Generator, n: int, planned: PlannedStep
 
 
 def first_rejection(
-    outputs: Array, rests: Array, *, level: float, steps: int = STEPS, planned: PlannedStep = PLANNED
+    outputs: Array, rests: Array, *, significance: float, steps: int = STEPS, planned: PlannedStep = PLANNED
 ) -> int | None:
-    fit = StepFit(planned, num_rest=rests.shape[1], level=level)
+    fit = StepFit(planned, num_rest=rests.shape[1], significance=significance)
     for place, (along, rest) in enumerate(zip(outputs.tolist(), rests, strict=True)):
         if place % steps == 0:
             fit.begin_run()
@@ -184,7 +184,7 @@ def first_rejection(
 def test_outputs_of_the_plan_are_rejected_at_most_as_often_as_the_level_says() -> None:
     def audit(generator: np.random.Generator) -> int | None:
         rests = PLANNED.noise_multiplier * generator.normal(size=(60, NUM_REST))
-        return first_rejection(planned_outputs(generator, 60), rests, level=LEVEL)
+        return first_rejection(planned_outputs(generator, 60), rests, significance=LEVEL)
 
     assert rejected(audit, seed=4) <= MOST_REJECTED
 
@@ -195,7 +195,7 @@ def test_votes_of_the_plan_are_rejected_at_most_as_often_as_the_level_says() -> 
     exact = np.array([3, 0, 1], dtype=np.int64)
 
     def audit(generator: np.random.Generator) -> int | None:
-        fit = VotesFit(exact, noise_stddev=1.0, level=LEVEL)
+        fit = VotesFit(exact, noise_stddev=1.0, significance=LEVEL)
         for noise in generator.choice(integers, size=(60, len(exact)), p=chances):
             fit.observe(exact + noise)
         return fit.wealth.rejected_after
@@ -241,7 +241,7 @@ def test_true_claims_are_rejected_at_most_as_often_as_the_level_says(mechanism: 
     claims, thresholds, outputs = MECHANISMS[mechanism]
 
     def audit(generator: np.random.Generator) -> int | None:
-        test = ClaimTest(claims, thresholds=thresholds, level=LEVEL)
+        test = ClaimTest(claims, thresholds=thresholds, significance=LEVEL)
         test.observe(*outputs(generator))
         return test.rejected_after
 
@@ -252,7 +252,7 @@ def test_a_lower_bound_exceeds_the_truth_at_most_as_often_as_the_level_says_and_
     generator, truth = np.random.default_rng(7), 1.0
     bounds = [
         epsilon_lower_bound(
-            *randomized_responses(generator, 2_000, truth), delta=0.0, thresholds=np.array([0.5]), level=LEVEL
+            *randomized_responses(generator, 2_000, truth), delta=0.0, thresholds=np.array([0.5]), significance=LEVEL
         )
         for _ in range(SIMULATED)
     ]
@@ -263,7 +263,7 @@ def test_a_lower_bound_exceeds_the_truth_at_most_as_often_as_the_level_says_and_
 def test_no_bound_is_shown_where_nothing_can_be_told() -> None:
     generator = np.random.default_rng(8)
     outputs = generator.normal(size=(2, 3_000))
-    assert epsilon_lower_bound(*outputs, delta=1e-5, thresholds=THRESHOLDS, level=LEVEL) == 0
+    assert epsilon_lower_bound(*outputs, delta=1e-5, thresholds=THRESHOLDS, significance=LEVEL) == 0
 
 
 # Power
@@ -334,7 +334,7 @@ def test_known_differences_from_the_plan_are_found(
 ) -> None:
     for seed in range(5):
         outputs, rests = fault(np.random.default_rng(seed), 2_000)
-        steps = first_rejection(outputs, rests, level=STRICT)
+        steps = first_rejection(outputs, rests, significance=STRICT)
         assert steps is not None
         assert steps <= most_steps
 
@@ -342,14 +342,14 @@ def test_known_differences_from_the_plan_are_found(
 @pytest.mark.parametrize("change", [lambda noise: noise + 1, lambda noise: 0 * noise, lambda noise: 2 * noise])
 def test_votes_with_other_noise_are_found(change: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> None:
     generator, exact = np.random.default_rng(9), np.array([2, 0], dtype=np.int64)
-    fit = VotesFit(exact, noise_stddev=1.0, level=STRICT)
+    fit = VotesFit(exact, noise_stddev=1.0, significance=STRICT)
     for noise in np.rint(generator.normal(size=(200, 2))).astype(np.int64):
         fit.observe(exact + change(noise))
     assert fit.wealth.rejected_after is not None
 
 
 def test_votes_that_repeat_their_noise_are_found() -> None:
-    fit = VotesFit(np.zeros(3, dtype=np.int64), noise_stddev=2.0, level=STRICT)
+    fit = VotesFit(np.zeros(3, dtype=np.int64), noise_stddev=2.0, significance=STRICT)
     for _ in range(60):
         fit.observe(np.array([1, -2, 0], dtype=np.int64))
     assert fit.wealth.rejected_after is not None
@@ -362,7 +362,7 @@ def test_a_false_claim_falls_and_faster_on_the_whole_curve_than_at_one_delta() -
     outputs = planned_outputs(generator, 8_000, PlannedStep(0.25, 0.25, 1.0)), 0.25 * generator.normal(size=8_000)
     taken = []
     for tested in (claims, claims[-1:]):
-        test = ClaimTest(tested, thresholds=THRESHOLDS, level=STRICT)
+        test = ClaimTest(tested, thresholds=THRESHOLDS, significance=STRICT)
         test.observe(*outputs)
         taken.append(test.rejected_after)
     assert taken[0] is not None
@@ -376,7 +376,7 @@ def test_a_false_claim_falls_and_faster_on_the_whole_curve_than_at_one_delta() -
 def test_pairs_give_the_same_verdict_one_by_one_as_all_at_once() -> None:
     generator = np.random.default_rng(11)
     outputs = randomized_responses(generator, 600, 2.0)
-    tests = [ClaimTest([Claim(1.0, 0.0)], thresholds=np.array([0.5]), level=STRICT) for _ in range(2)]
+    tests = [ClaimTest([Claim(1.0, 0.0)], thresholds=np.array([0.5]), significance=STRICT) for _ in range(2)]
     tests[0].observe(*outputs)
     for with_canary, without_canary in zip(*outputs, strict=True):
         tests[1].observe(np.array([with_canary]), np.array([without_canary]))
@@ -385,7 +385,7 @@ def test_pairs_give_the_same_verdict_one_by_one_as_all_at_once() -> None:
 
 
 def test_a_rejection_stands_whatever_comes_after_it() -> None:
-    wealth = Wealth(("a", "b"), level=0.1)
+    wealth = Wealth(("a", "b"), significance=0.1)
     wealth.settle({"a": 3.5})
     wealth.settle({"a": -50.0})
     assert (wealth.rejected_after, wealth.num_samples) == (1, 2)
@@ -394,36 +394,36 @@ def test_a_rejection_stands_whatever_comes_after_it() -> None:
 
 
 def test_the_threshold_is_that_of_ville_for_the_mean_of_the_bets() -> None:
-    wealth = Wealth(("a", "b"), level=0.1)
+    wealth = Wealth(("a", "b"), significance=0.1)
     wealth.settle({"a": math.log(18.9)})
     assert wealth.rejected_after is None
     wealth.settle({"a": math.log(19.1 / 18.9)})
     assert wealth.rejected_after == 2
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0, -1.0])
-def test_a_level_that_is_no_probability_is_refused(level: float) -> None:
-    with pytest.raises(ValueError, match="level"):
-        Wealth(("a",), level=level)
-    with pytest.raises(ValueError, match="level"):
-        ClaimTest([Claim(1.0, 0.0)], thresholds=THRESHOLDS, level=level)
+@pytest.mark.parametrize("significance", [0.0, 1.0, -1.0])
+def test_a_level_that_is_no_probability_is_refused(significance: float) -> None:
+    with pytest.raises(ValueError, match="significance"):
+        Wealth(("a",), significance=significance)
+    with pytest.raises(ValueError, match="significance"):
+        ClaimTest([Claim(1.0, 0.0)], thresholds=THRESHOLDS, significance=significance)
 
 
 def test_a_claim_test_needs_claims_and_thresholds() -> None:
     with pytest.raises(ValueError, match="empty"):
-        ClaimTest([], thresholds=THRESHOLDS, level=LEVEL)
+        ClaimTest([], thresholds=THRESHOLDS, significance=LEVEL)
     with pytest.raises(ValueError, match="empty"):
-        ClaimTest([Claim(1.0, 0.0)], thresholds=np.zeros(0), level=LEVEL)
+        ClaimTest([Claim(1.0, 0.0)], thresholds=np.zeros(0), significance=LEVEL)
 
 
 def test_outputs_without_a_partner_are_refused() -> None:
-    test = ClaimTest([Claim(1.0, 0.0)], thresholds=THRESHOLDS, level=LEVEL)
+    test = ClaimTest([Claim(1.0, 0.0)], thresholds=THRESHOLDS, significance=LEVEL)
     with pytest.raises(ValueError, match="same shape"):
         test.observe(np.zeros(1), np.zeros(2))
     with pytest.raises(ValueError, match="same shape"):
-        epsilon_lower_bound(np.zeros(1), np.zeros(2), delta=0.0, thresholds=THRESHOLDS, level=LEVEL)
+        epsilon_lower_bound(np.zeros(1), np.zeros(2), delta=0.0, thresholds=THRESHOLDS, significance=LEVEL)
 
 
 def test_a_rest_of_one_value_has_no_direction() -> None:
     with pytest.raises(ValueError, match="at least 2"):
-        StepFit(PLANNED, num_rest=1, level=LEVEL)
+        StepFit(PLANNED, num_rest=1, significance=LEVEL)

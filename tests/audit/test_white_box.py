@@ -33,7 +33,7 @@ def recorded(verdict: Verdict, record: Record) -> Verdict:
 
 
 def test_training_as_it_is_passes(white_box: WhiteBox, record_property: Record) -> None:
-    verdict = recorded(white_box.audit(level=LEVEL, most_steps=STEPS_AS_IT_IS), record_property)
+    verdict = recorded(white_box.audit(significance=LEVEL, most_steps=STEPS_AS_IT_IS), record_property)
     assert not verdict.is_rejected
     assert verdict.samples == STEPS_AS_IT_IS
 
@@ -42,7 +42,7 @@ def test_four_rows_of_a_unit_that_are_clipped_together_pass(
     white_box: WhiteBox, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
     take_four_rows_of_a_unit(monkeypatch)
-    assert not recorded(white_box.audit(level=LEVEL, most_steps=100), record_property).is_rejected
+    assert not recorded(white_box.audit(significance=LEVEL, most_steps=100), record_property).is_rejected
 
 
 @pytest.mark.parametrize("fault", TRAINING_FAULTS)
@@ -50,11 +50,11 @@ def test_outputs_of_a_faulty_training_are_rejected(
     white_box: WhiteBox, monkeypatch: pytest.MonkeyPatch, record_property: Record, fault: str
 ) -> None:
     TRAINING_FAULTS[fault](monkeypatch)
-    assert recorded(white_box.audit(level=LEVEL, most_steps=MOST_STEPS), record_property).is_rejected
+    assert recorded(white_box.audit(significance=LEVEL, most_steps=MOST_STEPS), record_property).is_rejected
 
 
 def test_the_claims_of_the_plan_stand_for_training_as_it_is(white_box: WhiteBox, record_property: Record) -> None:
-    verdict = white_box.audit_claims(CLAIMS, ALWAYS_SAMPLED, level=LEVEL, most_pairs=PAIRS_AS_IT_IS)
+    verdict = white_box.audit_claims(CLAIMS, ALWAYS_SAMPLED, significance=LEVEL, most_pairs=PAIRS_AS_IT_IS)
     assert not recorded(verdict, record_property).is_rejected
 
 
@@ -63,12 +63,12 @@ def test_the_claims_of_the_plan_fall_where_outputs_tell_the_canary_apart(
     white_box: WhiteBox, monkeypatch: pytest.MonkeyPatch, record_property: Record, fault: str
 ) -> None:
     TRAINING_FAULTS[fault](monkeypatch)
-    verdict = white_box.audit_claims(CLAIMS, ALWAYS_SAMPLED, level=LEVEL, most_pairs=MOST_PAIRS)
+    verdict = white_box.audit_claims(CLAIMS, ALWAYS_SAMPLED, significance=LEVEL, most_pairs=MOST_PAIRS)
     assert recorded(verdict, record_property).is_rejected
 
 
 def test_votes_as_they_are_pass(record_property: Record) -> None:
-    verdict = recorded(audit_votes(level=LEVEL, most_releases=RELEASES_AS_IT_IS), record_property)
+    verdict = recorded(audit_votes(significance=LEVEL, most_releases=RELEASES_AS_IT_IS), record_property)
     assert not verdict.is_rejected
     assert verdict.samples == RELEASES_AS_IT_IS
 
@@ -78,4 +78,4 @@ def test_outputs_of_faulty_votes_are_rejected(
     monkeypatch: pytest.MonkeyPatch, record_property: Record, fault: str
 ) -> None:
     VOTES_FAULTS[fault](monkeypatch)
-    assert recorded(audit_votes(level=LEVEL, most_releases=MOST_RELEASES), record_property).is_rejected
+    assert recorded(audit_votes(significance=LEVEL, most_releases=MOST_RELEASES), record_property).is_rejected

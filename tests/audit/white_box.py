@@ -101,10 +101,10 @@ class WhiteBox:
         dpsgd = PLAN.dpsgd
         return PlannedStep(dpsgd.sampling_probability, dpsgd.noise_multiplier, self.directions.shift)
 
-    def audit(self, *, level: float, most_steps: int) -> Verdict:
+    def audit(self, *, significance: float, most_steps: int) -> Verdict:
         """Train until the outputs reject the plan, or for `most_steps` steps in runs of `STEPS`."""
         started = time.process_time()
-        fit = StepFit(self.planned, num_rest=len(self.directions.rest), level=level)
+        fit = StepFit(self.planned, num_rest=len(self.directions.rest), significance=significance)
 
         def observe(output: Array) -> None:
             fit.observe(float(self.directions.along @ output), self.directions.rest @ output)
@@ -116,13 +116,15 @@ class WhiteBox:
             self.train(self.with_canary, PLAN.dpsgd, observe)
         return _verdict(fit.wealth, started)
 
-    def audit_claims(self, claims: Sequence[Claim], dpsgd: DpSgdPlan, *, level: float, most_pairs: int) -> Verdict:
+    def audit_claims(
+        self, claims: Sequence[Claim], dpsgd: DpSgdPlan, *, significance: float, most_pairs: int
+    ) -> Verdict:
         """Train with and without the canary until the outputs of single steps reject the claims, or for so many pairs.
 
         Both train for `dpsgd.steps` steps at a time.
         """
         started = time.process_time()
-        test = ClaimTest(claims, thresholds=THRESHOLDS, level=level)
+        test = ClaimTest(claims, thresholds=THRESHOLDS, significance=significance)
         while test.rejected_after is None and test.num_samples < most_pairs:
             test.observe(self.along(self.with_canary, dpsgd), self.along(self.without_canary, dpsgd))
         samples = test.rejected_after or test.num_samples
@@ -220,10 +222,10 @@ BINS_OF_ROWS = {CANARY: (0, 0), "ordinary-0": (1,), "ordinary-1": (1,)}  # the o
 EXACT_VOTES = np.array([1, 2, 0, 0], dtype=np.int64)
 
 
-def audit_votes(*, level: float, most_releases: int) -> Verdict:
+def audit_votes(*, significance: float, most_releases: int) -> Verdict:
     """Release votes of public units until the outputs reject the plan, or `most_releases` times."""
     started = time.process_time()
-    fit = VotesFit(EXACT_VOTES, noise_stddev=VOTES_PLAN.votes.noise_stddev, level=level)
+    fit = VotesFit(EXACT_VOTES, noise_stddev=VOTES_PLAN.votes.noise_stddev, significance=significance)
     while fit.wealth.rejected_after is None and fit.wealth.num_samples < most_releases:
         fit.observe(released_votes())
     return _verdict(fit.wealth, started)
