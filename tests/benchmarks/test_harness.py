@@ -31,6 +31,12 @@ from benchmarks.harness import (
 MEBIBYTE = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness collects garbage before each piece, which takes a second in a process that holds all tests."""
+    monkeypatch.setattr(harness.gc, "collect", lambda: 0)
+
+
 def test_the_sides_take_turns_and_each_begins_equally_often() -> None:
     called = list[str]()
     sides = {name: (lambda name=name: called.append(name)) for name in "abc"}
