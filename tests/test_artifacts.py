@@ -34,7 +34,7 @@ def test_rows_leave_a_private_table_in_the_known_ways_only() -> None:
         "as_stored",
         "map",
         "open",
-        "release",
+        "drop_held",
         "store",
         "width",
     }

@@ -98,7 +98,7 @@ def test_the_ledger_is_closed_in_the_middle_of_a_write(tmp_path: Path, monkeypat
     monkeypatch.setattr(LedgerFile, "_write_anchors", look)
     assert ledger.key
     ledger.transact(lambda _: [])
-    modes = dict.fromkeys(("ledger.duckdb", "ledger.duckdb.wal", "anchor.json", "key"), 0o600)
+    modes = dict.fromkeys(("ledger.duckdb", "ledger.duckdb.wal", "anchor.json", "key", "lock"), 0o600)
     assert during == modes | {"ledger": 0o700}
 
 
