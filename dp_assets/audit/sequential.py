@@ -290,10 +290,10 @@ class PlannedStep:
 
         Summed over the steps of a run, it is the score of the most powerful test of the plan (Neyman and Pearson).
         """
+        probability = self.sampling_probability
+        log_outside = math.log1p(-probability) if probability < 1 else -math.inf
         exponent = self.shift * (along - self.shift / 2) / self.noise_multiplier**2
-        log_ratio: Array = np.logaddexp(
-            np.log1p(-self.sampling_probability), np.log(self.sampling_probability) + exponent
-        )
+        log_ratio: Array = np.logaddexp(log_outside, math.log(probability) + exponent)
         return log_ratio
 
 

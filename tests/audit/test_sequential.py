@@ -79,12 +79,14 @@ def test_the_planned_rank_of_an_output_is_uniform() -> None:
     assert stats.kstest(ranks, "uniform").pvalue > SIGNIFICANCE
 
 
-def test_the_likelihood_ratio_is_that_of_the_densities() -> None:
+@pytest.mark.parametrize("probability", [0.25, 1.0])
+def test_the_likelihood_ratio_is_that_of_the_densities(probability: float) -> None:
+    planned = PlannedStep(probability, 0.5, 0.95)
     for output in (-1.0, 0.0, 0.7, 2.0):
         without = stats.norm.pdf(output, 0, 0.5)
-        with_canary = 0.75 * without + 0.25 * stats.norm.pdf(output, 0.95, 0.5)
-        found = float(PLANNED.log_likelihood_ratio(np.array(output)))
-        assert math.isclose(found, math.log(with_canary / without), abs_tol=1e-12)
+        with_canary = (1 - probability) * without + probability * stats.norm.pdf(output, 0.95, 0.5)
+        log_ratio = float(planned.log_likelihood_ratio(np.array(output)))
+        assert math.isclose(log_ratio, math.log(with_canary / without), abs_tol=1e-12)
 
 
 @pytest.mark.parametrize("constants", [(0.0, 0.5, 1.0), (0.5, 0.0, 1.0), (0.5, 0.5, 1.1), (0.5, 0.5, 0.0)])
